@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of notes.h: every kind of state, every field of its record, and what a record must hold
+ * to. The order of the rows is the order of the notes in a file; the order of the fields is the wire.
+ * Only tables and checks of single records here; whoever walks them lives in notes.c.
+ */
+#include "core/image/notes.h"
+
+#include <sys/mman.h>
+
+const char *const tf_image_rule_text[TF_RULES] = {
+#define X(name, rule, text) [TF_RULE_##name] = rule ": " text,
+	TF_IMAGE_RULES(X)
+#undef X
+};
+
+#define RULE(name) tf_image_rule_text[TF_RULE_##name]
+#define COUNT(a)   (sizeof(a) / sizeof((a)[0]))
+
+#define ARRAY(strct, member, kind, n, txt)                                                         \
+	{                                                                                          \
+		.name = #member, .type = TF_FIELD_##kind, .offset = offsetof(strct, member),       \
+		.count = (n), .text = (txt)                                                        \
+	}
+#define FIELD(strct, member, kind, txt) ARRAY(strct, member, kind, 1, txt)
+#define NAMED(strct, member, kind, list, txt)                                                      \
+	{                                                                                          \
+		.name = #member, .type = TF_FIELD_##kind, .n_names = COUNT(list),                  \
+		.offset = offsetof(strct, member), .count = 1, .names = (list), .text = (txt)      \
+	}
+
+static const char *const origins[] = {"call", "signal", "yoyo", "return"};
+static const char *const source_flags[] = {"emulated", "no-smaps"};
+
+#define F(member, kind, text)	    FIELD(struct tf_source, member, kind, text)
+#define N(member, kind, list, text) NAMED(struct tf_source, member, kind, list, text)
+static const struct tf_field source_fields[] = {
+	F(machine, U32, "ELF e_machine"),
+	N(flags, FLAGS, source_flags, "emulated: under QEMU user mode; no-smaps: vmflags unknown"),
+	N(origin, ENUM, origins, "how the image came about"),
+	F(page_size, U32, "bytes: 4096, 16384 or 65536"),
+	F(max_map_end, ADDR, "end of the highest mapping at the source"),
+	F(pid, I32, "process id at the source"),
+	F(ppid, I32, "its parent's"),
+	F(realtime_ns, TIME, "CLOCK_REALTIME at capture"),
+	F(monotonic_ns, TIME, "CLOCK_MONOTONIC at capture"),
+	F(boottime_ns, TIME, "CLOCK_BOOTTIME at capture"),
+	F(mailbox, ADDR, "address of struct tf_mailbox, 0: none"),
+	F(stack_limit, HEX64, "RLIMIT_STACK, bytes"),
+	F(umask, OCT32, "file mode creation mask"),
+	F(generation, U32, "moves so far"),
+	F(release, STR, "uname -r"),
+	F(exe, STR, "/proc/self/exe"),
+	F(cwd, STR, "working directory"),
+	F(version, STR, "of the library that captured"),
+};
+#undef F
+#undef N
+
+#define F(member, kind, text)	 FIELD(struct tf_cpu, member, kind, text)
+#define A(member, kind, n, text) ARRAY(struct tf_cpu, member, kind, n, text)
+static const struct tf_field cpu_fields[] = {
+	F(n_words, U32, "words of features that mean something"),
+	A(features, HEX64, TF_FEATURE_WORDS, "features in use, bits as in tf_arch.features"),
+	F(xcr0, HEX64, "x86_64: enabled XSAVE components"),
+	F(xsave_size, U32, "x86_64: bytes of a standard-format area"),
+	A(xcomp, U32, 2 * TF_XCOMPONENTS, "x86_64: offset and size of each XSAVE component"),
+	F(vl, U32, "aarch64: SVE vector length, bytes"),
+	F(vl_mask, HEX32, "aarch64: bit n: vectors of 16 * (n + 1) bytes are possible"),
+};
+#undef F
+#undef A
+
+#define F(member) FIELD(struct tf_mm, member, ADDR, "as in struct prctl_mm_map")
+static const struct tf_field mm_fields[] = {
+	F(start_code), F(end_code), F(start_data), F(end_data), F(start_brk), F(brk),
+	F(start_stack), F(arg_start), F(arg_end), F(env_start), F(env_end),
+};
+#undef F
+
+#define F(member, kind, text) FIELD(struct tf_vdso, member, kind, text)
+static const struct tf_field vdso_fields[] = {
+	F(base, ADDR, "0: none"),
+	F(size, U64, "bytes"),
+	F(vvar_base, ADDR, "0: none"),
+	F(vvar_size, U64, "bytes"),
+	F(digest, HEX64, "over the pages"),
+};
+#undef F
+
+#define F(member, kind, text) FIELD(struct tf_symbol, member, kind, text)
+static const struct tf_field symbol_fields[] = {
+	F(value, ADDR, "address in the process"),
+	F(size, U64, "bytes"),
+	F(name, STR_ARG, "of the function"),
+};
+#undef F
+
+static const char *const prot_names[] = {"read", "write", "exec"};
+static const char *const map_flags[] = {"shared", "zero"};
+static const char *const map_kinds[] = {"anon", "file", "heap", "stack", "vdso", "vvar"};
+static const char *const vm_flags[] = {"hugepage", "nohugepage", "dontdump", "dontfork",
+	"wipeonfork", "mergeable", "seq", "rand", "noreserve", "growsdown", "bti", "mte", "locked"};
+
+#define F(member, kind, text)	    FIELD(struct tf_map, member, kind, text)
+#define N(member, kind, list, text) NAMED(struct tf_map, member, kind, list, text)
+static const struct tf_field map_fields[] = {
+	F(start, ADDR, "first byte"),
+	F(end, ADDR, "behind the last byte"),
+	F(data_end, ADDR, "behind the last byte that can be read"),
+	N(prot, FLAGS, prot_names, "PROT_*"),
+	N(flags, FLAGS, map_flags, "shared; zero: shared without a path"),
+	N(kind, ENUM, map_kinds, "what it is at the source"),
+	N(vmflags, FLAGS, vm_flags, "advice and locks that can be set again"),
+	F(offset, HEX64, "in the file, bytes"),
+	F(dev, HEX64, "device of the file"),
+	F(ino, U64, "inode of the file"),
+	F(path, STR, "of the file"),
+};
+#undef F
+#undef N
+
+static const char *const fd_kinds[] = {
+	"other", "file", "dir", "pipe", "socket", "tty", "char", "anon"};
+
+#define F(member, kind, text)	    FIELD(struct tf_fd, member, kind, text)
+#define N(member, kind, list, text) NAMED(struct tf_fd, member, kind, list, text)
+static const struct tf_field fd_fields[] = {
+	F(fd, I32, "number"),
+	N(kind, ENUM, fd_kinds, "what it leads to"),
+	F(flags, HEX32, "open(2) flags as the image's architecture numbers them"),
+	F(offset, U64, "position"),
+	F(path, STR, "/proc/self/fd/N"),
+};
+#undef F
+#undef N
+
+#define F(member, kind, text) FIELD(struct tf_sigaction, member, kind, text)
+static const struct tf_field sigaction_fields[] = {
+	F(handler, HEX64, "0: default, 1: ignore"),
+	F(flags, HEX64, "SA_*"),
+	F(restorer, HEX64, "kernel's sa_restorer"),
+	F(mask, SIGSET, "blocked in the handler"),
+};
+#undef F
+
+#define F(member, kind, text) FIELD(struct tf_thread, member, kind, text)
+static const struct tf_field thread_fields[] = {
+	F(tid, I32, "thread id at the source"),
+	F(sigmask, SIGSET, "blocked signals"),
+	F(altstack.sp, HEX64, "sigaltstack(2)"),
+	F(altstack.size, U64, "bytes"),
+	F(altstack.flags, I32, "SS_*"),
+	F(robust_head, HEX64, "get_robust_list(2), 0: none"),
+	F(robust_len, U64, "bytes"),
+	F(tid_addr, HEX64, "set_tid_address(2), 0: none or unknown"),
+	F(rseq.addr, HEX64, "rseq(2), 0: not registered"),
+	F(rseq.len, U32, "bytes"),
+	F(rseq.sig, HEX32, "signature"),
+	F(comm, COMM, "name"),
+};
+#undef F
+
+/* --- checks --- */
+
+/* [start, start + size) is inside the user's half; start is page-aligned or there is nothing. */
+static bool range_ok(const struct tf_image *img, const struct tf_arch *arch, uint64_t start,
+	uint64_t size)
+{
+	uint64_t limit = (uint64_t)1 << arch->max_user_bits, mask = img->source.page_size - 1;
+
+	if (!size)
+		return !start;
+	return !((start | size) & mask) && start <= limit && size <= limit - start;
+}
+
+static const char *check_source(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	uint32_t page = img->source.page_size;
+
+	(void)i;
+	if (img->source.machine != arch->machine)
+		return RULE(MACHINE);
+	return page == 4096 || page == 16384 || page == 65536 ? NULL : RULE(PAGE_SIZE);
+}
+
+static const char *check_cpu(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_cpu *cpu = &img->cpu;
+
+	(void)arch;
+	(void)i;
+	if (cpu->n_words > TF_FEATURE_WORDS || cpu->xsave_size > TF_REGSET_MAX)
+		return RULE(CPU);
+	for (unsigned n = cpu->n_words; n < TF_FEATURE_WORDS; n++) {
+		if (cpu->features[n])
+			return RULE(CPU);
+	}
+	for (unsigned n = 0; n < TF_XCOMPONENTS; n++) {
+		if (cpu->xcomp[n].offset > TF_REGSET_MAX || cpu->xcomp[n].size > TF_REGSET_MAX)
+			return RULE(CPU);
+	}
+	if (cpu->vl % 16 || cpu->vl > TF_REG_VALUE_MAX || cpu->vl_mask >> 16)
+		return RULE(CPU);
+	return NULL;
+}
+
+static const char *check_vdso(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_vdso *v = &img->vdso;
+
+	(void)i;
+	if (!range_ok(img, arch, v->base, v->size) ||
+		!range_ok(img, arch, v->vvar_base, v->vvar_size))
+		return RULE(VDSO);
+	return NULL;
+}
+
+static const char *check_symbol(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_vdso *v = &img->vdso;
+	const struct tf_symbol *s = &v->symbols[i];
+
+	(void)arch;
+	if (s->value < v->base || s->value - v->base >= v->size ||
+		s->size > v->size - (s->value - v->base))
+		return RULE(VDSO);
+	return NULL;
+}
+
+static const char *check_map(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_map *m = &img->maps[i];
+	uint64_t mask = img->source.page_size - 1;
+
+	(void)arch;
+	if (m->start >= m->end || (m->start | m->end) & mask)
+		return RULE(MAP_PAGES);
+	if (i && m->start < m[-1].end)
+		return RULE(MAPS_SORTED);
+	if (m->data_end < m->start || m->data_end > m->end || m->data_end & mask)
+		return RULE(MAP_DATA_END);
+	return m->end > img->source.max_map_end ? RULE(MAP_LIMIT) : NULL;
+}
+
+static const char *check_fd(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_fd *fd = &img->fds[i];
+
+	(void)arch;
+	return fd->fd < 0 || (i && fd->fd <= fd[-1].fd) ? RULE(FDS_SORTED) : NULL;
+}
+
+static const char *check_sigaction(const struct tf_image *img, const struct tf_arch *arch,
+	uint32_t i)
+{
+	(void)arch;
+	(void)i;
+	return img->n_sigactions == TF_SIGNALS ? NULL : RULE(SIGACTIONS);
+}
+
+/* That tids are unique is checked for all at once in notes.c. */
+static const char *check_thread(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	int32_t tid = img->threads[i].tid;
+
+	(void)arch;
+	return tid > 0 && tid <= TF_MAX_TID ? NULL : RULE(THREADS);
+}
+
+/* --- the table --- */
+
+#define SINGLE(number, label, member, list, fn, txt)                                               \
+	{                                                                                          \
+		.type = TF_NOTE(number), .size = sizeof(((struct tf_image *)0)->member),           \
+		.max = 1, .n_fields = COUNT(list), .fields = (list),                               \
+		.items = offsetof(struct tf_image, member), .name = (label), .text = (txt),        \
+		.check = (fn)                                                                      \
+	}
+#define MANY(number, label, member, n_member, limit, list, fn, txt)                                \
+	{                                                                                          \
+		.type = TF_NOTE(number), .size = sizeof(*((struct tf_image *)0)->member),          \
+		.max = (limit), .n_fields = COUNT(list), .fields = (list),                         \
+		.items = offsetof(struct tf_image, member),                                        \
+		.count = offsetof(struct tf_image, n_member), .name = (label), .text = (txt),      \
+		.check = (fn)                                                                      \
+	}
+
+const struct tf_kind tf_kinds[] = {
+	SINGLE(1, "source", source, source_fields, check_source, "where and when it was taken"),
+	SINGLE(2, "cpu", cpu, cpu_fields, check_cpu, "the processor as the program saw it"),
+	SINGLE(3, "mm", mm, mm_fields, NULL, "the layout that the kernel keeps"),
+	SINGLE(4, "vdso", vdso, vdso_fields, check_vdso, "the kernel's own pages"),
+	MANY(5, "symbol", vdso.symbols, vdso.n_symbols, TF_MAX_SYMBOLS, symbol_fields, check_symbol,
+		"functions of the vDSO"),
+	MANY(6, "map", maps, n_maps, TF_MAX_MAPS, map_fields, check_map, "mappings"),
+	MANY(7, "fd", fds, n_fds, TF_MAX_FDS, fd_fields, check_fd, "descriptors"),
+	MANY(8, "sigaction", sigactions, n_sigactions, TF_SIGNALS, sigaction_fields,
+		check_sigaction, "signal actions, the first is signal 1"),
+	MANY(9, "thread", threads, n_threads, TF_MAX_THREADS, thread_fields, check_thread,
+		"threads, in the order of their NT_PRSTATUS"),
+};
+
+const size_t tf_n_kinds = COUNT(tf_kinds);
