@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A program that ends with us, even with kill -9. PR_SET_PDEATHSIG alone is tied to the
+ * *thread* that forked, so a small guard process stands in between:
+ *
+ *     harness ===socketpair=== guard ---fork, PDEATHSIG---> program
+ *
+ * The guard kills the program when the socket reports that the harness is gone, and is itself
+ * single-threaded, so that its own death kills the program through PDEATHSIG. It also reaps
+ * it, hence a pid is never used after it may have been given to somebody else.
+ */
+#ifndef TF_QEMU_CHILD_H
+#define TF_QEMU_CHILD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "qemu/error.h"
+
+struct tf_vm_child;
+
+/* Descriptor @from of ours becomes @to (3..63) in the program. */
+struct tf_vm_child_fd {
+	int from;
+	int to;
+};
+
+/*
+ * Start @argv (looked up in PATH) with stdin from /dev/null, stdout and stderr appended to the
+ * file @log, the @n descriptors of @fds and no others. It succeeds as soon as the program has a
+ * pid; a failing exec shows as an early end and in tf_vm_child_explain.
+ */
+int tf_vm_child_start(const char *const argv[], const struct tf_vm_child_fd *fds, size_t n,
+		      const char *log, struct tf_vm_child **ret_child, struct tf_vm_error *err);
+
+/* Its pid. */
+pid_t tf_vm_child_pid(const struct tf_vm_child *child);
+
+/* A descriptor that polls readable when the program has ended. */
+int tf_vm_child_poll_fd(const struct tf_vm_child *child);
+
+/* Wait up to @timeout_ms for the end; true if it has ended, with *@ret_status (or NULL). */
+bool tf_vm_child_ended(struct tf_vm_child *child, int timeout_ms, int *ret_status);
+
+/* How it ended, in words ("killed by signal 9", "exit status 1", "exec: No such file"). */
+void tf_vm_child_explain(struct tf_vm_child *child, char *buf, size_t size);
+
+/* SIGKILL, and wait for the end (at most 10 s, then -ETIMEDOUT). */
+int tf_vm_child_kill(struct tf_vm_child *child);
+
+/* Kill if it runs, reap, free. NULL is fine. */
+void tf_vm_child_free(struct tf_vm_child *child);
+
+#endif

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The creator's side of a link. The relay ends when its control socket reports that the
+ * creator is gone, which needs no thread-bound parent-death signal and survives kill -9.
+ */
+#include "qemu/link.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "qemu/io.h"
+#include "qemu/relay.h"
+
+#define ORDER_MS 5000
+#define LISTENER_FD 3
+#define CONTROL_FD 4
+
+struct tf_link {
+	char *path;
+	int control;
+	pid_t relay;
+};
+
+static int listen_on(const char *path, struct tf_vm_error *err)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	int fd, rc;
+
+	if (strlen(path) >= sizeof(un.sun_path))
+		return tf_vm_fail(err, -ENAMETOOLONG,
+				  "link %s: a socket's path has at most %zu bytes; use a shorter "
+				  "run folder", path, sizeof(un.sun_path) - 1);
+	memcpy(un.sun_path, path, strlen(path));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return tf_vm_fail_errno(err, -errno, "link: socket");
+	if (bind(fd, (struct sockaddr *)&un, sizeof(un)) < 0 || listen(fd, 64) < 0) {
+		rc = -errno;
+		close(fd);
+		return tf_vm_fail_errno(err, rc, "link: listen on %s", path);
+	}
+	return fd;
+}
+
+static void run_child(int listener, int control) __attribute__((noreturn));
+
+static void run_child(int listener, int control)
+{
+	int high_listener = fcntl(listener, F_DUPFD_CLOEXEC, 16);
+	int high_control = fcntl(control, F_DUPFD_CLOEXEC, 16);
+	sigset_t none;
+
+	setsid();
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	for (int signo = 1; signo < 32; signo++)
+		signal(signo, SIG_DFL);
+	dup2(high_listener, LISTENER_FD);
+	dup2(high_control, CONTROL_FD);
+	close_range(CONTROL_FD + 1, ~0u, 0);
+	/* Our standard streams may be somebody's pipe, who would wait for our end. */
+	for (int fd = 0; fd < 3; fd++)
+		close(fd);
+	for (int fd = 0; fd < 3; fd++)
+		(void)!open("/dev/null", O_RDWR);
+	tf_relay_run(LISTENER_FD, CONTROL_FD);
+}
+
+static int start(struct tf_link *link, struct tf_vm_error *err)
+{
+	tf_vm_autoclose int listener = listen_on(link->path, err);
+	int pair[2];
+
+	if (listener < 0)
+		return listener;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return tf_vm_fail_errno(err, -errno, "link: socketpair");
+	link->control = pair[0];
+	link->relay = fork();
+	if (link->relay == 0)
+		run_child(listener, pair[1]);
+	close(pair[1]);
+	if (link->relay < 0)
+		return tf_vm_fail_errno(err, -errno, "link: fork");
+	return 0;
+}
+
+int tf_link_start(const char *path, struct tf_link **ret_link, struct tf_vm_error *err)
+{
+	struct tf_link *link = calloc(1, sizeof(*link));
+	int rc;
+
+	if (!link)
+		return tf_vm_fail(err, -ENOMEM, "no memory");
+	link->control = -1;
+	link->path = strdup(path);
+	rc = link->path ? start(link, err) : tf_vm_fail(err, -ENOMEM, "no memory");
+	if (rc < 0) {
+		tf_vm_close_fd(&link->control);
+		free(link->path);
+		free(link);
+		return rc;
+	}
+	*ret_link = link;
+	return 0;
+}
+
+const char *tf_link_path(const struct tf_link *link)
+{
+	return link->path;
+}
+
+pid_t tf_link_pid(const struct tf_link *link)
+{
+	return link->relay;
+}
+
+static int order(struct tf_link *link, const struct tf_relay_order *o,
+		 struct tf_link_stats *ret_stats, struct tf_vm_error *err)
+{
+	struct pollfd p = { .fd = link->control, .events = POLLIN };
+	struct tf_link_stats s;
+
+	if (send(link->control, o, sizeof(*o), MSG_NOSIGNAL) != (ssize_t)sizeof(*o))
+		return tf_vm_fail(err, -EPIPE, "link %s: the relay is gone", link->path);
+	if (poll(&p, 1, ORDER_MS) <= 0)
+		return tf_vm_fail(err, -ETIMEDOUT, "link %s: the relay does not answer",
+				  link->path);
+	if (recv(link->control, &s, sizeof(s), MSG_DONTWAIT) != (ssize_t)sizeof(s))
+		return tf_vm_fail(err, -EPIPE, "link %s: the relay is gone", link->path);
+	if (ret_stats)
+		*ret_stats = s;
+	return 0;
+}
+
+int tf_link_set_faults(struct tf_link *link, const struct tf_link_faults *faults,
+		       struct tf_vm_error *err)
+{
+	struct tf_relay_order o = { .op = TF_RELAY_FAULTS, .faults = *faults };
+
+	return order(link, &o, NULL, err);
+}
+
+int tf_link_stats(struct tf_link *link, struct tf_link_stats *ret_stats, struct tf_vm_error *err)
+{
+	struct tf_relay_order o = { .op = TF_RELAY_STATS };
+
+	return order(link, &o, ret_stats, err);
+}
+
+void tf_link_free(struct tf_link *link)
+{
+	if (!link)
+		return;
+	tf_vm_close_fd(&link->control);
+	while (waitpid(link->relay, NULL, 0) < 0 && errno == EINTR)
+		;
+	unlink(link->path);
+	free(link->path);
+	free(link);
+}
