@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The one bounded writer and the one bounded reader. Every byte that came from outside is read
- * through tf_reader and nothing else: each access is checked against a hard end, the first violation
- * sticks (with its byte offset and the rule that it breaks), and after it every read gives zero.
- * Numbers are little-endian on the wire whatever the host. No allocator but the caller's arena, no
- * lock: both run in a forked child and in a signal handler.
+ * through tf_reader and nothing else: each access is checked against a hard end, the first
+ * violation sticks (with its byte offset and the rule that it breaks), and after it every read
+ * gives zero. Numbers are little-endian on the wire whatever the host. No allocator but the
+ * caller's arena, no lock: both run in a forked child and in a signal handler.
  */
 #ifndef TF_BASE_BUF_H
 #define TF_BASE_BUF_H
@@ -17,9 +17,9 @@
 #include "core/base/err.h"
 
 /*
- * One writer, three uses: it measures (neither to nor expect), writes (to) or compares what would be
- * written with bytes that exist already (expect). So one piece of code lays out a record, tells its
- * size and checks a foreign one. A failed writer stays where it failed: at is that offset.
+ * One writer, three uses: it measures (neither to nor expect), writes (to) or compares what would
+ * be written with bytes that exist already (expect). So one piece of code lays out a record, tells
+ * its size and checks a foreign one. A failed writer stays where it failed: at is that offset.
  */
 struct tf_writer {
 	uint8_t *to;
@@ -50,18 +50,18 @@ void tf_put_align(struct tf_writer *w, size_t align);
 void tf_put_str(struct tf_writer *w, const char *s, size_t max);
 
 /* What the reader itself refuses: X(NAME, name, text). An error names the rule. */
-#define TF_READER_RULES(X)                                                                         \
-	X(TRUNCATED, "truncated", "the bytes end too early")                                       \
-	X(CONSUMED, "consumed", "nothing is left over")                                            \
-	X(PADDING, "padding", "bytes between fields are zero")                                     \
-	X(STRING_LENGTH, "string-length", "strings have a maximum")                                \
-	X(STRING_ZERO, "string-zero", "strings hold no zero byte")                                 \
+#define TF_READER_RULES(X)                                          \
+	X(TRUNCATED, "truncated", "the bytes end too early")        \
+	X(CONSUMED, "consumed", "nothing is left over")             \
+	X(PADDING, "padding", "bytes between fields are zero")      \
+	X(STRING_LENGTH, "string-length", "strings have a maximum") \
+	X(STRING_ZERO, "string-zero", "strings hold no zero byte")  \
 	X(MEMORY, "memory", "everything fits into the arena")
 
 struct tf_reader {
 	const uint8_t *base;
 	size_t at, size;  /* size: the end for now, see tf_reader_limit() */
-	int code;	  /* 0, or the code of the first failure */
+	int code;         /* 0, or the code of the first failure */
 	size_t failed_at; /* byte offset from base of the first failure */
 	const char *rule; /* static text of the rule that was broken there */
 };
@@ -72,7 +72,8 @@ void tf_reader_init(struct tf_reader *r, const void *base, size_t size);
 /* Records a failure at offset; the first one wins. Returns code. rule must be static. */
 int tf_reader_fail(struct tf_reader *r, int code, size_t offset, const char *rule);
 
-/* Turns the recorded failure, if any, into an error text: "what: offset N: rule". Returns the code. */
+/* Turns the recorded failure, if any, into an error text: "what: offset N: rule". Returns the code.
+ */
 int tf_reader_error(const struct tf_reader *r, struct tf_err *e, const char *what);
 
 /* Bytes left before the end; 0 after a failure. */

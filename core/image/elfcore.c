@@ -3,13 +3,12 @@
  * The head of an image: an ELF core file's headers around the notes.
  *
  *	0	ELF header (ET_CORE)
- *	64	section header 0: sh_addralign is the page size, sh_info counts program headers (PN_XNUM)
- *	128	program headers: PT_NOTE, then one PT_LOAD for each segment
- *		notes, zeros up to a page: head_size
- *		the segments' bytes, page by page, in order: data_end
+ *	64	section header 0: sh_addralign is the page size, sh_info counts program headers
+ *(PN_XNUM) 128	program headers: PT_NOTE, then one PT_LOAD for each segment notes, zeros up to a
+ *page: head_size the segments' bytes, page by page, in order: data_end
  *
- * One function puts the headers; the decoder runs it again over what it has decoded and compares, so
- * nothing that follows from something else is ever believed. No libc allocator, no lock.
+ * One function puts the headers; the decoder runs it again over what it has decoded and compares,
+ *so nothing that follows from something else is ever believed. No libc allocator, no lock.
  */
 #include "core/image/notes.h"
 
@@ -236,8 +235,8 @@ int tf_image_peek(const uint8_t bytes[static TF_HEAD_PEEK], uint32_t *ret_machin
 	return 0;
 }
 
-static void get_segments(struct tf_reader *r, struct tf_image *img, struct tf_arena *a,
-	const struct peek *p)
+static void get_segments(
+	struct tf_reader *r, struct tf_image *img, struct tf_arena *a, const struct peek *p)
 {
 	img->n_segments = p->phnum - 1;
 	img->segments = tf_arena_array(a, img->n_segments + 1u, sizeof(*img->segments));
@@ -259,8 +258,8 @@ static void get_segments(struct tf_reader *r, struct tf_image *img, struct tf_ar
 	}
 }
 
-static const char *check_segment(const struct tf_segment *s, const struct tf_map *m, uint64_t start,
-	uint64_t mask)
+static const char *check_segment(
+	const struct tf_segment *s, const struct tf_map *m, uint64_t start, uint64_t mask)
 {
 	if (s->vaddr != start || !s->memsz || s->memsz & mask || s->memsz > m->end - start)
 		return RULE(SEGMENTS);
@@ -301,8 +300,8 @@ static void check_segments(struct tf_reader *r, const struct tf_image *img)
 
 /* Puts the head again and compares: [0, known) are headers and known notes, [notes_end, size) the
  * padding; between them are optional notes. */
-static void check_derived(struct tf_reader *r, const struct tf_image *img, const struct peek *p,
-	size_t known)
+static void check_derived(
+	struct tf_reader *r, const struct tf_image *img, const struct peek *p, size_t known)
 {
 	size_t notes_end = p->notes_offset + p->notes_size;
 	struct tf_writer w;

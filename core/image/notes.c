@@ -15,11 +15,11 @@
 #include <elf.h>
 #include <string.h>
 
-#define RULE(name)	  tf_image_rule_text[TF_RULE_##name]
-#define PRSTATUS_BEFORE	  112 /* struct elf_prstatus, 64-bit: bytes before pr_reg */
-#define PRSTATUS_AFTER	  8   /* pr_fpvalid and padding */
-#define PRPSINFO_SIZE	  136 /* struct elf_prpsinfo, 64-bit */
-#define NOTE_HEADER	  12
+#define RULE(name)        tf_image_rule_text[TF_RULE_##name]
+#define PRSTATUS_BEFORE   112 /* struct elf_prstatus, 64-bit: bytes before pr_reg */
+#define PRSTATUS_AFTER    8   /* pr_fpvalid and padding */
+#define PRPSINFO_SIZE     136 /* struct elf_prpsinfo, 64-bit */
+#define NOTE_HEADER       12
 #define TELEFORK_PREAMBLE 8 /* u32 format, u32 count */
 
 /* --- records from the table --- */
@@ -284,7 +284,7 @@ static void put_prpsinfo(struct tf_writer *w, const struct tf_image *img)
 
 	put_header(w, "CORE", NT_PRPSINFO, PRPSINFO_SIZE);
 	tf_put(w, "\0R\0\0", 4); /* state, its letter, zombie, nice */
-	tf_put_zero(w, 20);	 /* padding, pr_flag, pr_uid, pr_gid */
+	tf_put_zero(w, 20);      /* padding, pr_flag, pr_uid, pr_gid */
 	tf_put_u32(w, (uint32_t)img->source.pid);
 	tf_put_u32(w, (uint32_t)img->source.ppid);
 	tf_put_zero(w, 8); /* pr_pgrp, pr_sid */
@@ -400,8 +400,8 @@ static bool is(const struct note *n, const char *owner, uint32_t type)
 }
 
 /* The next note must be this one, of this size (UINT32_MAX: any). */
-static bool expect(struct tf_reader *r, struct note *n, const char *owner, uint32_t type,
-	uint32_t size)
+static bool expect(
+	struct tf_reader *r, struct note *n, const char *owner, uint32_t type, uint32_t size)
 {
 	size_t at = r->at;
 
@@ -438,8 +438,8 @@ static int get_kind(struct tf_reader *r, const struct tf_kind *k, struct tf_imag
 }
 
 /* tids are unique: one bit for each that there can be. */
-static void check_tids(struct tf_reader *r, const struct tf_image *img, struct tf_arena *a,
-	size_t at)
+static void check_tids(
+	struct tf_reader *r, const struct tf_image *img, struct tf_arena *a, size_t at)
 {
 	uint8_t *seen;
 
@@ -486,8 +486,8 @@ static void get_auxv(struct tf_reader *r, struct tf_image *img, struct tf_arena 
 }
 
 /* Copies a regset's bytes, from where the reader stands, into the thread. */
-static void get_regset(struct tf_reader *r, struct tf_regs *regs, struct tf_arena *a, uint32_t type,
-	uint32_t size)
+static void get_regset(
+	struct tf_reader *r, struct tf_regs *regs, struct tf_arena *a, uint32_t type, uint32_t size)
 {
 	size_t at = r->at;
 	const uint8_t *bytes;

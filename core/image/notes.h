@@ -15,24 +15,24 @@
 
 /* Types of our notes: "TF" and a number, far from the NT_* that gdb looks for under any owner.
  * With bit 31 a note is optional: who does not know it skips it. Without, he must refuse. */
-#define TF_NOTE(number)	 (0x54460000u | (number))
+#define TF_NOTE(number)  (0x54460000u | (number))
 #define TF_NOTE_OPTIONAL 0x80000000u
 
 enum tf_field_type {
 	TF_FIELD_U32,
 	TF_FIELD_U64,
 	TF_FIELD_I32,
-	TF_FIELD_HEX32,	  /* u32 */
-	TF_FIELD_HEX64,	  /* u64 */
-	TF_FIELD_OCT32,	  /* u32, permissions: at most 0777 */
-	TF_FIELD_ADDR,	  /* u64 below the architecture's user limit (or equal) */
-	TF_FIELD_TIME,	  /* u64 nanoseconds */
+	TF_FIELD_HEX32,   /* u32 */
+	TF_FIELD_HEX64,   /* u64 */
+	TF_FIELD_OCT32,   /* u32, permissions: at most 0777 */
+	TF_FIELD_ADDR,    /* u64 below the architecture's user limit (or equal) */
+	TF_FIELD_TIME,    /* u64 nanoseconds */
 	TF_FIELD_SIGSET,  /* u64, bit n: signal n + 1 */
-	TF_FIELD_ENUM,	  /* u32 below n_names */
-	TF_FIELD_FLAGS,	  /* u32, bit i is names[i], no other bit */
-	TF_FIELD_STR,	  /* const char *; u32 length and bytes, at most TF_MAX_STR */
+	TF_FIELD_ENUM,    /* u32 below n_names */
+	TF_FIELD_FLAGS,   /* u32, bit i is names[i], no other bit */
+	TF_FIELD_STR,     /* const char *; u32 length and bytes, at most TF_MAX_STR */
 	TF_FIELD_STR_ARG, /* as STR, must not be empty */
-	TF_FIELD_COMM,	  /* char[16], terminated, zeros behind */
+	TF_FIELD_COMM,    /* char[16], terminated, zeros behind */
 	TF_FIELD_TYPES,
 };
 
@@ -41,7 +41,7 @@ struct tf_field {
 	uint8_t type; /* enum tf_field_type */
 	uint8_t n_names;
 	uint16_t offset; /* in the record's struct */
-	uint16_t count;	 /* more than 1: an array inside the struct */
+	uint16_t count;  /* more than 1: an array inside the struct */
 	const char *const *names;
 	const char *text; /* for docs/format.md */
 };
@@ -52,7 +52,8 @@ struct tf_kind {
 	uint32_t max;  /* records, at most; 1: exactly one */
 	uint32_t n_fields;
 	const struct tf_field *fields;
-	size_t items; /* offset in tf_image: of the struct itself (max 1), else of the array pointer */
+	size_t items; /* offset in tf_image: of the struct itself (max 1), else of the array pointer
+		       */
 	size_t count; /* offset in tf_image of the uint32_t count; unused when max is 1 */
 	const char *name, *text;
 	/* Checks record i, with all before it already checked: NULL, or the rule that is broken. */
@@ -66,7 +67,8 @@ extern const size_t tf_n_kinds;
 uint32_t tf_kind_count(const struct tf_kind *k, const struct tf_image *img);
 const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, uint32_t i);
 
-/* What a decoder refuses: X(NAME, name, text). An error has the name, the text and a byte offset. */
+/* What a decoder refuses: X(NAME, name, text). An error has the name, the text and a byte offset.
+ */
 #define TF_IMAGE_RULES(X)                                                                          \
 	X(ELF, "elf", "a 64-bit little-endian ELF core file, headers where telefork puts them")    \
 	X(MACHINE, "machine", "a known architecture, the same in ELF header and source note")      \
@@ -97,7 +99,7 @@ enum tf_image_rule {
 #define X(name, rule, text) TF_RULE_##name,
 	TF_IMAGE_RULES(X)
 #undef X
-	TF_RULES,
+		TF_RULES,
 };
 
 /* "name: text" of each rule. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The table of notes.h: every kind of state, every field of its record, and what a record must hold
- * to. The order of the rows is the order of the notes in a file; the order of the fields is the wire.
- * Only tables and checks of single records here; whoever walks them lives in notes.c.
+ * to. The order of the rows is the order of the notes in a file; the order of the fields is the
+ * wire. Only tables and checks of single records here; whoever walks them lives in notes.c.
  */
 #include "core/image/notes.h"
 
@@ -17,22 +17,22 @@ const char *const tf_image_rule_text[TF_RULES] = {
 #define RULE(name) tf_image_rule_text[TF_RULE_##name]
 #define COUNT(a)   (sizeof(a) / sizeof((a)[0]))
 
-#define ARRAY(strct, member, kind, n, txt)                                                         \
-	{                                                                                          \
-		.name = #member, .type = TF_FIELD_##kind, .offset = offsetof(strct, member),       \
-		.count = (n), .text = (txt)                                                        \
+#define ARRAY(strct, member, kind, n, txt)                                                   \
+	{                                                                                    \
+		.name = #member, .type = TF_FIELD_##kind, .offset = offsetof(strct, member), \
+		.count = (n), .text = (txt)                                                  \
 	}
 #define FIELD(strct, member, kind, txt) ARRAY(strct, member, kind, 1, txt)
-#define NAMED(strct, member, kind, list, txt)                                                      \
-	{                                                                                          \
-		.name = #member, .type = TF_FIELD_##kind, .n_names = COUNT(list),                  \
-		.offset = offsetof(strct, member), .count = 1, .names = (list), .text = (txt)      \
+#define NAMED(strct, member, kind, list, txt)                                                 \
+	{                                                                                     \
+		.name = #member, .type = TF_FIELD_##kind, .n_names = COUNT(list),             \
+		.offset = offsetof(strct, member), .count = 1, .names = (list), .text = (txt) \
 	}
 
 static const char *const origins[] = {"call", "signal", "yoyo", "return"};
 static const char *const source_flags[] = {"emulated", "no-smaps"};
 
-#define F(member, kind, text)	    FIELD(struct tf_source, member, kind, text)
+#define F(member, kind, text)       FIELD(struct tf_source, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_source, member, kind, list, text)
 static const struct tf_field source_fields[] = {
 	F(machine, U32, "ELF e_machine"),
@@ -57,7 +57,7 @@ static const struct tf_field source_fields[] = {
 #undef F
 #undef N
 
-#define F(member, kind, text)	 FIELD(struct tf_cpu, member, kind, text)
+#define F(member, kind, text)    FIELD(struct tf_cpu, member, kind, text)
 #define A(member, kind, n, text) ARRAY(struct tf_cpu, member, kind, n, text)
 static const struct tf_field cpu_fields[] = {
 	F(n_words, U32, "words of features that mean something"),
@@ -73,8 +73,17 @@ static const struct tf_field cpu_fields[] = {
 
 #define F(member) FIELD(struct tf_mm, member, ADDR, "as in struct prctl_mm_map")
 static const struct tf_field mm_fields[] = {
-	F(start_code), F(end_code), F(start_data), F(end_data), F(start_brk), F(brk),
-	F(start_stack), F(arg_start), F(arg_end), F(env_start), F(env_end),
+	F(start_code),
+	F(end_code),
+	F(start_data),
+	F(end_data),
+	F(start_brk),
+	F(brk),
+	F(start_stack),
+	F(arg_start),
+	F(arg_end),
+	F(env_start),
+	F(env_end),
 };
 #undef F
 
@@ -102,7 +111,7 @@ static const char *const map_kinds[] = {"anon", "file", "heap", "stack", "vdso",
 static const char *const vm_flags[] = {"hugepage", "nohugepage", "dontdump", "dontfork",
 	"wipeonfork", "mergeable", "seq", "rand", "noreserve", "growsdown", "bti", "mte", "locked"};
 
-#define F(member, kind, text)	    FIELD(struct tf_map, member, kind, text)
+#define F(member, kind, text)       FIELD(struct tf_map, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_map, member, kind, list, text)
 static const struct tf_field map_fields[] = {
 	F(start, ADDR, "first byte"),
@@ -123,7 +132,7 @@ static const struct tf_field map_fields[] = {
 static const char *const fd_kinds[] = {
 	"other", "file", "dir", "pipe", "socket", "tty", "char", "anon"};
 
-#define F(member, kind, text)	    FIELD(struct tf_fd, member, kind, text)
+#define F(member, kind, text)       FIELD(struct tf_fd, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_fd, member, kind, list, text)
 static const struct tf_field fd_fields[] = {
 	F(fd, I32, "number"),
@@ -164,8 +173,8 @@ static const struct tf_field thread_fields[] = {
 /* --- checks --- */
 
 /* [start, start + size) is inside the user's half; start is page-aligned or there is nothing. */
-static bool range_ok(const struct tf_image *img, const struct tf_arch *arch, uint64_t start,
-	uint64_t size)
+static bool range_ok(
+	const struct tf_image *img, const struct tf_arch *arch, uint64_t start, uint64_t size)
 {
 	uint64_t limit = (uint64_t)1 << arch->max_user_bits, mask = img->source.page_size - 1;
 
@@ -251,8 +260,8 @@ static const char *check_fd(const struct tf_image *img, const struct tf_arch *ar
 	return fd->fd < 0 || (i && fd->fd <= fd[-1].fd) ? RULE(FDS_SORTED) : NULL;
 }
 
-static const char *check_sigaction(const struct tf_image *img, const struct tf_arch *arch,
-	uint32_t i)
+static const char *check_sigaction(
+	const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
 {
 	(void)arch;
 	(void)i;
@@ -272,18 +281,18 @@ static const char *check_thread(const struct tf_image *img, const struct tf_arch
 
 #define SINGLE(number, label, member, list, fn, txt)                                               \
 	{                                                                                          \
-		.type = TF_NOTE(number), .size = sizeof(((struct tf_image *)0)->member),           \
-		.max = 1, .n_fields = COUNT(list), .fields = (list),                               \
+		.type = TF_NOTE(number), .size = sizeof(((struct tf_image *)0)->member), .max = 1, \
+		.n_fields = COUNT(list), .fields = (list),                                         \
 		.items = offsetof(struct tf_image, member), .name = (label), .text = (txt),        \
 		.check = (fn)                                                                      \
 	}
-#define MANY(number, label, member, n_member, limit, list, fn, txt)                                \
-	{                                                                                          \
-		.type = TF_NOTE(number), .size = sizeof(*((struct tf_image *)0)->member),          \
-		.max = (limit), .n_fields = COUNT(list), .fields = (list),                         \
-		.items = offsetof(struct tf_image, member),                                        \
-		.count = offsetof(struct tf_image, n_member), .name = (label), .text = (txt),      \
-		.check = (fn)                                                                      \
+#define MANY(number, label, member, n_member, limit, list, fn, txt)                           \
+	{                                                                                     \
+		.type = TF_NOTE(number), .size = sizeof(*((struct tf_image *)0)->member),     \
+		.max = (limit), .n_fields = COUNT(list), .fields = (list),                    \
+		.items = offsetof(struct tf_image, member),                                   \
+		.count = offsetof(struct tf_image, n_member), .name = (label), .text = (txt), \
+		.check = (fn)                                                                 \
 	}
 
 const struct tf_kind tf_kinds[] = {

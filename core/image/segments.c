@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which bytes of memory stand where in the file. Segments cover every mapping from start to end, in
- * order; offsets follow from them alone, so the head can be written before any page is read. Runs in
- * a forked child: no libc allocator, no lock.
+ * order; offsets follow from them alone, so the head can be written before any page is read. Runs
+ * in a forked child: no libc allocator, no lock.
  */
 #include "core/image/image.h"
 
@@ -13,8 +13,8 @@ struct maker {
 	uint32_t n;
 };
 
-static void emit(struct maker *m, const struct tf_map *map, uint64_t start, uint64_t data_end,
-	uint64_t end)
+static void emit(
+	struct maker *m, const struct tf_map *map, uint64_t start, uint64_t data_end, uint64_t end)
 {
 	if (start == end)
 		return;
@@ -29,10 +29,11 @@ static void emit(struct maker *m, const struct tf_map *map, uint64_t start, uint
 	m->n++;
 }
 
-/* Splits one map; *at is the first run not yet used. Gaps of at most m->gap bytes are holes inside a
- * segment; longer ones, and what is behind the last run if it is long, get segments of their own. */
-static void split(struct maker *m, const struct tf_map *map, const struct tf_run *runs, size_t n_runs,
-	size_t *at)
+/* Splits one map; *at is the first run not yet used. Gaps of at most m->gap bytes are holes inside
+ * a segment; longer ones, and what is behind the last run if it is long, get segments of their own.
+ */
+static void split(struct maker *m, const struct tf_map *map, const struct tf_run *runs,
+	size_t n_runs, size_t *at)
 {
 	uint64_t start = map->start, data_end = map->start;
 
@@ -126,8 +127,8 @@ uint64_t tf_image_address(const struct tf_image *img, uint64_t offset, uint64_t 
 	uint32_t low = 0, high = img->n_segments;
 	const struct tf_segment *seg;
 
-	/* Segments without bytes have the offset of the next one with bytes and stand before it, so the
-	 * last one at or below offset is the one that can hold it. */
+	/* Segments without bytes have the offset of the next one with bytes and stand before it, so
+	 * the last one at or below offset is the one that can hold it. */
 	while (low < high) {
 		uint32_t mid = low + (high - low) / 2;
 

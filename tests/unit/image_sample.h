@@ -19,8 +19,8 @@ static inline void sample_u64(uint8_t *p, uint64_t v)
 }
 
 /* A regset of recognisable bytes. */
-static inline uint8_t *sample_set(struct tf_thread *t, struct tf_arena *a, uint32_t type,
-	uint32_t size)
+static inline uint8_t *sample_set(
+	struct tf_thread *t, struct tf_arena *a, uint32_t type, uint32_t size)
 {
 	struct tf_regset *set = tf_regs_add(&t->regs, a, type, size);
 
@@ -29,23 +29,24 @@ static inline uint8_t *sample_set(struct tf_thread *t, struct tf_arena *a, uint3
 	return set->data;
 }
 
-static inline void sample_regs_x86_64(struct tf_thread *t, struct tf_arena *a, uint64_t pc,
-	uint64_t sp)
+static inline void sample_regs_x86_64(
+	struct tf_thread *t, struct tf_arena *a, uint64_t pc, uint64_t sp)
 {
 	uint8_t *gregs = sample_set(t, a, NT_PRSTATUS, 216), *xsave;
+	const uint64_t mxcsr = 0xffff00001f80; /* and its mask */
 
 	sample_u64(gregs + 16 * 8, pc);
 	sample_u64(gregs + 19 * 8, sp);
-	sample_set(t, a, NT_FPREGSET, 512);
+	sample_u64(sample_set(t, a, NT_FPREGSET, 512) + 24, mxcsr);
 	xsave = sample_set(t, a, NT_X86_XSTATE, 832);
-	sample_u64(xsave + 24, 0xffff00001f80); /* MXCSR and its mask */
-	sample_u64(xsave + 464, 7);		/* xfeatures */
+	sample_u64(xsave + 24, mxcsr);
+	sample_u64(xsave + 464, 7); /* xfeatures */
 	memset(xsave + 512, 0, 64);
 	sample_u64(xsave + 512, 7); /* XSTATE_BV */
 }
 
-static inline void sample_regs_aarch64(struct tf_thread *t, struct tf_arena *a, uint64_t pc,
-	uint64_t sp)
+static inline void sample_regs_aarch64(
+	struct tf_thread *t, struct tf_arena *a, uint64_t pc, uint64_t sp)
 {
 	uint8_t *gregs = sample_set(t, a, NT_PRSTATUS, 272), *sve;
 
@@ -59,8 +60,8 @@ static inline void sample_regs_aarch64(struct tf_thread *t, struct tf_arena *a, 
 	sample_set(t, a, NT_ARM_TLS, 8);
 }
 
-static inline void sample_thread(struct tf_image *img, struct tf_arena *a, uint32_t i, uint64_t pc,
-	uint64_t sp)
+static inline void sample_thread(
+	struct tf_image *img, struct tf_arena *a, uint32_t i, uint64_t pc, uint64_t sp)
 {
 	struct tf_thread *t = &img->threads[i];
 
