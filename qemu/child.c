@@ -40,6 +40,7 @@ struct tf_vm_child {
 	bool ended;
 	int status;
 	int exec_errno;
+	char program[128];
 };
 
 /* What the guard needs; prepared before the fork. */
@@ -240,6 +241,8 @@ int tf_vm_child_start(const char *const argv[], const struct tf_vm_child_fd *fds
 		return tf_vm_fail_errno(err, -errno, "socketpair");
 	p.sock = pair[1];
 	c = calloc(1, sizeof(*c));
+	if (c)
+		snprintf(c->program, sizeof(c->program), "%s", argv[0]);
 	rc = c ? fork_guard(&p, pair[0], c) : -ENOMEM;
 	tf_vm_close_fd(&p.sock);
 	if (rc < 0) {
@@ -281,14 +284,15 @@ void tf_vm_child_explain(struct tf_vm_child *c, char *buf, size_t size)
 	char why[128];
 
 	if (!c->ended)
-		snprintf(buf, size, "is still running (pid %d)", (int)c->pid);
+		snprintf(buf, size, "%s is still running (pid %d)", c->program, (int)c->pid);
 	else if (c->exec_errno)
-		snprintf(buf, size, "could not be executed: %s",
-			 strerror_r(c->exec_errno, why, sizeof(why)));
+		snprintf(buf, size, "%s could not be executed: %s (is its package installed?)",
+			 c->program, strerror_r(c->exec_errno, why, sizeof(why)));
 	else if (WIFSIGNALED(c->status))
-		snprintf(buf, size, "was killed by signal %d", WTERMSIG(c->status));
+		snprintf(buf, size, "%s was killed by signal %d", c->program, WTERMSIG(c->status));
 	else
-		snprintf(buf, size, "ended with exit status %d", WEXITSTATUS(c->status));
+		snprintf(buf, size, "%s ended with exit status %d", c->program,
+			 WEXITSTATUS(c->status));
 }
 
 int tf_vm_child_kill(struct tf_vm_child *c)

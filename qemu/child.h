@@ -43,7 +43,7 @@ int tf_vm_child_poll_fd(const struct tf_vm_child *child);
 /* Wait up to @timeout_ms for the end; true if it has ended, with *@ret_status (or NULL). */
 bool tf_vm_child_ended(struct tf_vm_child *child, int timeout_ms, int *ret_status);
 
-/* How it ended, in words ("killed by signal 9", "exit status 1", "exec: No such file"). */
+/* How it ended, in words ("qemu-system-x86_64 was killed by signal 9"). */
 void tf_vm_child_explain(struct tf_vm_child *child, char *buf, size_t size);
 
 /* SIGKILL, and wait for the end (at most 10 s, then -ETIMEDOUT). */

@@ -89,7 +89,7 @@ static int hash_version(struct hash *h, const char *qemu, const char *cachedir,
 	tf_vm_autofree char *text = NULL;
 	const char *argv[] = { qemu, "--version", NULL };
 	struct tf_vm_child *child;
-	char how[192];
+	char how[256];
 	int status = -1, rc;
 
 	if (!path)
@@ -99,8 +99,8 @@ static int hash_version(struct hash *h, const char *qemu, const char *cachedir,
 		return rc;
 	if (!tf_vm_child_ended(child, 20000, &status) || status) {
 		tf_vm_child_explain(child, how, sizeof(how));
-		rc = tf_vm_fail(err, -ENOENT, "%s --version: %s (packages qemu-system-x86, "
-				"qemu-system-arm)", qemu, how);
+		rc = tf_vm_fail(err, -ENOENT, "%s (packages qemu-system-x86, qemu-system-arm)",
+				how);
 	}
 	tf_vm_child_free(child);
 	text = tf_vm_file_tail(path, 4096);

@@ -252,7 +252,7 @@ bool tf_vm_dead(struct tf_vm *vm, int *ret_status)
 int tf_vm_explain(struct tf_vm *vm, int code, const char *what, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *log = NULL, *console = NULL;
-	char how[192];
+	char how[256];
 
 	/* A closed channel is seen a moment before the end of the process. */
 	if (tf_vm_child_ended(vm->child, code == -ETIMEDOUT ? 0 : LAST_WORDS_MS, NULL))
@@ -261,7 +261,7 @@ int tf_vm_explain(struct tf_vm *vm, int code, const char *what, struct tf_vm_err
 	log = tf_vm_file_tail(vm->log, LOG_TAIL);
 	console = tf_vm_file_tail(vm->console, CONSOLE_TAIL);
 	return tf_vm_fail(err, code,
-			  "machine %s: %s; QEMU %s%s%s%s%s (all of it in %.160s)",
+			  "machine %s: %s; %s%s%s%s%s (all of it in %.160s)",
 			  vm->machine.name, what, how, log && *log ? "; it said:\n" : "",
 			  log ? log : "", console && *console ? "\nthe console's last lines:\n" : "",
 			  console ? console : "", vm->rundir);

@@ -5,7 +5,7 @@
  * process that kills it as soon as the program that started it is gone, kill -9 included.
  *
  * Files in the run folder of a vm: console.log (the guest's serial console), qemu.log (QEMU's
- * stderr), cmdline (the command line, for a repeat by hand), and "mac" and "net" are in it.
+ * stderr) and cmdline (the command line, one argument to a line, to be looked at by hand).
  */
 #ifndef TF_QEMU_VM_H
 #define TF_QEMU_VM_H
@@ -33,8 +33,8 @@ struct tf_vm_identity {
 struct tf_vm_identity tf_vm_identity(unsigned int n);
 
 struct tf_vm_config {
-	struct tf_vm_machine machine;	/* ignored by tf_vm_clone: the template's is used */
-	struct tf_vm_guest guest;	/* likewise */
+	struct tf_vm_machine machine;	/* tf_vm_clone uses only its name, if it has one */
+	struct tf_vm_guest guest;	/* tf_vm_clone: the template's is used */
 	struct tf_vm_identity id;
 	const char *rundir;		/* existing folder of this vm alone; log files go there */
 	const char *link_path;		/* tf_link_path(), or NULL for no network */
