@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * aarch64 for the freestanding restorer: see arch/restorer.h. Everything is inlined into position-
+ * independent code that runs without a stack guard, without libc and without vector registers.
+ */
+#ifndef TF_ARCH_AARCH64_RESTORER_H
+#define TF_ARCH_AARCH64_RESTORER_H
+
+#include <stdint.h>
+
+/* Where tests find registers to seed (tests/unit/test_arch.c). */
+#define TF_ARCH_SEEDED_HEADER "arch/aarch64/seeded.h"
+
+/* include/uapi/asm-generic/unistd.h; there is no poll: use ppoll. */
+#define TF_R_NR_close         57
+#define TF_R_NR_read          63
+#define TF_R_NR_write         64
+#define TF_R_NR_pread64       67
+#define TF_R_NR_ppoll         73
+#define TF_R_NR_exit          93
+#define TF_R_NR_exit_group    94
+#define TF_R_NR_clock_gettime 113
+#define TF_R_NR_kill          129
+#define TF_R_NR_tgkill        131
+#define TF_R_NR_rt_sigreturn  139
+#define TF_R_NR_getpid        172
+#define TF_R_NR_gettid        178
+#define TF_R_NR_sendto        206
+#define TF_R_NR_recvfrom      207
+#define TF_R_NR_madvise       233
+
+/* Eight bytes at any address, of whatever type they were stored. */
+typedef uint64_t __attribute__((may_alias, aligned(1))) tf_r_word;
+
+static inline long tf_r_syscall(long nr, long a, long b, long c, long d, long e, long f)
+{
+	register long x8 __asm__("x8") = nr;
+	register long x0 __asm__("x0") = a;
+	register long x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c;
+	register long x3 __asm__("x3") = d;
+	register long x4 __asm__("x4") = e;
+	register long x5 __asm__("x5") = f;
+
+	__asm__ volatile("svc #0"
+			 : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+			 : "memory", "cc");
+	return x0;
+}
+
+static inline _Noreturn void tf_r_sigreturn(uint64_t sp)
+{
+	__asm__ volatile("mov sp, %0\n\t"
+			 "mov x8, %1\n\t"
+			 "svc #0\n\t"
+			 "brk #1"
+			 :
+			 : "r"(sp), "i"(TF_R_NR_rt_sigreturn)
+			 : "memory");
+	__builtin_unreachable();
+}
+
+/* code 0 is TF_ARCH_TPIDR_EL0 of core/restore/plan.h. */
+static inline void tf_r_arch(uint32_t code, uint64_t value)
+{
+	if (code == 0)
+		__asm__ volatile("msr tpidr_el0, %0" : : "r"(value) : "memory");
+}
+
+/* Arm ARM, B2.4.4: clean data to the point of unification, then invalidate instructions, by the
+ * line sizes that CTR_EL0 tells. */
+static inline void tf_r_flush(uint64_t start, uint64_t size)
+{
+	uint64_t ctr, dline, iline, end = start + size;
+
+	__asm__ volatile("mrs %0, ctr_el0" : "=r"(ctr));
+	dline = UINT64_C(4) << (ctr >> 16 & 15);
+	iline = UINT64_C(4) << (ctr & 15);
+	for (uint64_t p = start & ~(dline - 1); p < end; p += dline)
+		__asm__ volatile("dc cvau, %0" : : "r"(p) : "memory");
+	__asm__ volatile("dsb ish" : : : "memory");
+	for (uint64_t p = start & ~(iline - 1); p < end; p += iline)
+		__asm__ volatile("ic ivau, %0" : : "r"(p) : "memory");
+	__asm__ volatile("dsb ish\n\tisb" : : : "memory");
+}
+
+static inline uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n)
+{
+	for (; n >= 8; n -= 8, p += 8)
+		__asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1"
+			: "+r"(crc)
+			: "r"(*(const tf_r_word *)p));
+	for (; n; n--, p++)
+		__asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"(*p));
+	return crc;
+}
+
+static inline _Noreturn void tf_r_enter(uint64_t code, uint64_t stack_top, uint64_t plan)
+{
+	register uint64_t x0 __asm__("x0") = plan;
+
+	__asm__ volatile("mov sp, %1\n\t"
+			 "mov x29, xzr\n\t"
+			 "mov x30, xzr\n\t"
+			 "br %0"
+			 :
+			 : "r"(code), "r"(stack_top & ~UINT64_C(15)), "r"(x0)
+			 : "memory");
+	__builtin_unreachable();
+}
+
+#endif

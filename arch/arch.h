@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What core/ asks of the architecture it was built for. Every backend (arch/<name>/) defines every
+ * function declared here, and no other external one: make lint compares the lists. A hook that has
+ * nothing to do is a function with an empty body. Functions marked [child] may run in a forked
+ * child or a signal handler: no allocator, no lock.
+ *
+ * The freestanding restorer cannot call functions of the library; what it needs is in
+ * arch/<name>/restorer.h as static inline functions (see arch/restorer.h).
+ */
+#ifndef TF_ARCH_ARCH_H
+#define TF_ARCH_ARCH_H
+
+#include "arch/regs.h"
+#include "core/image/image.h"
+#include "core/restore/plan.h"
+
+/* The table of the architecture that this build runs on. */
+const struct tf_arch *tf_arch_native(void);
+
+/* --- capture [child] --- */
+
+/* Fills *cpu with the running thread's processor: the features in use by this process's C library
+ * where it can tell (x86_64: the active set, as GLIBC_TUNABLES left it; aarch64: AT_HWCAP,
+ * AT_HWCAP2), XSAVE layout, vector lengths. in_use false: what the machine offers. [child] */
+void tf_arch_cpu(struct tf_cpu *cpu, bool in_use);
+
+/* Turns the frame that the kernel laid on the stack for a signal (ucontext: third argument of the
+ * handler) into regsets: NT_PRSTATUS, NT_FPREGSET, and NT_X86_XSTATE (standard format, all of
+ * cpu->xcr0; initial values where XSTATE_BV is clear) or NT_ARM_SVE, NT_ARM_TLS. Adds what no frame
+ * holds, read from the calling thread (fs and gs base, TPIDR_EL0). 0, -TELEFORK_E_NOMEM,
+ * -TELEFORK_E_UNSUPPORTED (a frame record that we do not carry; named in e). [child] */
+int tf_arch_regs_from_frame(const void *ucontext, const struct tf_cpu *cpu, struct tf_arena *a,
+	struct tf_regs *regs, struct tf_err *e);
+
+/* Calls the handler by raising signo at the calling thread; returns value in the register
+ * that tf_arch.set_result sets, that is: 0 here when the handler returned, and what was set in the
+ * image when the copy resumes. The only instruction between capture and resumption is a system
+ * call, so every register that a called function must preserve is in the frame. [child] */
+long tf_arch_raise(int pid, int tid, int signo);
+
+/* Calls handler with rules that every emulator keeps: DF clear, stack aligned, MXCSR usable. Use as
+ * the SA_SIGINFO handler that is installed; calls tf_signal_entry(signo, info, ucontext). [child]
+ */
+void tf_arch_signal_trampoline(int signo, void *info, void *ucontext);
+
+/* Defined by core/capture/signal.c: what the trampoline calls. [child] */
+void tf_signal_entry(int signo, void *info, void *ucontext);
+
+/* --- restore --- */
+
+/* Bytes that a frame for these regsets needs on the destination, at most. */
+size_t tf_arch_frame_size(const struct tf_regs *regs, const struct tf_cpu *dst);
+
+/* Lays out in buf the signal frame from which rt_sigreturn restores the thread, as it will stand at
+ * address addr (64-byte aligned) of the new process: regsets converted component by component from
+ * src's layout to dst's, fresh magic. *ret_sp: the stack pointer at the rt_sigreturn instruction.
+ * 0, -TELEFORK_E_LIMIT (len too small), -TELEFORK_E_INCOMPATIBLE (component in use that dst lacks).
+ */
+int tf_arch_frame_from_regs(const struct tf_thread *thread, const struct tf_cpu *src,
+	const struct tf_cpu *dst, uint8_t *buf, size_t len, uint64_t addr, uint64_t *ret_sp,
+	struct tf_err *e);
+
+/* Compares features in use, XSAVE components in use, vector length; appends one line for each
+ * missing thing to e (tf_fail_more, TELEFORK_E_INCOMPATIBLE), with the GLIBC_TUNABLES line or the
+ * command that avoids it. Returns the number of reasons. */
+unsigned tf_arch_compat(const struct tf_image *img, const struct tf_cpu *dst, struct tf_err *e);
+
+/* Appends the steps that set what no frame holds (arch_prctl fs/gs; PR_SVE_SET_VL, TPIDR_EL0 …).
+ * They run after memory is filled and right before rt_sigreturn. */
+int tf_arch_plan_registers(struct tf_plan *plan, const struct tf_thread *thread);
+
+/* Machine code for a vDSO entry point: jump to target / make system call nr and return. Returns the
+ * bytes written (at most 32). */
+size_t tf_arch_code_jump(uint8_t code[static 32], uint64_t target);
+size_t tf_arch_code_syscall(uint8_t code[static 32], long nr);
+
+/* The system call behind a vDSO function ("__vdso_time"), or -1: then it gets code that returns
+ * -ENOSYS; -2: leave it alone (signal return trampolines, and what is not callable). */
+long tf_arch_vdso_syscall(const char *symbol);
+
+/* Addresses that QEMU user mode needs and that must survive in a new process: the page that it
+ * returns from handlers through (found by taking a signal), GDT and IDT pages on x86_64. Fills at
+ * most max page addresses, returns their number. Natively 0. */
+unsigned tf_arch_emulator_pages(uint64_t *pages, unsigned max);
+
+/* Makes address ranges below readable to the instruction stream after code was written there
+ * (aarch64 instruction cache); nothing on x86_64. */
+void tf_arch_flush(void *start, size_t size);
+
+/* CRC32C (Castagnoli, reflected 0x82f63b78) of n bytes by the processor's own instruction, started
+ * from crc (0 for a fresh one, pre- and post-inverted inside). Only where tf_arch_has_crc32c().
+ * [child] */
+bool tf_arch_has_crc32c(void);
+uint32_t tf_arch_crc32c(uint32_t crc, const void *p, size_t n);
+
+#endif

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the freestanding restorer needs of its architecture, as static inline functions in
+ * arch/<name>/restorer.h (found through the include path of the build). No libc, no relocation, no
+ * floating point register:
+ *
+ *   long tf_r_syscall(long nr, long a, long b, long c, long d, long e, long f);
+ *   _Noreturn void tf_r_sigreturn(uint64_t sp);         sets sp and executes rt_sigreturn
+ *   void tf_r_arch(uint32_t code, uint64_t value);      TF_ARCH_* register that no call sets
+ *   void tf_r_flush(uint64_t start, uint64_t size);     instruction cache
+ *   uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n);  by instruction, raw (no
+ * inversion) TF_R_NR_*                                            system call numbers that the
+ * restorer makes itself _Noreturn void tf_r_enter(code, stack_top, plan)     switches stacks and
+ * calls code(plan) (used by pad)
+ */
+#ifndef TF_ARCH_RESTORER_H
+#define TF_ARCH_RESTORER_H
+
+#include <stdint.h>
+
+#include TF_ARCH_RESTORER_HEADER
+
+#endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * x86_64 for the freestanding restorer: see arch/restorer.h. Everything is inlined into position-
+ * independent code that runs without a stack guard, without libc and without vector registers.
+ */
+#ifndef TF_ARCH_X86_64_RESTORER_H
+#define TF_ARCH_X86_64_RESTORER_H
+
+#include <stdint.h>
+
+/* Where tests find registers to seed (tests/unit/test_arch.c). */
+#define TF_ARCH_SEEDED_HEADER "arch/x86_64/seeded.h"
+
+/* arch/x86/entry/syscalls/syscall_64.tbl */
+#define TF_R_NR_read          0
+#define TF_R_NR_write         1
+#define TF_R_NR_close         3
+#define TF_R_NR_poll          7
+#define TF_R_NR_rt_sigreturn  15
+#define TF_R_NR_pread64       17
+#define TF_R_NR_madvise       28
+#define TF_R_NR_getpid        39
+#define TF_R_NR_sendto        44
+#define TF_R_NR_recvfrom      45
+#define TF_R_NR_exit          60
+#define TF_R_NR_kill          62
+#define TF_R_NR_arch_prctl    158
+#define TF_R_NR_gettid        186
+#define TF_R_NR_clock_gettime 228
+#define TF_R_NR_exit_group    231
+#define TF_R_NR_tgkill        234
+#define TF_R_NR_ppoll         271
+
+/* Eight bytes at any address, of whatever type they were stored. */
+typedef uint64_t __attribute__((may_alias, aligned(1))) tf_r_word;
+
+static inline long tf_r_syscall(long nr, long a, long b, long c, long d, long e, long f)
+{
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
+	long result;
+
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+static inline _Noreturn void tf_r_sigreturn(uint64_t sp)
+{
+	__asm__ volatile("movq %0, %%rsp\n\t"
+			 "movl %1, %%eax\n\t"
+			 "syscall\n\t"
+			 "ud2"
+			 :
+			 : "r"(sp), "i"(TF_R_NR_rt_sigreturn)
+			 : "memory");
+	__builtin_unreachable();
+}
+
+/* No register of x86_64 is set without a system call. */
+static inline void tf_r_arch(uint32_t code, uint64_t value)
+{
+	(void)code;
+	(void)value;
+}
+
+/* Instruction fetch is coherent with stores (SDM volume 3, 9.1.3). */
+static inline void tf_r_flush(uint64_t start, uint64_t size)
+{
+	(void)start;
+	(void)size;
+}
+
+static inline uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n)
+{
+	uint64_t r = crc;
+
+	for (; n >= 8; n -= 8, p += 8)
+		__asm__("crc32q %1, %0" : "+r"(r) : "m"(*(const tf_r_word *)p));
+	for (; n; n--, p++)
+		__asm__("crc32b %1, %0" : "+r"(r) : "m"(*p));
+	return (uint32_t)r;
+}
+
+/* As if code had been called: the stack is 8 bytes off 16. */
+static inline _Noreturn void tf_r_enter(uint64_t code, uint64_t stack_top, uint64_t plan)
+{
+	__asm__ volatile("movq %1, %%rsp\n\t"
+			 "xorl %%ebp, %%ebp\n\t"
+			 "pushq $0\n\t"
+			 "jmpq *%0"
+			 :
+			 : "r"(code), "r"(stack_top & ~UINT64_C(15)), "D"(plan)
+			 : "memory");
+	__builtin_unreachable();
+}
+
+#endif
