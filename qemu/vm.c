@@ -20,6 +20,7 @@
 #define BOOT_MS 60000
 #define LOG_TAIL 400	/* bytes of QEMU's stderr and of the console in an error */
 #define CONSOLE_TAIL 450
+#define CONSOLE_LOOK 8192
 #define LAST_WORDS_MS 500
 
 struct tf_vm_identity tf_vm_identity(unsigned int n)
@@ -249,6 +250,26 @@ bool tf_vm_dead(struct tf_vm *vm, int *ret_status)
 	return tf_vm_child_ended(vm->child, 0, ret_status);
 }
 
+/* What matters of a console: its last lines, or those from the kernel's panic on. */
+static char *console_words(const char *path)
+{
+	char *text = tf_vm_file_tail(path, CONSOLE_LOOK);
+	char *from = text ? strstr(text, "Kernel panic") : NULL;
+	size_t len = text ? strlen(text) : 0;
+
+	if (!text)
+		return NULL;
+	if (!from && len > CONSOLE_TAIL) {
+		from = strchr(text + len - CONSOLE_TAIL, '\n');
+		from = from ? from + 1 : text + len - CONSOLE_TAIL;
+	}
+	if (from)
+		memmove(text, from, strlen(from) + 1);
+	if (strlen(text) > CONSOLE_TAIL)
+		text[CONSOLE_TAIL] = '\0';
+	return text;
+}
+
 int tf_vm_explain(struct tf_vm *vm, int code, const char *what, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *log = NULL, *console = NULL;
@@ -259,7 +280,7 @@ int tf_vm_explain(struct tf_vm *vm, int code, const char *what, struct tf_vm_err
 		code = -ECHILD;
 	tf_vm_child_explain(vm->child, how, sizeof(how));
 	log = tf_vm_file_tail(vm->log, LOG_TAIL);
-	console = tf_vm_file_tail(vm->console, CONSOLE_TAIL);
+	console = console_words(vm->console);
 	return tf_vm_fail(err, code,
 			  "machine %s: %s; %s%s%s%s%s (all of it in %.160s)",
 			  vm->machine.name, what, how, log && *log ? "; it said:\n" : "",
