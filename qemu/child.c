@@ -21,10 +21,10 @@
 
 #include "qemu/io.h"
 
-#define FIRST_HIGH 64	/* passed descriptors stay below, the guard's own above */
-#define MAX_FDS 8
-#define START_MS 10000
-#define KILL_MS 10000
+#define FIRST_HIGH 64 /* passed descriptors stay below, the guard's own above */
+#define MAX_FDS    8
+#define START_MS   10000
+#define KILL_MS    10000
 
 enum { SAY_PID = 1, SAY_ENDED, SAY_NO_EXEC };
 
@@ -55,7 +55,7 @@ struct plan {
 
 static void say(int sock, int what, int value)
 {
-	struct word w = { what, value };
+	struct word w = {what, value};
 
 	(void)!send(sock, &w, sizeof(w), MSG_NOSIGNAL);
 }
@@ -115,8 +115,7 @@ static void arrange(struct plan *p)
 /* Watch the program and the harness; whichever goes first, the other learns or dies. */
 static void watch(int sock, int signals, pid_t pid)
 {
-	struct pollfd fds[2] = { { .fd = sock, .events = POLLIN },
-				 { .fd = signals, .events = POLLIN } };
+	struct pollfd fds[2] = {{.fd = sock, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
 	struct signalfd_siginfo info;
 	char byte;
 	int status;
@@ -177,7 +176,7 @@ static bool hear(struct tf_vm_child *c, int timeout_ms)
 	struct word w;
 	ssize_t n;
 
-	if (poll(&(struct pollfd){ .fd = c->sock, .events = POLLIN }, 1, timeout_ms) <= 0)
+	if (poll(&(struct pollfd){.fd = c->sock, .events = POLLIN}, 1, timeout_ms) <= 0)
 		return false;
 	n = recv(c->sock, &w, sizeof(w), MSG_DONTWAIT);
 	if (n != (ssize_t)sizeof(w)) {
@@ -225,11 +224,11 @@ static int fork_guard(struct plan *p, int ours, struct tf_vm_child *c)
 }
 
 int tf_vm_child_start(const char *const argv[], const struct tf_vm_child_fd *fds, size_t n,
-		      const char *log, struct tf_vm_child **ret_child, struct tf_vm_error *err)
+	const char *log, struct tf_vm_child **ret_child, struct tf_vm_error *err)
 {
 	tf_vm_autoclose int log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	tf_vm_autoclose int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	struct plan p = { argv, fds, n, -1, log_fd, null_fd };
+	struct plan p = {argv, fds, n, -1, log_fd, null_fd};
 	struct tf_vm_child *c;
 	int pair[2], rc;
 
@@ -287,12 +286,12 @@ void tf_vm_child_explain(struct tf_vm_child *c, char *buf, size_t size)
 		snprintf(buf, size, "%s is still running (pid %d)", c->program, (int)c->pid);
 	else if (c->exec_errno)
 		snprintf(buf, size, "%s could not be executed: %s (is its package installed?)",
-			 c->program, strerror_r(c->exec_errno, why, sizeof(why)));
+			c->program, strerror_r(c->exec_errno, why, sizeof(why)));
 	else if (WIFSIGNALED(c->status))
 		snprintf(buf, size, "%s was killed by signal %d", c->program, WTERMSIG(c->status));
 	else
 		snprintf(buf, size, "%s ended with exit status %d", c->program,
-			 WEXITSTATUS(c->status));
+			WEXITSTATUS(c->status));
 }
 
 int tf_vm_child_kill(struct tf_vm_child *c)

@@ -32,7 +32,7 @@ struct tf_vm_child_fd {
  * pid; a failing exec shows as an early end and in tf_vm_child_explain.
  */
 int tf_vm_child_start(const char *const argv[], const struct tf_vm_child_fd *fds, size_t n,
-		      const char *log, struct tf_vm_child **ret_child, struct tf_vm_error *err);
+	const char *log, struct tf_vm_child **ret_child, struct tf_vm_error *err);
 
 /* Its pid. */
 pid_t tf_vm_child_pid(const struct tf_vm_child *child);

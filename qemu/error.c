@@ -33,6 +33,6 @@ int tf_vm_fail_errno(struct tf_vm_error *err, int code, const char *fmt, ...)
 	va_end(ap);
 	used = strlen(err->text);
 	snprintf(err->text + used, sizeof(err->text) - used, ": %s",
-		 strerror_r(-code, why, sizeof(why)));
+		strerror_r(-code, why, sizeof(why)));
 	return code;
 }

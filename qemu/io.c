@@ -94,7 +94,7 @@ int tf_vm_write_all(int fd, const void *data, size_t len)
 		ssize_t n = write(fd, at, len);
 
 		if (n < 0 && errno == EAGAIN) {
-			poll(&(struct pollfd){ .fd = fd, .events = POLLOUT }, 1, 1000);
+			poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, 1000);
 			continue;
 		}
 		if (n < 0 && errno == EINTR)
@@ -129,8 +129,9 @@ int tf_vm_write_file(const char *path, const void *data, size_t len, struct tf_v
 
 int tf_vm_make_dirs(const char *path)
 {
-	tf_vm_autofree char *copy = strdup(path);
+	char *copy = strdup(path);
 	struct stat st;
+	int rc = 0;
 
 	if (!copy)
 		return -ENOMEM;
@@ -139,11 +140,12 @@ int tf_vm_make_dirs(const char *path)
 		(void)mkdir(copy, 0700);
 		*p = '/';
 	}
-	if (mkdir(copy, 0700) == 0)
-		return 0;
-	if (errno != EEXIST)
-		return -errno;
-	return stat(copy, &st) == 0 && S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+	if (mkdir(copy, 0700) < 0)
+		rc = -errno;
+	if (rc == -EEXIST)
+		rc = stat(copy, &st) == 0 && S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+	free(copy);
+	return rc;
 }
 
 char *tf_vm_format(const char *fmt, ...)

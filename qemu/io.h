@@ -15,7 +15,7 @@
 void tf_vm_close_fd(int *fd);
 void tf_vm_free_ptr(void *pointer_to_pointer);
 #define tf_vm_autoclose __attribute__((cleanup(tf_vm_close_fd)))
-#define tf_vm_autofree __attribute__((cleanup(tf_vm_free_ptr)))
+#define tf_vm_autofree  __attribute__((cleanup(tf_vm_free_ptr)))
 
 /* CLOCK_MONOTONIC in milliseconds and microseconds. */
 int64_t tf_vm_now_ms(void);

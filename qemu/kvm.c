@@ -17,7 +17,7 @@
 #include "qemu/qmp.h"
 
 #define PROBE_MS 5000
-#define QMP_FD 3
+#define QMP_FD   3
 
 static void read_boot_id(char *buf, size_t size)
 {
@@ -56,7 +56,7 @@ static bool exercise(struct tf_qmp *qmp, int64_t deadline)
 static bool try_kvm(const struct tf_vm_machine *m, const char *log)
 {
 	struct tf_vm_machine probe = *m;
-	struct tf_vm_child_fd pass = { .to = QMP_FD };
+	struct tf_vm_child_fd pass = {.to = QMP_FD};
 	struct tf_vm_child *child = NULL;
 	struct tf_qmp *qmp = NULL;
 	struct tf_vm_args args = {};
@@ -77,8 +77,8 @@ static bool try_kvm(const struct tf_vm_machine *m, const char *log)
 	tf_vm_args_add(&args, "socket,id=qmp,fd=%d", QMP_FD);
 	tf_vm_args_add(&args, "-mon");
 	tf_vm_args_add(&args, "chardev=qmp,mode=control");
-	ok = !args.failed && tf_vm_child_start((const char *const *)args.v, &pass, 1, log, &child,
-					       NULL) == 0;
+	ok = !args.failed &&
+	     tf_vm_child_start((const char *const *)args.v, &pass, 1, log, &child, NULL) == 0;
 	close(pair[1]);
 	if (ok)
 		ok = tf_qmp_open(pair[0], tf_vm_left_ms(deadline), &qmp, NULL) == 0;
@@ -99,7 +99,8 @@ bool tf_vm_probe_kvm(const struct tf_vm_machine *m, const char *cachedir)
 	char boot[64];
 	bool ok;
 
-	if (!path || !log || strcmp(m->arch, tf_vm_host_arch()) || access("/dev/kvm", R_OK | W_OK))
+	if (!path || !log || strcmp(m->arch, tf_vm_host_arch()) != 0 ||
+		access("/dev/kvm", R_OK | W_OK) < 0)
 		return false;
 	read_boot_id(boot, sizeof(boot));
 	known = tf_vm_file_tail(path, 256);

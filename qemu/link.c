@@ -19,9 +19,9 @@
 #include "qemu/io.h"
 #include "qemu/relay.h"
 
-#define ORDER_MS 5000
+#define ORDER_MS    5000
 #define LISTENER_FD 3
-#define CONTROL_FD 4
+#define CONTROL_FD  4
 
 struct tf_link {
 	char *path;
@@ -31,13 +31,14 @@ struct tf_link {
 
 static int listen_on(const char *path, struct tf_vm_error *err)
 {
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	int fd, rc;
 
 	if (strlen(path) >= sizeof(un.sun_path))
 		return tf_vm_fail(err, -ENAMETOOLONG,
-				  "link %s: a socket's path has at most %zu bytes; use a shorter "
-				  "run folder", path, sizeof(un.sun_path) - 1);
+			"link %s: a socket's path has at most %zu bytes; use a shorter "
+			"run folder",
+			path, sizeof(un.sun_path) - 1);
 	memcpy(un.sun_path, path, strlen(path));
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
@@ -124,16 +125,16 @@ pid_t tf_link_pid(const struct tf_link *link)
 }
 
 static int order(struct tf_link *link, const struct tf_relay_order *o,
-		 struct tf_link_stats *ret_stats, struct tf_vm_error *err)
+	struct tf_link_stats *ret_stats, struct tf_vm_error *err)
 {
-	struct pollfd p = { .fd = link->control, .events = POLLIN };
+	struct pollfd p = {.fd = link->control, .events = POLLIN};
 	struct tf_link_stats s;
 
 	if (send(link->control, o, sizeof(*o), MSG_NOSIGNAL) != (ssize_t)sizeof(*o))
 		return tf_vm_fail(err, -EPIPE, "link %s: the relay is gone", link->path);
 	if (poll(&p, 1, ORDER_MS) <= 0)
-		return tf_vm_fail(err, -ETIMEDOUT, "link %s: the relay does not answer",
-				  link->path);
+		return tf_vm_fail(
+			err, -ETIMEDOUT, "link %s: the relay does not answer", link->path);
 	if (recv(link->control, &s, sizeof(s), MSG_DONTWAIT) != (ssize_t)sizeof(s))
 		return tf_vm_fail(err, -EPIPE, "link %s: the relay is gone", link->path);
 	if (ret_stats)
@@ -141,17 +142,17 @@ static int order(struct tf_link *link, const struct tf_relay_order *o,
 	return 0;
 }
 
-int tf_link_set_faults(struct tf_link *link, const struct tf_link_faults *faults,
-		       struct tf_vm_error *err)
+int tf_link_set_faults(
+	struct tf_link *link, const struct tf_link_faults *faults, struct tf_vm_error *err)
 {
-	struct tf_relay_order o = { .op = TF_RELAY_FAULTS, .faults = *faults };
+	struct tf_relay_order o = {.op = TF_RELAY_FAULTS, .faults = *faults};
 
 	return order(link, &o, NULL, err);
 }
 
 int tf_link_stats(struct tf_link *link, struct tf_link_stats *ret_stats, struct tf_vm_error *err)
 {
-	struct tf_relay_order o = { .op = TF_RELAY_STATS };
+	struct tf_relay_order o = {.op = TF_RELAY_STATS};
 
 	return order(link, &o, ret_stats, err);
 }

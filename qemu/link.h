@@ -18,20 +18,20 @@ struct tf_link;
 
 /* What the relay does to every frame; all zero is a perfect link. */
 struct tf_link_faults {
-	uint64_t seed;		/* of the generator that decides about loss and reordering */
-	uint32_t loss_ppm;	/* frames dropped, parts per million */
-	uint32_t reorder_ppm;	/* frames held back for @delay_us more (1 ms if that is 0) */
-	uint32_t delay_us;	/* added to every frame */
-	bool cut;		/* partition: every frame is dropped */
+	uint64_t seed;        /* of the generator that decides about loss and reordering */
+	uint32_t loss_ppm;    /* frames dropped, parts per million */
+	uint32_t reorder_ppm; /* frames held back for @delay_us more (1 ms if that is 0) */
+	uint32_t delay_us;    /* added to every frame */
+	bool cut;             /* partition: every frame is dropped */
 };
 
 struct tf_link_stats {
-	uint64_t frames;	/* received from guests */
+	uint64_t frames; /* received from guests */
 	uint64_t bytes;
-	uint64_t flooded;	/* of those: sent to all, the address being unknown or a group */
-	uint64_t dropped;	/* by a fault */
-	uint64_t overflowed;	/* because a receiver's queue was full */
-	uint32_t guests;	/* connected now */
+	uint64_t flooded;    /* of those: sent to all, the address being unknown or a group */
+	uint64_t dropped;    /* by a fault */
+	uint64_t overflowed; /* because a receiver's queue was full */
+	uint32_t guests;     /* connected now */
 	uint32_t reserved;
 };
 
@@ -48,8 +48,8 @@ const char *tf_link_path(const struct tf_link *link);
 pid_t tf_link_pid(const struct tf_link *link);
 
 /* Change the faults; in force when it returns. -EPIPE if the relay is gone. */
-int tf_link_set_faults(struct tf_link *link, const struct tf_link_faults *faults,
-		       struct tf_vm_error *err);
+int tf_link_set_faults(
+	struct tf_link *link, const struct tf_link_faults *faults, struct tf_vm_error *err);
 
 /* The counters so far. -EPIPE if the relay is gone. */
 int tf_link_stats(struct tf_link *link, struct tf_link_stats *ret_stats, struct tf_vm_error *err);

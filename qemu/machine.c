@@ -20,12 +20,12 @@ static const struct arch {
 	const char *qemu;
 	const char *board;
 	const char *cpu;
-	const char *kvm_cpu;	/* instead of `cpu` where KVM does not know its properties */
+	const char *kvm_cpu; /* instead of `cpu` where KVM does not know its properties */
 	const char *console;
 	unsigned int min_memory_mib;
 } archs[] = {
-	{ "x86_64", "qemu-system-x86_64", "q35", "max", "max", "ttyS0", 96 },
-	{ "aarch64", "qemu-system-aarch64", "virt", "max,pauth-impdef=on", "max", "ttyAMA0", 64 },
+	{"x86_64", "qemu-system-x86_64", "q35", "max", "max", "ttyS0", 96},
+	{"aarch64", "qemu-system-aarch64", "virt", "max,pauth-impdef=on", "max", "ttyAMA0", 64},
 };
 
 #define NARCHS (sizeof(archs) / sizeof(archs[0]))
@@ -96,9 +96,9 @@ int tf_vm_machine_init(struct tf_vm_machine *m, const char *arch, struct tf_vm_e
 
 	if (!a)
 		return tf_vm_fail(err, -EINVAL,
-				  "machine: unknown architecture '%s' (known: %s, %s)", arch,
-				  archs[0].name, archs[1].name);
-	*m = (struct tf_vm_machine){ .memory_mib = 256, .cores = 1, .accel = TF_VM_TCG };
+			"machine: unknown architecture '%s' (known: %s, %s)", arch, archs[0].name,
+			archs[1].name);
+	*m = (struct tf_vm_machine){.memory_mib = 256, .cores = 1, .accel = TF_VM_TCG};
 	snprintf(m->name, sizeof(m->name), "%s", a->name);
 	snprintf(m->arch, sizeof(m->arch), "%s", a->name);
 	snprintf(m->cpu, sizeof(m->cpu), "%s", a->cpu);
@@ -122,23 +122,23 @@ int tf_vm_machine_check(const struct tf_vm_machine *m, struct tf_vm_error *err)
 	const struct arch *a = find_arch(m->arch);
 
 	if (!a)
-		return tf_vm_fail(err, -EINVAL, "machine %s: unknown architecture '%s'", m->name,
-				  m->arch);
+		return tf_vm_fail(
+			err, -EINVAL, "machine %s: unknown architecture '%s'", m->name, m->arch);
 	if (!m->name[0] || m->name[0] == '.' || !only(m->name, "._-"))
-		return tf_vm_fail(err, -EINVAL, "machine name '%s': use letters, digits, . _ -",
-				  m->name);
+		return tf_vm_fail(
+			err, -EINVAL, "machine name '%s': use letters, digits, . _ -", m->name);
 	if (!m->cpu[0] || !only(m->cpu, "._-,=+"))
-		return tf_vm_fail(err, -EINVAL, "machine %s: malformed CPU model '%s'", m->name,
-				  m->cpu);
+		return tf_vm_fail(
+			err, -EINVAL, "machine %s: malformed CPU model '%s'", m->name, m->cpu);
 	if (!only(m->board, "._-,="))
 		return tf_vm_fail(err, -EINVAL, "machine %s: malformed board properties '%s'",
-				  m->name, m->board);
+			m->name, m->board);
 	if (m->memory_mib < a->min_memory_mib || m->memory_mib > 65536)
 		return tf_vm_fail(err, -EINVAL, "machine %s: %u MiB of memory, need %u to 65536",
-				  m->name, m->memory_mib, a->min_memory_mib);
+			m->name, m->memory_mib, a->min_memory_mib);
 	if (m->cores < 1 || m->cores > 64)
-		return tf_vm_fail(err, -EINVAL, "machine %s: %u cores, need 1 to 64", m->name,
-				  m->cores);
+		return tf_vm_fail(
+			err, -EINVAL, "machine %s: %u cores, need 1 to 64", m->name, m->cores);
 	return 0;
 }
 
@@ -157,30 +157,30 @@ static char *escape(const char *value)
 	return out;
 }
 
-static void add_ram(struct tf_vm_args *args, const struct tf_vm_machine *m, const char *ram,
-		    bool share)
+static void add_ram(
+	struct tf_vm_args *args, const struct tf_vm_machine *m, const char *ram, bool share)
 {
 	tf_vm_autofree char *path = ram ? escape(ram) : NULL;
 
 	tf_vm_args_add(args, "-object");
 	if (path)
 		tf_vm_args_add(args, "memory-backend-file,id=ram0,size=%uM,mem-path=%s,share=%s",
-			       m->memory_mib, path, share ? "on" : "off");
+			m->memory_mib, path, share ? "on" : "off");
 	else
 		tf_vm_args_add(args, "memory-backend-ram,id=ram0,size=%uM", m->memory_mib);
 	args->failed |= ram && !path;
 }
 
-void tf_vm_args_machine(struct tf_vm_args *args, const struct tf_vm_machine *m, const char *ram,
-			bool share)
+void tf_vm_args_machine(
+	struct tf_vm_args *args, const struct tf_vm_machine *m, const char *ram, bool share)
 {
 	const struct arch *a = find_arch(m->arch);
 	bool kvm = m->accel == TF_VM_KVM;
 
 	add_ram(args, m, ram, share);
 	tf_vm_args_add(args, "-M");
-	tf_vm_args_add(args, "%s,memory-backend=ram0%s%s", a->board, m->board[0] ? "," : "",
-		       m->board);
+	tf_vm_args_add(
+		args, "%s,memory-backend=ram0%s%s", a->board, m->board[0] ? "," : "", m->board);
 	tf_vm_args_add(args, "-accel");
 	if (kvm)
 		tf_vm_args_add(args, "kvm");
@@ -194,8 +194,8 @@ void tf_vm_args_machine(struct tf_vm_args *args, const struct tf_vm_machine *m, 
 	tf_vm_args_add(args, "%uM", m->memory_mib);
 }
 
-void tf_vm_args_kernel(struct tf_vm_args *args, const struct tf_vm_machine *m,
-		       const struct tf_vm_guest *guest)
+void tf_vm_args_kernel(
+	struct tf_vm_args *args, const struct tf_vm_machine *m, const struct tf_vm_guest *guest)
 {
 	tf_vm_args_add(args, "-kernel");
 	tf_vm_args_add(args, "%s", guest->kernel);
@@ -203,7 +203,7 @@ void tf_vm_args_kernel(struct tf_vm_args *args, const struct tf_vm_machine *m,
 	tf_vm_args_add(args, "%s", guest->initramfs);
 	tf_vm_args_add(args, "-append");
 	tf_vm_args_add(args, "console=%s panic=-1 loglevel=4%s%s", find_arch(m->arch)->console,
-		       guest->append ? " " : "", guest->append ? guest->append : "");
+		guest->append ? " " : "", guest->append ? guest->append : "");
 }
 
 void tf_vm_args_common(struct tf_vm_args *args, const char *console, int qmp_fd, int ctl_fd)
@@ -244,7 +244,7 @@ void tf_vm_args_net(struct tf_vm_args *args, const char *link_path, const uint8_
 		tf_vm_args_add(args, "hubport,id=n0,hubid=0");
 	tf_vm_args_add(args, "-device");
 	tf_vm_args_add(args, "virtio-net-pci,netdev=n0,romfile=,mac=%02x:%02x:%02x:%02x:%02x:%02x",
-		       mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+		mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
 }
 
 void tf_vm_args_incoming(struct tf_vm_args *args)

@@ -19,20 +19,20 @@ enum tf_vm_accel {
 };
 
 struct tf_vm_machine {
-	char name[32];		/* for messages and folder names: [A-Za-z0-9._-] */
-	char arch[16];		/* "x86_64" or "aarch64" */
-	char cpu[128];		/* -cpu, without commas from untrusted places */
+	char name[32]; /* for messages and folder names: [A-Za-z0-9._-] */
+	char arch[16]; /* "x86_64" or "aarch64" */
+	char cpu[128]; /* -cpu, without commas from untrusted places */
 	unsigned int memory_mib;
 	unsigned int cores;
 	enum tf_vm_accel accel;
-	char board[64];		/* further -M properties, "mte=on" for instance; "" for none */
+	char board[64]; /* further -M properties, "mte=on" for instance; "" for none */
 };
 
 /* The files a guest starts from, as made by qemu/guest/mkguest.sh. Strings are borrowed. */
 struct tf_vm_guest {
 	const char *kernel;
 	const char *initramfs;
-	const char *append;	/* added to the kernel's command line, or NULL */
+	const char *append; /* added to the kernel's command line, or NULL */
 };
 
 /* An argument list under construction. Zero-initialise; v[n] is always NULL. */
@@ -40,7 +40,7 @@ struct tf_vm_args {
 	char **v;
 	size_t n;
 	size_t cap;
-	bool failed;		/* an allocation failed: the list must not be used */
+	bool failed; /* an allocation failed: the list must not be used */
 };
 
 /* Append one printf-formatted argument. Allocation failure is remembered in @args->failed. */
@@ -66,12 +66,12 @@ const char *tf_vm_qemu_program(const char *arch);
 const char *tf_vm_host_arch(void);
 
 /* -M, -cpu, -smp, -m, -accel and the RAM object in file @ram (NULL: anonymous memory). */
-void tf_vm_args_machine(struct tf_vm_args *args, const struct tf_vm_machine *m, const char *ram,
-			bool share);
+void tf_vm_args_machine(
+	struct tf_vm_args *args, const struct tf_vm_machine *m, const char *ram, bool share);
 
 /* -kernel, -initrd and -append with the architecture's console. */
-void tf_vm_args_kernel(struct tf_vm_args *args, const struct tf_vm_machine *m,
-		       const struct tf_vm_guest *guest);
+void tf_vm_args_kernel(
+	struct tf_vm_args *args, const struct tf_vm_machine *m, const struct tf_vm_guest *guest);
 
 /*
  * What every guest has: no defaults, no display, no reboot; the serial console into the file

@@ -16,14 +16,14 @@
 
 #include "qemu/io.h"
 
-#define MAX_LINE (4 * 1024 * 1024)
+#define MAX_LINE   (4 * 1024 * 1024)
 #define MAX_EVENTS 256
 
 struct tf_qmp {
 	int fd;
-	char *line;		/* bytes received, not yet a whole line */
+	char *line; /* bytes received, not yet a whole line */
 	size_t len, cap;
-	json_t *events;		/* array, oldest first */
+	json_t *events; /* array, oldest first */
 	json_int_t last_id;
 };
 
@@ -61,7 +61,7 @@ static json_t *take_line(struct tf_qmp *qmp, int *rc)
 
 static int fill(struct tf_qmp *qmp, int64_t deadline)
 {
-	struct pollfd p = { .fd = qmp->fd, .events = POLLIN };
+	struct pollfd p = {.fd = qmp->fd, .events = POLLIN};
 	ssize_t n;
 
 	if (qmp->cap - qmp->len < 4096) {
@@ -80,7 +80,9 @@ static int fill(struct tf_qmp *qmp, int64_t deadline)
 		return -ETIMEDOUT;
 	n = recv(qmp->fd, qmp->line + qmp->len, qmp->cap - qmp->len, MSG_DONTWAIT);
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : errno == ECONNRESET ? -EPIPE : -errno;
+		return errno == EAGAIN || errno == EINTR ? 0
+		       : errno == ECONNRESET             ? -EPIPE
+							 : -errno;
 	qmp->len += (size_t)n;
 	return n ? 0 : -EPIPE;
 }
@@ -157,7 +159,7 @@ static json_t *await_reply(struct tf_qmp *qmp, int64_t deadline, int *rc)
 }
 
 int tf_qmp_execute(struct tf_qmp *qmp, const char *command, json_t *args, int timeout_ms,
-		   json_t **ret, struct tf_vm_error *err)
+	json_t **ret, struct tf_vm_error *err)
 {
 	int64_t deadline = tf_vm_now_ms() + timeout_ms;
 	int rc = send_command(qmp, command, args);
@@ -173,8 +175,8 @@ int tf_qmp_execute(struct tf_qmp *qmp, const char *command, json_t *args, int ti
 		if (ret)
 			*ret = json_incref(value);
 	} else {
-		const char *desc = json_string_value(
-			json_object_get(json_object_get(reply, "error"), "desc"));
+		const char *desc =
+			json_string_value(json_object_get(json_object_get(reply, "error"), "desc"));
 
 		rc = tf_vm_fail(err, -EREMOTEIO, "qmp %s: %s", command, desc ? desc : "refused");
 	}
@@ -183,12 +185,12 @@ int tf_qmp_execute(struct tf_qmp *qmp, const char *command, json_t *args, int ti
 }
 
 int tf_qmp_hmp(struct tf_qmp *qmp, const char *line, int timeout_ms, char **ret_text,
-	       struct tf_vm_error *err)
+	struct tf_vm_error *err)
 {
 	json_t *value = NULL;
 	char *text;
 	int rc = tf_qmp_execute(qmp, "human-monitor-command",
-				json_pack("{s:s}", "command-line", line), timeout_ms, &value, err);
+		json_pack("{s:s}", "command-line", line), timeout_ms, &value, err);
 
 	if (rc < 0)
 		return rc;
@@ -206,7 +208,7 @@ static json_t *find_event(struct tf_qmp *qmp, const char *name)
 		json_t *e = json_array_get(qmp->events, i);
 		const char *has = json_string_value(json_object_get(e, "event"));
 
-		if (name && (!has || strcmp(has, name)))
+		if (name && (!has || strcmp(has, name) != 0))
 			continue;
 		json_incref(e);
 		json_array_remove(qmp->events, i);
@@ -216,7 +218,7 @@ static json_t *find_event(struct tf_qmp *qmp, const char *name)
 }
 
 int tf_qmp_event(struct tf_qmp *qmp, const char *name, int timeout_ms, json_t **ret_event,
-		 struct tf_vm_error *err)
+	struct tf_vm_error *err)
 {
 	int64_t deadline = tf_vm_now_ms() + timeout_ms;
 	json_t *event, *msg;
@@ -256,8 +258,8 @@ int tf_qmp_open(int fd, int timeout_ms, struct tf_qmp **ret_qmp, struct tf_vm_er
 	else if (!json_object_get(greeting, "QMP"))
 		rc = explain(err, -EPROTO, "greeting");
 	else
-		rc = tf_qmp_execute(qmp, "qmp_capabilities", NULL, tf_vm_left_ms(deadline), NULL,
-				    err);
+		rc = tf_qmp_execute(
+			qmp, "qmp_capabilities", NULL, tf_vm_left_ms(deadline), NULL, err);
 	json_decref(greeting);
 	if (rc < 0) {
 		tf_qmp_free(qmp);
@@ -267,10 +269,10 @@ int tf_qmp_open(int fd, int timeout_ms, struct tf_qmp **ret_qmp, struct tf_vm_er
 	return 0;
 }
 
-int tf_qmp_connect(const char *path, int timeout_ms, struct tf_qmp **ret_qmp,
-		   struct tf_vm_error *err)
+int tf_qmp_connect(
+	const char *path, int timeout_ms, struct tf_qmp **ret_qmp, struct tf_vm_error *err)
 {
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	int fd;
 
 	if (strlen(path) >= sizeof(un.sun_path))

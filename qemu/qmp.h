@@ -19,8 +19,8 @@ struct tf_qmp;
 int tf_qmp_open(int fd, int timeout_ms, struct tf_qmp **ret_qmp, struct tf_vm_error *err);
 
 /* Connect to the unix socket @path, then as tf_qmp_open. */
-int tf_qmp_connect(const char *path, int timeout_ms, struct tf_qmp **ret_qmp,
-		   struct tf_vm_error *err);
+int tf_qmp_connect(
+	const char *path, int timeout_ms, struct tf_qmp **ret_qmp, struct tf_vm_error *err);
 
 /*
  * Run @command with the object @args (NULL for none; the reference is taken over). On success
@@ -28,21 +28,21 @@ int tf_qmp_connect(const char *path, int timeout_ms, struct tf_qmp **ret_qmp,
  * goes into @err with -EREMOTEIO; -ETIMEDOUT and -EPIPE as above.
  */
 int tf_qmp_execute(struct tf_qmp *qmp, const char *command, json_t *args, int timeout_ms,
-		   json_t **ret, struct tf_vm_error *err);
+	json_t **ret, struct tf_vm_error *err);
 
 /*
  * Run a human monitor command ("info registers"); *@ret_text is a malloc'ed string. HMP
  * reports its errors in that text only.
  */
 int tf_qmp_hmp(struct tf_qmp *qmp, const char *line, int timeout_ms, char **ret_text,
-	       struct tf_vm_error *err);
+	struct tf_vm_error *err);
 
 /*
  * The oldest kept event called @name, or any event if @name is NULL, waiting up to
  * @timeout_ms. *@ret_event (may be NULL) is a new reference. -ETIMEDOUT, -EPIPE.
  */
 int tf_qmp_event(struct tf_qmp *qmp, const char *name, int timeout_ms, json_t **ret_event,
-		 struct tf_vm_error *err);
+	struct tf_vm_error *err);
 
 /* Close and free. NULL is fine. */
 void tf_qmp_free(struct tf_qmp *qmp);

@@ -23,14 +23,14 @@
 #include "qemu/switch.h"
 #include "qemu/wire.h"
 
-#define MAX_PORTS 64
-#define QUEUE_LIMIT (4u << 20)		/* bytes waiting for one guest */
-#define DELAY_LIMIT (32u << 20)		/* bytes in the list of delayed frames */
-#define READ_SIZE (128 * 1024)
-#define REORDER_US 1000
+#define MAX_PORTS   64
+#define QUEUE_LIMIT (4u << 20)  /* bytes waiting for one guest */
+#define DELAY_LIMIT (32u << 20) /* bytes in the list of delayed frames */
+#define READ_SIZE   (128 * 1024)
+#define REORDER_US  1000
 
 struct port {
-	int fd;			/* -1: free */
+	int fd; /* -1: free */
 	struct tf_wire_buf in, out;
 };
 
@@ -173,7 +173,7 @@ static void read_port(int i)
 	if (n > 0) {
 		tf_wire_grew(&p->in, (size_t)n);
 		while (p->fd >= 0 && (size = tf_link_next_frame(p->in.data + p->in.start,
-								tf_wire_size(&p->in))) > 0) {
+					      tf_wire_size(&p->in))) > 0) {
 			take_frame(i, p->in.data + p->in.start, (size_t)size + 4);
 			tf_wire_drop(&p->in, (size_t)size + 4);
 		}
@@ -188,7 +188,7 @@ static void write_port(int i)
 
 	while (p->fd >= 0 && tf_wire_size(&p->out)) {
 		ssize_t n = send(p->fd, p->out.data + p->out.start, tf_wire_size(&p->out),
-				 MSG_DONTWAIT | MSG_NOSIGNAL);
+			MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
@@ -238,13 +238,13 @@ static void wait_work(struct pollfd fds[static 2 + MAX_PORTS])
 	for (int i = 0; i < MAX_PORTS; i++) {
 		short out = tf_wire_size(&ports[i].out) ? POLLOUT : 0;
 
-		fds[2 + i] = (struct pollfd){ .fd = ports[i].fd, .events = (short)(POLLIN | out) };
+		fds[2 + i] = (struct pollfd){.fd = ports[i].fd, .events = (short)(POLLIN | out)};
 	}
 	if (delayed) {
 		int64_t us = delayed->due_us - tf_vm_now_us();
 
 		us = us > 0 ? us : 0;
-		ts = (struct timespec){ us / 1000000, us % 1000000 * 1000 };
+		ts = (struct timespec){us / 1000000, us % 1000000 * 1000};
 		limit = &ts;
 	}
 	if (ppoll(fds, 2 + MAX_PORTS, limit, NULL) < 0) {
@@ -256,8 +256,8 @@ static void wait_work(struct pollfd fds[static 2 + MAX_PORTS])
 void tf_relay_run(int listener, int control)
 {
 	struct pollfd fds[2 + MAX_PORTS] = {
-		{ .fd = listener, .events = POLLIN },
-		{ .fd = control, .events = POLLIN },
+		{.fd = listener, .events = POLLIN},
+		{.fd = control, .events = POLLIN},
 	};
 
 	prctl(PR_SET_NAME, "tf-relay");

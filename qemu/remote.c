@@ -18,7 +18,7 @@
 #include "qemu/agent.h"
 #include "qemu/vm_impl.h"
 
-#define WINDOW 8	/* pieces of a file on their way */
+#define WINDOW     8 /* pieces of a file on their way */
 #define SEED_BYTES 64
 
 void tf_vm_result_done(struct tf_vm_result *r)
@@ -30,7 +30,7 @@ void tf_vm_result_done(struct tf_vm_result *r)
 
 /* End the request begun at @mark, send it, await its reply. */
 static int call(struct tf_vm *vm, size_t mark, const char *what, int timeout_ms,
-		struct tf_wire_buf *ret_body, struct tf_vm_error *err)
+	struct tf_wire_buf *ret_body, struct tf_vm_error *err)
 {
 	int rc = tf_wire_end(&vm->out, mark);
 
@@ -41,14 +41,15 @@ static int call(struct tf_vm *vm, size_t mark, const char *what, int timeout_ms,
 
 static struct tf_wire_reader reader(const struct tf_wire_buf *b)
 {
-	return (struct tf_wire_reader){ .at = b->data + b->start, .left = tf_wire_size(b) };
+	return (struct tf_wire_reader){.at = b->data + b->start, .left = tf_wire_size(b)};
 }
 
 static int malformed(struct tf_vm *vm, const char *what, struct tf_vm_error *err)
 {
-	return tf_vm_fail(err, -EPROTO, "machine %s: %s: malformed reply of the agent; its "
-			  "initramfs may be older than this program: make it again",
-			  vm->machine.name, what);
+	return tf_vm_fail(err, -EPROTO,
+		"machine %s: %s: malformed reply of the agent; its "
+		"initramfs may be older than this program: make it again",
+		vm->machine.name, what);
 }
 
 int tf_vm_ping(struct tf_vm *vm, int timeout_ms, int64_t *ret_us, struct tf_vm_error *err)
@@ -82,10 +83,10 @@ static void add_strings(struct tf_wire_buf *b, const char *const *v)
 }
 
 int tf_vm_spawn(struct tf_vm *vm, const struct tf_vm_command *cmd, uint32_t *ret_job,
-		pid_t *ret_pid, struct tf_vm_error *err)
+	pid_t *ret_pid, struct tf_vm_error *err)
 {
-	static const char *const standard[] = { "PATH=/bin:/usr/bin:/tmp", "HOME=/", "TERM=dumb",
-						NULL };
+	static const char *const standard[] = {
+		"PATH=/bin:/usr/bin:/tmp", "HOME=/", "TERM=dumb", NULL};
 	struct tf_wire_buf body = {};
 	struct tf_wire_reader r;
 	char what[128];
@@ -118,8 +119,8 @@ int tf_vm_spawn(struct tf_vm *vm, const struct tf_vm_command *cmd, uint32_t *ret
 	return rc;
 }
 
-int tf_vm_stdin(struct tf_vm *vm, uint32_t job, const void *data, size_t len,
-		struct tf_vm_error *err)
+int tf_vm_stdin(
+	struct tf_vm *vm, uint32_t job, const void *data, size_t len, struct tf_vm_error *err)
 {
 	const uint8_t *at = data;
 	int rc;
@@ -148,8 +149,11 @@ int tf_vm_signal(struct tf_vm *vm, uint32_t job, int signo, struct tf_vm_error *
 
 int tf_vm_setup(struct tf_vm *vm, const struct tf_vm_identity *id, struct tf_vm_error *err)
 {
+	struct tf_wire_buf body = {};
+	struct tf_wire_reader r;
 	uint8_t seed[SEED_BYTES];
 	struct timespec now;
+	char *step;
 	size_t mark;
 	int rc;
 
@@ -163,11 +167,17 @@ int tf_vm_setup(struct tf_vm *vm, const struct tf_vm_identity *id, struct tf_vm_
 	tf_wire_bytes(&vm->out, id->mac, sizeof(id->mac));
 	tf_wire_u64(&vm->out, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
 	tf_wire_blob(&vm->out, seed, sizeof(seed));
-	rc = call(vm, mark, "set up identity (steps on the guest's console)", TF_VM_CALL_MS, NULL,
-		  err);
+	rc = call(vm, mark, "set up identity", TF_VM_CALL_MS, &body, err);
 	explicit_bzero(seed, sizeof(seed));
+	r = reader(&body);
+	step = rc < 0 ? tf_wire_get_string(&r, 100) : NULL;
+	if (step)
+		tf_vm_fail_errno(
+			err, rc, "machine %s: set up identity: %s", vm->machine.name, step);
 	if (rc == 0)
 		vm->id = *id;
+	free(step);
+	tf_wire_done(&body);
 	return rc;
 }
 
@@ -281,13 +291,13 @@ static int await_end(struct tf_vm *vm, struct run *run, int64_t deadline, struct
 }
 
 int tf_vm_run(struct tf_vm *vm, const struct tf_vm_command *cmd, size_t max_bytes, int timeout_ms,
-	      struct tf_vm_result *ret, struct tf_vm_error *err)
+	struct tf_vm_result *ret, struct tf_vm_error *err)
 {
-	struct run run = { .result = ret, .max = max_bytes };
+	struct run run = {.result = ret, .max = max_bytes};
 	int64_t start = tf_vm_now_ms();
 	int rc;
 
-	*ret = (struct tf_vm_result){ .status = -1 };
+	*ret = (struct tf_vm_result){.status = -1};
 	collect(&run, 1, "", 0);
 	collect(&run, 2, "", 0);
 	if (run.no_memory)
@@ -305,9 +315,11 @@ int tf_vm_run(struct tf_vm *vm, const struct tf_vm_command *cmd, size_t max_byte
 		rc = tf_vm_signal(vm, ret->job, 9, &ignored);
 		if (rc == 0)
 			await_end(vm, &run, tf_vm_now_ms() + 10000, &ignored);
-		rc = tf_vm_fail(err, -ETIMEDOUT, "machine %s: '%s' did not end in %d ms and was "
-				"killed; its last output: %.200s", vm->machine.name, cmd->argv[0],
-				timeout_ms, ret->err_len ? ret->err : ret->out);
+		rc = tf_vm_fail(err, -ETIMEDOUT,
+			"machine %s: '%s' did not end in %d ms and was "
+			"killed; its last output: %.200s",
+			vm->machine.name, cmd->argv[0], timeout_ms,
+			ret->err_len ? ret->err : ret->out);
 	}
 	if (!run.ended)
 		tf_vm_mute(vm, ret->job);
@@ -323,8 +335,8 @@ struct source {
 	size_t size;
 };
 
-static int send_piece(struct tf_vm *vm, const struct source *src, size_t offset,
-		      const char *path, mode_t mode, const char *what, struct tf_vm_error *err)
+static int send_piece(struct tf_vm *vm, const struct source *src, size_t offset, const char *path,
+	mode_t mode, const char *what, struct tf_vm_error *err)
 {
 	size_t n = src->size - offset < TF_AGENT_CHUNK ? src->size - offset : TF_AGENT_CHUNK;
 	uint32_t flags = (offset ? 0 : TF_AGENT_PUT_FIRST) |
@@ -348,7 +360,7 @@ static int send_piece(struct tf_vm *vm, const struct source *src, size_t offset,
 
 /* Replies come in the order of the requests, so the window is a range of tags. */
 static int put(struct tf_vm *vm, const struct source *src, const char *path, mode_t mode,
-	       struct tf_vm_error *err)
+	struct tf_vm_error *err)
 {
 	uint32_t tags[WINDOW];
 	size_t sent = 0, waited = 0, offset = 0;
@@ -372,26 +384,26 @@ static int put(struct tf_vm *vm, const struct source *src, const char *path, mod
 	while (rc < 0 && !vm->gone && waited < sent) {
 		struct tf_vm_error ignored;
 
-		if (tf_vm_reply(vm, tags[waited++ % WINDOW], what, TF_VM_CALL_MS, NULL,
-				&ignored) == -ETIMEDOUT)
+		if (tf_vm_reply(vm, tags[waited++ % WINDOW], what, TF_VM_CALL_MS, NULL, &ignored) ==
+			-ETIMEDOUT)
 			break;
 	}
 	return rc;
 }
 
 int tf_vm_put_data(struct tf_vm *vm, const void *data, size_t len, const char *guest_path,
-		   mode_t mode, struct tf_vm_error *err)
+	mode_t mode, struct tf_vm_error *err)
 {
-	struct source src = { .data = data ? data : "", .fd = -1, .size = len };
+	struct source src = {.data = data ? data : "", .fd = -1, .size = len};
 
 	return put(vm, &src, guest_path, mode, err);
 }
 
 int tf_vm_put(struct tf_vm *vm, const char *host_path, const char *guest_path, mode_t mode,
-	      struct tf_vm_error *err)
+	struct tf_vm_error *err)
 {
 	tf_vm_autoclose int fd = open(host_path, O_RDONLY | O_CLOEXEC);
-	struct source src = { .fd = fd };
+	struct source src = {.fd = fd};
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
@@ -404,7 +416,7 @@ int tf_vm_put(struct tf_vm *vm, const char *host_path, const char *guest_path, m
 
 /* Fetch one piece, appended to @to; *@ret_n 0 at the end of the file. */
 static int get_piece(struct tf_vm *vm, const char *path, uint64_t offset, struct tf_wire_buf *to,
-		     size_t *ret_n, struct tf_vm_error *err)
+	size_t *ret_n, struct tf_vm_error *err)
 {
 	struct tf_wire_buf body = {};
 	size_t mark = tf_vm_request(vm, TF_AGENT_GET);
@@ -433,7 +445,7 @@ static int get_piece(struct tf_vm *vm, const char *path, uint64_t offset, struct
 }
 
 int tf_vm_get_data(struct tf_vm *vm, const char *guest_path, size_t max_bytes, char **ret_data,
-		   size_t *ret_len, struct tf_vm_error *err)
+	size_t *ret_len, struct tf_vm_error *err)
 {
 	struct tf_wire_buf all = {};
 	size_t n = 1;
@@ -442,8 +454,8 @@ int tf_vm_get_data(struct tf_vm *vm, const char *guest_path, size_t max_bytes, c
 	while (rc == 0 && n) {
 		rc = get_piece(vm, guest_path, tf_wire_size(&all), &all, &n, err);
 		if (rc == 0 && tf_wire_size(&all) > max_bytes)
-			rc = tf_vm_fail(err, -EFBIG, "get %s: more than %zu bytes", guest_path,
-					max_bytes);
+			rc = tf_vm_fail(
+				err, -EFBIG, "get %s: more than %zu bytes", guest_path, max_bytes);
 	}
 	*ret_len = tf_wire_size(&all);
 	tf_wire_u8(&all, 0);
@@ -456,16 +468,16 @@ int tf_vm_get_data(struct tf_vm *vm, const char *guest_path, size_t max_bytes, c
 	return rc;
 }
 
-static int write_piece(int fd, const struct tf_wire_buf *piece, const char *path,
-		       struct tf_vm_error *err)
+static int write_piece(
+	int fd, const struct tf_wire_buf *piece, const char *path, struct tf_vm_error *err)
 {
 	int rc = tf_vm_write_all(fd, piece->data + piece->start, tf_wire_size(piece));
 
 	return rc < 0 ? tf_vm_fail_errno(err, rc, "get: write %s", path) : 0;
 }
 
-int tf_vm_get(struct tf_vm *vm, const char *guest_path, const char *host_path,
-	      struct tf_vm_error *err)
+int tf_vm_get(
+	struct tf_vm *vm, const char *guest_path, const char *host_path, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *temp = tf_vm_format("%s.tmp.%d", host_path, (int)getpid());
 	tf_vm_autoclose int fd = -1;

@@ -20,7 +20,7 @@ struct tf_vm_callbacks {
 	void *arg;
 	/* @stream is 1 (stdout) or 2 (stderr); @data is valid during the call only. */
 	void (*output)(void *arg, struct tf_vm *vm, uint32_t job, int stream, const void *data,
-		       size_t len);
+		size_t len);
 	/* The job's first process ended with the wait(2) status @status; its output came before. */
 	void (*exit)(void *arg, struct tf_vm *vm, uint32_t job, int status);
 	/* After exit: nobody holds the job's stdout and stderr any more. The id is free again. */
@@ -31,19 +31,19 @@ struct tf_vm_callbacks {
 
 /* How to start a job. Zero-initialise; only argv is necessary. All strings are borrowed. */
 struct tf_vm_command {
-	const char *const *argv;	/* argv[0] is looked up in PATH if it has no slash */
-	const char *const *env;		/* complete environment, or NULL for PATH, HOME, TERM */
-	const char *cwd;		/* NULL: "/" */
-	bool stdin_pipe;		/* tf_vm_stdin will be used; else stdin is /dev/null */
+	const char *const *argv; /* argv[0] is looked up in PATH if it has no slash */
+	const char *const *env;  /* complete environment, or NULL for PATH, HOME, TERM */
+	const char *cwd;         /* NULL: "/" */
+	bool stdin_pipe;         /* tf_vm_stdin will be used; else stdin is /dev/null */
 };
 
 /* A finished command. Release with tf_vm_result_done. */
 struct tf_vm_result {
-	int status;		/* wait(2) status; -1 if it did not end */
+	int status; /* wait(2) status; -1 if it did not end */
 	uint32_t job;
-	char *out, *err;	/* NUL-terminated after out_len, err_len bytes */
+	char *out, *err; /* NUL-terminated after out_len, err_len bytes */
 	size_t out_len, err_len;
-	bool truncated;		/* more came than was wanted; the rest was thrown away */
+	bool truncated; /* more came than was wanted; the rest was thrown away */
 	int elapsed_ms;
 };
 
@@ -59,14 +59,14 @@ int tf_vm_ping(struct tf_vm *vm, int timeout_ms, int64_t *ret_us, struct tf_vm_e
  * is returned as it is (-ENOENT, -ENOEXEC, ...); -E2BIG if the arguments exceed 60,000 bytes.
  */
 int tf_vm_spawn(struct tf_vm *vm, const struct tf_vm_command *cmd, uint32_t *ret_job,
-		pid_t *ret_pid, struct tf_vm_error *err);
+	pid_t *ret_pid, struct tf_vm_error *err);
 
 /*
  * Give @len bytes to the job's stdin; @len 0 closes it. -EAGAIN if the job has not yet read
  * the previous ones (1 MiB is kept in the guest), -EPIPE if it closed its stdin, -ESRCH.
  */
-int tf_vm_stdin(struct tf_vm *vm, uint32_t job, const void *data, size_t len,
-		struct tf_vm_error *err);
+int tf_vm_stdin(
+	struct tf_vm *vm, uint32_t job, const void *data, size_t len, struct tf_vm_error *err);
 
 /* Send @signo (numbered as in the guest) to the job's process group. -ESRCH if it has ended. */
 int tf_vm_signal(struct tf_vm *vm, uint32_t job, int signo, struct tf_vm_error *err);
@@ -77,29 +77,29 @@ int tf_vm_signal(struct tf_vm *vm, uint32_t job, int signo, struct tf_vm_error *
  * in *@ret. Events of other jobs are kept for tf_vm_dispatch. *@ret is valid after failure too.
  */
 int tf_vm_run(struct tf_vm *vm, const struct tf_vm_command *cmd, size_t max_bytes, int timeout_ms,
-	      struct tf_vm_result *ret, struct tf_vm_error *err);
+	struct tf_vm_result *ret, struct tf_vm_error *err);
 
 /*
  * Copy a host file into the guest, with permission bits @mode; it appears under its name only
  * when complete, folders on the way are made. -ETIMEDOUT if one chunk is not taken in 30 s.
  */
 int tf_vm_put(struct tf_vm *vm, const char *host_path, const char *guest_path, mode_t mode,
-	      struct tf_vm_error *err);
+	struct tf_vm_error *err);
 
 /* The same from memory. */
 int tf_vm_put_data(struct tf_vm *vm, const void *data, size_t len, const char *guest_path,
-		   mode_t mode, struct tf_vm_error *err);
+	mode_t mode, struct tf_vm_error *err);
 
 /* Copy a guest's file to the host (written under a temporary name, mode 0600, renamed). */
-int tf_vm_get(struct tf_vm *vm, const char *guest_path, const char *host_path,
-	      struct tf_vm_error *err);
+int tf_vm_get(
+	struct tf_vm *vm, const char *guest_path, const char *host_path, struct tf_vm_error *err);
 
 /*
  * A guest's file in memory (malloc'ed, NUL-terminated after *@ret_len bytes); works for /proc.
  * -EFBIG beyond @max_bytes.
  */
 int tf_vm_get_data(struct tf_vm *vm, const char *guest_path, size_t max_bytes, char **ret_data,
-		   size_t *ret_len, struct tf_vm_error *err);
+	size_t *ret_len, struct tf_vm_error *err);
 
 /*
  * Give the guest its identity, the host's wall clock and fresh random bytes. tf_vm_boot and
@@ -125,7 +125,7 @@ int tf_vm_dispatch(struct tf_vm *vm, const struct tf_vm_callbacks *cb);
  * all. Returns the number of callbacks made; 0 is a timeout. Dead machines (after their `dead`
  * callback) and NULL entries are passed over; -ECHILD if there is no living one.
  */
-int tf_vm_wait(struct tf_vm *const vms[], size_t n, const struct tf_vm_callbacks *cb,
-	       int timeout_ms);
+int tf_vm_wait(
+	struct tf_vm *const vms[], size_t n, const struct tf_vm_callbacks *cb, int timeout_ms);
 
 #endif

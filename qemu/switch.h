@@ -9,16 +9,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TF_LINK_ADDRESSES 256	/* remembered; the oldest gives way */
-#define TF_LINK_MAX_FRAME (68 * 1024)	/* a virtio-net frame with offloads, and some */
-#define TF_LINK_MIN_FRAME 14	/* an Ethernet header */
-#define TF_LINK_FLOOD (-1)
+#define TF_LINK_ADDRESSES 256         /* remembered; the oldest gives way */
+#define TF_LINK_MAX_FRAME (68 * 1024) /* a virtio-net frame with offloads, and some */
+#define TF_LINK_MIN_FRAME 14          /* an Ethernet header */
+#define TF_LINK_FLOOD     (-1)
 
 struct tf_link_table {
 	struct tf_link_address {
 		uint8_t mac[6];
 		int port;
-		uint64_t seen;	/* 0: unused */
+		uint64_t seen; /* 0: unused */
 	} entries[TF_LINK_ADDRESSES];
 	uint64_t clock;
 };

@@ -21,10 +21,10 @@
 
 #include "qemu/vm_impl.h"
 
-#define FORMAT "telefork template 1"
+#define FORMAT         "telefork template 1"
 #define NORMAL_BOOT_MS 3000
-#define MAX_SCALE 20
-#define SAVE_MS 60000
+#define MAX_SCALE      20
+#define SAVE_MS        60000
 
 struct tf_vm_template {
 	struct tf_vm_machine machine;
@@ -70,9 +70,10 @@ static int hash_file(struct hash *h, const char *path, struct tf_vm_error *err)
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return tf_vm_fail_errno(err, path ? -errno : -EINVAL,
-					"%s (qemu/guest/mkguest.sh makes it)",
-					path ? path : "no kernel or initramfs given");
-	map = st.st_size ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+			"%s (qemu/guest/mkguest.sh makes it)",
+			path ? path : "no kernel or initramfs given");
+	map = st.st_size ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)
+			 : MAP_FAILED;
 	if (map == MAP_FAILED)
 		return tf_vm_fail(err, -EIO, "%s: empty or not to be mapped", path);
 	hash_bytes(h, map, (size_t)st.st_size);
@@ -81,13 +82,13 @@ static int hash_file(struct hash *h, const char *path, struct tf_vm_error *err)
 }
 
 /* QEMU's own word for its version, and its absence reported early. */
-static int hash_version(struct hash *h, const char *qemu, const char *cachedir,
-			struct tf_vm_error *err)
+static int hash_version(
+	struct hash *h, const char *qemu, const char *cachedir, struct tf_vm_error *err)
 {
-	tf_vm_autofree char *path = tf_vm_format("%s/version.%d.%ld", cachedir, (int)getpid(),
-						 (long)random());
+	tf_vm_autofree char *path =
+		tf_vm_format("%s/version.%d.%ld", cachedir, (int)getpid(), (long)random());
 	tf_vm_autofree char *text = NULL;
-	const char *argv[] = { qemu, "--version", NULL };
+	const char *argv[] = {qemu, "--version", NULL};
 	struct tf_vm_child *child;
 	char how[256];
 	int status = -1, rc;
@@ -99,8 +100,8 @@ static int hash_version(struct hash *h, const char *qemu, const char *cachedir,
 		return rc;
 	if (!tf_vm_child_ended(child, 20000, &status) || status) {
 		tf_vm_child_explain(child, how, sizeof(how));
-		rc = tf_vm_fail(err, -ENOENT, "%s (packages qemu-system-x86, qemu-system-arm)",
-				how);
+		rc = tf_vm_fail(
+			err, -ENOENT, "%s (packages qemu-system-x86, qemu-system-arm)", how);
 	}
 	tf_vm_child_free(child);
 	text = tf_vm_file_tail(path, 4096);
@@ -113,14 +114,14 @@ static int hash_version(struct hash *h, const char *qemu, const char *cachedir,
 static void config_of(const struct tf_vm_template *t, struct tf_vm_config *config)
 {
 	config->machine = t->machine;
-	config->guest = (struct tf_vm_guest){ t->kernel, t->initramfs, t->append };
+	config->guest = (struct tf_vm_guest){t->kernel, t->initramfs, t->append};
 }
 
 static int make_key(const struct tf_vm_template *t, const char *cachedir, struct hash *h,
-		    struct tf_vm_error *err)
+	struct tf_vm_error *err)
 {
 	struct tf_vm_config config = {};
-	struct tf_vm_launch how = { .ram = "ram", .share = true };
+	struct tf_vm_launch how = {.ram = "ram", .share = true};
 	struct tf_vm_args args = {};
 	int rc = 0;
 
@@ -144,8 +145,8 @@ static int make_key(const struct tf_vm_template *t, const char *cachedir, struct
 
 static int ignore_shared(struct tf_vm *vm, struct tf_vm_error *err)
 {
-	json_t *args = json_pack("{s:[{s:s, s:b}]}", "capabilities", "capability",
-				 "x-ignore-shared", "state", 1);
+	json_t *args = json_pack(
+		"{s:[{s:s, s:b}]}", "capabilities", "capability", "x-ignore-shared", "state", 1);
 
 	return tf_qmp_execute(vm->qmp, "migrate-set-capabilities", args, TF_VM_QMP_MS, NULL, err);
 }
@@ -171,19 +172,19 @@ static char *shell_quote(const char *path)
 
 static void nap_ms(int ms)
 {
-	nanosleep(&(struct timespec){ .tv_nsec = ms * 1000000L }, NULL);
+	nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
 }
 
 static int migrate(struct tf_vm *vm, const char *command, const char *tool, const char *file,
-		   struct tf_vm_error *err)
+	struct tf_vm_error *err)
 {
 	tf_vm_autofree char *quoted = shell_quote(file);
 	tf_vm_autofree char *uri = quoted ? tf_vm_format("exec:%s %s", tool, quoted) : NULL;
 
 	if (!uri)
 		return tf_vm_fail(err, -ENOMEM, "no memory");
-	return tf_qmp_execute(vm->qmp, command, json_pack("{s:s}", "uri", uri), TF_VM_QMP_MS, NULL,
-			      err);
+	return tf_qmp_execute(
+		vm->qmp, command, json_pack("{s:s}", "uri", uri), TF_VM_QMP_MS, NULL, err);
 }
 
 static int await_saved(struct tf_vm *vm, struct tf_vm_error *err)
@@ -223,8 +224,8 @@ static int sync_file(const char *dir, const char *name, struct tf_vm_error *err)
 	tf_vm_autoclose int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 
 	if (fd < 0 || fdatasync(fd) < 0)
-		return tf_vm_fail_errno(err, path ? -errno : -ENOMEM, "template file %s/%s", dir,
-					name);
+		return tf_vm_fail_errno(
+			err, path ? -errno : -ENOMEM, "template file %s/%s", dir, name);
 	return 0;
 }
 
@@ -234,8 +235,8 @@ static int build(struct tf_vm_template *t, const char *dir, int timeout_ms, stru
 	tf_vm_autofree char *ram = tf_vm_format("%s/ram", dir);
 	tf_vm_autofree char *state = tf_vm_format("%s/state", dir);
 	tf_vm_autofree char *boot = tf_vm_format("%s/boot_ms", dir);
-	struct tf_vm_launch how = { .ram = ram, .share = true };
-	struct tf_vm_config config = { .rundir = dir };
+	struct tf_vm_launch how = {.ram = ram, .share = true};
+	struct tf_vm_config config = {.rundir = dir};
 	char text[32];
 	struct tf_vm *vm;
 	int rc;
@@ -263,8 +264,8 @@ static int build(struct tf_vm_template *t, const char *dir, int timeout_ms, stru
 
 static void remove_dir(const char *dir)
 {
-	static const char *const files[] = { "ram", "state", "boot_ms", "console.log", "qemu.log",
-					     "cmdline" };
+	static const char *const files[] = {
+		"ram", "state", "boot_ms", "console.log", "qemu.log", "cmdline"};
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
 		tf_vm_autofree char *path = tf_vm_format("%s/%s", dir, files[i]);
@@ -330,7 +331,7 @@ static int find_or_make(struct tf_vm_template *t, int timeout_ms, struct tf_vm_e
 }
 
 static int set_paths(struct tf_vm_template *t, const char *cachedir, const struct hash *h,
-		     struct tf_vm_error *err)
+	struct tf_vm_error *err)
 {
 	tf_vm_autofree char *all = tf_vm_format("%s/templates", cachedir);
 	int rc = all ? tf_vm_make_dirs(all) : -ENOMEM;
@@ -340,15 +341,18 @@ static int set_paths(struct tf_vm_template *t, const char *cachedir, const struc
 	t->dir = tf_vm_format("%s/%s-%016" PRIx64 "%016" PRIx64, all, t->machine.arch, h->a, h->b);
 	t->ram = t->dir ? tf_vm_format("%s/ram", t->dir) : NULL;
 	t->state = t->dir ? tf_vm_format("%s/state", t->dir) : NULL;
-	return t->ram && t->state ? 0 : tf_vm_fail(err, -ENOMEM, "no memory");
+	if (t->ram && t->state)
+		return 0;
+	tf_vm_fail(err, -ENOMEM, "no memory");
+	return -ENOMEM;
 }
 
 int tf_vm_template_get(const struct tf_vm_machine *m, const struct tf_vm_guest *guest,
-		       const char *cachedir, int timeout_ms, struct tf_vm_template **ret_tmpl,
-		       struct tf_vm_error *err)
+	const char *cachedir, int timeout_ms, struct tf_vm_template **ret_tmpl,
+	struct tf_vm_error *err)
 {
 	struct tf_vm_template *t;
-	struct hash h = { 1, 2 };
+	struct hash h = {1, 2};
 	int rc = tf_vm_machine_check(m, err);
 
 	if (rc < 0)
@@ -446,15 +450,17 @@ static int load(struct tf_vm *vm, const char *state, int64_t deadline, struct tf
 	if (rc == 0)
 		rc = tf_vm_resume(vm, err);
 	if (rc == -EPIPE)
-		rc = tf_vm_explain(vm, rc, "the template cannot be loaded; remove its folder in "
-				   "the cache", err);
+		rc = tf_vm_explain(vm, rc,
+			"the template cannot be loaded; remove its folder in "
+			"the cache",
+			err);
 	return rc;
 }
 
 int tf_vm_clone(const struct tf_vm_template *t, const struct tf_vm_config *config,
-		struct tf_vm **ret_vm, struct tf_vm_error *err)
+	struct tf_vm **ret_vm, struct tf_vm_error *err)
 {
-	struct tf_vm_launch how = { .ram = t->ram, .incoming = true };
+	struct tf_vm_launch how = {.ram = t->ram, .incoming = true};
 	int timeout_ms = config->timeout_ms ? config->timeout_ms : 60000;
 	int64_t deadline = tf_vm_now_ms() + timeout_ms;
 	struct tf_vm_config full = *config;

@@ -20,8 +20,8 @@ struct tf_vm_template;
  * (0: 60,000). Errors as tf_vm_boot. Release with tf_vm_template_free.
  */
 int tf_vm_template_get(const struct tf_vm_machine *m, const struct tf_vm_guest *guest,
-		       const char *cachedir, int timeout_ms, struct tf_vm_template **ret_tmpl,
-		       struct tf_vm_error *err);
+	const char *cachedir, int timeout_ms, struct tf_vm_template **ret_tmpl,
+	struct tf_vm_error *err);
 
 /* Free the description; the files stay in the cache. NULL is fine. */
 void tf_vm_template_free(struct tf_vm_template *tmpl);

@@ -15,20 +15,20 @@
 
 #include "qemu/vm_impl.h"
 
-#define QMP_FD 3
-#define CTL_FD 4
-#define BOOT_MS 60000
-#define LOG_TAIL 400	/* bytes of QEMU's stderr and of the console in an error */
-#define CONSOLE_TAIL 450
-#define CONSOLE_LOOK 8192
+#define QMP_FD        3
+#define CTL_FD        4
+#define BOOT_MS       60000
+#define LOG_TAIL      400 /* bytes of QEMU's stderr and of the console in an error */
+#define CONSOLE_TAIL  450
+#define CONSOLE_LOOK  8192
 #define LAST_WORDS_MS 500
 
 struct tf_vm_identity tf_vm_identity(unsigned int n)
 {
 	struct tf_vm_identity id = {
-		.ipv4 = { 10, 77, 0, (uint8_t)n },
+		.ipv4 = {10, 77, 0, (uint8_t)n},
 		.prefix = 24,
-		.mac = { 0x52, 0x54, 0x00, 0x4d, (uint8_t)(n >> 8), (uint8_t)n },
+		.mac = {0x52, 0x54, 0x00, 0x4d, (uint8_t)(n >> 8), (uint8_t)n},
 	};
 
 	snprintf(id.host, sizeof(id.host), "vm%u", n);
@@ -36,7 +36,7 @@ struct tf_vm_identity tf_vm_identity(unsigned int n)
 }
 
 void tf_vm_command_line(struct tf_vm_args *args, const struct tf_vm_config *config,
-			const struct tf_vm_launch *how, const char *console)
+	const struct tf_vm_launch *how, const char *console)
 {
 	const struct tf_vm_machine *m = &config->machine;
 
@@ -58,19 +58,19 @@ static int check_file(const char *what, const char *path, struct tf_vm_error *er
 	struct stat st;
 
 	if (!path)
-		return tf_vm_fail(err, -EINVAL, "no %s given (qemu/guest/mkguest.sh makes one)",
-				  what);
+		return tf_vm_fail(
+			err, -EINVAL, "no %s given (qemu/guest/mkguest.sh makes one)", what);
 	if (stat(path, &st) < 0)
-		return tf_vm_fail_errno(err, -errno, "%s %s (qemu/guest/mkguest.sh makes it)",
-					what, path);
+		return tf_vm_fail_errno(
+			err, -errno, "%s %s (qemu/guest/mkguest.sh makes it)", what, path);
 	if (!S_ISREG(st.st_mode) || access(path, R_OK) < 0)
 		return tf_vm_fail(err, -EACCES, "%s %s: not a readable file", what, path);
 	return 0;
 }
 
 /* One argument to a line, quoted for a shell, so that a failure can be repeated by hand. */
-static int write_cmdline(const struct tf_vm *vm, const struct tf_vm_args *args,
-			 struct tf_vm_error *err)
+static int write_cmdline(
+	const struct tf_vm *vm, const struct tf_vm_args *args, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *path = tf_vm_format("%s/cmdline", vm->rundir);
 	tf_vm_autofree char *text = NULL;
@@ -82,7 +82,7 @@ static int write_cmdline(const struct tf_vm *vm, const struct tf_vm_args *args,
 	for (size_t i = 0; i < args->n; i++) {
 		fputs(i ? " \\\n\t'" : "'", f);
 		for (const char *p = args->v[i]; *p; p++)
-			fputs(*p == '\'' ? "'\\''" : (char[2]){ *p }, f);
+			fputs(*p == '\'' ? "'\\''" : (char[2]){*p}, f);
 		fputc('\'', f);
 	}
 	fputc('\n', f);
@@ -92,18 +92,18 @@ static int write_cmdline(const struct tf_vm *vm, const struct tf_vm_args *args,
 
 static int spawn_qemu(struct tf_vm *vm, const struct tf_vm_args *args, struct tf_vm_error *err)
 {
-	int qmp[2] = { -1, -1 }, ctl[2] = { -1, -1 }, rc;
+	int qmp[2] = {-1, -1}, ctl[2] = {-1, -1}, rc;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, qmp) < 0)
 		return tf_vm_fail_errno(err, -errno, "socketpair");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ctl) < 0) {
 		rc = tf_vm_fail_errno(err, -errno, "socketpair");
 	} else {
-		struct tf_vm_child_fd fds[] = { { qmp[1], QMP_FD }, { ctl[1], CTL_FD } };
+		struct tf_vm_child_fd fds[] = {{qmp[1], QMP_FD}, {ctl[1], CTL_FD}};
 
 		vm->started_us = tf_vm_now_us();
-		rc = tf_vm_child_start((const char *const *)args->v, fds, 2, vm->log, &vm->child,
-				       err);
+		rc = tf_vm_child_start(
+			(const char *const *)args->v, fds, 2, vm->log, &vm->child, err);
 		if (rc == 0)
 			rc = tf_vm_channel_init(vm, ctl[0]);
 		else
@@ -139,7 +139,7 @@ static struct tf_vm *new_vm(const struct tf_vm_config *config)
 }
 
 int tf_vm_launch(const struct tf_vm_config *config, const struct tf_vm_launch *how,
-		 struct tf_vm **ret_vm, struct tf_vm_error *err)
+	struct tf_vm **ret_vm, struct tf_vm_error *err)
 {
 	struct tf_vm_args args = {};
 	struct tf_vm *vm;
@@ -151,12 +151,14 @@ int tf_vm_launch(const struct tf_vm_config *config, const struct tf_vm_launch *h
 		rc = check_file("initramfs", config->guest.initramfs, err);
 	if (rc == 0 && (!config->rundir || access(config->rundir, W_OK) < 0))
 		rc = tf_vm_fail(err, -ENOENT, "run folder %s of %s: not a writable folder",
-				config->rundir ? config->rundir : "(none)", config->machine.name);
+			config->rundir ? config->rundir : "(none)", config->machine.name);
 	if (rc < 0)
 		return rc;
 	vm = new_vm(config);
-	if (!vm)
-		return tf_vm_fail(err, -ENOMEM, "no memory");
+	if (!vm) {
+		tf_vm_fail(err, -ENOMEM, "no memory");
+		return -ENOMEM;
+	}
 	tf_vm_command_line(&args, config, how, vm->console);
 	if (args.failed)
 		rc = tf_vm_fail(err, -ENOMEM, "no memory");
@@ -281,11 +283,10 @@ int tf_vm_explain(struct tf_vm *vm, int code, const char *what, struct tf_vm_err
 	tf_vm_child_explain(vm->child, how, sizeof(how));
 	log = tf_vm_file_tail(vm->log, LOG_TAIL);
 	console = console_words(vm->console);
-	return tf_vm_fail(err, code,
-			  "machine %s: %s; %s%s%s%s%s (all of it in %.160s)",
-			  vm->machine.name, what, how, log && *log ? "; it said:\n" : "",
-			  log ? log : "", console && *console ? "\nthe console's last lines:\n" : "",
-			  console ? console : "", vm->rundir);
+	return tf_vm_fail(err, code, "machine %s: %s; %s%s%s%s%s (all of it in %.160s)",
+		vm->machine.name, what, how, log && *log ? "; it said:\n" : "", log ? log : "",
+		console && *console ? "\nthe console's last lines:\n" : "", console ? console : "",
+		vm->rundir);
 }
 
 void tf_vm_free(struct tf_vm *vm)

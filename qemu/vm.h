@@ -24,8 +24,8 @@ struct tf_vm_template;
 /* Who a guest is on the link; two guests of one link must differ in all of it. */
 struct tf_vm_identity {
 	char host[64];
-	uint8_t ipv4[4];	/* 0.0.0.0: leave the network down */
-	uint8_t prefix;		/* bits */
+	uint8_t ipv4[4]; /* 0.0.0.0: leave the network down */
+	uint8_t prefix;  /* bits */
 	uint8_t mac[6];
 };
 
@@ -33,14 +33,14 @@ struct tf_vm_identity {
 struct tf_vm_identity tf_vm_identity(unsigned int n);
 
 struct tf_vm_config {
-	struct tf_vm_machine machine;	/* tf_vm_clone uses only its name, if it has one */
-	struct tf_vm_guest guest;	/* tf_vm_clone: the template's is used */
+	struct tf_vm_machine machine; /* tf_vm_clone uses only its name, if it has one */
+	struct tf_vm_guest guest;     /* tf_vm_clone: the template's is used */
 	struct tf_vm_identity id;
-	const char *rundir;		/* existing folder of this vm alone; log files go there */
-	const char *link_path;		/* tf_link_path(), or NULL for no network */
-	const char *const *extra;	/* further QEMU arguments, NULL-terminated, or NULL */
-	const char *qemu;		/* QEMU program, or NULL for the architecture's in PATH */
-	int timeout_ms;			/* until the agent answers; 0: 60,000 */
+	const char *rundir;       /* existing folder of this vm alone; log files go there */
+	const char *link_path;    /* tf_link_path(), or NULL for no network */
+	const char *const *extra; /* further QEMU arguments, NULL-terminated, or NULL */
+	const char *qemu;         /* QEMU program, or NULL for the architecture's in PATH */
+	int timeout_ms;           /* until the agent answers; 0: 60,000 */
 };
 
 /*
@@ -52,7 +52,7 @@ int tf_vm_boot(const struct tf_vm_config *config, struct tf_vm **ret_vm, struct 
 
 /* As tf_vm_boot, but out of @tmpl (some 0.1 s); the template may be freed afterwards. */
 int tf_vm_clone(const struct tf_vm_template *tmpl, const struct tf_vm_config *config,
-		struct tf_vm **ret_vm, struct tf_vm_error *err);
+	struct tf_vm **ret_vm, struct tf_vm_error *err);
 
 /* The machine's facts, owned by @vm: description, identity, run folder. */
 const struct tf_vm_machine *tf_vm_machine(const struct tf_vm *vm);

@@ -12,10 +12,10 @@
 #include "qemu/vm.h"
 #include "qemu/wire.h"
 
-#define TF_VM_CALL_MS 30000		/* one request to the agent, unless told otherwise */
-#define TF_VM_QMP_MS 30000
-#define TF_VM_MAX_EVENTS (64u << 20)	/* bytes of events kept while calls are waited for */
-#define TF_VM_MAX_MUTED 64
+#define TF_VM_CALL_MS    30000 /* one request to the agent, unless told otherwise */
+#define TF_VM_QMP_MS     30000
+#define TF_VM_MAX_EVENTS (64u << 20) /* bytes of events kept while calls are waited for */
+#define TF_VM_MAX_MUTED  64
 
 struct tf_vm {
 	struct tf_vm_machine machine;
@@ -26,31 +26,31 @@ struct tf_vm {
 	int ready_ms;
 	int64_t started_us;
 
-	int ctl;			/* stream to the agent, non-blocking */
-	int epoll;			/* what tf_vm_fd() returns: ctl, child, wake */
-	int wake;			/* eventfd: `events` is not empty */
-	bool gone;			/* end of stream on ctl: the agent cannot answer any more */
-	bool told;			/* the `dead` callback has been made */
+	int ctl;   /* stream to the agent, non-blocking */
+	int epoll; /* what tf_vm_fd() returns: ctl, child, wake */
+	int wake;  /* eventfd: `events` is not empty */
+	bool gone; /* end of stream on ctl: the agent cannot answer any more */
+	bool told; /* the `dead` callback has been made */
 	uint32_t last_tag;
 	struct tf_wire_buf in, out;
-	struct tf_wire_buf events;	/* whole messages for tf_vm_dispatch */
-	uint32_t muted[TF_VM_MAX_MUTED];	/* jobs whose events nobody wants any more */
+	struct tf_wire_buf events;       /* whole messages for tf_vm_dispatch */
+	uint32_t muted[TF_VM_MAX_MUTED]; /* jobs whose events nobody wants any more */
 };
 
 /* How a QEMU is started beyond its configuration. */
 struct tf_vm_launch {
-	const char *ram;	/* RAM file or NULL */
+	const char *ram; /* RAM file or NULL */
 	bool share;
 	bool incoming;
 };
 
 /* Start QEMU and open QMP; the agent has not been asked yet. Errors as tf_vm_boot. */
 int tf_vm_launch(const struct tf_vm_config *config, const struct tf_vm_launch *how,
-		 struct tf_vm **ret_vm, struct tf_vm_error *err);
+	struct tf_vm **ret_vm, struct tf_vm_error *err);
 
 /* The command line of tf_vm_launch, pure; descriptors 3 and 4 are QMP and the agent. */
 void tf_vm_command_line(struct tf_vm_args *args, const struct tf_vm_config *config,
-			const struct tf_vm_launch *how, const char *console);
+	const struct tf_vm_launch *how, const char *console);
 
 /* Wait for the agent's first answer; sets ready_ms. */
 int tf_vm_await_agent(struct tf_vm *vm, int timeout_ms, struct tf_vm_error *err);
@@ -69,7 +69,7 @@ size_t tf_vm_request(struct tf_vm *vm, uint16_t type);
  * refuses, @err is "@what: errno text".
  */
 int tf_vm_reply(struct tf_vm *vm, uint32_t tag, const char *what, int timeout_ms,
-		struct tf_wire_buf *ret_body, struct tf_vm_error *err);
+	struct tf_wire_buf *ret_body, struct tf_vm_error *err);
 
 /* Wait until something arrives (0), @timeout_ms passes (-ETIMEDOUT) or the vm is dead. */
 int tf_vm_receive(struct tf_vm *vm, int timeout_ms);

@@ -20,7 +20,7 @@
 #include "qemu/template.h"
 
 #define PROBE "/bin/guestprobe"
-#define BIG (8 << 20)
+#define BIG   (8 << 20)
 
 static struct tf_vm_error err;
 static struct tf_vm_machine machine;
@@ -34,7 +34,7 @@ static int64_t since;
 static void check(bool ok, const char *what)
 {
 	printf("%-4s %s (%d ms)%s%s\n", ok ? "ok" : "FAIL", what, (int)(tf_vm_now_ms() - since),
-	       ok ? "" : ": ", ok ? "" : err.text);
+		ok ? "" : ": ", ok ? "" : err.text);
 	fflush(stdout);
 	failures += !ok;
 	since = tf_vm_now_ms();
@@ -53,8 +53,9 @@ static char *new_folder(void)
 static struct tf_vm *clone_vm(unsigned int n, const struct tf_link *link)
 {
 	tf_vm_autofree char *dir = new_folder();
-	struct tf_vm_config c = { .id = tf_vm_identity(n), .rundir = dir,
-				  .link_path = link ? tf_link_path(link) : NULL };
+	struct tf_vm_config c = {.id = tf_vm_identity(n),
+		.rundir = dir,
+		.link_path = link ? tf_link_path(link) : NULL};
 	struct tf_vm *vm = NULL;
 
 	if (tf_vm_clone(tmpl, &c, &vm, &err) < 0 || tf_vm_put(vm, probe, PROBE, 0755, &err) < 0) {
@@ -65,18 +66,18 @@ static struct tf_vm *clone_vm(unsigned int n, const struct tf_link *link)
 }
 
 static int run(struct tf_vm *vm, const char *a, const char *b, const char *c, int ms,
-	       struct tf_vm_result *r)
+	struct tf_vm_result *r)
 {
-	const char *argv[] = { PROBE, a, b, c, NULL };
-	struct tf_vm_command cmd = { .argv = argv };
+	const char *argv[] = {PROBE, a, b, c, NULL};
+	struct tf_vm_command cmd = {.argv = argv};
 
 	return tf_vm_run(vm, &cmd, 1 << 20, ms, r, &err);
 }
 
 static int spawn(struct tf_vm *vm, const char *a, const char *b, bool in, uint32_t *job)
 {
-	const char *argv[] = { PROBE, a, b, NULL };
-	struct tf_vm_command cmd = { .argv = argv, .stdin_pipe = in };
+	const char *argv[] = {PROBE, a, b, NULL};
+	struct tf_vm_command cmd = {.argv = argv, .stdin_pipe = in};
 
 	return tf_vm_spawn(vm, &cmd, job, NULL, &err);
 }
@@ -88,8 +89,8 @@ struct seen {
 	char why[1024];
 };
 
-static void on_output(void *arg, struct tf_vm *vm, uint32_t job, int stream, const void *data,
-		      size_t len)
+static void on_output(
+	void *arg, struct tf_vm *vm, uint32_t job, int stream, const void *data, size_t len)
 {
 	struct seen *s = arg;
 
@@ -129,7 +130,7 @@ static void on_dead(void *arg, struct tf_vm *vm, const struct tf_vm_error *why)
 
 static struct tf_vm_callbacks callbacks(struct seen *s)
 {
-	return (struct tf_vm_callbacks){ s, on_output, on_exit_of, on_closed, on_dead };
+	return (struct tf_vm_callbacks){s, on_output, on_exit_of, on_closed, on_dead};
 }
 
 static void check_files(struct tf_vm *vm)
@@ -146,26 +147,28 @@ static void check_files(struct tf_vm *vm)
 	check(tf_vm_put(vm, from, "/tmp/a/b/big", 0640, &err) == 0, "put of 8 MB + 5 bytes");
 	check(tf_vm_get(vm, "/tmp/a/b/big", to, &err) == 0, "get of the same");
 	check(tf_vm_get_data(vm, "/tmp/a/b/big", BIG + 5, &back, &len, &err) == 0 &&
-	      len == BIG + 5 && !memcmp(back, data, len), "the content is the same");
+			len == BIG + 5 && !memcmp(back, data, len),
+		"the content is the same");
 	free(back);
 	check(tf_vm_get_data(vm, "/tmp/a/b/big", BIG, &back, &len, &err) == -EFBIG, "-EFBIG");
 	check(tf_vm_put_data(vm, "", 0, "/tmp/empty", 0600, &err) == 0 &&
-	      tf_vm_get_data(vm, "/tmp/empty", 10, &back, &len, &err) == 0 && len == 0,
-	      "empty file");
+			tf_vm_get_data(vm, "/tmp/empty", 10, &back, &len, &err) == 0 && len == 0,
+		"empty file");
 	free(back);
 	check(tf_vm_get_data(vm, "/proc/meminfo", 65536, &back, &len, &err) == 0 && len > 100,
-	      "a file of /proc");
+		"a file of /proc");
 	free(back);
 	check(tf_vm_get(vm, "/nonexistent", to, &err) == -ENOENT, "-ENOENT of a get");
 	check(tf_vm_put_data(vm, data, BIG, "/proc/nothing", 0600, &err) < 0 &&
-	      tf_vm_ping(vm, 5000, NULL, &err) == 0, "a put that fails leaves the agent well");
+			tf_vm_ping(vm, 5000, NULL, &err) == 0,
+		"a put that fails leaves the agent well");
 	free(data);
 }
 
 static void check_run(struct tf_vm *vm)
 {
-	const char *nothing[] = { "/nonexistent", NULL };
-	struct tf_vm_command cmd = { .argv = nothing };
+	const char *nothing[] = {"/nonexistent", NULL};
+	struct tf_vm_command cmd = {.argv = nothing};
 	struct tf_vm_result r;
 	uint32_t job;
 
@@ -173,10 +176,10 @@ static void check_run(struct tf_vm *vm)
 	tf_vm_result_done(&r);
 	check(tf_vm_spawn(vm, &cmd, &job, NULL, &err) == -ENOENT, "-ENOENT of an exec");
 	check(run(vm, "flood", "8", NULL, 20000, &r) == 0 && r.truncated && r.out_len == 1 << 20,
-	      "8 MB of output, bounded to 1 MB");
+		"8 MB of output, bounded to 1 MB");
 	tf_vm_result_done(&r);
 	check(run(vm, "spin", "1000", NULL, 300, &r) == -ETIMEDOUT && WIFSIGNALED(r.status),
-	      "a command that does not end is killed");
+		"a command that does not end is killed");
 	tf_vm_result_done(&r);
 }
 
@@ -197,7 +200,7 @@ static void check_streams(struct tf_vm *vm)
 	while (rc == 0 && !s.closed && tf_vm_wait(&vm, 1, &cb, 5000) > 0)
 		;
 	check(rc == 0 && s.bytes == 50 * sizeof(text) && s.exits == 1 && s.closed == 1,
-	      "2 MB through stdin and stdout");
+		"2 MB through stdin and stdout");
 
 	s = (struct seen){};
 	rc = spawn(vm, "spin", "100", false, &job);
@@ -212,7 +215,8 @@ static void check_streams(struct tf_vm *vm)
 	while (rc == 0 && !s.closed && tf_vm_wait(&vm, 1, &cb, 5000) > 0)
 		;
 	check(s.exits == 1 && WEXITSTATUS(s.status) == 5 && s.orphan_after_exit > 50 &&
-	      s.closed == 1, "exit status at once, an orphan's output later");
+			s.closed == 1,
+		"exit status at once, an orphan's output later");
 }
 
 static void check_many(struct tf_vm *vm)
@@ -246,11 +250,12 @@ static void check_identity(struct tf_vm *a, struct tf_vm *b)
 
 	for (int i = 0; i < 2; i++)
 		ok = ok && sscanf(r[i].out, "%31s %31s time %ld random %31s", host[i], mac[i],
-				  &t[i], rnd[i]) == 4;
-	check(ok && strcmp(host[0], host[1]) && strcmp(mac[0], mac[1]) && strcmp(rnd[0], rnd[1]),
-	      "two clones differ in name, MAC and random bytes");
+				   &t[i], rnd[i]) == 4;
+	check(ok && strcmp(host[0], host[1]) != 0 && strcmp(mac[0], mac[1]) != 0 &&
+			strcmp(rnd[0], rnd[1]) != 0,
+		"two clones differ in name, MAC and random bytes");
 	check(ok && labs(t[0] - (long)time(NULL)) <= 1 && labs(t[1] - (long)time(NULL)) <= 1,
-	      "and agree with the host's clock");
+		"and agree with the host's clock");
 	tf_vm_result_done(&r[0]);
 	tf_vm_result_done(&r[1]);
 }
@@ -274,8 +279,8 @@ static bool transfer(struct tf_vm *a, struct tf_vm *b, const char *mib)
 
 static void check_link(struct tf_vm *a, struct tf_vm *b, struct tf_link *link)
 {
-	struct tf_link_faults lossy = { .seed = 1, .loss_ppm = 20000, .reorder_ppm = 20000 };
-	struct tf_link_faults cut = { .cut = true }, none = {};
+	struct tf_link_faults lossy = {.seed = 1, .loss_ppm = 20000, .reorder_ppm = 20000};
+	struct tf_link_faults cut = {.cut = true}, none = {};
 	struct tf_link_stats s;
 	struct tf_vm_result r;
 
@@ -297,26 +302,30 @@ static void check_death(struct tf_vm *vm)
 	struct tf_vm_callbacks cb = callbacks(&s);
 
 	check(tf_vm_pause(vm, &err) == 0 && tf_vm_ping(vm, 200, NULL, &err) == -ETIMEDOUT,
-	      "a paused machine does not answer");
+		"a paused machine does not answer");
 	check(tf_vm_resume(vm, &err) == 0 && tf_vm_ping(vm, 5000, NULL, &err) == 0,
-	      "and does when it goes on");
+		"and does when it goes on");
 	kill(tf_vm_pid(vm), SIGKILL);
 	while (!s.dead && tf_vm_wait(&vm, 1, &cb, 5000) > 0)
 		;
 	check(s.dead == 1 && strstr(s.why, "killed by signal 9") && tf_vm_dead(vm, NULL),
-	      "death is reported");
+		"death is reported");
 	check(tf_vm_wait(&vm, 1, &cb, 100) == -ECHILD && tf_vm_ping(vm, 100, NULL, &err) == -ECHILD,
-	      "once, and later calls fail");
+		"once, and later calls fail");
 }
 
 /* Starts that cannot succeed; the error must hold @word. */
-static void check_failure(const char *k, const char *i, const char *qemu, int code,
-			  const char *word)
+static void check_failure(
+	const char *k, const char *i, const char *qemu, int code, const char *word)
 {
 	tf_vm_autofree char *dir = new_folder();
 	tf_vm_autofree char *what = tf_vm_format("failed start: '%s'", word);
-	struct tf_vm_config c = { .machine = machine, .guest = { k, i, NULL }, .rundir = dir,
-				  .id = tf_vm_identity(1), .qemu = qemu, .timeout_ms = 6000 };
+	struct tf_vm_config c = {.machine = machine,
+		.guest = {k, i, NULL},
+		.rundir = dir,
+		.id = tf_vm_identity(1),
+		.qemu = qemu,
+		.timeout_ms = 6000};
 	struct tf_vm *vm = NULL;
 	int rc = tf_vm_boot(&c, &vm, &err);
 
@@ -351,7 +360,7 @@ static int prepare(const char *arch)
 		return -1;
 	kernel = tf_vm_format("%s/%s/kernel", dir, arch);
 	initramfs = tf_vm_format("%s/%s/initramfs", dir, arch);
-	guest = (struct tf_vm_guest){ kernel, initramfs, NULL };
+	guest = (struct tf_vm_guest){kernel, initramfs, NULL};
 	since = tf_vm_now_ms();
 	rc = tf_vm_template_get(&machine, &guest, cache, 0, &tmpl, &err);
 	check(rc == 0, rc == 0 && tf_vm_template_made(tmpl) ? "template made" : "template found");

@@ -34,12 +34,13 @@ static int report(struct tool *t, int rc)
 
 static struct tf_vm_guest guest_of(const struct tool *t)
 {
-	return (struct tf_vm_guest){ t->kernel, t->initramfs, NULL };
+	return (struct tf_vm_guest){t->kernel, t->initramfs, NULL};
 }
 
 static int tool_init(struct tool *t, const char *arch)
 {
 	const char *dir = getenv("GUEST_DIR") ? getenv("GUEST_DIR") : "build/guest";
+	const char *kernel = getenv("KERNEL");
 	int rc = tf_vm_cachedir(t->cache, sizeof(t->cache), &t->err);
 
 	if (rc == 0)
@@ -53,17 +54,19 @@ static int tool_init(struct tool *t, const char *arch)
 		return -errno;
 	t->kernel = tf_vm_format("%s/%s/kernel", dir, arch);
 	t->initramfs = tf_vm_format("%s/%s/initramfs", dir, arch);
-	if (getenv("KERNEL"))
-		t->kernel = strdup(getenv("KERNEL"));
+	if (kernel)
+		t->kernel = strdup(kernel);
 	return 0;
 }
 
-static int make_vm(struct tool *t, unsigned int n, const struct tf_link *link, bool cold,
-		   struct tf_vm **ret)
+static int make_vm(
+	struct tool *t, unsigned int n, const struct tf_link *link, bool cold, struct tf_vm **ret)
 {
-	struct tf_vm_config c = { .machine = t->machine, .guest = guest_of(t),
-				  .id = tf_vm_identity(n), .qemu = getenv("QEMU"),
-				  .link_path = link ? tf_link_path(link) : NULL };
+	struct tf_vm_config c = {.machine = t->machine,
+		.guest = guest_of(t),
+		.id = tf_vm_identity(n),
+		.qemu = getenv("QEMU"),
+		.link_path = link ? tf_link_path(link) : NULL};
 	tf_vm_autofree char *dir = tf_vm_format("%s/%s", t->run, c.id.host);
 	int64_t start = tf_vm_now_ms();
 	int rc;
@@ -81,28 +84,28 @@ static int make_vm(struct tool *t, unsigned int n, const struct tf_link *link, b
 		if (rc < 0)
 			return report(t, rc);
 		printf("template %s in %d ms (boot %d ms)\n",
-		       tf_vm_template_made(tmpl) ? "made" : "found", (int)(tf_vm_now_ms() - start),
-		       tf_vm_template_boot_ms(tmpl));
+			tf_vm_template_made(tmpl) ? "made" : "found", (int)(tf_vm_now_ms() - start),
+			tf_vm_template_boot_ms(tmpl));
 		start = tf_vm_now_ms();
 		rc = tf_vm_clone(tmpl, &c, ret, &t->err);
 		tf_vm_template_free(tmpl);
 	}
 	if (rc == 0)
 		printf("%s: agent after %d ms, set up after %d ms, qemu pid %d, run folder %s\n",
-		       c.id.host, tf_vm_ready_ms(*ret), (int)(tf_vm_now_ms() - start),
-		       (int)tf_vm_pid(*ret), dir);
+			c.id.host, tf_vm_ready_ms(*ret), (int)(tf_vm_now_ms() - start),
+			(int)tf_vm_pid(*ret), dir);
 	fflush(stdout);
 	return report(t, rc);
 }
 
 static int run(struct tool *t, struct tf_vm *vm, const char *const *argv)
 {
-	struct tf_vm_command cmd = { .argv = argv };
+	struct tf_vm_command cmd = {.argv = argv};
 	struct tf_vm_result r;
 	int rc = tf_vm_run(vm, &cmd, 1 << 20, 60000, &r, &t->err);
 
 	printf("%s: status %d in %d ms\n%s%s", argv[0], r.status, r.elapsed_ms, r.out ? r.out : "",
-	       r.err ? r.err : "");
+		r.err ? r.err : "");
 	if (rc == 0 && !(WIFEXITED(r.status) && WEXITSTATUS(r.status) == 0))
 		rc = tf_vm_fail(&t->err, -EIO, "%s failed", argv[0]);
 	tf_vm_result_done(&r);
@@ -164,12 +167,12 @@ static int cmd_hold(struct tool *t, char **argv)
 	return tf_vm_wait(&vm, 1, &(struct tf_vm_callbacks){}, 600000);
 }
 
-static void print_output(void *arg, struct tf_vm *vm, uint32_t job, int stream, const void *data,
-			 size_t len)
+static void print_output(
+	void *arg, struct tf_vm *vm, uint32_t job, int stream, const void *data, size_t len)
 {
 	(void)arg;
-	printf("[%s job %u %s] %.*s", tf_vm_identity_of(vm)->host, job,
-	       stream == 1 ? "out" : "err", (int)len, (const char *)data);
+	printf("[%s job %u %s] %.*s", tf_vm_identity_of(vm)->host, job, stream == 1 ? "out" : "err",
+		(int)len, (const char *)data);
 }
 
 static void count_exit(void *arg, struct tf_vm *vm, uint32_t job, int status)
@@ -190,10 +193,10 @@ static void print_dead(void *arg, struct tf_vm *vm, const struct tf_vm_error *wh
 }
 
 static int spawn2(struct tool *t, struct tf_vm *vm, const char *a, const char *b, const char *c,
-		  uint32_t *job)
+	uint32_t *job)
 {
-	const char *argv[] = { "/bin/guestprobe", a, b, c, NULL };
-	struct tf_vm_command cmd = { .argv = argv };
+	const char *argv[] = {"/bin/guestprobe", a, b, c, NULL};
+	struct tf_vm_command cmd = {.argv = argv};
 
 	return report(t, tf_vm_spawn(vm, &cmd, job, NULL, &t->err));
 }
@@ -205,7 +208,7 @@ static int cmd_pair(struct tool *t, char **argv)
 	struct tf_link *link;
 	struct tf_link_stats s;
 	int left = 2, rc;
-	struct tf_vm_callbacks cb = { &left, print_output, count_exit, NULL, print_dead };
+	struct tf_vm_callbacks cb = {&left, print_output, count_exit, NULL, print_dead};
 	tf_vm_autofree char *path = tf_vm_format("%s/link", t->run);
 	uint32_t job;
 
@@ -215,8 +218,8 @@ static int cmd_pair(struct tool *t, char **argv)
 	for (unsigned int i = 0; rc == 0 && i < 2; i++) {
 		rc = make_vm(t, i + 1, link, false, &vms[i]);
 		if (rc == 0)
-			rc = report(t, tf_vm_put(vms[i], argv[0], "/bin/guestprobe", 0755,
-						 &t->err));
+			rc = report(
+				t, tf_vm_put(vms[i], argv[0], "/bin/guestprobe", 0755, &t->err));
 	}
 	if (rc == 0)
 		rc = spawn2(t, vms[0], "listen", "7000", NULL, &job);
@@ -228,7 +231,7 @@ static int cmd_pair(struct tool *t, char **argv)
 	}
 	if (rc == 0 && report(t, tf_link_stats(link, &s, &t->err)) == 0)
 		printf("link: %lu frames, %lu bytes, %lu flooded, %lu dropped, %lu overflowed\n",
-		       s.frames, s.bytes, s.flooded, s.dropped, s.overflowed);
+			s.frames, s.bytes, s.flooded, s.dropped, s.overflowed);
 	tf_vm_free(vms[0]);
 	tf_vm_free(vms[1]);
 	tf_link_free(link);
@@ -240,9 +243,9 @@ static int cmd_jobs(struct tool *t, char **argv)
 {
 	struct tf_vm *vm;
 	int left = 4, rc = make_vm(t, 1, NULL, false, &vm);
-	struct tf_vm_callbacks cb = { &left, NULL, count_exit, NULL, print_dead };
-	const char *const what[4][2] = { { "spin", "2" }, { "spin", "2" }, { "flood", "4" },
-					 { "exit", "7" } };
+	struct tf_vm_callbacks cb = {&left, NULL, count_exit, NULL, print_dead};
+	const char *const what[4][2] = {
+		{"spin", "2"}, {"spin", "2"}, {"flood", "4"}, {"exit", "7"}};
 	uint32_t job;
 	int64_t us, worst = 0;
 
@@ -265,8 +268,11 @@ static const struct {
 	const char *name;
 	int (*run)(struct tool *t, char **argv);
 } commands[] = {
-	{ "boot", cmd_boot }, { "clone", cmd_clone }, { "hold", cmd_hold },
-	{ "pair", cmd_pair }, { "jobs", cmd_jobs },
+	{"boot", cmd_boot},
+	{"clone", cmd_clone},
+	{"hold", cmd_hold},
+	{"pair", cmd_pair},
+	{"jobs", cmd_jobs},
 };
 
 int main(int argc, char **argv)

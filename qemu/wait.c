@@ -21,7 +21,7 @@
 
 static int watch(struct tf_vm *vm, int fd)
 {
-	struct epoll_event e = { .events = EPOLLIN, .data.fd = fd };
+	struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
 
 	return epoll_ctl(vm->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
 }
@@ -92,7 +92,7 @@ static void flush(struct tf_vm *vm)
 {
 	while (tf_wire_size(&vm->out) && !vm->gone) {
 		ssize_t n = send(vm->ctl, vm->out.data + vm->out.start, tf_wire_size(&vm->out),
-				 MSG_NOSIGNAL);
+			MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EAGAIN)
 			return;
@@ -123,7 +123,7 @@ static int fill(struct tf_vm *vm)
 
 int tf_vm_receive(struct tf_vm *vm, int timeout_ms)
 {
-	struct pollfd p = { .fd = vm->ctl, .events = POLLIN };
+	struct pollfd p = {.fd = vm->ctl, .events = POLLIN};
 
 	flush(vm);
 	if (vm->gone)
@@ -183,9 +183,10 @@ static int explain(struct tf_vm *vm, int rc, const char *what, struct tf_vm_erro
 	char text[320];
 
 	if (rc == -ENOBUFS)
-		return tf_vm_fail(err, rc, "machine %s: %s: more than %u MiB of undelivered job "
-				  "output; call tf_vm_dispatch in between", vm->machine.name, what,
-				  TF_VM_MAX_EVENTS >> 20);
+		return tf_vm_fail(err, rc,
+			"machine %s: %s: more than %u MiB of undelivered job "
+			"output; call tf_vm_dispatch in between",
+			vm->machine.name, what, TF_VM_MAX_EVENTS >> 20);
 	if (rc == -ETIMEDOUT)
 		snprintf(text, sizeof(text), "%s: the agent does not answer in time", what);
 	else if (rc == -ECHILD)
@@ -203,7 +204,7 @@ size_t tf_vm_request(struct tf_vm *vm, uint16_t type)
 }
 
 int tf_vm_reply(struct tf_vm *vm, uint32_t tag, const char *what, int timeout_ms,
-		struct tf_wire_buf *ret_body, struct tf_vm_error *err)
+	struct tf_wire_buf *ret_body, struct tf_vm_error *err)
 {
 	int64_t deadline = tf_vm_now_ms() + timeout_ms;
 	int status = 0, rc;
@@ -302,7 +303,7 @@ int tf_vm_dispatch(struct tf_vm *vm, const struct tf_vm_callbacks *cb)
 		vm->told = true;
 		epoll_ctl(vm->epoll, EPOLL_CTL_DEL, vm->ctl, NULL);
 		epoll_ctl(vm->epoll, EPOLL_CTL_DEL, tf_vm_child_poll_fd(vm->child), NULL);
-		rc = explain(vm, rc, "waiting for events", &why);
+		explain(vm, rc, "waiting for events", &why);
 		if (cb->dead)
 			cb->dead(cb->arg, vm, &why);
 		return count + 1;
@@ -315,8 +316,8 @@ int tf_vm_fd(const struct tf_vm *vm)
 	return vm->epoll;
 }
 
-int tf_vm_wait(struct tf_vm *const vms[], size_t n, const struct tf_vm_callbacks *cb,
-	       int timeout_ms)
+int tf_vm_wait(
+	struct tf_vm *const vms[], size_t n, const struct tf_vm_callbacks *cb, int timeout_ms)
 {
 	int64_t deadline = tf_vm_now_ms() + timeout_ms;
 	struct pollfd *fds = calloc(n ? n : 1, sizeof(*fds));
@@ -331,7 +332,7 @@ int tf_vm_wait(struct tf_vm *const vms[], size_t n, const struct tf_vm_callbacks
 		for (size_t i = 0; i < n; i++) {
 			bool ok = vms[i] && !vms[i]->told;
 
-			fds[i] = (struct pollfd){ .fd = ok ? vms[i]->epoll : -1, .events = POLLIN };
+			fds[i] = (struct pollfd){.fd = ok ? vms[i]->epoll : -1, .events = POLLIN};
 			living += ok;
 		}
 		if (!living) {
@@ -340,7 +341,9 @@ int tf_vm_wait(struct tf_vm *const vms[], size_t n, const struct tf_vm_callbacks
 		}
 		late = poll(fds, n, tf_vm_left_ms(deadline)) == 0;
 		for (size_t i = 0; i < n; i++) {
-			int rc = fds[i].fd >= 0 && fds[i].revents ? tf_vm_dispatch(vms[i], cb) : 0;
+			int rc = vms[i] && fds[i].fd >= 0 && fds[i].revents
+					 ? tf_vm_dispatch(vms[i], cb)
+					 : 0;
 
 			count += rc > 0 ? rc : 0;
 		}

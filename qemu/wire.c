@@ -205,7 +205,7 @@ char *tf_wire_get_string(struct tf_wire_reader *r, size_t max)
 
 int tf_wire_next(const struct tf_wire_buf *b, struct tf_wire_message *m)
 {
-	struct tf_wire_reader r = { .at = b->data + b->start, .left = tf_wire_size(b) };
+	struct tf_wire_reader r = {.at = b->data + b->start, .left = tf_wire_size(b)};
 	uint32_t len, type;
 
 	if (r.left < TF_AGENT_HEADER)
@@ -218,7 +218,7 @@ int tf_wire_next(const struct tf_wire_buf *b, struct tf_wire_message *m)
 	m->tag = tf_wire_get_u32(&r);
 	if (r.left < len)
 		return 0;
-	m->body = (struct tf_wire_reader){ .at = r.at, .left = len };
+	m->body = (struct tf_wire_reader){.at = r.at, .left = len};
 	m->size = TF_AGENT_HEADER + len;
 	return 1;
 }

@@ -17,7 +17,7 @@ struct tf_wire_buf {
 	size_t start;
 	size_t end;
 	size_t cap;
-	bool failed;	/* an allocation failed; content is incomplete and must not be used */
+	bool failed; /* an allocation failed; content is incomplete and must not be used */
 };
 
 /* A view of received bytes; once something did not fit, `failed` stays set, reads give 0. */
@@ -32,7 +32,7 @@ struct tf_wire_message {
 	uint16_t type;
 	uint32_t tag;
 	struct tf_wire_reader body;
-	size_t size;	/* header and payload */
+	size_t size; /* header and payload */
 };
 
 /* Number of content bytes. */

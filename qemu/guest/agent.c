@@ -215,8 +215,8 @@ void guest_serve(int port)
 	for (;;) {
 		size_t n = 2 + guest_jobs_poll(&g, fds + 2);
 
-		fds[0] = (struct pollfd){ .fd = g.signals, .events = POLLIN };
-		fds[1] = (struct pollfd){ .fd = g.hup ? -1 : port };
+		fds[0] = (struct pollfd){.fd = g.signals, .events = POLLIN};
+		fds[1] = (struct pollfd){.fd = g.hup ? -1 : port};
 		if (wants_input(&g))
 			fds[1].events |= POLLIN;
 		if (tf_wire_size(&g.out))

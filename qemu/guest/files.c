@@ -41,8 +41,8 @@ static int write_all(int fd, const uint8_t *data, size_t len, uint64_t offset)
 	return 0;
 }
 
-static int put(uint32_t flags, mode_t mode, char *path, uint64_t offset, const void *data,
-	       size_t len)
+static int put(
+	uint32_t flags, mode_t mode, char *path, uint64_t offset, const void *data, size_t len)
 {
 	char temp[TF_AGENT_MAX_PATH + sizeof(PUT_SUFFIX)];
 	int how = O_WRONLY | O_CLOEXEC | O_NOFOLLOW;
@@ -58,7 +58,7 @@ static int put(uint32_t flags, mode_t mode, char *path, uint64_t offset, const v
 		return -errno;
 	rc = write_all(fd, data, len, offset);
 	if (rc == 0 && (flags & TF_AGENT_PUT_LAST) &&
-	    (fchmod(fd, mode & 07777) < 0 || rename(temp, path) < 0))
+		(fchmod(fd, mode & 07777) < 0 || rename(temp, path) < 0))
 		rc = -errno;
 	close(fd);
 	if (rc < 0)

@@ -20,8 +20,8 @@
 /* Everything the agent knows. `out` holds encoded messages for the host. */
 struct guest {
 	int port;
-	int signals;			/* signalfd: SIGCHLD, SIGIO */
-	bool hup;			/* the host's end is closed; SIGIO will tell */
+	int signals; /* signalfd: SIGCHLD, SIGIO */
+	bool hup;    /* the host's end is closed; SIGIO will tell */
 	struct tf_wire_buf in;
 	struct tf_wire_buf out;
 };

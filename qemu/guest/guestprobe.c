@@ -39,7 +39,7 @@ static unsigned char pattern(size_t i)
 /* listen PORT: take one connection, check the pattern, answer with the count. */
 static int do_listen(char **argv)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[0])) };
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[0]))};
 	static unsigned char buf[65536];
 	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1, c;
 	size_t total = 0, bad = 0;
@@ -65,7 +65,7 @@ static int do_listen(char **argv)
 
 static int dial(const char *address)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET };
+	struct sockaddr_in in = {.sin_family = AF_INET};
 	char host[64];
 	int fd = -1;
 
@@ -164,7 +164,7 @@ static int do_orphan(char **argv)
 /* id: host name, MAC, wall clock, random bytes */
 static int do_id(char **argv)
 {
-	struct ifreq req = { .ifr_name = "eth0" };
+	struct ifreq req = {.ifr_name = "eth0"};
 	unsigned char r[8], *mac = (unsigned char *)req.ifr_hwaddr.sa_data;
 	char host[65] = "";
 	int fd = socket(AF_INET, SOCK_DGRAM, 0);
@@ -176,7 +176,7 @@ static int do_id(char **argv)
 	if (getrandom(r, sizeof(r), 0) != (ssize_t)sizeof(r))
 		return fail("getrandom");
 	printf("%s %02x:%02x:%02x:%02x:%02x:%02x time %ld random", host, mac[0], mac[1], mac[2],
-	       mac[3], mac[4], mac[5], (long)time(NULL));
+		mac[3], mac[4], mac[5], (long)time(NULL));
 	for (size_t i = 0; i < sizeof(r); i++)
 		printf("%s%02x", i ? "" : " ", r[i]);
 	printf(" pid %d\n", (int)getpid());
@@ -207,9 +207,14 @@ static const struct {
 	int args;
 	int (*run)(char **argv);
 } commands[] = {
-	{ "listen", 1, do_listen }, { "send", 1, do_send }, { "spin", 1, do_spin },
-	{ "flood", 1, do_flood },   { "orphan", 1, do_orphan }, { "id", 0, do_id },
-	{ "cat", 0, do_cat },       { "exit", 1, do_exit },
+	{"listen", 1, do_listen},
+	{"send", 1, do_send},
+	{"spin", 1, do_spin},
+	{"flood", 1, do_flood},
+	{"orphan", 1, do_orphan},
+	{"id", 0, do_id},
+	{"cat", 0, do_cat},
+	{"exit", 1, do_exit},
 };
 
 int main(int argc, char **argv)

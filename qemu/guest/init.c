@@ -33,23 +33,23 @@ static const struct {
 	unsigned long flags;
 	mode_t mode;
 } mounts[] = {
-	{ "proc", "/proc", NULL, MS_NOSUID | MS_NODEV, 0555 },
-	{ "sysfs", "/sys", NULL, MS_NOSUID | MS_NODEV, 0555 },
-	{ "devtmpfs", "/dev", "mode=0755", MS_NOSUID, 0755 },
-	{ "devpts", "/dev/pts", "mode=0620,ptmxmode=0666", MS_NOSUID, 0755 },
-	{ "tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV, 01777 },
-	{ "tmpfs", "/tmp", "mode=1777", MS_NOSUID | MS_NODEV, 01777 },
-	{ "tmpfs", "/run", "mode=0755", MS_NOSUID | MS_NODEV, 0755 },
+	{"proc", "/proc", NULL, MS_NOSUID | MS_NODEV, 0555},
+	{"sysfs", "/sys", NULL, MS_NOSUID | MS_NODEV, 0555},
+	{"devtmpfs", "/dev", "mode=0755", MS_NOSUID, 0755},
+	{"devpts", "/dev/pts", "mode=0620,ptmxmode=0666", MS_NOSUID, 0755},
+	{"tmpfs", "/dev/shm", "mode=1777", MS_NOSUID | MS_NODEV, 01777},
+	{"tmpfs", "/tmp", "mode=1777", MS_NOSUID | MS_NODEV, 01777},
+	{"tmpfs", "/run", "mode=0755", MS_NOSUID | MS_NODEV, 0755},
 };
 
 static const struct {
 	const char *target;
 	const char *name;
 } links[] = {
-	{ "/proc/self/fd", "/dev/fd" },
-	{ "/proc/self/fd/0", "/dev/stdin" },
-	{ "/proc/self/fd/1", "/dev/stdout" },
-	{ "/proc/self/fd/2", "/dev/stderr" },
+	{"/proc/self/fd", "/dev/fd"},
+	{"/proc/self/fd/0", "/dev/stdin"},
+	{"/proc/self/fd/1", "/dev/stdout"},
+	{"/proc/self/fd/2", "/dev/stderr"},
 };
 
 void guest_log(const char *fmt, ...)
@@ -74,9 +74,10 @@ static void mount_all(void)
 	for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
 		mkdir(mounts[i].dir, mounts[i].mode);
 		if (mount(mounts[i].type, mounts[i].dir, mounts[i].type, mounts[i].flags,
-			  mounts[i].options) < 0 && errno != EBUSY)
+			    mounts[i].options) < 0 &&
+			errno != EBUSY)
 			guest_log("mount %s on %s: %s", mounts[i].type, mounts[i].dir,
-				  strerror(errno));
+				strerror(errno));
 	}
 	for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++)
 		(void)!symlink(links[i].target, links[i].name);
@@ -128,7 +129,7 @@ static int open_port(void)
 		(void)!read(fd, name, sizeof(name) - 1);
 		close(fd);
 		name[strcspn(name, "\n")] = '\0';
-		if (strcmp(name, TF_AGENT_PORT))
+		if (strcmp(name, TF_AGENT_PORT) != 0)
 			continue;
 		snprintf(path, sizeof(path), "/dev/%s", e->d_name);
 		port = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -143,7 +144,7 @@ static int open_port(void)
 /* The driver announces ports from a work queue, so the name may come a little later. */
 static int wait_port(void)
 {
-	struct timespec nap = { .tv_nsec = 5 * 1000 * 1000 };
+	struct timespec nap = {.tv_nsec = 5 * 1000 * 1000};
 	int port = -ENOENT;
 
 	for (int waited = 0; waited < PORT_WAIT_MS; waited += 5) {
@@ -158,8 +159,8 @@ static int wait_port(void)
 /* The agent must answer whatever the jobs do; what it starts is ordinary again. */
 static void set_limits(void)
 {
-	struct rlimit files = { .rlim_cur = 65536, .rlim_max = 1048576 };
-	struct sched_param rr = { .sched_priority = 1 };
+	struct rlimit files = {.rlim_cur = 65536, .rlim_max = 1048576};
+	struct sched_param rr = {.sched_priority = 1};
 	int fd;
 
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)

@@ -17,16 +17,16 @@
 #include "qemu/agent.h"
 #include "qemu/guest/guest.h"
 
-#define MOVE_BYTES (16 * 1024)	/* of one stream in one round */
+#define MOVE_BYTES (16 * 1024) /* of one stream in one round */
 
 struct job {
-	uint32_t id;		/* 0: free */
-	pid_t pid;		/* also the process group */
-	int in, out[2];		/* our ends of the pipes, -1 when closed */
+	uint32_t id;    /* 0: free */
+	pid_t pid;      /* also the process group */
+	int in, out[2]; /* our ends of the pipes, -1 when closed */
 	struct tf_wire_buf input;
 	bool input_eof;
 	bool exited, exit_sent;
-	int owed[2];		/* bytes that were in the pipes when it exited */
+	int owed[2]; /* bytes that were in the pipes when it exited */
 	int status;
 };
 
@@ -70,7 +70,7 @@ static void order_done(struct order *o)
 
 static int get_order(struct tf_wire_reader *r, struct order *o)
 {
-	*o = (struct order){ .flags = tf_wire_get_u32(r) };
+	*o = (struct order){.flags = tf_wire_get_u32(r)};
 	o->argv = get_strings(r);
 	o->env = get_strings(r);
 	o->cwd = tf_wire_get_string(r, TF_AGENT_MAX_PATH);
@@ -197,9 +197,10 @@ void guest_spawn(struct guest *g, uint32_t tag, struct tf_wire_reader *r)
 	if (rc == 0) {
 		rc = start(&o, pipes);
 		if (rc > 0) {
-			*job = (struct job){ .id = ++last_id ? last_id : ++last_id, .pid = rc,
-					     .in = pipes[0][1],
-					     .out = { pipes[1][0], pipes[2][0] } };
+			*job = (struct job){.id = ++last_id ? last_id : ++last_id,
+				.pid = rc,
+				.in = pipes[0][1],
+				.out = {pipes[1][0], pipes[2][0]}};
 			pipes[0][1] = pipes[1][0] = pipes[2][0] = -1;
 		}
 		close_pipes(pipes);
@@ -265,10 +266,10 @@ size_t guest_jobs_poll(struct guest *g, struct pollfd fds[static GUEST_JOB_POLLS
 			continue;
 		for (int s = 0; s < 2 && room; s++) {
 			if (job->out[s] >= 0)
-				fds[n++] = (struct pollfd){ .fd = job->out[s], .events = POLLIN };
+				fds[n++] = (struct pollfd){.fd = job->out[s], .events = POLLIN};
 		}
 		if (job->in >= 0 && tf_wire_size(&job->input))
-			fds[n++] = (struct pollfd){ .fd = job->in, .events = POLLOUT };
+			fds[n++] = (struct pollfd){.fd = job->in, .events = POLLOUT};
 	}
 	return n;
 }
@@ -303,8 +304,8 @@ static void move_output(struct guest *g, struct job *job, int s)
 static void move_input(struct job *job)
 {
 	while (job->in >= 0 && tf_wire_size(&job->input)) {
-		ssize_t n = write(job->in, job->input.data + job->input.start,
-				  tf_wire_size(&job->input));
+		ssize_t n = write(
+			job->in, job->input.data + job->input.start, tf_wire_size(&job->input));
 
 		if (n < 0 && errno == EAGAIN)
 			return;

@@ -21,7 +21,7 @@
 #include "qemu/guest/guest.h"
 
 #define MAX_SEED 512
-#define CARD "eth0"
+#define CARD     "eth0"
 
 struct identity {
 	char *host;
@@ -59,8 +59,8 @@ int guest_interface_up(const char *name, bool up)
 
 static int set_address(int fd, unsigned long request, uint32_t address)
 {
-	struct ifreq req = { .ifr_name = CARD };
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = address };
+	struct ifreq req = {.ifr_name = CARD};
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = address};
 
 	memcpy(&req.ifr_addr, &in, sizeof(in));
 	return ioctl(fd, request, &req) < 0 ? -errno : 0;
@@ -69,7 +69,7 @@ static int set_address(int fd, unsigned long request, uint32_t address)
 /* The MAC is set while the card is down, so that nothing goes out under the template's. */
 static int set_network(const struct identity *id, const char **step)
 {
-	struct ifreq req = { .ifr_name = CARD };
+	struct ifreq req = {.ifr_name = CARD};
 	uint32_t address, mask = 0;
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	int rc = fd < 0 ? -errno : 0;
@@ -104,8 +104,7 @@ static int add_random(const struct identity *id)
 	struct {
 		struct rand_pool_info info;
 		uint8_t data[MAX_SEED];
-	} pool = { .info = { .entropy_count = (int)id->seed_len * 8,
-			     .buf_size = (int)id->seed_len } };
+	} pool = {.info = {.entropy_count = (int)id->seed_len * 8, .buf_size = (int)id->seed_len}};
 	int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
 	int rc = 0;
 
@@ -134,8 +133,8 @@ static int set_host(const struct identity *id)
 
 static int apply(const struct identity *id, const char **step)
 {
-	struct timespec now = { .tv_sec = (time_t)(id->clock_ns / 1000000000),
-				.tv_nsec = (long)(id->clock_ns % 1000000000) };
+	struct timespec now = {.tv_sec = (time_t)(id->clock_ns / 1000000000),
+		.tv_nsec = (long)(id->clock_ns % 1000000000)};
 	int rc;
 
 	*step = "wall clock";
@@ -154,7 +153,7 @@ static int apply(const struct identity *id, const char **step)
 
 void guest_setup(struct guest *g, uint32_t tag, struct tf_wire_reader *r)
 {
-	struct identity id = { .host = tf_wire_get_string(r, 63) };
+	struct identity id = {.host = tf_wire_get_string(r, 63)};
 	const char *step = "message";
 	size_t mark;
 	int rc = -EBADMSG;

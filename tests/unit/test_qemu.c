@@ -35,7 +35,7 @@ static void make_folder(void)
 
 static void remove_folder(void)
 {
-	static const char *const files[] = { "log", "link", "tail", "pid" };
+	static const char *const files[] = {"log", "link", "tail", "pid"};
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
 		tf_vm_autofree char *path = tf_vm_format("%s/%s", folder, files[i]);
@@ -100,9 +100,10 @@ END_TEST
 
 START_TEST(command_line_of_a_clone)
 {
-	struct tf_vm_config c = { .guest = { "K", "I", "quiet" }, .id = tf_vm_identity(7),
-				  .link_path = "/run/a,b/link" };
-	struct tf_vm_launch how = { .ram = "/cache/ram", .incoming = true };
+	struct tf_vm_config c = {.guest = {"K", "I", "quiet"},
+		.id = tf_vm_identity(7),
+		.link_path = "/run/a,b/link"};
+	struct tf_vm_launch how = {.ram = "/cache/ram", .incoming = true};
 	struct tf_vm_args args = {};
 	char *line;
 
@@ -130,9 +131,9 @@ END_TEST
 
 START_TEST(command_line_of_a_template)
 {
-	const char *const extra[] = { "-s", NULL };
-	struct tf_vm_config c = { .guest = { "K", "I", NULL }, .extra = extra };
-	struct tf_vm_launch how = { .ram = "ram", .share = true };
+	const char *const extra[] = {"-s", NULL};
+	struct tf_vm_config c = {.guest = {"K", "I", NULL}, .extra = extra};
+	struct tf_vm_launch how = {.ram = "ram", .share = true};
 	struct tf_vm_args args = {};
 	char *line;
 
@@ -240,7 +241,7 @@ START_TEST(wire_truncation)
 
 	write_sample(&whole, 5);
 	for (size_t n = 0; n < tf_wire_size(&whole); n++) {
-		struct tf_wire_buf part = { .data = malloc(n ? n : 1), .end = n, .cap = n };
+		struct tf_wire_buf part = {.data = malloc(n ? n : 1), .end = n, .cap = n};
 
 		memcpy(part.data, whole.data, n);
 		ck_assert_int_eq(tf_wire_next(&part, &m), 0);
@@ -248,7 +249,7 @@ START_TEST(wire_truncation)
 	}
 	/* The same, cut inside the payload with the length adjusted: no reader goes beyond. */
 	for (size_t n = TF_AGENT_HEADER; n < tf_wire_size(&whole); n++) {
-		struct tf_wire_buf part = { .data = malloc(n), .end = n, .cap = n };
+		struct tf_wire_buf part = {.data = malloc(n), .end = n, .cap = n};
 		size_t len;
 		char *text;
 
@@ -298,7 +299,7 @@ START_TEST(wire_string_with_nul)
 	struct tf_wire_reader r;
 
 	tf_wire_blob(&b, "a\0b", 3);
-	r = (struct tf_wire_reader){ .at = b.data, .left = tf_wire_size(&b) };
+	r = (struct tf_wire_reader){.at = b.data, .left = tf_wire_size(&b)};
 	ck_assert_ptr_null(tf_wire_get_string(&r, 10));
 	ck_assert(r.failed);
 	tf_wire_done(&b);
@@ -308,8 +309,8 @@ END_TEST
 START_TEST(switch_learns)
 {
 	static struct tf_link_table t;
-	uint8_t a[6] = { 2, 0, 0, 0, 0, 1 }, b[6] = { 2, 0, 0, 0, 0, 2 };
-	uint8_t group[6] = { 0x33, 0x33, 0, 0, 0, 1 };
+	uint8_t a[6] = {2, 0, 0, 0, 0, 1}, b[6] = {2, 0, 0, 0, 0, 2};
+	uint8_t group[6] = {0x33, 0x33, 0, 0, 0, 1};
 
 	ck_assert_int_eq(tf_link_lookup(&t, a), TF_LINK_FLOOD);
 	tf_link_learn(&t, a, 3);
@@ -329,7 +330,7 @@ END_TEST
 START_TEST(switch_forgets_the_oldest)
 {
 	static struct tf_link_table t;
-	uint8_t mac[6] = { 2 };
+	uint8_t mac[6] = {2};
 
 	for (int i = 0; i < TF_LINK_ADDRESSES + 1; i++) {
 		mac[4] = (uint8_t)(i >> 8);
@@ -346,7 +347,7 @@ END_TEST
 
 START_TEST(frames_are_cut)
 {
-	uint8_t stream[4 + 20] = { 0, 0, 0, 20 };
+	uint8_t stream[4 + 20] = {0, 0, 0, 20};
 
 	for (size_t n = 0; n < sizeof(stream); n++)
 		ck_assert_int_eq(tf_link_next_frame(stream, n), 0);
@@ -380,15 +381,16 @@ END_TEST
 START_TEST(child_reports_its_end)
 {
 	tf_vm_autofree char *log = tf_vm_format("%s/log", folder);
-	const char *const argv[] = { "/bin/sh", "-c", "echo words >&5; echo more >&2; exit 3", NULL };
+	const char *const argv[] = {"/bin/sh", "-c", "echo words >&5; echo more >&2; exit 3", NULL};
 	struct tf_vm_child *child;
 	struct tf_vm_error err;
 	int pair[2], status;
 	char how[256], got[16] = "", *tail;
 
 	ck_assert_int_eq(pipe(pair), 0);
-	ck_assert_int_eq(tf_vm_child_start(argv, &(struct tf_vm_child_fd){ pair[1], 5 }, 1, log,
-					   &child, &err), 0);
+	ck_assert_int_eq(
+		tf_vm_child_start(argv, &(struct tf_vm_child_fd){pair[1], 5}, 1, log, &child, &err),
+		0);
 	close(pair[1]);
 	ck_assert(tf_vm_child_ended(child, 5000, &status));
 	ck_assert_int_eq(WEXITSTATUS(status), 3);
@@ -409,7 +411,7 @@ END_TEST
 START_TEST(child_that_cannot_be_executed)
 {
 	tf_vm_autofree char *log = tf_vm_format("%s/log", folder);
-	const char *const argv[] = { "/nonexistent/qemu", NULL };
+	const char *const argv[] = {"/nonexistent/qemu", NULL};
 	struct tf_vm_child *child;
 	struct tf_vm_error err;
 	char how[256];
@@ -425,7 +427,7 @@ END_TEST
 START_TEST(child_is_killed)
 {
 	tf_vm_autofree char *log = tf_vm_format("%s/log", folder);
-	const char *const argv[] = { "sleep", "1000", NULL };
+	const char *const argv[] = {"sleep", "1000", NULL};
 	struct tf_vm_child *child;
 	int status;
 
@@ -450,7 +452,7 @@ static bool runs(pid_t pid)
 START_TEST(child_ends_with_a_killed_creator)
 {
 	tf_vm_autofree char *log = tf_vm_format("%s/log", folder);
-	const char *const argv[] = { "sleep", "1000", NULL };
+	const char *const argv[] = {"sleep", "1000", NULL};
 	pid_t creator, pids[2];
 	int p[2];
 
@@ -462,7 +464,7 @@ START_TEST(child_ends_with_a_killed_creator)
 		struct tf_link *link;
 
 		if (tf_vm_child_start(argv, NULL, 0, log, &child, NULL) < 0 ||
-		    tf_link_start(path, &link, NULL) < 0)
+			tf_link_start(path, &link, NULL) < 0)
 			_exit(1);
 		pids[0] = tf_vm_child_pid(child);
 		pids[1] = tf_link_pid(link);
@@ -482,7 +484,7 @@ END_TEST
 
 static int join_link(const char *path)
 {
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
 	snprintf(un.sun_path, sizeof(un.sun_path), "%s", path);
@@ -493,7 +495,7 @@ static int join_link(const char *path)
 /* A frame of 60 bytes from station @from to station @to (0xff: everybody). */
 static void send_frame(int fd, uint8_t from, uint8_t to)
 {
-	uint8_t f[64] = { 0, 0, 0, 60, to == 0xff ? 0xff : 2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from };
+	uint8_t f[64] = {0, 0, 0, 60, to == 0xff ? 0xff : 2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from};
 
 	ck_assert_int_eq(write(fd, f, sizeof(f)), sizeof(f));
 }
@@ -501,7 +503,7 @@ static void send_frame(int fd, uint8_t from, uint8_t to)
 /* The sender's number of the next frame, 0 if none comes. */
 static int receive_frame(int fd, int timeout_ms)
 {
-	struct timeval tv = { timeout_ms / 1000, timeout_ms % 1000 * 1000 };
+	struct timeval tv = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
 	uint8_t f[64];
 
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
@@ -511,7 +513,7 @@ static int receive_frame(int fd, int timeout_ms)
 START_TEST(relay_is_a_switch)
 {
 	tf_vm_autofree char *path = tf_vm_format("%s/link", folder);
-	struct tf_link_faults cut = { .cut = true }, slow = { .delay_us = 50000 }, none = {};
+	struct tf_link_faults cut = {.cut = true}, slow = {.delay_us = 50000}, none = {};
 	struct tf_link_stats s = {};
 	struct tf_link *link;
 	struct tf_vm_error err;
@@ -600,8 +602,8 @@ START_TEST(qmp_speaks)
 	ck_assert_int_eq(tf_qmp_event(qmp, NULL, 0, &value, &err), 0);
 	ck_assert_str_eq(json_string_value(json_object_get(value, "event")), "STOP");
 	json_decref(value);
-	ck_assert_int_eq(tf_qmp_execute(qmp, "x", json_pack("{s:i}", "a", 1), 1000, NULL, &err),
-			 -EREMOTEIO);
+	ck_assert_int_eq(
+		tf_qmp_execute(qmp, "x", json_pack("{s:i}", "a", 1), 1000, NULL, &err), -EREMOTEIO);
 	ck_assert_str_eq(err.text, "qmp x: no such thing");
 	ck_assert_int_eq(tf_qmp_execute(qmp, "y", NULL, 1000, NULL, &err), -EPIPE);
 	tf_qmp_free(qmp);
@@ -622,15 +624,30 @@ END_TEST
 static Suite *qemu_suite(void)
 {
 	const TTest *const pure[] = {
-		machine_defaults, machine_refuses_nonsense, command_line_of_a_clone,
-		command_line_of_a_template, kvm_does_not_get_tcg_properties, identities_differ,
-		wire_round_trip, wire_truncation, wire_bounds, wire_string_with_nul,
-		switch_learns, switch_forgets_the_oldest, frames_are_cut, qmp_speaks,
-		qmp_refuses_others, link_path_too_long,
+		machine_defaults,
+		machine_refuses_nonsense,
+		command_line_of_a_clone,
+		command_line_of_a_template,
+		kvm_does_not_get_tcg_properties,
+		identities_differ,
+		wire_round_trip,
+		wire_truncation,
+		wire_bounds,
+		wire_string_with_nul,
+		switch_learns,
+		switch_forgets_the_oldest,
+		frames_are_cut,
+		qmp_speaks,
+		qmp_refuses_others,
+		link_path_too_long,
 	};
 	const TTest *const processes[] = {
-		tail_of_a_file, child_reports_its_end, child_that_cannot_be_executed,
-		child_is_killed, child_ends_with_a_killed_creator, relay_is_a_switch,
+		tail_of_a_file,
+		child_reports_its_end,
+		child_that_cannot_be_executed,
+		child_is_killed,
+		child_ends_with_a_killed_creator,
+		relay_is_a_switch,
 	};
 	Suite *s = suite_create("qemu");
 	TCase *c = tcase_create("pure");
