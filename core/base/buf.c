@@ -219,8 +219,10 @@ const char *tf_get_str(struct tf_reader *r, struct tf_arena *a, size_t max)
 	p = tf_get(r, n);
 	if (!p || !n)
 		return "";
-	if (memchr(p, 0, n))
+	if (memchr(p, 0, n)) {
 		tf_reader_fail(r, TELEFORK_E_IMAGE, at, RULE_STRING_ZERO);
+		return "";
+	}
 	s = tf_arena_strn(a, (const char *)p, n);
 	if (!s)
 		tf_reader_fail(r, TELEFORK_E_NOMEM, at, RULE_MEMORY);

@@ -79,13 +79,14 @@ size_t tf_text_safe(const char *s, char *buf, size_t n)
 const char *tf_field_string(const struct tf_field *f, const void *item)
 {
 	const char *p = (const char *)item + f->offset;
+	const char *s;
 
 	if (f->type == TF_FIELD_COMM)
 		return p;
 	if (f->type != TF_FIELD_STR && f->type != TF_FIELD_STR_ARG)
 		return NULL;
-	memcpy(&p, p, sizeof(p));
-	return p ? p : "";
+	memcpy(&s, p, sizeof(s));
+	return s ? s : "";
 }
 
 uint64_t tf_field_number(const struct tf_field *f, const void *item, unsigned i)

@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The bounded reader and writer, the table of notes (every byte of every struct is on the wire or
+ * known padding; docs/format.md is the table), and the decoder's rules: for each one an image that
+ * breaks it and nothing else, refused by that rule's name.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/image/notes.h"
+#include "tests/unit/image_sample.h"
+
+static struct tf_arena arena;
+
+static void set_up(void)
+{
+	ck_assert_int_eq(tf_arena_init(&arena, (size_t)128 << 20), 0);
+}
+
+static void tear_down(void)
+{
+	tf_arena_done(&arena);
+}
+
+/* --- reader and writer --- */
+
+START_TEST(writer_three_ways)
+{
+	uint8_t bytes[32];
+	struct tf_writer w;
+
+	for (int way = 0; way < 3; way++) {
+		if (way == 0)
+			tf_writer_measure(&w, 32);
+		else if (way == 1)
+			tf_writer_init(&w, bytes, sizeof(bytes));
+		else
+			tf_writer_compare(&w, bytes, sizeof(bytes));
+		tf_put_u16(&w, 0x1234);
+		tf_put_align(&w, 4);
+		tf_put_u32(&w, 0x89abcdef);
+		tf_put_u64(&w, UINT64_C(0x0102030405060708));
+		tf_put_str(&w, "abc", 3);
+		tf_put_str(&w, NULL, 0);
+		ck_assert(!w.failed);
+		ck_assert_uint_eq(w.at, 27);
+	}
+	ck_assert_mem_eq(bytes, "\x34\x12\0\0\xef\xcd\xab\x89\x08\x07\x06\x05\x04\x03\x02\x01", 16);
+	ck_assert_mem_eq(bytes + 16, "\3\0\0\0abc\0\0\0\0", 11);
+}
+END_TEST
+
+START_TEST(writer_fails_and_stays)
+{
+	uint8_t bytes[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+	struct tf_writer w;
+
+	tf_writer_init(&w, bytes, 3);
+	tf_put_u32(&w, 0);
+	ck_assert(w.failed && w.at == 0 && bytes[0] == 1);
+	tf_put_u16(&w, 0);
+	ck_assert(w.at == 0 && bytes[0] == 1);
+	tf_writer_init(&w, bytes, 8);
+	tf_put_str(&w, "four", 3);
+	ck_assert(w.failed);
+	tf_writer_compare(&w, bytes, 8);
+	tf_put(&w, "\1\2\3\5", 4);
+	ck_assert(w.failed && w.at == 3);
+	tf_writer_compare(&w, (const uint8_t *)"\0\0\7", 3);
+	tf_put_zero(&w, 3);
+	ck_assert(w.failed && w.at == 2);
+}
+END_TEST
+
+START_TEST(reader_stops_at_the_end)
+{
+	uint8_t bytes[] = {1, 0, 0, 0, 9, 0, 0};
+	struct tf_err e = {0};
+	struct tf_reader r;
+
+	tf_reader_init(&r, bytes, sizeof(bytes));
+	ck_assert_uint_eq(tf_get_u32(&r), 1);
+	ck_assert_uint_eq(tf_reader_left(&r), 3);
+	ck_assert_uint_eq(tf_get_u32(&r), 0);
+	ck_assert_int_eq(r.code, TELEFORK_E_IMAGE);
+	ck_assert_uint_eq(r.failed_at, 4);
+	ck_assert_uint_eq(tf_get_u16(&r), 0);
+	ck_assert_ptr_null(tf_get(&r, 0));
+	ck_assert_uint_eq(tf_reader_left(&r), 0);
+	tf_reader_fail(&r, TELEFORK_E_VERSION, 1, "later");
+	ck_assert_int_eq(tf_reader_error(&r, &e, "thing"), TELEFORK_E_IMAGE);
+	ck_assert_str_eq(e.text, "thing: offset 4: truncated: the bytes end too early");
+}
+END_TEST
+
+START_TEST(reader_limits_and_strings)
+{
+	static const uint8_t bytes[] = "\3\0\0\0abc\0\2\0\0\0x\0\377\377\377\377";
+	struct tf_reader r;
+	size_t old;
+
+	tf_reader_init(&r, bytes, sizeof(bytes));
+	old = tf_reader_limit(&r, 8);
+	ck_assert_str_eq(tf_get_str(&r, &arena, 3), "abc");
+	tf_get_align(&r, 4);
+	tf_reader_unlimit(&r, old);
+	ck_assert_int_eq(r.code, 0);
+	ck_assert_str_eq(tf_get_str(&r, &arena, 3), "");
+	ck_assert(strstr(r.rule, "string-zero"));
+	tf_reader_init(&r, bytes + 14, 4);
+	ck_assert_str_eq(tf_get_str(&r, &arena, TF_MAX_STR), "");
+	ck_assert(strstr(r.rule, "string-length"));
+	tf_reader_init(&r, bytes, sizeof(bytes));
+	old = tf_reader_limit(&r, 8);
+	tf_get_u32(&r);
+	tf_reader_unlimit(&r, old);
+	ck_assert(strstr(r.rule, "consumed"));
+	tf_reader_init(&r, bytes, sizeof(bytes));
+	tf_reader_limit(&r, sizeof(bytes) + 1);
+	ck_assert(strstr(r.rule, "truncated"));
+	tf_reader_init(&r, bytes, sizeof(bytes));
+	tf_get(&r, 5);
+	tf_get_align(&r, 8);
+	ck_assert(strstr(r.rule, "padding"));
+}
+END_TEST
+
+/* --- the table --- */
+
+static size_t field_size(const struct tf_field *f)
+{
+	switch (f->type) {
+	case TF_FIELD_U32:
+	case TF_FIELD_I32:
+	case TF_FIELD_HEX32:
+	case TF_FIELD_OCT32:
+	case TF_FIELD_ENUM:
+	case TF_FIELD_FLAGS:
+		return 4 * (size_t)f->count;
+	case TF_FIELD_COMM:
+		return 16;
+	default:
+		return 8 * (size_t)f->count;
+	}
+}
+
+/* Bytes that are deliberately not on the wire: what has a note of its own, and reserved words. */
+static size_t elsewhere(const char *kind)
+{
+	if (!strcmp(kind, "cpu"))
+		return sizeof(((struct tf_cpu *)0)->reserved);
+	if (!strcmp(kind, "vdso")) /* n_symbols, symbols */
+		return sizeof(uint32_t) + sizeof(void *);
+	return strcmp(kind, "thread") ? 0 : sizeof(struct tf_regs);
+}
+
+/* A field that was added to a struct and forgotten in the table would be lost in silence. */
+START_TEST(table_covers_the_structs)
+{
+	for (size_t i = 0; i < tf_n_kinds; i++) {
+		const struct tf_kind *k = &tf_kinds[i];
+		uint8_t seen[4096] = {0};
+		size_t bytes = 0;
+
+		for (uint32_t f = 0; f < k->n_fields; f++) {
+			size_t n = field_size(&k->fields[f]);
+
+			ck_assert_uint_le(k->fields[f].offset + n, k->size);
+			for (size_t b = 0; b < n; b++)
+				ck_assert_int_eq(seen[k->fields[f].offset + b]++, 0);
+			bytes += n;
+		}
+		bytes += elsewhere(k->name);
+		ck_assert_msg(bytes <= k->size && k->size - bytes < 13,
+			"%s: %zu of %u bytes are in the table", k->name, bytes, k->size);
+		ck_assert(!(k->type & TF_NOTE_OPTIONAL));
+	}
+}
+END_TEST
+
+START_TEST(format_md_is_the_table)
+{
+	static char table[65536], doc[262144];
+	const char *dir = getenv("TF_SRCDIR"), *mode = getenv("TF_GOLDEN");
+	static const char begin[] = "<!-- table: made from core/image/notes_table.c -->\n";
+	char path[4096], *at, *end;
+	size_t n = tf_notes_markdown(table, sizeof(table)), n_doc;
+	FILE *f;
+
+	ck_assert_uint_lt(n, sizeof(table));
+	snprintf(path, sizeof(path), "%s/docs/format.md", dir ? dir : ".");
+	f = fopen(path, "r");
+	ck_assert_msg(f, "%s: cannot be opened (set TF_SRCDIR)", path);
+	n_doc = fread(doc, 1, sizeof(doc) - 1, f);
+	fclose(f);
+	doc[n_doc] = '\0';
+	at = strstr(doc, begin);
+	ck_assert_ptr_nonnull(at);
+	at += strlen(begin);
+	end = strstr(at, "<!-- end of table -->\n");
+	ck_assert_ptr_nonnull(end);
+	if (mode && !strcmp(mode, "write")) {
+		f = fopen(path, "w");
+		ck_assert_ptr_nonnull(f);
+		fprintf(f, "%.*s%s%s", (int)(at - doc), doc, table, end);
+		ck_assert_int_eq(fclose(f), 0);
+		return;
+	}
+	ck_assert_msg((size_t)(end - at) == n && !memcmp(at, table, n),
+		"docs/format.md is not the table: run test_notes with TF_GOLDEN=write");
+}
+END_TEST
+
+START_TEST(text_is_safe)
+{
+	char text[64];
+
+	tf_text_safe("a\033[2J\\\x7f\x80\xc3\xa9\xc2\x85\xe2\x80\xae", text, sizeof(text));
+	ck_assert_str_eq(text, "a\\x1b[2J\\x5c\\x7f\\x80\xc3\xa9\\xc2\\x85\\xe2\\x80\\xae");
+	ck_assert_uint_eq(tf_text_safe("abcdef", text, 4), 6);
+	ck_assert_str_eq(text, "abc");
+	ck_assert_uint_eq(tf_text_safe("\xc3", text, sizeof(text)), 4);
+}
+END_TEST
+
+/* --- rules --- */
+
+struct mutant {
+	const char *rule;
+	void (*change)(struct tf_image *img);
+};
+
+#define CHANGE(name, statement)                \
+	static void name(struct tf_image *img) \
+	{                                      \
+		statement;                     \
+	}
+
+CHANGE(page_size, (img->source.page_size = 8192))
+CHANGE(source_flag, (img->source.flags = 4))
+CHANGE(source_origin, (img->source.origin = 4))
+CHANGE(source_umask, (img->source.umask = 01000))
+CHANGE(mailbox_high, (img->source.mailbox = UINT64_C(1) << 60))
+CHANGE(cpu_words, (img->cpu.n_words = TF_FEATURE_WORDS + 1))
+CHANGE(cpu_feature, (img->cpu.features[3] = 1))
+CHANGE(cpu_component, (img->cpu.xcomp[9].offset = TF_REGSET_MAX + 1))
+CHANGE(cpu_vl, (img->cpu.vl = 24))
+CHANGE(cpu_vl_mask, (img->cpu.vl_mask = 0x10000))
+CHANGE(mm_high, (img->mm.brk = UINT64_MAX))
+CHANGE(vdso_odd, (img->vdso.base += 8))
+CHANGE(vdso_none, (img->vdso.vvar_size = 0))
+CHANGE(vdso_long, (img->vdso.size = UINT64_MAX & ~UINT64_C(0xfff)))
+CHANGE(symbol_below, (img->vdso.symbols[0].value = img->vdso.base - 1))
+CHANGE(symbol_long, (img->vdso.symbols[1].size = img->vdso.size))
+CHANGE(symbol_nameless, (img->vdso.symbols[1].name = ""))
+CHANGE(map_empty, (img->maps[0].end = img->maps[0].start))
+CHANGE(map_odd, (img->maps[0].start += 1))
+CHANGE(map_overlap, (img->maps[1].start = img->maps[0].end - 0x1000))
+CHANGE(map_order, (img->maps[1].start = 0x10000, img->maps[1].end = 0x20000))
+CHANGE(map_data_behind, (img->maps[0].data_end += 0x1000))
+CHANGE(map_data_before, (img->maps[0].data_end = img->maps[0].start - 0x1000))
+CHANGE(map_data_odd, (img->maps[0].data_end -= 1))
+CHANGE(map_kind, (img->maps[0].kind = TF_MAP_KINDS))
+CHANGE(map_prot, (img->maps[0].prot = 8))
+CHANGE(map_flag, (img->maps[0].flags = 4))
+CHANGE(map_vmflag, (img->maps[0].vmflags = 8192))
+CHANGE(map_high, (img->source.max_map_end = 0x7f0000210000))
+CHANGE(fd_negative, (img->fds[0].fd = -1))
+CHANGE(fd_twice, (img->fds[1].fd = 0))
+CHANGE(fd_kind, (img->fds[1].kind = TF_FD_KINDS))
+CHANGE(one_signal, (img->n_sigactions = 63))
+CHANGE(tid_zero, (img->threads[0].tid = 0))
+CHANGE(tid_high, (img->threads[1].tid = TF_MAX_TID + 1))
+CHANGE(tid_twice, (img->threads[1].tid = img->threads[0].tid))
+CHANGE(auxv_open, (img->auxv[4] = 7))
+CHANGE(auxv_inside, (img->auxv[0] = 0))
+CHANGE(auxv_long, (img->n_auxv = 300, img->auxv = tf_arena_array(&arena, 300, 16)))
+CHANGE(set_twice, (img->threads[0].regs.set[2].type = NT_FPREGSET))
+CHANGE(set_huge,
+	(img->threads[0].regs.set[2].size = TF_REGSET_MAX + 8,
+		img->threads[0].regs.set[2].data = tf_arena_alloc(&arena, TF_REGSET_MAX + 8)))
+CHANGE(set_damaged, (img->threads[0].regs.set[1].size -= 8))
+CHANGE(segment_gap, (img->segments[0].vaddr += 0x1000))
+CHANGE(segment_long, (img->segments[0].memsz += 0x1000))
+CHANGE(segment_short, (img->segments[0].memsz -= 0x1000, img->segments[0].filesz = 0))
+CHANGE(segment_missing, (img->n_segments--))
+CHANGE(segment_prot, (img->segments[0].prot = PROT_WRITE))
+CHANGE(segment_odd, (img->segments[0].filesz -= 1))
+CHANGE(segment_fat, (img->segments[0].filesz += 0x1000))
+CHANGE(segment_behind, (img->segments[1].filesz = 0x1000))
+CHANGE(segment_vvar, (img->segments[6].filesz = 0x1000))
+
+static const struct mutant mutants[] = {
+	{"page-size", page_size},
+	{"field", source_flag},
+	{"field", source_origin},
+	{"field", source_umask},
+	{"address", mailbox_high},
+	{"cpu", cpu_words},
+	{"cpu", cpu_feature},
+	{"cpu", cpu_component},
+	{"cpu", cpu_vl},
+	{"cpu", cpu_vl_mask},
+	{"address", mm_high},
+	{"vdso", vdso_odd},
+	{"vdso", vdso_none},
+	{"vdso", vdso_long},
+	{"vdso", symbol_below},
+	{"vdso", symbol_long},
+	{"field", symbol_nameless},
+	{"map-pages", map_empty},
+	{"map-pages", map_odd},
+	{"maps-sorted", map_overlap},
+	{"maps-sorted", map_order},
+	{"map-data-end", map_data_behind},
+	{"map-data-end", map_data_before},
+	{"map-data-end", map_data_odd},
+	{"field", map_kind},
+	{"field", map_prot},
+	{"field", map_flag},
+	{"field", map_vmflag},
+	{"map-limit", map_high},
+	{"fds-sorted", fd_negative},
+	{"fds-sorted", fd_twice},
+	{"field", fd_kind},
+	{"sigactions", one_signal},
+	{"threads", tid_zero},
+	{"threads", tid_high},
+	{"threads", tid_twice},
+	{"auxv", auxv_open},
+	{"auxv", auxv_inside},
+	{"auxv", auxv_long},
+	{"regsets", set_twice},
+	{"regsets", set_huge},
+	{"regsets", set_damaged},
+	{"segments", segment_gap},
+	{"segments", segment_long},
+	{"segments", segment_short},
+	{"segments", segment_missing},
+	{"segments", segment_prot},
+	{"segment-data", segment_odd},
+	{"segment-data", segment_fat},
+	{"segment-data", segment_behind},
+	{"segment-data", segment_vvar},
+};
+
+#define N_MUTANTS (int)(sizeof(mutants) / sizeof(mutants[0]))
+
+START_TEST(each_rule_refuses)
+{
+	const struct mutant *m = &mutants[_i % N_MUTANTS];
+	struct tf_image img, out;
+	struct tf_err e = {0};
+	char rule[64];
+	uint8_t *head;
+
+	ck_assert_int_eq(
+		sample_image(&img, &arena, _i < N_MUTANTS ? EM_X86_64 : EM_AARCH64, 4096, 2), 0);
+	m->change(&img);
+	ck_assert_int_eq(tf_image_encode(&img, &arena, &head), 0);
+	ck_assert_int_eq(tf_image_decode(&out, &arena, head, img.head_size, &e), TELEFORK_E_IMAGE);
+	snprintf(rule, sizeof(rule), ": %s: ", m->rule);
+	ck_assert_msg(strstr(e.text, rule) && strstr(e.text, "offset "), "%d: %s, not %s", _i,
+		e.text, m->rule);
+}
+END_TEST
+
+/* A sample head with its ELF headers and notes at hand; extra bytes of notes may be appended. */
+static struct tf_image good;
+
+static uint8_t *good_head(void)
+{
+	uint8_t *head;
+
+	ck_assert_int_eq(sample_image(&good, &arena, EM_X86_64, 4096, 1), 0);
+	ck_assert_int_eq(tf_image_encode(&good, &arena, &head), 0);
+	return head;
+}
+
+static void assert_refused(const uint8_t *head, size_t size, int code, const char *text)
+{
+	struct tf_err e = {0};
+	struct tf_image out;
+
+	ck_assert_int_eq(tf_image_decode(&out, &arena, head, size, &e), code);
+	ck_assert_msg(strstr(e.text, text), "%s, not %s", e.text, text);
+}
+
+START_TEST(headers_refused)
+{
+	static const struct {
+		size_t offset;
+		uint8_t value;
+		const char *rule;
+	} cases[] = {
+		{0, 0, "elf"},
+		{4, 1, "elf"},
+		{5, 2, "elf"},
+		{16, ET_EXEC, "elf"},
+		{18, EM_SPARC, "machine"},
+		{18, EM_AARCH64, "machine"},
+		{32, 64, "elf"},
+		{40, 0, "elf"},
+		{56, 0, "count"},
+		{64 + 49, 0x20, "page-size"},
+		{128, PT_LOAD, "elf"},
+		{128 + 8, 0, "derived"},
+		{128 + 35, 0xff, "head-size"},
+		{24, 1, "derived"},
+		{64 + 32, 2, "derived"},
+		{184 + 24, 1, "derived"},
+		{184 + 8, 1, "derived"},
+		{184 + 4, 7, "segments"},
+	};
+	uint8_t *head = good_head();
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		uint8_t old = head[cases[i].offset];
+
+		head[cases[i].offset] = cases[i].value;
+		assert_refused(head, good.head_size, TELEFORK_E_IMAGE, cases[i].rule);
+		head[cases[i].offset] = old;
+	}
+	assert_refused(head, good.head_size - 1, TELEFORK_E_IMAGE, "head-size");
+}
+END_TEST
+
+START_TEST(other_version_is_named)
+{
+	uint8_t *head = good_head();
+	uint64_t notes;
+
+	memcpy(&notes, head + 128 + 8, 8);
+	head[notes + 24] = TELEFORK_FORMAT + 1;
+	assert_refused(head, good.head_size, TELEFORK_E_VERSION, "format 2");
+	assert_refused(head, good.head_size, TELEFORK_E_VERSION, "format 1");
+}
+END_TEST
+
+START_TEST(unknown_notes)
+{
+	static const struct {
+		const char *owner;
+		uint32_t type;
+		const char *rule;
+	} cases[] = {
+		{TF_NOTE_OWNER, TF_NOTE(99) | TF_NOTE_OPTIONAL, NULL},
+		{TF_NOTE_OWNER, TF_NOTE(99), "note-unknown"},
+		{TF_NOTE_OWNER, TF_NOTE(1), "note-unknown"},
+		{"GNU", TF_NOTE(99) | TF_NOTE_OPTIONAL, "note-unknown"},
+		{"CORE", NT_PRSTATUS, "note-unknown"},
+	};
+	uint8_t *head = good_head();
+	uint64_t notes, size;
+	struct tf_writer w;
+
+	memcpy(&notes, head + 128 + 8, 8);
+	memcpy(&size, head + 128 + 32, 8);
+	ck_assert_uint_gt(good.head_size - notes - size, 64); /* else a page would be added */
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct tf_err e = {0};
+		struct tf_image out;
+
+		memset(head + notes + size, 0, good.head_size - notes - size);
+		tf_writer_init(&w, head + notes + size, 64);
+		tf_put_u32(&w, (uint32_t)strlen(cases[i].owner) + 1);
+		tf_put_u32(&w, 5);
+		tf_put_u32(&w, cases[i].type);
+		tf_put(&w, cases[i].owner, strlen(cases[i].owner) + 1);
+		tf_put_align(&w, 4);
+		tf_put(&w, "hello", 5);
+		tf_put_align(&w, 4);
+		sample_u64(head + 128 + 32, size + w.at);
+		if (cases[i].rule)
+			assert_refused(head, good.head_size, TELEFORK_E_IMAGE, cases[i].rule);
+		else
+			ck_assert_msg(!tf_image_decode(&out, &arena, head, good.head_size, &e),
+				"%s", e.text);
+	}
+}
+END_TEST
+
+/* A count that promises more than is there is refused before anything is allocated. */
+START_TEST(counts_do_not_allocate)
+{
+	uint8_t *head = good_head();
+	uint64_t notes;
+	size_t used, at;
+
+	memcpy(&notes, head + 128 + 8, 8);
+	for (at = notes; memcmp(head + at + 8, "\6\0FT", 4); at++)
+		;                                    /* to the note of maps */
+	memcpy(head + at + 28, "\x40\x42\x0f\0", 4); /* 1,000,000 */
+	used = arena.used;
+	assert_refused(head, good.head_size, TELEFORK_E_IMAGE, ": count: ");
+	ck_assert_uint_lt(arena.used - used, 4096);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("notes");
+	TCase *t = tcase_create("notes");
+	SRunner *runner = srunner_create(s);
+	int failed;
+
+	tcase_add_checked_fixture(t, set_up, tear_down);
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, writer_three_ways);
+	tcase_add_test(t, writer_fails_and_stays);
+	tcase_add_test(t, reader_stops_at_the_end);
+	tcase_add_test(t, reader_limits_and_strings);
+	tcase_add_test(t, table_covers_the_structs);
+	tcase_add_test(t, format_md_is_the_table);
+	tcase_add_test(t, text_is_safe);
+	tcase_add_loop_test(t, each_rule_refuses, 0, 2 * N_MUTANTS);
+	tcase_add_test(t, headers_refused);
+	tcase_add_test(t, other_version_is_named);
+	tcase_add_test(t, unknown_notes);
+	tcase_add_test(t, counts_do_not_allocate);
+	suite_add_tcase(s, t);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}
