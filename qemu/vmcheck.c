@@ -316,7 +316,7 @@ static void check_death(struct tf_vm *vm)
 
 /* Starts that cannot succeed; the error must hold @word. */
 static void check_failure(
-	const char *k, const char *i, const char *qemu, int code, const char *word)
+	const char *k, const char *i, const char *qemu, int ms, int code, const char *word)
 {
 	tf_vm_autofree char *dir = new_folder();
 	tf_vm_autofree char *what = tf_vm_format("failed start: '%s'", word);
@@ -325,7 +325,7 @@ static void check_failure(
 		.rundir = dir,
 		.id = tf_vm_identity(1),
 		.qemu = qemu,
-		.timeout_ms = 6000};
+		.timeout_ms = ms};
 	struct tf_vm *vm = NULL;
 	int rc = tf_vm_boot(&c, &vm, &err);
 
@@ -341,11 +341,13 @@ static void check_failures(void)
 
 	tf_vm_write_file(empty, "x", 1, NULL);
 	since = tf_vm_now_ms();
-	check_failure("/nonexistent/kernel", initramfs, NULL, -ENOENT, "/nonexistent/kernel");
-	check_failure(kernel, initramfs, "/nonexistent/qemu", -ECHILD, "could not be executed");
-	check_failure(kernel, empty, NULL, -ECHILD, "Kernel panic");
+	check_failure("/nonexistent/kernel", initramfs, NULL, 6000, -ENOENT, "/nonexistent/kernel");
+	check_failure(
+		kernel, initramfs, "/nonexistent/qemu", 6000, -ECHILD, "could not be executed");
+	check_failure(kernel, empty, NULL, 30000, -ECHILD, "Kernel panic");
+	check_failure(kernel, initramfs, NULL, 300, -ETIMEDOUT, "is still running");
 	strcpy(machine.cpu, "pentium-or-so");
-	check_failure(kernel, initramfs, NULL, -ECHILD, "pentium-or-so");
+	check_failure(kernel, initramfs, NULL, 6000, -ECHILD, "pentium-or-so");
 }
 
 static int prepare(const char *arch)

@@ -152,7 +152,7 @@ static int cmd_clone(struct tool *t, char **argv)
 /* vmtool hold ARCH: a clone that stays until vmtool ends, to see what becomes of it then. */
 static int cmd_hold(struct tool *t, char **argv)
 {
-	struct tf_vm *vm;
+	struct tf_vm *vm = NULL;
 	struct tf_link *link;
 	tf_vm_autofree char *path = tf_vm_format("%s/link", t->run);
 	int rc = report(t, tf_link_start(path, &link, &t->err));
@@ -241,7 +241,7 @@ static int cmd_pair(struct tool *t, char **argv)
 /* vmtool jobs ARCH GUESTPROBE: busy and talkative jobs at once, and pings meanwhile. */
 static int cmd_jobs(struct tool *t, char **argv)
 {
-	struct tf_vm *vm;
+	struct tf_vm *vm = NULL;
 	int left = 4, rc = make_vm(t, 1, NULL, false, &vm);
 	struct tf_vm_callbacks cb = {&left, NULL, count_exit, NULL, print_dead};
 	const char *const what[4][2] = {
@@ -280,7 +280,7 @@ int main(int argc, char **argv)
 	static struct tool t;
 
 	for (size_t i = 0; argc >= 3 && i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (strcmp(argv[1], commands[i].name))
+		if (strcmp(argv[1], commands[i].name) != 0)
 			continue;
 		if (tool_init(&t, argv[2]) < 0)
 			return 1;
