@@ -37,7 +37,7 @@ static uint32_t probe_lengths(int old)
 {
 	uint32_t mask = 0;
 
-	for (uint32_t vl = SVE_VL_MIN; vl <= SVE_VL_MAX; vl += 16) {
+	for (uint32_t vl = ARM_VL_MIN; vl <= ARM_VL_MAX; vl += 16) {
 		int got = prctl(PR_SVE_SET_VL, vl, 0, 0, 0);
 
 		if (got > 0 && (uint32_t)(got & VL_MASK) == vl)

@@ -43,8 +43,8 @@ enum arm_greg {
 #define SVE_FLAG_REGS       1u /* SVE_PT_REGS_SVE: z, p, ffr follow; else a user_fpsimd_state */
 #define SVE_FLAG_VL_INHERIT 2u
 
-#define SVE_VL_MIN 16u
-#define SVE_VL_MAX 256u /* Arm ARM, A1.4: 2048 bits */
+#define ARM_VL_MIN 16u
+#define ARM_VL_MAX 256u /* Arm ARM, A1.4: 2048 bits */
 
 /* Payload of the register form, from the end of the header; a frame's sve_context has the same one
  * up to ffr. vl in bytes: z has vl, p and ffr vl / 8. */
@@ -83,7 +83,7 @@ static inline uint32_t sve_set_size(uint32_t vl)
 
 static inline bool sve_vl_ok(uint32_t vl)
 {
-	return vl >= SVE_VL_MIN && vl <= SVE_VL_MAX && vl % 16 == 0;
+	return vl >= ARM_VL_MIN && vl <= ARM_VL_MAX && vl % 16 == 0;
 }
 
 static inline uint16_t arm_get16(const uint8_t *p)

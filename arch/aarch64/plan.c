@@ -100,7 +100,8 @@ static uint64_t vdso_end(uint64_t base)
 	return end;
 }
 
-static uint64_t return_address;
+/* volatile: syscall() is declared a leaf function, which may not call back into this file. */
+static volatile uint64_t return_address;
 
 static void probe(int signo)
 {
@@ -112,7 +113,7 @@ static void probe(int signo)
  * its own rules; under QEMU a page of its own (7.2), or in its vDSO (8.2 and later). */
 unsigned tf_arch_emulator_pages(uint64_t *pages, unsigned max)
 {
-	uint64_t vdso = getauxval(AT_SYSINFO_EHDR);
+	uint64_t vdso = getauxval(AT_SYSINFO_EHDR), address;
 	struct sigaction sa = {.sa_handler = probe}, old;
 	sigset_t set, old_set;
 
@@ -125,11 +126,12 @@ unsigned tf_arch_emulator_pages(uint64_t *pages, unsigned max)
 	syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGURG);
 	sigprocmask(SIG_SETMASK, &old_set, NULL);
 	sigaction(SIGURG, &old, NULL);
-	if (!return_address || !max)
+	address = return_address;
+	if (!address || !max)
 		return 0;
-	if (vdso && return_address >= vdso && return_address < vdso_end(vdso))
+	if (vdso && address >= vdso && address < vdso_end(vdso))
 		return 0;
-	pages[0] = return_address & ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
+	pages[0] = address & ~((uint64_t)sysconf(_SC_PAGESIZE) - 1);
 	return 1;
 }
 

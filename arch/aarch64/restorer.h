@@ -8,8 +8,8 @@
 
 #include <stdint.h>
 
-/* Where tests find registers to seed (tests/unit/test_arch.c). */
-#define TF_ARCH_SEEDED_HEADER "arch/aarch64/seeded.h"
+/* What tests/unit/test_arch.c needs of the architecture. */
+#define TF_ARCH_TESTING_HEADER "arch/aarch64/testing.h"
 
 /* include/uapi/asm-generic/unistd.h; there is no poll: use ppoll. */
 #define TF_R_NR_close         57

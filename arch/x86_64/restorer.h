@@ -8,8 +8,8 @@
 
 #include <stdint.h>
 
-/* Where tests find registers to seed (tests/unit/test_arch.c). */
-#define TF_ARCH_SEEDED_HEADER "arch/x86_64/seeded.h"
+/* What tests/unit/test_arch.c needs of the architecture. */
+#define TF_ARCH_TESTING_HEADER "arch/x86_64/testing.h"
 
 /* arch/x86/entry/syscalls/syscall_64.tbl */
 #define TF_R_NR_read          0
