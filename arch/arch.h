@@ -21,8 +21,12 @@ const struct tf_arch *tf_arch_native(void);
 /* --- capture [child] --- */
 
 /* Fills *cpu with the running thread's processor: the features in use by this process's C library
- * where it can tell (x86_64: the active set, as GLIBC_TUNABLES left it; aarch64: AT_HWCAP,
- * AT_HWCAP2), XSAVE layout, vector lengths. in_use false: what the machine offers. [child] */
+ * where it can tell (x86_64: glibc's active set, less each "-NAME" of glibc.cpu.hwcaps in the
+ * environment's GLIBC_TUNABLES, which glibc ignores for most names: there it is the user's word
+ * that the program does not use that feature; aarch64: AT_HWCAP, AT_HWCAP2), XSAVE layout, vector
+ * lengths. Only features with a name in tf_arch.features. in_use false: what the machine offers
+ * (aarch64: sets each vector length once, and the old one again; the upper parts of z, and p, are
+ * lost). [child] */
 void tf_arch_cpu(struct tf_cpu *cpu, bool in_use);
 
 /* Turns the frame that the kernel laid on the stack for a signal (ucontext: third argument of the
@@ -67,7 +71,8 @@ int tf_arch_frame_from_regs(const struct tf_thread *thread, const struct tf_cpu 
 unsigned tf_arch_compat(const struct tf_image *img, const struct tf_cpu *dst, struct tf_err *e);
 
 /* Appends the steps that set what no frame holds (arch_prctl fs/gs; PR_SVE_SET_VL, TPIDR_EL0 …).
- * They run after memory is filled and right before rt_sigreturn. */
+ * They run after memory is filled and right before rt_sigreturn. 0, or _IMAGE when the thread lacks
+ * the regset; a full plan is told by plan->full. */
 int tf_arch_plan_registers(struct tf_plan *plan, const struct tf_thread *thread);
 
 /* Machine code for a vDSO entry point: jump to target / make system call nr and return. Returns the

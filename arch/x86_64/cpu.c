@@ -161,9 +161,10 @@ static void mask_features(struct tf_cpu *cpu, bool in_use)
 {
 	const char *hwcaps = in_use ? hwcaps_tunable() : NULL;
 	const uint64_t *w = cpu->features;
-	bool avx = w[WORD_1_ECX] >> BIT_AVX & 1 && (cpu->xcr0 & 6) == 6;
-	bool avx512 =
-		avx && w[WORD_7_EBX] >> BIT_AVX512F & 1 && (cpu->xcr0 & XC_AVX512) == XC_AVX512;
+	bool avx =
+		w[WORD_1_ECX] >> BIT_AVX & 1 && (cpu->xcr0 & 6) == 6 && !turned_off(hwcaps, "AVX");
+	bool avx512 = avx && w[WORD_7_EBX] >> BIT_AVX512F & 1 &&
+		      (cpu->xcr0 & XC_AVX512) == XC_AVX512 && !turned_off(hwcaps, "AVX512F");
 	bool amx = cpu->xcr0 & XC_BIT(XC_TILEDATA);
 	uint64_t keep[TF_FEATURE_WORDS] = {0};
 

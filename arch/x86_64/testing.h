@@ -372,6 +372,13 @@ START_TEST(frame_fields)
 	((uint8_t *)fp)[2696] ^= 1; /* a frame with a wrong trailer is not taken for FXSAVE */
 	ck_assert_int_eq(tf_arch_regs_from_frame(uc, &src, &testing_arena, &mid, &e),
 		TELEFORK_E_UNSUPPORTED);
+	/* A component beyond the frame's own size. */
+	e = (struct tf_err){0};
+	x86_put32((uint8_t *)fp + 480, 1664);
+	x86_put32((uint8_t *)fp + 1664, 0x46505845);
+	ck_assert_int_eq(tf_arch_regs_from_frame(uc, &src, &testing_arena, &mid, &e),
+		TELEFORK_E_UNSUPPORTED);
+	ck_assert_ptr_nonnull(strstr(e.text, "outside"));
 }
 END_TEST
 
@@ -418,12 +425,17 @@ START_TEST(declared_unused)
 	ck_assert(
 		in_use(&before, "SSE4_1") && in_use(&before, "SSE4_2") && in_use(&before, "SSE3"));
 	setenv("GLIBC_TUNABLES",
-		"glibc.malloc.perturb=1:glibc.cpu.hwcaps=-SSE4_1,-CX8,x-SSE3:y=-SSE2", 1);
+		"glibc.malloc.perturb=1:glibc.cpu.hwcaps=-SSE4_1,-CX8,x-SSE3,-SSSE3x,-SSE:y=-SSE2",
+		1);
 	tf_arch_cpu(&after, true);
 	ck_assert(!in_use(&after, "SSE4_1") && !in_use(&after, "CX8"));
 	ck_assert(in_use(&after, "SSE4_2") && in_use(&after, "SSE3") && in_use(&after, "SSE2") &&
 		  in_use(&after, "SSSE3"));
 	ck_assert_int_eq(in_use(&after, "AVX2"), in_use(&before, "AVX2"));
+	/* Nothing of a family is in use without its foundation. */
+	setenv("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX512F", 1);
+	tf_arch_cpu(&after, true);
+	ck_assert(!in_use(&after, "AVX512VL") && !in_use(&after, "AVX512_VBMI"));
 	/* What the machine offers is no matter of the environment. */
 	tf_arch_cpu(&after, false);
 	ck_assert(in_use(&after, "SSE4_1"));

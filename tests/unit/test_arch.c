@@ -417,6 +417,9 @@ START_TEST(check_aarch64)
 		ck_assert_int_eq(tf_arch_aarch64.check(&regs, &any, NULL), TELEFORK_E_IMAGE);
 	}
 	put(sve->data + 8, 64, 2);
+	sve->data[0] ^= 16; /* another size in the header than the set has */
+	ck_assert_int_eq(tf_arch_aarch64.check(&regs, &cpu, NULL), TELEFORK_E_IMAGE);
+	sve->data[0] ^= 16;
 	for (unsigned bit = 2; bit < 16; bit++) {
 		put(sve->data + 12, 1 | 1 << bit, 2);
 		ck_assert_int_eq(tf_arch_aarch64.check(&regs, &cpu, NULL), TELEFORK_E_IMAGE);
@@ -614,7 +617,7 @@ START_TEST(compat_lists_everything)
 {
 	const struct tf_arch *arch = tf_arch_native();
 	struct tf_image img = {0};
-	struct tf_cpu dst;
+	struct tf_cpu dst, hinted;
 	struct tf_err e = {0};
 	unsigned n = 0;
 
@@ -622,6 +625,12 @@ START_TEST(compat_lists_everything)
 	tf_arch_cpu(&dst, false);
 	ck_assert_msg(tf_arch_compat(&img, &dst, &e) == 0, "%s", e.text);
 	ck_assert_int_eq(e.code, 0);
+	hinted = dst;
+	for (size_t i = 0; i < arch->n_features; i++)
+		if (arch->features[i].hint)
+			hinted.features[arch->features[i].word] &=
+				~(UINT64_C(1) << arch->features[i].bit);
+	ck_assert_msg(tf_arch_compat(&img, &hinted, &e) == 0, "%s", e.text);
 	for (size_t i = 0; i < arch->n_features && n < 4; i++) {
 		const struct tf_feature *f = &arch->features[i];
 
