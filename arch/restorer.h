@@ -8,10 +8,12 @@
  *   _Noreturn void tf_r_sigreturn(uint64_t sp);         sets sp and executes rt_sigreturn
  *   void tf_r_arch(uint32_t code, uint64_t value);      TF_ARCH_* register that no call sets
  *   void tf_r_flush(uint64_t start, uint64_t size);     instruction cache
- *   uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n);  by instruction, raw (no
- * inversion) TF_R_NR_*                                            system call numbers that the
- * restorer makes itself _Noreturn void tf_r_enter(code, stack_top, plan)     switches stacks and
- * calls code(plan) (used by pad)
+ *   uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n);
+ *                                                       by instruction, raw (no inversion)
+ *   _Noreturn void tf_r_enter(uint64_t code, uint64_t stack_top, uint64_t plan);
+ *                                                       switches stacks, calls code(plan)
+ *   TF_R_NR_read, _write, _close, _exit_group, …        system call numbers of the restorer's own
+ *   TF_ARCH_TESTING_HEADER                              for tests/unit/test_arch.c only
  */
 #ifndef TF_ARCH_RESTORER_H
 #define TF_ARCH_RESTORER_H

@@ -21,8 +21,6 @@
 #include "arch/restorer.h"
 #include TF_ARCH_TESTING_HEADER
 
-void tf_signal_entry(int signo, void *info, void *ucontext);
-
 static struct tf_arena arena;
 
 static void put(uint8_t *p, uint64_t v, size_t n)
