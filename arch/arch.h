@@ -48,7 +48,7 @@ long tf_arch_raise(int pid, int tid, int signo);
  */
 void tf_arch_signal_trampoline(int signo, void *info, void *ucontext);
 
-/* Defined by core/capture/signal.c: what the trampoline calls. [child] */
+/* Defined by core/capture/self.c: what the trampoline calls. [child] */
 void tf_signal_entry(int signo, void *info, void *ucontext);
 
 /* --- restore --- */

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A bump allocator over one reserved mapping. Everything that describes a process (image, plan)
+ * lives in an arena: it works in a forked child and in a signal handler, its address range does
+ * not move or multiply while a plan is being made, and one munmap frees it all.
+ */
+#ifndef TF_BASE_ARENA_H
+#define TF_BASE_ARENA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct tf_arena {
+	uint8_t *base; /* NULL: not set up */
+	size_t size;   /* bytes reserved, MAP_NORESERVE: only touched pages cost memory */
+	size_t used;
+};
+
+/* What a receiver or a capture reserves: room for the plan of 1,000,000 mappings. */
+#define TF_ARENA_DEFAULT ((size_t)1 << 30)
+
+/* Reserves size bytes (page-rounded). 0 or -TELEFORK_E_NOMEM. */
+int tf_arena_init(struct tf_arena *a, size_t size);
+
+/* Unmaps everything; safe on a zeroed or already freed arena. */
+void tf_arena_done(struct tf_arena *a);
+
+/* size zeroed bytes aligned to 16, or NULL when the reservation is used up. Owned by the arena. */
+void *tf_arena_alloc(struct tf_arena *a, size_t size);
+
+/* count * size zeroed bytes, NULL on overflow too. */
+void *tf_arena_array(struct tf_arena *a, size_t count, size_t size);
+
+/* Copy of n bytes; of a string of at most n bytes, terminated. NULL as above. */
+void *tf_arena_dup(struct tf_arena *a, const void *p, size_t n);
+char *tf_arena_strn(struct tf_arena *a, const char *s, size_t n);
+
+#endif

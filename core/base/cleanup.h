@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Clean-up by attribute: TF_CLOSE closes a descriptor at the end of its scope, TF_FREE frees heap
+ * memory. tf_steal_fd() hands a descriptor on without closing it.
+ */
+#ifndef TF_BASE_CLEANUP_H
+#define TF_BASE_CLEANUP_H
+
+#include <stdlib.h>
+#include <unistd.h>
+
+static inline void tf_closep(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+}
+
+static inline void tf_freep(void *p)
+{
+	free(*(void **)p);
+}
+
+static inline int tf_steal_fd(int *fd)
+{
+	int got = *fd;
+
+	*fd = -1;
+	return got;
+}
+
+#define TF_CLOSE __attribute__((cleanup(tf_closep)))
+#define TF_FREE	 __attribute__((cleanup(tf_freep)))
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/* See host.h. */
+#include "core/base/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct dirent64_raw {
+	uint64_t ino;
+	int64_t off;
+	uint16_t reclen;
+	uint8_t type;
+	char name[];
+};
+
+bool tf_host_emulated(void)
+{
+	static int known = -1;
+	int saved = errno;
+
+	if (known < 0) {
+		/* Nothing is traced by us: a kernel says ESRCH, QEMU user mode ENOSYS. */
+		long rc = syscall(SYS_ptrace, PTRACE_PEEKDATA, (long)getpid(), 0L, 0L);
+
+		known = rc < 0 && errno == ENOSYS;
+	}
+	errno = saved;
+	return known;
+}
+
+unsigned tf_host_threads(void)
+{
+	struct stat st;
+	unsigned own = tf_host_emulated() ? 1 : 0; /* QEMU's RCU thread */
+
+	/* . and .. are links as well, proc(5) */
+	if (stat("/proc/self/task", &st) || st.st_nlink < 3 + own)
+		return 0;
+	return (unsigned)st.st_nlink - 2 - own;
+}
+
+static int compare_ints(const int *a, const int *b)
+{
+	return *a < *b ? -1 : *a > *b;
+}
+
+/* The kernel lists /proc/self/fd in ascending order; QEMU passes it on. Sorted all the same. */
+static void sort_ints(int *v, size_t n)
+{
+	for (size_t i = 1; i < n; i++)
+		for (size_t j = i; j && compare_ints(&v[j - 1], &v[j]) > 0; j--) {
+			int t = v[j];
+
+			v[j] = v[j - 1];
+			v[j - 1] = t;
+		}
+}
+
+int tf_host_each_fd(struct tf_arena *a, int (*fn)(void *ctx, int fd), void *ctx, struct tf_err *e)
+{
+	int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	size_t n = 0;
+	int *fds = (int *)(void *)(a->base + a->used);
+	char buf[4096];
+	long got;
+	int rc = 0;
+
+	if (dir < 0)
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "/proc/self/fd");
+	while ((got = syscall(SYS_getdents64, dir, buf, sizeof(buf))) > 0) {
+		for (long at = 0; at < got;) {
+			struct dirent64_raw d;
+			const char *name = buf + at + offsetof(struct dirent64_raw, name);
+
+			memcpy(&d, buf + at, offsetof(struct dirent64_raw, name));
+			at += d.reclen;
+			if (name[0] < '0' || name[0] > '9' || atoi(name) == dir)
+				continue;
+			if (!tf_arena_alloc(a, sizeof(int) * 4)) {
+				close(dir);
+				return tf_fail(e, TELEFORK_E_NOMEM, "too many descriptors");
+			}
+			fds[n++] = atoi(name);
+		}
+	}
+	close(dir);
+	sort_ints(fds, n);
+	for (size_t i = 0; i < n && !rc; i++)
+		rc = fn(ctx, fds[i]);
+	return rc;
+}
+
+static void close_span(unsigned first, unsigned last)
+{
+	struct rlimit lim;
+
+	if (first > last)
+		return;
+#ifdef SYS_close_range
+	if (!syscall(SYS_close_range, first, last, 0))
+		return;
+#endif
+	/* QEMU 7.2 user mode has no close_range. */
+	if (getrlimit(RLIMIT_NOFILE, &lim) || lim.rlim_cur > 65536)
+		lim.rlim_cur = 65536;
+	for (unsigned fd = first; fd <= last && fd < lim.rlim_cur; fd++)
+		close((int)fd);
+}
+
+void tf_host_close_all(const int *keep, unsigned n)
+{
+	int sorted[8];
+	unsigned from = 0;
+
+	memcpy(sorted, keep, n * sizeof(*keep));
+	sort_ints(sorted, n);
+	for (unsigned i = 0; i < n; i++) {
+		if (sorted[i] < 0)
+			continue;
+		if ((unsigned)sorted[i] > from)
+			close_span(from, (unsigned)sorted[i] - 1);
+		from = (unsigned)sorted[i] + 1;
+	}
+	close_span(from, ~0u);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/* Facts about the process and the kernel that several parts ask for. System calls only. */
+#ifndef TF_BASE_HOST_H
+#define TF_BASE_HOST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/base/arena.h"
+#include "core/base/err.h"
+
+/* Whether this process runs under QEMU user mode (which has no ptrace: the call is unknown). */
+bool tf_host_emulated(void);
+
+/* Threads of this process, itself included; QEMU's own are not counted. 0 if it cannot be told. */
+unsigned tf_host_threads(void);
+
+/* Address range of the maps that are truly there: under QEMU user mode the emulator's own too. */
+#define TF_HOST_MAPS	  "/proc/self/maps"
+#define TF_HOST_TRUE_MAPS "/proc/thread-self/maps"
+
+/* Calls fn for every open descriptor of this process in ascending order, but for the one used to
+ * list them. No allocator. Stops when fn returns non-zero, and returns that; 0; or _SYSTEM. */
+int tf_host_each_fd(struct tf_arena *a, int (*fn)(void *ctx, int fd), void *ctx,
+	struct tf_err *e);
+
+/* Closes every descriptor but those in keep[n] (any order, n <= 8). */
+void tf_host_close_all(const int *keep, unsigned n);
+
+#endif

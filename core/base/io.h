@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Whole reads and writes on a channel's descriptor, bounded in time: idle_ms without a byte, or a
+ * deadline, end them. Never raises SIGPIPE on sockets (elsewhere the caller blocks it). Does not
+ * change the descriptor's flags, which others share. Safe in a forked child.
+ */
+#ifndef TF_BASE_IO_H
+#define TF_BASE_IO_H
+
+#include <stdint.h>
+#include <stdbool.h>
+#include <sys/uio.h>
+
+#include "core/base/err.h"
+
+#define TF_IDLE_DEFAULT_MS 30000
+
+struct tf_io {
+	int fd;
+	bool socket;	      /* send and recv with MSG_DONTWAIT */
+	int idle_ms;	      /* > 0 */
+	uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
+	uint64_t sent, received; /* bytes */
+};
+
+/* Nanoseconds of CLOCK_MONOTONIC. */
+uint64_t tf_now_ns(void);
+
+/* Looks at fd and takes the time limits of o (NULL: defaults); the deadline starts now. */
+void tf_io_init(struct tf_io *io, int fd, const struct telefork_options *o);
+
+/* Writes all of iov (which is used up). 0, _CLOSED, _TIMEOUT, _IO. n <= 1024. */
+int tf_io_writev(struct tf_io *io, struct iovec *iov, int n, struct tf_err *e);
+int tf_io_write(struct tf_io *io, const void *p, size_t n, struct tf_err *e);
+
+/* Reads exactly n bytes. 0, _CLOSED (end of file, also in the middle), _TIMEOUT, _IO. */
+int tf_io_read(struct tf_io *io, void *p, size_t n, struct tf_err *e);
+
+/* Writes n bytes at an offset of a regular file. 0 or _IO. */
+int tf_io_pwrite(int fd, const void *p, size_t n, uint64_t offset, struct tf_err *e);
+
+/* Reads exactly n bytes at an offset. 0, _IO, _CLOSED when the file is shorter. */
+int tf_io_pread(int fd, void *p, size_t n, uint64_t offset, struct tf_err *e);
+
+#endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+/* The parser of maps.h: one pass, hand-written, because sscanf costs ten times as much and 60,000
+ * mappings are read while somebody waits. */
+#include "core/base/maps.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static const struct {
+	char name[3];
+	uint32_t flag;
+} vmflag_names[] = {
+	{"hg", TF_VMF_HUGEPAGE}, {"nh", TF_VMF_NOHUGEPAGE}, {"dd", TF_VMF_DONTDUMP},
+	{"dc", TF_VMF_DONTFORK}, {"wf", TF_VMF_WIPEONFORK}, {"mg", TF_VMF_MERGEABLE},
+	{"sr", TF_VMF_SEQ}, {"rr", TF_VMF_RAND}, {"nr", TF_VMF_NORESERVE},
+	{"gd", TF_VMF_GROWSDOWN}, {"bt", TF_VMF_BTI}, {"mt", TF_VMF_MTE}, {"lo", TF_VMF_LOCKED},
+	{"mw", TF_VMF_MAYWRITE},
+};
+
+#define N_VMFLAGS (sizeof(vmflag_names) / sizeof(*vmflag_names))
+
+int tf_proc_read(struct tf_arena *a, const char *path, char **ret_text, size_t *ret_size,
+	struct tf_err *e)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char *text = (char *)a->base + a->used;
+	size_t n = 0;
+
+	if (fd < 0)
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
+	for (;;) {
+		size_t room = a->size - a->used;
+		ssize_t got;
+
+		if (n + 2 > room) {
+			close(fd);
+			return tf_fail(e, TELEFORK_E_NOMEM, "%s is too large", path);
+		}
+		got = read(fd, text + n, room - n - 1 < (1u << 20) ? room - n - 1 : 1u << 20);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0) {
+			int err = errno;
+
+			close(fd);
+			return tf_fail_errno(e, TELEFORK_E_SYSTEM, err, "%s", path);
+		}
+		if (!got)
+			break;
+		n += (size_t)got;
+	}
+	close(fd);
+	tf_arena_alloc(a, n + 1);
+	text[n] = '\0';
+	*ret_text = text;
+	*ret_size = n;
+	return 0;
+}
+
+static uint64_t parse_number(const char **p, unsigned base)
+{
+	uint64_t v = 0;
+
+	for (;; (*p)++) {
+		unsigned c = (unsigned char)**p, digit;
+
+		if (c >= '0' && c <= '9')
+			digit = c - '0';
+		else if (base == 16 && c >= 'a' && c <= 'f')
+			digit = c - 'a' + 10;
+		else
+			return v;
+		v = v * base + digit;
+	}
+}
+
+static uint32_t kind_of(const char *path, size_t n, uint64_t ino)
+{
+	if (n == 6 && !memcmp(path, "[heap]", 6))
+		return TF_MAP_HEAP;
+	if (n == 7 && !memcmp(path, "[stack]", 7))
+		return TF_MAP_STACK;
+	if (n == 6 && !memcmp(path, "[vdso]", 6))
+		return TF_MAP_VDSO;
+	if (n >= 5 && !memcmp(path, "[vvar", 5))
+		return TF_MAP_VVAR;
+	if (n >= 9 && !memcmp(path, "/dev/zero", 9))
+		return TF_MAP_ANON;
+	return ino || (n && path[0] == '/') ? TF_MAP_FILE : TF_MAP_ANON;
+}
+
+/* "start-end rwxp offset major:minor inode   path"; false if the line is none of these. */
+static bool parse_vma(const char *line, const char *end, struct tf_map *m, const char **ret_path,
+	size_t *ret_path_n)
+{
+	const char *p = line;
+	uint64_t major, minor;
+
+	m->start = parse_number(&p, 16);
+	if (p == line || *p++ != '-')
+		return false;
+	m->end = m->data_end = parse_number(&p, 16);
+	if (*p++ != ' ' || end - p < 5 || m->end <= m->start)
+		return false;
+	m->prot = (p[0] == 'r' ? PROT_READ : 0u) | (p[1] == 'w' ? PROT_WRITE : 0u) |
+		(p[2] == 'x' ? PROT_EXEC : 0u);
+	m->flags = p[3] == 's' ? TF_MAP_SHARED : 0;
+	p += 5;
+	m->offset = parse_number(&p, 16);
+	p++;
+	major = parse_number(&p, 16);
+	p++;
+	minor = parse_number(&p, 16);
+	m->dev = major << 32 | minor;
+	p++;
+	m->ino = parse_number(&p, 10);
+	while (p < end && *p == ' ')
+		p++;
+	*ret_path = p;
+	*ret_path_n = (size_t)(end - p);
+	m->kind = kind_of(p, *ret_path_n, m->ino);
+	return true;
+}
+
+static uint32_t parse_vmflags(const char *p, const char *end)
+{
+	uint32_t flags = 0;
+
+	for (; end - p >= 2; p++)
+		for (size_t i = 0; i < N_VMFLAGS; i++)
+			if (p[-1] == ' ' && !memcmp(p, vmflag_names[i].name, 2))
+				flags |= vmflag_names[i].flag;
+	return flags;
+}
+
+static const char *keep_path(struct tf_arena *a, const char *path, size_t n)
+{
+	static const char deleted[] = " (deleted)";
+	size_t d = sizeof(deleted) - 1;
+
+	if (!n)
+		return "";
+	if (n > d && !memcmp(path + n - d, deleted, d))
+		n -= d;
+	return tf_arena_strn(a, path, n < TF_MAX_STR ? n : TF_MAX_STR - 1);
+}
+
+static uint32_t count_lines(const char *text, size_t size)
+{
+	uint32_t n = 1;
+
+	for (const char *p = text; (p = memchr(p, '\n', size - (size_t)(p - text))); p++)
+		n++;
+	return n;
+}
+
+int tf_maps_parse(struct tf_arena *a, const char *text, size_t size, struct tf_map **ret_maps,
+	uint32_t *ret_n, struct tf_err *e)
+{
+	const char *end = text + size;
+	uint32_t n = 0, line = 1;
+	/* Only mapped lines count, but the number of lines bounds them. */
+	struct tf_map *maps = tf_arena_array(a, count_lines(text, size), sizeof(*maps));
+	bool skipped = false;
+
+	if (!maps)
+		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for the list of mappings");
+	for (const char *p = text, *eol; p < end; p = eol + 1, line++) {
+		const char *path;
+		size_t path_n;
+
+		eol = memchr(p, '\n', (size_t)(end - p));
+		if (!eol)
+			eol = end;
+		if (*p >= 'A' && *p <= 'Z') { /* a field of smaps */
+			if (n && !skipped && eol - p > 9 && !memcmp(p, "VmFlags: ", 9))
+				maps[n - 1].vmflags = parse_vmflags(p + 9, eol);
+			continue;
+		}
+		if (!parse_vma(p, eol, &maps[n], &path, &path_n))
+			return tf_fail(e, TELEFORK_E_SYSTEM, "mappings: line %u is not understood",
+				line);
+		skipped = maps[n].end > TF_MAX_ADDR;
+		if (skipped)
+			continue;
+		maps[n].path = keep_path(a, path, path_n);
+		if (!maps[n].path)
+			return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for a path");
+		n++;
+	}
+	*ret_maps = maps;
+	*ret_n = n;
+	return 0;
+}
+
+int tf_maps_read(struct tf_arena *a, const char *path, struct tf_map **ret_maps, uint32_t *ret_n,
+	struct tf_err *e)
+{
+	char *text;
+	size_t size;
+	int rc = tf_proc_read(a, path, &text, &size, e);
+
+	return rc ? rc : tf_maps_parse(a, text, size, ret_maps, ret_n, e);
+}
+
+void tf_vmflags_text(uint32_t vmflags, char *buf, size_t size)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < N_VMFLAGS; i++) {
+		if (!(vmflags & vmflag_names[i].flag) || n + 4 > size)
+			continue;
+		if (n)
+			buf[n++] = ' ';
+		memcpy(buf + n, vmflag_names[i].name, 2);
+		n += 2;
+	}
+	if (size)
+		buf[n] = '\0';
+}

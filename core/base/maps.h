@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * /proc/PID/maps and smaps into struct tf_map. The parser is a pure function of the text (proc(5));
+ * the reader takes whole files into an arena. No allocator, no lock: runs in a forked child.
+ */
+#ifndef TF_BASE_MAPS_H
+#define TF_BASE_MAPS_H
+
+#include "core/image/image.h"
+
+/* Reads a /proc file completely into the arena, zero-terminated. 0, _NOMEM, _SYSTEM (names path). */
+int tf_proc_read(struct tf_arena *a, const char *path, char **ret_text, size_t *ret_size,
+	struct tf_err *e);
+
+/* Parses maps or smaps text. Areas at or above TF_MAX_ADDR ([vsyscall]) are left out. data_end is
+ * set to end; kind from the path; vmflags from VmFlags lines where there are any. *ret_maps (arena)
+ * is sorted as the kernel gives it. 0, _NOMEM, _SYSTEM with the line's number. */
+int tf_maps_parse(struct tf_arena *a, const char *text, size_t size, struct tf_map **ret_maps,
+	uint32_t *ret_n, struct tf_err *e);
+
+/* Both: reads and parses path. */
+int tf_maps_read(struct tf_arena *a, const char *path, struct tf_map **ret_maps, uint32_t *ret_n,
+	struct tf_err *e);
+
+/* The two-letter names of smaps(5) for the TF_VMF_* bits, space-separated into buf. */
+void tf_vmflags_text(uint32_t vmflags, char *buf, size_t size);
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Capture: a process describes itself. self.c forks the snapshot; in it describe.c and files.c fill
+ * the image's description, memory.c finds and sends the pages. From the fork on nothing here calls
+ * an allocator or takes a lock: the snapshot may come from a threaded program or a signal handler.
+ */
+#ifndef TF_CAPTURE_CAPTURE_H
+#define TF_CAPTURE_CAPTURE_H
+
+#include "core/image/image.h"
+#include "core/image/stream.h"
+
+/* What only the parent can say: asked before the fork, because the child starts without it. */
+struct tf_before {
+	int32_t pid, ppid, tid;
+	uint64_t sigmask;
+	struct tf_altstack altstack;
+	uint64_t robust_head, robust_len, tid_addr;
+	struct tf_rseq rseq;
+};
+
+/* A shared mapping's content at the moment of the fork: shared memory is not frozen by it. */
+struct tf_frozen {
+	uint64_t start, end;
+	uint8_t *copy; /* same size, sparse */
+};
+
+struct tf_capture {
+	struct tf_before before;
+	struct tf_arena arena;
+	struct tf_image image;
+	struct tf_err err;
+	struct tf_io io;
+	struct tf_sink sink;
+	uint32_t origin; /* TF_ORIGIN_* */
+	int channel_fd;	 /* the descriptor of the channel in the process */
+	int peer_keep;	 /* a second descriptor not to list as the program's (status), or -1 */
+	bool file;	 /* io.fd is a regular file */
+	bool drop;	 /* drop pages from this process once sent: it is a snapshot */
+	struct tf_frozen *frozen;
+	uint32_t n_frozen;
+	struct tf_run *runs;
+	uint64_t n_runs;
+	uint64_t map_runs; /* runs before the mapping that is being scanned */
+	uint64_t memory;   /* bytes in runs */
+};
+
+/* Fills *b for the calling thread. Async-signal-safe. */
+void tf_capture_before(struct tf_before *b);
+
+/* Reads mappings, names every obstacle (all of them, _UNSUPPORTED), copies shared memory. Between
+ * this and the fork nobody else may have run. Sets image.maps. */
+int tf_capture_freeze(struct tf_capture *c);
+
+/* Fills source, mm, auxv, vdso, signal actions, and the thread's facts; regs come from the frame. */
+int tf_capture_describe(struct tf_capture *c);
+
+/* Lists descriptors into image.fds. Before they are closed. */
+int tf_capture_files(struct tf_capture *c);
+
+/* Finds the present pages: runs, memory. changed_only: those written since the last fork (yoyo). */
+int tf_capture_find_pages(struct tf_capture *c, bool changed_only);
+
+/* Encodes the head and sends everything; afterwards (drop) the snapshot holds next to nothing. */
+int tf_capture_send(struct tf_capture *c, uint32_t stream_flags);
+
+/* From a signal frame: describes, finds, sends. All of the above but freeze and files. */
+int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, bool changed_only,
+	uint64_t result, uint32_t stream_flags);
+
+/* The library's mailbox (struct tf_mailbox is at its head); one for each process. */
+extern struct tf_mailbox tf_mailbox;
+
+#endif

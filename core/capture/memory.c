@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The process's memory: which mappings can travel, which pages are present, and their bytes on the
+ * way out. Walked once, from where it lies; what was sent is dropped from the snapshot, so that the
+ * program's later writes need not copy it. Forked child: no allocator, no lock.
+ */
+#include "core/capture/capture.h"
+#include "core/base/host.h"
+#include "core/base/maps.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+/* PAGEMAP_SCAN, Linux 6.7, include/uapi/linux/fs.h; Debian 12's headers are older. */
+struct pm_scan_arg_67 {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+struct page_region_67 {
+	uint64_t start, end, categories;
+};
+
+#define PAGEMAP_SCAN_67	  _IOWR('f', 16, struct pm_scan_arg_67)
+#define PAGE_PRESENT_67	  (1u << 3)
+#define PAGE_SWAPPED_67	  (1u << 4)
+#define PAGE_PFNZERO_67	  (1u << 5)
+#define SCAN_REGIONS	  256
+
+/* Bits of /proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst. */
+#define PM_EXCLUSIVE (UINT64_C(1) << 56)
+#define PM_PRESENT   (UINT64_C(1) << 63)
+#define PM_SWAPPED   (UINT64_C(1) << 62)
+
+/* Mappings larger than this are looked at through mincore() first, in windows of WINDOW bytes: it
+ * skips empty page tables, where pagemap writes eight bytes for each absent page. */
+#define LARGE_MAP  (UINT64_C(64) << 20)
+#define SPLIT_GAP  (UINT64_C(256) << 20)
+
+static bool is_hole(const struct tf_map *m)
+{
+	return tf_mailbox.hole_size && m->start >= tf_mailbox.hole_start &&
+		m->end <= tf_mailbox.hole_start + tf_mailbox.hole_size;
+}
+
+static bool is_ours(const struct tf_capture *c, const struct tf_map *m)
+{
+	uint64_t base = (uint64_t)c->arena.base;
+
+	return m->start >= base && m->end <= base + c->arena.size;
+}
+
+/* Names what cannot travel. Everything is looked at, so that all reasons are told at once. */
+static void check_map(struct tf_capture *c, const struct tf_map *m)
+{
+	const char *p = m->path;
+	bool shared = m->flags & TF_MAP_SHARED;
+	const char *why = NULL;
+
+	if (m->kind != TF_MAP_FILE)
+		return;
+	if (!strncmp(p, "/dev/", 5) && strncmp(p, "/dev/shm/", 9))
+		why = "is a device's memory";
+	else if (strstr(p, "hugepage"))
+		why = "uses hugetlb pages";
+	else if (p[0] != '/')
+		why = "is no memory of a file";
+	else if (shared && ((m->prot & PROT_WRITE) || (m->vmflags & TF_VMF_MAYWRITE)))
+		why = "is a writable shared mapping of a file";
+	if (why)
+		tf_fail_more(&c->err, TELEFORK_E_UNSUPPORTED,
+			"mapping %llx-%llx (%s) %s and cannot travel: unmap it before the call",
+			(unsigned long long)m->start, (unsigned long long)m->end, p, why);
+}
+
+static bool all_zero(const uint64_t *p, size_t bytes)
+{
+	for (size_t i = 0; i < bytes / sizeof(*p); i++)
+		if (p[i])
+			return false;
+	return true;
+}
+
+/* Copies the resident pages of a shared mapping. mincore() does not see what is swapped out, so with
+ * swap in use every page is read. */
+static int freeze_one(struct tf_capture *c, const struct tf_map *m, bool swap)
+{
+	struct tf_frozen *f = &c->frozen[c->n_frozen];
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), size = m->end - m->start;
+	unsigned char seen[1024];
+	uint8_t *copy = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (copy == MAP_FAILED)
+		return tf_fail_errno(&c->err, TELEFORK_E_NOMEM, errno,
+			"copy of shared mapping %llx", (unsigned long long)m->start);
+	if (!(m->prot & PROT_READ))
+		mprotect((void *)m->start, size, PROT_READ);
+	for (size_t at = 0; at < size; at += sizeof(seen) * page) {
+		size_t n = size - at < sizeof(seen) * page ? size - at : sizeof(seen) * page;
+
+		if (swap || mincore((void *)(m->start + at), n, seen))
+			memset(seen, 1, sizeof(seen));
+		for (size_t i = 0; i < n / page; i++) {
+			const void *from = (const void *)(m->start + at + i * page);
+
+			if ((seen[i] & 1) && !all_zero(from, page))
+				memcpy(copy + at + i * page, from, page);
+		}
+	}
+	*f = (struct tf_frozen){m->start, m->end, copy};
+	c->n_frozen++;
+	return 0;
+}
+
+static bool is_frozen_kind(const struct tf_map *m)
+{
+	return (m->flags & TF_MAP_SHARED) && m->kind == TF_MAP_ANON;
+}
+
+/* Drops what is not the program's: our arena, and the range an earlier restorer left behind. */
+static uint32_t drop_own(const struct tf_capture *c, struct tf_map *maps, uint32_t n)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (!is_ours(c, &maps[i]) && !is_hole(&maps[i]))
+			maps[kept++] = maps[i];
+	return kept;
+}
+
+int tf_capture_freeze(struct tf_capture *c)
+{
+	struct tf_image *img = &c->image;
+	struct sysinfo si = {0};
+	uint32_t shared = 0;
+	int rc = tf_maps_read(&c->arena, TF_HOST_MAPS, &img->maps, &img->n_maps, &c->err);
+
+	if (rc)
+		return rc;
+	img->n_maps = drop_own(c, img->maps, img->n_maps);
+	for (uint32_t i = 0; i < img->n_maps; i++) {
+		check_map(c, &img->maps[i]);
+		shared += is_frozen_kind(&img->maps[i]);
+	}
+	if (c->err.code)
+		return c->err.code;
+	c->frozen = tf_arena_array(&c->arena, shared, sizeof(*c->frozen));
+	if (!c->frozen)
+		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for shared mappings");
+	sysinfo(&si);
+	for (uint32_t i = 0; i < img->n_maps && !rc; i++)
+		if (is_frozen_kind(&img->maps[i]))
+			rc = freeze_one(c, &img->maps[i], si.freeswap != si.totalswap);
+	return rc;
+}
+
+/* Takes the flags that only smaps has, and refuses what only they show. */
+static int read_vmflags(struct tf_capture *c)
+{
+	struct tf_map *with;
+	uint32_t n, at = 0;
+	int rc;
+
+	if (c->image.source.flags & TF_SOURCE_NO_SMAPS)
+		return 0;
+	rc = tf_maps_read(&c->arena, "/proc/self/smaps", &with, &n, &c->err);
+	if (rc)
+		return rc;
+	for (uint32_t i = 0; i < c->image.n_maps; i++) {
+		struct tf_map *m = &c->image.maps[i];
+
+		while (at < n && with[at].start < m->start)
+			at++;
+		if (at < n && with[at].start == m->start) {
+			m->vmflags = with[at].vmflags;
+			check_map(c, m);
+		}
+		/* A file mapping that the child has no more need of keeps no such bit. */
+		m->vmflags &= ~TF_VMF_MAYWRITE;
+	}
+	return c->err.code;
+}
+
+static int add_run(struct tf_capture *c, uint64_t start, uint64_t end)
+{
+	struct tf_run *last = c->n_runs > c->map_runs ? &c->runs[c->n_runs - 1] : NULL;
+
+	c->memory += end - start;
+	if (last && last->end == start) {
+		last->end = end;
+		return 0;
+	}
+	/* Runs grow at the arena's end: nothing else is allocated while they do. */
+	if (!tf_arena_alloc(&c->arena, sizeof(*last)))
+		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for the list of pages");
+	c->runs[c->n_runs++] = (struct tf_run){start, end};
+	return 0;
+}
+
+/* One call tells a whole mapping's present pages. -ENOTTY where the kernel is older than 6.7. */
+static int scan_new(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end)
+{
+	struct page_region_67 region[SCAN_REGIONS];
+
+	while (start < end) {
+		struct pm_scan_arg_67 arg = {
+			.size = sizeof(arg), .start = start, .end = end,
+			.vec = (uint64_t)region, .vec_len = SCAN_REGIONS,
+			.category_inverted = PAGE_PFNZERO_67,
+			.category_mask = PAGE_PFNZERO_67,
+			.category_anyof_mask = PAGE_PRESENT_67 | PAGE_SWAPPED_67,
+			.return_mask = PAGE_PRESENT_67 | PAGE_SWAPPED_67,
+		};
+		int n = ioctl(pagemap, PAGEMAP_SCAN_67, &arg);
+
+		if (n < 0)
+			return -ENOTTY;
+		for (int i = 0; i < n; i++) {
+			int rc = add_run(c, region[i].start, region[i].end);
+
+			if (rc)
+				return rc;
+		}
+		if (arg.walk_end <= start)
+			break;
+		start = arg.walk_end;
+	}
+	return 0;
+}
+
+static int scan_old(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end, uint64_t need)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	uint64_t entry[512];
+
+	for (uint64_t at = start; at < end;) {
+		size_t n = (end - at) / page < 512 ? (end - at) / page : 512;
+		ssize_t got = pread(pagemap, entry, n * 8, (off_t)(at / page * 8));
+
+		if (got <= 0)
+			return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, got ? errno : EIO,
+				"/proc/self/pagemap at %llx", (unsigned long long)at);
+		for (size_t i = 0; i < (size_t)got / 8; i++) {
+			uint64_t bits = entry[i] & (PM_PRESENT | PM_SWAPPED);
+			uint64_t page_at = at + i * page;
+
+			if (bits && (!need || (entry[i] & need)) &&
+				add_run(c, page_at, page_at + page))
+				return c->err.code;
+		}
+		at += (uint64_t)got / 8 * page;
+	}
+	return 0;
+}
+
+/* An enormous, nearly empty reservation: only windows with a resident page are scanned. */
+static int scan_windows(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end,
+	uint64_t need)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	unsigned char seen[4096];
+	uint64_t window = sizeof(seen) * page;
+	int rc = 0;
+
+	for (uint64_t at = start; at < end && !rc; at += window) {
+		uint64_t n = end - at < window ? end - at : window;
+
+		memset(seen, 0, sizeof(seen));
+		if (mincore((void *)at, n, seen) || !all_zero((uint64_t *)(void *)seen, sizeof(seen)))
+			rc = scan_old(c, pagemap, at, at + n, need);
+	}
+	return rc;
+}
+
+static int scan_anon(struct tf_capture *c, int pagemap, const struct tf_map *m, uint64_t need,
+	bool swap)
+{
+	static bool no_scan;
+	int rc;
+
+	if (!need && !no_scan) {
+		rc = scan_new(c, pagemap, m->start, m->end);
+		if (rc != -ENOTTY)
+			return rc;
+		no_scan = true;
+	}
+	if (m->end - m->start >= LARGE_MAP && !swap)
+		return scan_windows(c, pagemap, m->start, m->end, need);
+	return scan_old(c, pagemap, m->start, m->end, need);
+}
+
+/* Where a mapping of a file has to end: beyond the file's last page every access is SIGBUS, and
+ * /proc/self/mem says EIO. Binary search over pages. */
+static uint64_t readable_end(int mem, const struct tf_map *m)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	uint64_t low = m->start, high = m->end; /* all below low is readable, high is not */
+	char byte;
+
+	if (pread(mem, &byte, 1, (off_t)(m->end - page)) == 1)
+		return m->end;
+	while (high - low > page) {
+		uint64_t middle = low + (high - low) / page / 2 * page;
+
+		if (pread(mem, &byte, 1, (off_t)middle) == 1)
+			low = middle;
+		else
+			high = middle;
+	}
+	return pread(mem, &byte, 1, (off_t)low) == 1 ? high : low;
+}
+
+static const struct tf_frozen *frozen_at(const struct tf_capture *c, uint64_t addr)
+{
+	for (uint32_t i = 0; i < c->n_frozen; i++)
+		if (addr >= c->frozen[i].start && addr < c->frozen[i].end)
+			return &c->frozen[i];
+	return NULL;
+}
+
+/* The copy's own runs, moved to the addresses they stand for. */
+static int scan_frozen(struct tf_capture *c, int pagemap, const struct tf_frozen *f, bool swap)
+{
+	struct tf_map copy = {(uint64_t)f->copy, (uint64_t)f->copy + (f->end - f->start)};
+	uint64_t from = c->n_runs;
+	int rc = scan_anon(c, pagemap, &copy, 0, swap);
+
+	for (; from < c->n_runs; from++) {
+		c->runs[from].start += f->start - copy.start;
+		c->runs[from].end += f->start - copy.start;
+	}
+	return rc;
+}
+
+static int scan_map(struct tf_capture *c, int pagemap, int mem, struct tf_map *m, bool changed_only,
+	bool swap)
+{
+	const struct tf_frozen *f;
+
+	switch (m->kind) {
+	case TF_MAP_VVAR:
+		m->data_end = m->start;
+		return 0;
+	case TF_MAP_FILE:
+		if (changed_only)
+			return scan_anon(c, pagemap, m, PM_EXCLUSIVE, swap);
+		m->data_end = readable_end(mem, m);
+		/* fall through */
+	case TF_MAP_VDSO:
+		return m->data_end > m->start ? add_run(c, m->start, m->data_end) : 0;
+	default:
+		f = frozen_at(c, m->start);
+		if (f)
+			return scan_frozen(c, pagemap, f, swap);
+		return scan_anon(c, pagemap, m, changed_only ? PM_EXCLUSIVE : 0, swap);
+	}
+}
+
+int tf_capture_find_pages(struct tf_capture *c, bool changed_only)
+{
+	struct sysinfo si = {0};
+	int pagemap, mem, rc = read_vmflags(c);
+	bool swap;
+
+	if (rc)
+		return rc;
+	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	if (pagemap < 0 || mem < 0)
+		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "/proc/self/pagemap or mem");
+	sysinfo(&si);
+	swap = si.freeswap != si.totalswap;
+	c->runs = (struct tf_run *)(void *)(c->arena.base + c->arena.used);
+	for (uint32_t i = 0; i < c->image.n_maps && !rc; i++) {
+		c->map_runs = c->n_runs; /* runs of neighbouring mappings do not grow together */
+		rc = scan_map(c, pagemap, mem, &c->image.maps[i], changed_only, swap);
+	}
+	close(pagemap);
+	close(mem);
+	return rc;
+}
+
+/* Sends [start, end) of one run, from where its bytes lie. */
+static int send_run(struct tf_capture *c, const struct tf_run *r)
+{
+	const struct tf_frozen *f = frozen_at(c, r->start);
+	const struct tf_map *m = tf_image_map_at(&c->image, r->start);
+	uint8_t *data = f ? f->copy + (r->start - f->start) : (uint8_t *)r->start;
+	uint64_t size = r->end - r->start;
+
+	/* The child is a throw-away: what it may not read it makes readable. */
+	if (!f && m && !(m->prot & PROT_READ) && c->drop &&
+		mprotect(data, size, PROT_READ))
+		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno,
+			"mapping %llx-%llx cannot be read: mprotect", (unsigned long long)m->start,
+			(unsigned long long)m->end);
+	return tf_sink_data(&c->sink, tf_image_offset(&c->image, r->start), data, size, NULL,
+		&c->err);
+}
+
+static bool near(const struct tf_run *r, const void *p)
+{
+	const uint64_t margin = 1u << 20;
+
+	return (uint64_t)p + margin >= r->start && (uint64_t)p < r->end + margin;
+}
+
+/* Gives sent pages of the snapshot back, so that the parent writes to them without a copy. Only what
+ * nothing of ours lies in: the child runs on its stack, its thread's control block and the data of
+ * the C library and this one, which the kernel may have merged with the program's own mappings. */
+static void drop_run(const struct tf_capture *c, const struct tf_run *r)
+{
+	const struct tf_map *m = tf_image_map_at(&c->image, r->start);
+
+	if (m && m->kind == TF_MAP_ANON && !(m->flags & TF_MAP_SHARED) &&
+		!near(r, __builtin_frame_address(0)) && !near(r, __builtin_thread_pointer()) &&
+		!near(r, &tf_mailbox) && !near(r, &environ))
+		madvise((void *)r->start, r->end - r->start, MADV_DONTNEED);
+}
+
+/* Pages are sent and dropped in steps, so that the drop comes soon after. */
+#define DROP_STEP (UINT64_C(8) << 20)
+
+static int send_memory(struct tf_capture *c)
+{
+	for (uint64_t i = 0; i < c->n_runs; i++) {
+		struct tf_run *r = &c->runs[i];
+
+		for (uint64_t at = r->start; at < r->end; at += DROP_STEP) {
+			struct tf_run part = {at, r->end - at < DROP_STEP ? r->end : at + DROP_STEP};
+			int rc = send_run(c, &part);
+
+			if (!rc && c->drop && part.end - part.start == DROP_STEP)
+				rc = tf_sink_flush(&c->sink, &c->err);
+			if (rc)
+				return rc;
+			if (c->drop && part.end - part.start == DROP_STEP)
+				drop_run(c, &part);
+		}
+	}
+	return 0;
+}
+
+int tf_capture_send(struct tf_capture *c, uint32_t stream_flags)
+{
+	uint8_t *head;
+	uint64_t extents;
+	int rc = tf_image_make_segments(&c->image, &c->arena, c->runs, c->n_runs, SPLIT_GAP);
+
+	if (!rc)
+		rc = tf_image_encode(&c->image, &c->arena, &head);
+	if (rc)
+		return tf_fail(&c->err, rc, "the description of the process is too large");
+	extents = c->image.head_size / TF_EXTENT_MAX + c->memory / TF_EXTENT_MAX + 2 * c->n_runs + 64;
+	rc = tf_sink_begin(&c->sink, &c->io, c->file, &c->image, c->memory, stream_flags,
+		extents < TF_MAX_EXTENTS ? (uint32_t)extents : TF_MAX_EXTENTS, &c->arena, &c->err);
+	if (!rc)
+		rc = tf_sink_data(&c->sink, 0, head, c->image.head_size, NULL, &c->err);
+	if (!rc)
+		rc = send_memory(c);
+	return rc ? rc : tf_sink_end(&c->sink, &c->image, &c->err);
+}

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fork() gives the snapshot, copy on write; the child describes itself and sends its own memory. No
+ * ptrace, no privilege. The snapshot must not show: no SIGCHLD, nothing for the program's wait(), no
+ * descriptor held when the parent runs on. The child calls no allocator and takes no lock.
+ *
+ *   parent                         child (snapshot)
+ *   block signals
+ *   raw clone ------------------->  list descriptors, freeze shared memory, close everything
+ *   wait  <------- READY ---------
+ *   restore mask, return 1         raise a signal: the frame is the copy's registers
+ *   …                              send it all, read the answer
+ *   telefork_wait <-- DONE -------  _exit
+ *                                                        the copy returns from the raise with 1
+ */
+#include "core/capture/self.h"
+#include "arch/arch.h"
+#include "core/base/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define HANDLER_STACK (256u << 10)
+#define RESULT_COPY   1
+
+struct tf_mailbox tf_mailbox = {.magic = TF_MAILBOX_MAGIC, .peer_fd = -1};
+
+/* The child's, for its signal handler. The parent never touches it. */
+static struct tf_capture capture;
+static const struct tf_snapshot *current;
+static int status_fd = -1;
+static volatile bool raising; /* the signal that comes next is the snapshot's own */
+
+/* --- the child --- */
+
+static _Noreturn void finish(struct telefork_result *r)
+{
+	struct tf_status s = {.kind = TF_STATUS_DONE, .pid = getpid(), .result = *r};
+
+	if (capture.err.code) {
+		s.result.error = capture.err.code;
+		memcpy(s.result.message, capture.err.text, sizeof(s.result.message));
+	}
+	s.result.bytes_sent = capture.io.sent;
+	s.result.bytes_received = capture.io.received;
+	tf_status_write(status_fd, &s);
+	_exit(0);
+}
+
+static void held_fds(struct telefork_result *r)
+{
+	for (uint32_t i = 0; i < capture.image.n_fds; i++) {
+		int fd = capture.image.fds[i].fd;
+
+		if (fd < 3 || fd == capture.channel_fd)
+			continue;
+		if (r->held_total < TELEFORK_HELD_MAX)
+			r->held[r->held_total] = fd;
+		r->held_total++;
+	}
+}
+
+/* When sending fails, the other side may have said why before it closed. */
+static void read_refusal(void)
+{
+	struct tf_err quiet = {0};
+	struct tf_reply reply;
+	char message[TELEFORK_MESSAGE_MAX];
+
+	if (capture.err.code != TELEFORK_E_CLOSED || capture.file)
+		return;
+	capture.io.idle_ms = 1000;
+	if (!tf_reply_read(&capture.io, &reply, message, &quiet) && reply.code) {
+		capture.err.code = 0;
+		tf_fail(&capture.err, reply.code, "%s", message);
+	}
+}
+
+static void read_answer(struct telefork_result *r)
+{
+	struct tf_reply reply;
+	char message[TELEFORK_MESSAGE_MAX];
+
+	if (tf_reply_read(&capture.io, &reply, message, &capture.err))
+		return;
+	if (reply.code) {
+		tf_fail(&capture.err, reply.code, "%s", message);
+		return;
+	}
+	r->pid = reply.pid;
+	r->registers = reply.registers;
+}
+
+/* A pipe leads one way: nobody answers. */
+static bool answers(void)
+{
+	int flags = fcntl(capture.io.fd, F_GETFL);
+
+	return !capture.file && (capture.io.socket || (flags & O_ACCMODE) == O_RDWR);
+}
+
+static _Noreturn void send_and_exit(const void *ucontext)
+{
+	struct telefork_result r = {0};
+	int rc = tf_capture_from_frame(&capture, ucontext, false,
+		current->ucontext ? 0 : RESULT_COPY, current->stream_flags);
+
+	if (rc)
+		read_refusal();
+	else if (answers())
+		read_answer(&r);
+	r.mappings = capture.image.n_maps;
+	r.memory = capture.memory;
+	held_fds(&r);
+	if (!capture.err.code && current->finish)
+		current->finish(current->ctx, &capture.err);
+	finish(&r);
+}
+
+int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, bool changed_only,
+	uint64_t result, uint32_t stream_flags)
+{
+	struct tf_thread *t;
+	int rc = tf_capture_describe(c);
+
+	if (rc)
+		return rc;
+	t = c->image.threads;
+	rc = tf_arch_regs_from_frame(ucontext, &c->image.cpu, &c->arena, &t->regs, &c->err);
+	if (rc)
+		return tf_fail(&c->err, rc, "the signal frame is not understood");
+	if (result)
+		tf_arch_native()->set_result(&t->regs, result);
+	rc = tf_capture_find_pages(c, changed_only);
+	return rc ? rc : tf_capture_send(c, stream_flags);
+}
+
+void tf_signal_entry(int signo, void *info, void *ucontext)
+{
+	(void)info;
+	(void)signo;
+	if (raising)
+		send_and_exit(ucontext);
+}
+
+static int catch_on_own_stack(struct tf_capture *c, int signo)
+{
+	struct sigaction sa = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+	stack_t ss = {.ss_sp = tf_arena_alloc(&c->arena, HANDLER_STACK), .ss_size = HANDLER_STACK};
+	sigset_t only;
+
+	sa.sa_sigaction = (void (*)(int, siginfo_t *, void *))tf_arch_signal_trampoline;
+	sigemptyset(&only);
+	sigaddset(&only, signo);
+	if (!ss.ss_sp || sigaltstack(&ss, NULL) || sigaction(signo, &sa, NULL) ||
+		sigprocmask(SIG_UNBLOCK, &only, NULL))
+		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "cannot take a signal");
+	return 0;
+}
+
+static void say_ready(void)
+{
+	struct tf_status s = {.kind = TF_STATUS_READY, .pid = getpid()};
+
+	s.result.error = capture.err.code;
+	memcpy(s.result.message, capture.err.text, sizeof(s.result.message));
+	tf_status_write(status_fd, &s);
+}
+
+/* Until READY the parent stands still: only what cannot wait. */
+static int freeze(struct tf_capture *c)
+{
+	int keep[2] = {c->channel_fd, status_fd};
+	int rc = tf_capture_files(c);
+
+	if (!rc)
+		rc = tf_capture_freeze(c);
+	if (!rc)
+		tf_host_close_all(keep, 2);
+	return rc;
+}
+
+/* Runs in the snapshot; returns only in the copy. */
+static int child_main(const struct tf_snapshot *s, const struct tf_before *before, int out)
+{
+	struct tf_capture *c = &capture;
+	struct stat st;
+	int rc;
+
+	memset(c, 0, sizeof(*c));
+	current = s;
+	status_fd = out;
+	c->before = *before;
+	c->origin = s->origin;
+	c->channel_fd = s->channel_fd;
+	c->peer_keep = out;
+	c->drop = true;
+	rc = tf_arena_init(&c->arena, TF_ARENA_DEFAULT);
+	if (rc)
+		tf_fail(&c->err, rc, "no address space for a snapshot");
+	else
+		rc = freeze(c);
+	say_ready();
+	if (rc)
+		_exit(0);
+	if (s->dial && (c->channel_fd = s->dial(s->ctx, &c->err)) < 0)
+		finish(&(struct telefork_result){0});
+	c->file = !fstat(c->channel_fd, &st) && S_ISREG(st.st_mode);
+	tf_io_init(&c->io, c->channel_fd, s->options);
+	if (s->ucontext)
+		send_and_exit(s->ucontext);
+	if (catch_on_own_stack(c, SIGUSR1))
+		finish(&(struct telefork_result){0});
+	raising = true;
+	rc = (int)tf_arch_raise(getpid(), (int)syscall(SYS_gettid), SIGUSR1);
+	/* The handler does not return: from here on this is the copy. */
+	raising = false;
+	return rc == RESULT_COPY ? 0 : TELEFORK_E_SYSTEM;
+}
+
+/* --- the parent --- */
+
+/* Where the kernel has no clone with exit signal 0 (QEMU 7.2 user mode): fork twice. The child in
+ * between dies at once; its SIGCHLD, blocked meanwhile, is taken back. */
+static pid_t clone_twice(void)
+{
+	pid_t middle = _Fork();
+	siginfo_t info;
+	sigset_t chld;
+	int status;
+
+	if (middle < 0)
+		return -1;
+	if (!middle) {
+		pid_t inner = _Fork();
+
+		if (!inner)
+			return 0;
+		_exit(inner < 0);
+	}
+	while (waitpid(middle, &status, 0) < 0 && errno == EINTR)
+		;
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	if (sigtimedwait(&chld, &info, &(struct timespec){0}) == SIGCHLD && info.si_pid != middle)
+		sigqueue(getpid(), SIGCHLD, info.si_value); /* not ours: put it back */
+	return WIFEXITED(status) && !WEXITSTATUS(status) ? middle : -1;
+}
+
+static pid_t clone_hidden(bool *ret_child)
+{
+	long pid = -1;
+
+	*ret_child = !tf_host_emulated();
+	if (*ret_child)
+		pid = syscall(SYS_clone, 0L, 0L, 0L, 0L, 0L);
+	else
+		pid = clone_twice();
+	return (pid_t)pid;
+}
+
+static void restore_mask(uint64_t mask)
+{
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
+int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret_pid,
+	bool *ret_child, struct tf_err *e)
+{
+	struct tf_status status = {0};
+	struct tf_before before;
+	uint64_t all = ~UINT64_C(0);
+	int fd[2];
+	pid_t pid;
+
+	tf_capture_before(&before);
+	if (pipe2(fd, O_CLOEXEC))
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "pipe");
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
+	pid = clone_hidden(ret_child);
+	if (!pid) {
+		int rc;
+
+		close(fd[0]);
+		rc = child_main(s, &before, fd[1]);
+		return rc; /* the copy; its mask came with the registers */
+	}
+	close(fd[1]);
+	if (pid < 0) {
+		tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "fork");
+	} else if (!tf_status_read(fd[0], TF_STATUS_READY, &status)) {
+		tf_fail(e, TELEFORK_E_SYSTEM, "the snapshot ended before it was ready");
+	} else if (status.result.error) {
+		tf_fail(e, status.result.error, "%s", status.result.message);
+	}
+	if (e->code) {
+		if (pid > 0 && *ret_child)
+			waitpid(pid, NULL, __WALL);
+		close(fd[0]);
+		restore_mask(before.sigmask);
+		return e->code;
+	}
+	restore_mask(before.sigmask);
+	*ret_status_fd = fd[0];
+	*ret_pid = status.pid;
+	return TELEFORK_PARENT;
+}

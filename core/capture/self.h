@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A process forks its own snapshot. Shared by telefork() and telefork_save().
+ */
+#ifndef TF_CAPTURE_SELF_H
+#define TF_CAPTURE_SELF_H
+
+#include "core/capture/capture.h"
+#include "core/job.h"
+
+struct tf_snapshot {
+	const struct telefork_options *options; /* may be NULL */
+	uint32_t origin;	  /* TF_ORIGIN_* */
+	uint32_t stream_flags;	  /* TF_STREAM_* */
+	int channel_fd;		  /* connected; or -1: dial() in the child */
+	const void *ucontext;	  /* capture this frame (signal); NULL: capture the caller (call) */
+	int (*dial)(void *ctx, struct tf_err *e); /* child: opens the channel. No allocator */
+	int (*finish)(void *ctx, struct tf_err *e); /* child, after success; NULL: nothing */
+	void *ctx;
+};
+
+/*
+ * Forks a snapshot and returns TELEFORK_PARENT when it is frozen and has given up every descriptor;
+ * 0 in the copy (call only); or an error, with nothing started. *ret_status_fd, *ret_pid and
+ * *ret_child (whether it is to be reaped) belong to the caller. Async-signal-safe.
+ */
+int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret_pid,
+	bool *ret_child, struct tf_err *e);
+
+#endif

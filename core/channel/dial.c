@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening a channel: connecting, greeting, and files that appear only when they are complete. */
+#include "core/channel/channel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CONNECT_MS 10000
+
+static int connect_one(int fd, const struct sockaddr_storage *addr, socklen_t len, int ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	int err = 0, n;
+	socklen_t size = sizeof(err);
+
+	if (!connect(fd, (const struct sockaddr *)addr, len))
+		return 0;
+	if (errno != EINPROGRESS && errno != EAGAIN)
+		return errno;
+	do
+		n = poll(&p, 1, ms);
+	while (n < 0 && errno == EINTR);
+	if (!n)
+		return ETIMEDOUT;
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size);
+	return err;
+}
+
+int tf_channel_connect(const struct tf_resolved *r, const char *text,
+	const struct telefork_options *o, struct tf_err *e)
+{
+	int ms = o && o->deadline_ms > 0 && o->deadline_ms < CONNECT_MS ? o->deadline_ms : CONNECT_MS;
+	int err = ENOENT;
+
+	for (unsigned i = 0; i < r->n; i++) {
+		int family = r->addr[i].ss_family, one = 1;
+		int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		if (fd < 0) {
+			err = errno;
+			continue;
+		}
+		err = connect_one(fd, &r->addr[i], r->len[i], ms);
+		if (!err) {
+			fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+			if (family != AF_UNIX)
+				setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+			return fd;
+		}
+		close(fd);
+	}
+	if (err == ECONNREFUSED || err == ENOENT)
+		return tf_fail(e, TELEFORK_E_REFUSED,
+			"%s: connection refused (is \"telefork serve\" running there?)", text);
+	if (err == ETIMEDOUT)
+		return tf_fail(e, TELEFORK_E_TIMEOUT, "%s: no answer within %d ms", text, ms);
+	return tf_fail_errno(e, TELEFORK_E_SYSTEM, err, "%s", text);
+}
+
+/* --- files without a name --- */
+
+struct nameless {
+	int fd;
+	char *partial; /* where the file system has no O_TMPFILE: its name for the time being */
+	char *path;
+	struct nameless *next;
+};
+
+static struct nameless *nameless;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int open_nameless(const char *path, struct nameless *n)
+{
+	char *slash, *folder = strdup(path);
+	int fd = -1;
+
+	if (!folder)
+		return -1;
+	slash = strrchr(folder, '/');
+	if (slash)
+		slash[slash == folder] = '\0';
+	fd = open(slash ? folder : ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	free(folder);
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT))
+		return fd;
+	if (asprintf(&n->partial, "%s.XXXXXX", path) < 0)
+		n->partial = NULL;
+	return n->partial ? mkostemp(n->partial, O_CLOEXEC) : -1;
+}
+
+int tf_file_create(const char *path, struct tf_err *e)
+{
+	struct nameless *n = calloc(1, sizeof(*n));
+	struct stat st;
+
+	if (!n || !(n->path = strdup(path))) {
+		free(n);
+		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory");
+	}
+	if (!stat(path, &st) && !S_ISREG(st.st_mode))
+		errno = EEXIST, n->fd = -1;
+	else
+		n->fd = open_nameless(path, n);
+	if (n->fd < 0) {
+		tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", path);
+		free(n->partial);
+		free(n->path);
+		free(n);
+		return TELEFORK_E_IO;
+	}
+	pthread_mutex_lock(&lock);
+	n->next = nameless;
+	nameless = n;
+	pthread_mutex_unlock(&lock);
+	return n->fd;
+}
+
+/* Runs in the snapshot, where nobody else is: the list is read without the lock. */
+int tf_file_publish(int fd, struct tf_err *e)
+{
+	char self[40], temporary[4200];
+
+	for (struct nameless *n = nameless; n; n = n->next) {
+		if (n->fd != fd)
+			continue;
+		snprintf(temporary, sizeof(temporary), "%s.%d", n->path, (int)getpid());
+		snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+		if (!n->partial && linkat(AT_FDCWD, self, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW))
+			return tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", temporary);
+		if (!rename(n->partial ? n->partial : temporary, n->path))
+			return 0;
+		tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", n->path);
+		unlink(n->partial ? n->partial : temporary);
+		return TELEFORK_E_IO;
+	}
+	return 0;
+}
+
+void tf_file_forget(int fd)
+{
+	pthread_mutex_lock(&lock);
+	for (struct nameless **at = &nameless; *at; at = &(*at)->next) {
+		struct nameless *n = *at;
+
+		if (n->fd != fd)
+			continue;
+		*at = n->next;
+		if (n->partial)
+			unlink(n->partial); /* gone already if it was published */
+		free(n->partial);
+		free(n->path);
+		free(n);
+		break;
+	}
+	pthread_mutex_unlock(&lock);
+}

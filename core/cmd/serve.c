@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * telefork serve ADDRESS: receives processes, each in a session process of its own, so that one bad
+ * sender harms nobody else. A program that arrives can do here whatever the receiving user can:
+ * a tcp address needs a token, or the word that none is wanted.
+ */
+#include "core/base/cleanup.h"
+#include "core/channel/channel.h"
+#include "core/cmd/cmd.h"
+#include "core/restore/pad.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#define HANDSHAKE_MS 10000
+#define JOBS_MAX     64
+
+struct arguments {
+	const char *address, *token_file;
+	bool insecure, once;
+	int jobs;
+	uint64_t max_memory;
+};
+
+enum { KEY_TOKEN = 256, KEY_INSECURE, KEY_ONCE, KEY_JOBS, KEY_MEMORY };
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct arguments *a = state->input;
+
+	switch (key) {
+	case KEY_TOKEN:
+		a->token_file = arg;
+		return 0;
+	case KEY_INSECURE:
+		a->insecure = true;
+		return 0;
+	case KEY_ONCE:
+		a->once = true;
+		return 0;
+	case KEY_JOBS:
+		a->jobs = atoi(arg);
+		if (a->jobs < 1 || a->jobs > 4096)
+			argp_error(state, "--max-jobs %s: 1 to 4096", arg);
+		return 0;
+	case KEY_MEMORY:
+		a->max_memory = strtoull(arg, NULL, 0) << 20;
+		if (!a->max_memory)
+			argp_error(state, "--max-memory %s: MiB, at least 1", arg);
+		return 0;
+	case ARGP_KEY_ARG:
+		if (a->address)
+			argp_usage(state);
+		a->address = arg;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_usage(state);
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+static int read_token(const char *path, char token[static TELEFORK_TOKEN_MAX + 1], struct tf_err *e)
+{
+	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, token, TELEFORK_TOKEN_MAX + 1);
+
+	if (n < 0)
+		return tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", path);
+	while (n && (token[n - 1] == '\n' || token[n - 1] == '\r'))
+		n--;
+	if (!n || n > TELEFORK_TOKEN_MAX)
+		return tf_fail(e, TELEFORK_E_AUTH, "%s: a token has 1 to %d bytes", path,
+			TELEFORK_TOKEN_MAX);
+	token[n] = '\0';
+	return 0;
+}
+
+static int check_peer(int fd, struct tf_err *e)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len))
+		return tf_fail_errno(e, TELEFORK_E_AUTH, errno, "the peer's uid cannot be told");
+	if (peer.uid != geteuid() && peer.uid != 0)
+		return tf_fail(e, TELEFORK_E_AUTH, "uid %u may not send to a receiver of uid %u",
+			(unsigned)peer.uid, (unsigned)geteuid());
+	return 0;
+}
+
+static int greet(int fd, const struct tf_address *address, const char *token, struct tf_err *e)
+{
+	struct telefork_options limits = {.deadline_ms = HANDSHAKE_MS};
+	struct tf_io io;
+	int rc = address->kind == TF_ADDRESS_UNIX ? check_peer(fd, e) : 0;
+
+	tf_io_init(&io, fd, &limits);
+	return rc ? rc : tf_greet_client(&io, token, e);
+}
+
+/* One sender. Returns the exit code of the process that arrived, as a shell would. */
+static int session(int fd, const struct tf_address *address, const char *token,
+	const struct telefork_options *o)
+{
+	struct tf_err e = {0};
+	struct tf_pad pad;
+	int rc, status = 0;
+
+	if (greet(fd, address, token, &e)) {
+		fprintf(stderr, "telefork: refused: %s\n", e.text);
+		return EX_NOPERM;
+	}
+	rc = tf_pad_prepare(&pad, fd, o);
+	if (!rc)
+		rc = tf_pad_start(&pad);
+	if (rc) {
+		fprintf(stderr, "telefork: %s: %s\n", telefork_errname(rc), pad.err.text);
+		tf_pad_refuse(&pad);
+		return EX_DATAERR;
+	}
+	fprintf(stderr, "telefork: pid %d (was %d): %s, %u mappings, %llu bytes\n", (int)pad.child,
+		pad.image.source.pid, pad.image.source.exe, pad.image.n_maps,
+		(unsigned long long)pad.result.memory);
+	close(fd); /* from here on the connection is the copy's */
+	telefork_child_wait(pad.child, &status);
+	if (WIFSIGNALED(status))
+		fprintf(stderr, "telefork: pid %d ended by signal %d\n", (int)pad.child,
+			WTERMSIG(status));
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static void reap(int *running, bool wait)
+{
+	while (*running && waitpid(-1, NULL, wait ? 0 : WNOHANG) > 0) {
+		(*running)--;
+		wait = false;
+	}
+}
+
+static int serve_all(int listener, const struct arguments *a, const struct tf_address *address,
+	const char *token, const struct telefork_options *o)
+{
+	int running = 0;
+
+	for (;;) {
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		pid_t pid;
+
+		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
+			continue;
+		if (fd < 0) {
+			fprintf(stderr, "telefork: accept: %s\n", strerror(errno));
+			return EX_OSERR;
+		}
+		if (a->once)
+			return session(fd, address, token, o);
+		reap(&running, running >= a->jobs);
+		pid = fork();
+		if (!pid) {
+			close(listener);
+			_exit(session(fd, address, token, o));
+		}
+		running += pid > 0;
+		if (pid < 0)
+			fprintf(stderr, "telefork: fork: %s\n", strerror(errno));
+		close(fd);
+	}
+}
+
+static bool is_loopback(const struct tf_address *a)
+{
+	return !strncmp(a->host, "127.", 4) || !strcmp(a->host, "::1") ||
+		!strcmp(a->host, "localhost");
+}
+
+static int start(const struct arguments *a, struct tf_err *e)
+{
+	static char token[TELEFORK_TOKEN_MAX + 1];
+	struct telefork_options o = {.stdio = TELEFORK_STDIO_LOG, .max_memory = a->max_memory};
+	struct tf_address address;
+	char text[TF_ADDRESS_TEXT];
+	int fd = tf_address_parse(a->address, &address, e);
+
+	if (!fd && address.kind == TF_ADDRESS_TCP && !a->token_file && !a->insecure)
+		fd = tf_fail(e, TELEFORK_E_AUTH,
+			"%s: whoever connects can run anything here: give --token-file FILE, or say "
+			"--insecure",
+			a->address);
+	if (!fd && a->token_file)
+		fd = read_token(a->token_file, token, e);
+	if (!fd)
+		fd = tf_channel_listen(&address, text, sizeof(text), e);
+	if (fd < 0)
+		return fd;
+	if (address.kind == TF_ADDRESS_TCP && !is_loopback(&address))
+		fprintf(stderr, "telefork: warning: %s is not loopback, and memory travels in the "
+				"clear\n", text);
+	printf("%s\n", text);
+	fflush(stdout);
+	return serve_all(fd, a, &address, a->token_file ? token : NULL, &o);
+}
+
+int tf_cmd_serve(int argc, char **argv)
+{
+	static const struct argp_option options[] = {
+		{"token-file", KEY_TOKEN, "FILE", 0, "Accept only senders with this token", 0},
+		{"insecure", KEY_INSECURE, 0, 0, "Accept anyone (tcp)", 0},
+		{"once", KEY_ONCE, 0, 0, "One process, then exit as it did", 0},
+		{"max-jobs", KEY_JOBS, "N", 0, "Processes at once (64)", 0},
+		{"max-memory", KEY_MEMORY, "MIB", 0, "Most memory of one process", 0},
+		{0},
+	};
+	static const struct argp argp = {.options = options, .parser = parse,
+		.args_doc = "ADDRESS",
+		.doc = "Receives processes at tcp://host:port or unix:path. Prints the address."};
+	struct arguments a = {.jobs = JOBS_MAX};
+	struct tf_err e = {0};
+	int rc;
+
+	if (argp_parse(&argp, argc, argv, 0, NULL, &a))
+		return EX_USAGE;
+	signal(SIGPIPE, SIG_IGN);
+	rc = start(&a, &e);
+	if (rc >= 0)
+		return rc;
+	fprintf(stderr, "telefork: %s\n", e.text);
+	return EX_UNAVAILABLE;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The image on its way: a header, extents {offset, size, crc, data} of the very same sparse file,
+ * a trailer, and the receiver's answer. A file holds the same extents at their offsets, and their
+ * table behind data_end. All integers little-endian. Runs in a forked child: no allocator, no lock.
+ *
+ *   stream:  header | extent data | extent data | … | trailer        answer comes back: tf_reply
+ *   file:    head (ELF) | segments' data, sparse | table header | extents
+ *
+ * The first extents carry the head [0, head_size) in order; then memory in any order. An extent's crc
+ * covers its offset, size and data; the trailer's covers the extents' crcs in order, so that a lost,
+ * doubled or exchanged extent is noticed.
+ */
+#ifndef TF_IMAGE_STREAM_H
+#define TF_IMAGE_STREAM_H
+
+#include "core/base/io.h"
+#include "core/image/image.h"
+
+#define TF_STREAM_MAGIC	  "TELEFORK"
+#define TF_TABLE_MAGIC	  "TFEXTENT"
+#define TF_REPLY_MAGIC	  "TFREPLY1"
+#define TF_EXTENT_MAX	  (1u << 20) /* bytes of data in one extent */
+#define TF_TRAILER_OFFSET UINT64_MAX
+#define TF_MAX_EXTENTS	  (1u << 28)
+
+#define TF_STREAM_RELAY 1u /* the receiver stays between: framed output, exit status (yoyo) */
+
+struct tf_stream_header {
+	char magic[8];
+	uint32_t version; /* TELEFORK_FORMAT */
+	uint32_t machine; /* ELF e_machine: a receiver may hand the stream to an emulated one */
+	uint64_t head_size;
+	uint64_t memory; /* bytes of present memory that follow the head */
+	uint32_t flags;	 /* TF_STREAM_* */
+	uint32_t crc;	 /* of the 36 bytes before */
+};
+
+struct tf_extent {
+	uint64_t offset; /* in the file; TF_TRAILER_OFFSET: this is the trailer */
+	uint32_t size;	 /* bytes of data that follow; trailer: number of extents */
+	uint32_t crc;
+};
+
+struct tf_table_header {
+	char magic[8];
+	uint32_t count; /* extents that follow */
+	uint32_t crc;	/* the trailer's */
+};
+
+struct tf_reply {
+	char magic[8];
+	int32_t code; /* 0 or a TELEFORK_E_* */
+	int32_t pid;
+	uint64_t memory; /* bytes filled */
+	uint32_t mappings, registers; /* registers: compared by the witness, 0 without one */
+	uint64_t received;	      /* bytes the receiver read */
+	uint32_t message_size;	      /* bytes of text that follow, < TELEFORK_MESSAGE_MAX */
+	uint32_t reserved;
+};
+
+/* Where extents go: a stream, or a file at their offsets with the table collected in the arena. */
+struct tf_sink {
+	struct tf_io *io;
+	bool file;
+	uint32_t count, chain;	  /* of extents so far */
+	uint32_t max_table;	  /* file */
+	struct tf_extent *table;  /* file */
+	struct tf_extent batch[256];
+	struct iovec iov[512];
+	int n_batch;
+	uint32_t batch_bytes;
+	uint64_t data; /* bytes of extents written, head included */
+};
+
+/* The crc of an extent over data. */
+uint32_t tf_extent_crc(uint64_t offset, uint32_t size, const void *data);
+
+/* The check of a chain, extended by one extent's crc. */
+uint32_t tf_chain_crc(uint32_t chain, uint32_t extent_crc);
+
+/* Starts: io is a stream, or (file) a regular file. Writes the stream's header. max_extents bounds
+ * the table (arena). 0, _NOMEM, or what tf_io_write says. */
+int tf_sink_begin(struct tf_sink *s, struct tf_io *io, bool file, const struct tf_image *img,
+	uint64_t memory, uint32_t flags, uint32_t max_extents, struct tf_arena *a, struct tf_err *e);
+
+/* Queues [data, data+size) as extents at offset; data must stay as it is until the next flush.
+ * Flushes by itself when enough is queued; *ret_flushed (may be NULL) is then set. */
+int tf_sink_data(struct tf_sink *s, uint64_t offset, const void *data, uint64_t size,
+	bool *ret_flushed, struct tf_err *e);
+
+/* Writes out what is queued. */
+int tf_sink_flush(struct tf_sink *s, struct tf_err *e);
+
+/* Flushes, then the trailer, or (file) the table and the file's length. */
+int tf_sink_end(struct tf_sink *s, const struct tf_image *img, struct tf_err *e);
+
+/* Reads and checks a stream's header. _PROTOCOL, _VERSION, _CHECKSUM, _LIMIT or as tf_io_read. */
+int tf_stream_read_header(struct tf_io *io, struct tf_stream_header *h, struct tf_err *e);
+
+/* Checks a header that was read otherwise (peeked at). */
+int tf_stream_check_header(const struct tf_stream_header *h, struct tf_err *e);
+
+/* Reads the extents of the head into bytes[head_size]; *chain, *count carry on to the restorer. */
+int tf_stream_read_head(struct tf_io *io, uint8_t *bytes, uint64_t head_size, uint32_t *chain,
+	uint32_t *count, struct tf_err *e);
+
+/* Reads the table of a saved image: img has been decoded from it. *ret_table lives in the arena.
+ * _IMAGE when it is missing or damaged (the file was cut). */
+int tf_table_read(int fd, const struct tf_image *img, struct tf_arena *a,
+	struct tf_table_header *ret_header, struct tf_extent **ret_table, struct tf_err *e);
+
+/* Writes the answer; message may be NULL. Reads it into *r and message[TELEFORK_MESSAGE_MAX]. */
+int tf_reply_write(struct tf_io *io, const struct tf_reply *r, const char *message,
+	struct tf_err *e);
+int tf_reply_read(struct tf_io *io, struct tf_reply *r, char *message, struct tf_err *e);
+
+#endif

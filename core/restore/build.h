@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From an image and the destination's facts to a plan: compat.c says whether the process can live
+ * there, build.c writes the list. Both are pure: nothing is mapped, no process is touched.
+ *
+ * The restorer's range, found by hole.c:
+ *
+ *   hole.start   plan header | fills | steps | data (signal frame, tables, strings) | buffer | stack
+ *   code_at      the restorer's code
+ *   park_at      the destination's vDSO and its data, when the image's differs: stays for good
+ *   hole.end
+ */
+#ifndef TF_RESTORE_BUILD_H
+#define TF_RESTORE_BUILD_H
+
+#include "core/restore/facts.h"
+#include "core/restore/hole.h"
+#include "core/restore/plan.h"
+
+#define TF_RESTORER_STACK (64u << 10)
+
+/* Descriptors of the new process while it is being restored; above every one of the image. */
+struct tf_restore_fds {
+	int channel;  /* extents come from here */
+	int control;  /* reports go to the receiver, 'g' comes back */
+	int reserve;  /* O_PATH: duplicated to hold the numbers of descriptors that do not travel */
+	bool peer;    /* the channel becomes the copy's way back (source.channel_fd) */
+};
+
+struct tf_restore {
+	struct tf_plan plan;
+	struct tf_fill *fills;
+	uint64_t n_fills;
+	struct tf_range hole;	     /* everything, park included */
+	uint64_t code_at, park_at;   /* addresses; park_at == hole.end: nothing is parked */
+	uint64_t data_at;	     /* address of the data part */
+	uint64_t steps_at, fills_at, buffer_at, stack_top;
+	uint8_t *data;		     /* built in the arena, data_size bytes used of data_max */
+	uint64_t data_size, data_max;
+	bool vdso_equal;
+	struct tf_restore_fds fds;
+	uint32_t crc_table_at;	     /* offset in data */
+};
+
+/* Everything that keeps this image from living at this destination, one reason a line, into e.
+ * 0 or _INCOMPATIBLE (or _LIMIT, if the only reasons are limits). max_memory 0: what is free. */
+int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64_t max_memory,
+	struct tf_err *e);
+
+/* Numbers for the three descriptors, above all of the image's. _LIMIT if the destination's
+ * RLIMIT_NOFILE does not allow them. */
+int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
+	const struct tf_facts *f, bool peer, struct tf_err *e);
+
+/* Writes the plan. restorer_size: bytes of the restorer's code. 0, _COLLISION, _NOMEM,
+ * _INCOMPATIBLE, _IMAGE. */
+int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const struct tf_facts *f,
+	uint64_t restorer_size, struct tf_arena *a, struct tf_err *e);
+
+/* The range that the image's map occupies in the copy: a stack is mapped whole, down to the limit it
+ * had, or to its neighbour (qemu-user.md rule 6; kernels refuse growth into what they put below). */
+struct tf_range tf_restore_map_range(const struct tf_image *img, uint32_t map);
+
+/* Protection bits that the map gets in the copy. */
+uint32_t tf_restore_map_prot(const struct tf_image *img, uint32_t map);
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/* Can it live there? Every reason is told, before anything is torn down. */
+#include "arch/arch.h"
+#include "core/restore/build.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+typedef unsigned long long ull;
+
+struct check {
+	const struct tf_image *img;
+	const struct tf_facts *f;
+	struct tf_err *e;
+	unsigned reasons, collisions;
+};
+
+static void reason(struct check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void reason(struct check *c, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	tf_fail_more(c->e, TELEFORK_E_INCOMPATIBLE, "%s", text);
+	c->reasons++;
+}
+
+static const char *machine_name(uint32_t machine)
+{
+	const struct tf_arch *arch = tf_arch_by_machine(machine);
+
+	return arch ? arch->name : "an unknown architecture";
+}
+
+static void check_addresses(struct check *c)
+{
+	const struct tf_image *img = c->img;
+	const struct tf_map *top = NULL;
+
+	for (uint32_t i = 0; i < img->n_maps; i++)
+		if (img->maps[i].end > c->f->max_addr) {
+			top = &img->maps[i];
+			break;
+		}
+	if (top)
+		reason(c,
+			"address width: the process uses %llx-%llx (%s), addresses here end at %llx; "
+			"a machine with as many address bits as the source is needed",
+			(ull)top->start, (ull)top->end, top->path, (ull)c->f->max_addr);
+	if (img->n_maps && img->maps[0].start < c->f->min_addr)
+		reason(c,
+			"lowest address: the process uses %llx, vm.mmap_min_addr here is %llu: lower it",
+			(ull)img->maps[0].start, (ull)c->f->min_addr);
+}
+
+static void check_limits(struct check *c, uint64_t max_memory)
+{
+	const struct tf_image *img = c->img;
+	uint64_t present = 0, mapped = 0, maps = img->n_maps + 16;
+
+	for (uint32_t i = 0; i < img->n_segments; i++)
+		present += img->segments[i].filesz;
+	for (uint32_t i = 0; i < img->n_maps; i++) {
+		struct tf_range r = tf_restore_map_range(img, i);
+
+		mapped += r.end - r.start;
+		maps += img->maps[i].data_end < img->maps[i].end;
+	}
+	if (maps > c->f->max_map_count)
+		reason(c,
+			"mappings: the process has %u, vm.max_map_count here is %llu: raise it to %llu",
+			img->n_maps, (ull)c->f->max_map_count, (ull)maps);
+	if (mapped > c->f->address_limit)
+		reason(c, "address space: %llu bytes are mapped, RLIMIT_AS here is %llu: ulimit -v",
+			(ull)mapped, (ull)c->f->address_limit);
+	if (max_memory && present > max_memory)
+		reason(c, "memory: up to %llu bytes are to come, this receiver takes %llu at most",
+			(ull)present, (ull)max_memory);
+	if (present > c->f->memory_free && !max_memory)
+		reason(c, "memory: up to %llu bytes are to come, %llu are free here", (ull)present,
+			(ull)c->f->memory_free);
+}
+
+static void check_brk(struct check *c)
+{
+	if (!(c->f->flags & TF_FACT_MM_MAP) && c->img->mm.brk < c->f->brk)
+		reason(c,
+			"brk: the process's break %llx lies below the receiver's %llx, and it cannot "
+			"be set here: use the receiver telefork-pad",
+			(ull)c->img->mm.brk, (ull)c->f->brk);
+}
+
+static bool guest_has(const struct tf_facts *f, const struct tf_map *m)
+{
+	for (uint32_t i = 0; i < f->n_maps; i++)
+		if (m->start < f->maps[i].end && m->end > f->maps[i].start)
+			return true;
+	return false;
+}
+
+/* Under QEMU user mode the emulator's own pages lie in the same address space. */
+static void check_emulator(struct check *c)
+{
+	if (!(c->f->flags & TF_FACT_EMULATED))
+		return;
+	for (uint32_t i = 0; i < c->img->n_maps; i++) {
+		struct tf_range r = tf_restore_map_range(c->img, i);
+
+		for (uint32_t k = 0; k < c->f->n_taken; k++) {
+			const struct tf_map *t = &c->f->taken[k];
+
+			if (t->start >= r.end || t->end <= r.start || guest_has(c->f, t))
+				continue;
+			tf_fail_more(c->e, TELEFORK_E_COLLISION,
+				"%llx-%llx of the process is taken by the emulator (%s): start a "
+				"fresh receiver and try again",
+				(ull)r.start, (ull)r.end, t->path);
+			c->collisions++;
+			return;
+		}
+	}
+}
+
+int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64_t max_memory,
+	struct tf_err *e)
+{
+	struct check c = {.img = img, .f = f, .e = e};
+
+	if (img->source.machine != f->machine) {
+		/* Nothing else can be compared. */
+		reason(&c, "architecture: the process is %s, this receiver is %s",
+			machine_name(img->source.machine), machine_name(f->machine));
+		return e->code;
+	}
+	if (img->source.origin == TF_ORIGIN_RETURN)
+		reason(&c, "the image holds only what a yoyo changed: it completes its own source");
+	if (img->n_threads != 1)
+		reason(&c, "threads: the image has %u, this version restores one", img->n_threads);
+	if (img->source.page_size != f->page_size)
+		reason(&c, "page size: the process has pages of %u bytes, here they have %u",
+			img->source.page_size, f->page_size);
+	check_addresses(&c);
+	check_limits(&c, max_memory);
+	check_brk(&c);
+	c.reasons += tf_arch_compat(img, &f->cpu, e);
+	check_emulator(&c);
+	return c.reasons || c.collisions ? e->code : 0;
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/* Asking the destination, see facts.h. Nothing is changed but for the moment of a probe mapping. */
+#include "core/restore/facts.h"
+#include "arch/arch.h"
+#include "core/base/host.h"
+#include "core/base/maps.h"
+#include "core/capture/capture.h"
+#include "core/restore/vdso.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/prctl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+static uint64_t read_number(struct tf_arena *a, const char *path, uint64_t otherwise)
+{
+	struct tf_err quiet = {0};
+	size_t size;
+	char *text;
+
+	return tf_proc_read(a, path, &text, &size, &quiet) ? otherwise : strtoull(text, NULL, 10);
+}
+
+static uint64_t memory_available(struct tf_arena *a)
+{
+	struct tf_err quiet = {0};
+	size_t size;
+	char *text, *line;
+
+	if (tf_proc_read(a, "/proc/meminfo", &text, &size, &quiet))
+		return UINT64_MAX;
+	line = strstr(text, "MemAvailable:");
+	return line ? strtoull(line + 13, NULL, 10) * 1024 : UINT64_MAX;
+}
+
+static bool page_exists(uint64_t addr, uint64_t page)
+{
+	void *p = mmap((void *)addr, page, PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return errno == EEXIST;
+	munmap(p, page);
+	return p == (void *)addr;
+}
+
+/* The widths that exist: 57-bit x86_64 (56 for user space), 52 and 48 bits aarch64, 47 x86_64,
+ * 42, 39 and 36 aarch64 (Documentation/arch/arm64/memory.rst, x86/x86_64/mm.rst). */
+static uint64_t address_end(uint64_t page)
+{
+	static const int bits[] = {56, 52, 48, 47, 42, 39, 36};
+
+	for (size_t i = 0; i < sizeof(bits) / sizeof(*bits); i++) {
+		uint64_t end = UINT64_C(1) << bits[i];
+
+		if (page_exists(end - page, page))
+			return end;
+		if (page_exists(end - 2 * page, page)) /* x86_64 leaves the last page out */
+			return end - page;
+	}
+	return UINT64_C(1) << 32;
+}
+
+/* CONFIG_CHECKPOINT_RESTORE: the size of the structure is told, proc(5) prctl(2). */
+static bool has_mm_map(void)
+{
+	unsigned size = 0;
+
+	return !prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0) &&
+		size == sizeof(struct prctl_mm_map);
+}
+
+static void gather_limits(struct tf_facts *f, struct tf_arena *a)
+{
+	struct rlimit lim;
+
+	f->max_map_count = read_number(a, "/proc/sys/vm/max_map_count", 65530);
+	f->min_addr = read_number(a, "/proc/sys/vm/mmap_min_addr", 65536);
+	f->memory_free = memory_available(a);
+	f->address_limit = getrlimit(RLIMIT_AS, &lim) ? UINT64_MAX : lim.rlim_cur;
+	f->fd_limit = getrlimit(RLIMIT_NOFILE, &lim) ? 1024 : lim.rlim_max;
+	if (f->min_addr < f->page_size)
+		f->min_addr = f->page_size;
+}
+
+static int gather_auxv(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
+{
+	char *text;
+	size_t size;
+	int rc = tf_proc_read(a, "/proc/self/auxv", &text, &size, e);
+
+	f->auxv_size = size;
+	return rc;
+}
+
+int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
+{
+	bool emulated = tf_host_emulated();
+	struct tf_before self;
+	struct utsname uts;
+	int rc;
+
+	*f = (struct tf_facts){
+		.machine = tf_arch_native()->machine,
+		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
+		.flags = emulated ? TF_FACT_EMULATED : TF_FACT_PTRACE,
+	};
+	uname(&uts);
+	f->release = tf_arena_strn(a, uts.release, sizeof(uts.release));
+	f->max_addr = address_end(f->page_size);
+	f->brk = (uint64_t)syscall(SYS_brk, 0);
+	if (!emulated && has_mm_map())
+		f->flags |= TF_FACT_MM_MAP;
+	/* A kernel with rseq refuses an unaligned area with EINVAL; one without says ENOSYS. */
+	if (syscall(SYS_rseq, 1L, 0L, 0L, 0L) && errno != ENOSYS)
+		f->flags |= TF_FACT_RSEQ;
+	tf_capture_before(&self);
+	f->rseq = self.rseq;
+	tf_arch_cpu(&f->cpu, false);
+	f->n_keep = tf_arch_emulator_pages(f->keep, TF_FACT_KEEP_MAX);
+	gather_limits(f, a);
+	rc = gather_auxv(f, a, e);
+	if (!rc)
+		rc = tf_maps_read(a, TF_HOST_MAPS, &f->maps, &f->n_maps, e);
+	if (!rc && emulated)
+		rc = tf_maps_read(a, TF_HOST_TRUE_MAPS, &f->taken, &f->n_taken, e);
+	if (rc)
+		return rc;
+	if (!emulated) {
+		f->taken = f->maps;
+		f->n_taken = f->n_maps;
+	}
+	return tf_vdso_from_maps(&f->vdso, f->maps, f->n_maps, a) || !f->release
+		? tf_fail(e, TELEFORK_E_NOMEM, "out of memory for the destination's facts")
+		: 0;
+}
+
+static const struct {
+	const char *name;
+	size_t offset, size;
+} fields[] = {
+#define FIELD(n) {#n, offsetof(struct tf_facts, n), sizeof(((struct tf_facts *)0)->n)}
+	FIELD(machine), FIELD(page_size), FIELD(flags), FIELD(min_addr), FIELD(max_addr),
+	FIELD(max_map_count), FIELD(memory_free), FIELD(address_limit), FIELD(fd_limit),
+	FIELD(brk), FIELD(auxv_size),
+#undef FIELD
+};
+
+static bool set_field(struct tf_facts *f, const char *name, uint64_t value)
+{
+	for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
+		if (strcmp(fields[i].name, name))
+			continue;
+		memcpy((char *)f + fields[i].offset, &value, fields[i].size); /* little-endian */
+		return true;
+	}
+	return false;
+}
+
+int tf_facts_parse(struct tf_facts *f, struct tf_arena *a, const char *text, struct tf_err *e)
+{
+	unsigned line = 1;
+
+	*f = (struct tf_facts){.release = ""};
+	f->maps = f->taken = tf_arena_alloc(a, sizeof(*f->maps));
+	for (const char *p = text; *p; line++) {
+		char name[32];
+		unsigned long long value;
+		int n = 0;
+
+		if (*p != '#' && *p != '\n' &&
+			(sscanf(p, "%31s %lli%n", name, (long long *)&value, &n) != 2 ||
+				!set_field(f, name, value)))
+			return tf_fail(e, TELEFORK_E_INVAL, "facts: line %u: not a known fact",
+				line);
+		p = strchr(p, '\n');
+		if (!p)
+			break;
+		p++;
+	}
+	return f->maps ? 0 : TELEFORK_E_NOMEM;
+}

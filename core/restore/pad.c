@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Receiving. The plan is complete before anything is torn down; then a child gives its own address
+ * space to the restorer, reports over the control socket, and waits for 'g':
+ *
+ *   receiver                          child
+ *   head, checks, plan
+ *   fork --------------------------->  descriptors, restorer's range, executes the plan
+ *   (pumps a file's extents)           reads extents ...
+ *   <------------ 'r' ---------------  BARRIER
+ *   answer to the sender
+ *   ------------- 'g' -------------->  rt_sigreturn
+ *
+ * The child of a threaded receiver calls no allocator and takes no lock.
+ */
+#include "core/restore/pad.h"
+#include "arch/arch.h"
+#include "arch/restorer.h"
+#include "core/base/cleanup.h"
+#include "core/base/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern const uint8_t __start_tf_restorer[], __stop_tf_restorer[];
+
+static uint64_t restorer_size(void)
+{
+	return (uint64_t)(__stop_tf_restorer - __start_tf_restorer);
+}
+
+/* --- prepare --- */
+
+static int read_stream_head(struct tf_pad *p)
+{
+	struct tf_stream_header h;
+	int rc = tf_stream_read_header(&p->io, &h, &p->err);
+
+	if (rc)
+		return rc;
+	p->stream_flags = h.flags;
+	p->head_size = h.head_size;
+	p->head = tf_arena_alloc(&p->arena, h.head_size);
+	if (!p->head)
+		return tf_fail(&p->err, TELEFORK_E_NOMEM, "a head of %llu bytes",
+			(unsigned long long)h.head_size);
+	return tf_stream_read_head(&p->io, p->head, h.head_size, &p->chain, &p->count, &p->err);
+}
+
+static int read_file_head(struct tf_pad *p)
+{
+	uint8_t peek[TF_HEAD_PEEK];
+	uint32_t machine;
+	int rc = tf_io_pread(p->io.fd, peek, sizeof(peek), 0, &p->err);
+
+	if (!rc)
+		rc = tf_image_peek(peek, &machine, &p->head_size, &p->err);
+	if (rc)
+		return rc;
+	p->head = tf_arena_alloc(&p->arena, p->head_size);
+	if (!p->head)
+		return tf_fail(&p->err, TELEFORK_E_NOMEM, "a head of %llu bytes",
+			(unsigned long long)p->head_size);
+	return tf_io_pread(p->io.fd, p->head, p->head_size, 0, &p->err);
+}
+
+/* Counts the head's extents, whose checks have to hold too. */
+static int check_file_head(struct tf_pad *p)
+{
+	int rc = tf_table_read(p->io.fd, &p->image, &p->arena, &p->table_header, &p->table, &p->err);
+
+	if (rc)
+		return rc;
+	while (p->count < p->table_header.count && p->table[p->count].offset < p->head_size) {
+		const struct tf_extent *x = &p->table[p->count];
+
+		if (x->size > p->head_size - x->offset ||
+			x->crc != tf_extent_crc(x->offset, x->size, p->head + x->offset))
+			return tf_fail(&p->err, TELEFORK_E_CHECKSUM,
+				"the image's head is damaged in extent %u", p->count);
+		p->chain = tf_chain_crc(p->chain, x->crc);
+		p->count++;
+	}
+	return 0;
+}
+
+static void find_way_back(struct tf_pad *p)
+{
+	struct stat st;
+	int flags = fcntl(p->io.fd, F_GETFL);
+
+	p->file = !fstat(p->io.fd, &st) && S_ISREG(st.st_mode);
+	p->answers = !p->file && (p->io.socket || (flags & O_ACCMODE) == O_RDWR);
+}
+
+int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options)
+{
+	static const struct telefork_options defaults;
+	int rc;
+
+	*p = (struct tf_pad){.options = options ? options : &defaults,
+		.control = -1, .pump = -1, .stdio = {-1, -1, -1}};
+	if (tf_arena_init(&p->arena, TF_ARENA_DEFAULT))
+		return tf_fail(&p->err, TELEFORK_E_NOMEM, "no address space for an image");
+	tf_io_init(&p->io, fd, p->options);
+	find_way_back(p);
+	rc = p->file ? read_file_head(p) : read_stream_head(p);
+	if (!rc)
+		rc = tf_image_decode(&p->image, &p->arena, p->head, p->head_size, &p->err);
+	if (!rc && p->file)
+		rc = check_file_head(p);
+	if (!rc)
+		rc = tf_facts_gather(&p->facts, &p->arena, &p->err);
+	if (!rc)
+		rc = tf_compat_check(&p->image, &p->facts, p->options->max_memory, &p->err);
+	if (!rc)
+		rc = tf_restore_choose_fds(&p->restore, &p->image, &p->facts, p->answers, &p->err);
+	if (!rc)
+		rc = tf_restore_build(&p->restore, &p->image, &p->facts, restorer_size(), &p->arena,
+			&p->err);
+	return rc;
+}
+
+/* --- the child --- */
+
+static _Noreturn void child_fail(int control, int code, const char *what)
+{
+	struct tf_report r = {.tag = 'e', .error = -errno, .step = UINT64_MAX};
+
+	(void)what;
+	r.where = (uint64_t)-(int64_t)code;
+	if (write(control, &r, sizeof(r)) < 0)
+		_exit(126);
+	_exit(127);
+}
+
+static void child_stdio(const struct tf_pad *p, int control)
+{
+	int null = open("/dev/null", O_RDWR);
+
+	for (int i = 0; i < 3; i++) {
+		int from = p->stdio[i];
+
+		if (from < 0 && p->options->stdio == TELEFORK_STDIO_INHERIT)
+			continue;
+		if (from < 0 && p->options->stdio == TELEFORK_STDIO_LOG && i)
+			from = 2;
+		else if (from < 0)
+			from = null;
+		if (from != i && dup2(from, i) < 0)
+			child_fail(control, TELEFORK_E_SYSTEM, "standard streams");
+	}
+}
+
+static int to_number(int fd, int number, int control)
+{
+	if (fd != number && dup2(fd, number) < 0)
+		child_fail(control, TELEFORK_E_SYSTEM, "descriptors");
+	return number;
+}
+
+/* Leaves 0, 1, 2 and the three that the plan knows. They may stand where others have to go: all
+ * sources are first moved above every number in use. */
+static void child_fds(const struct tf_pad *p, int channel, int control)
+{
+	const struct tf_restore_fds *n = &p->restore.fds;
+	struct rlimit lim;
+	int above = n->reserve + 1, reserve, keep[6] = {0, 1, 2};
+
+	if (!getrlimit(RLIMIT_NOFILE, &lim) && lim.rlim_cur < (rlim_t)above + 8) {
+		lim.rlim_cur = lim.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &lim);
+	}
+	control = fcntl(control, F_DUPFD, above);
+	channel = fcntl(channel, F_DUPFD, above);
+	reserve = open("/", O_PATH);
+	if (control < 0 || channel < 0 || reserve < 0)
+		child_fail(control, TELEFORK_E_LIMIT, "descriptors");
+	reserve = fcntl(reserve, F_DUPFD, above);
+	keep[3] = to_number(channel, n->channel, control);
+	keep[4] = to_number(control, n->control, control);
+	keep[5] = to_number(reserve, n->reserve, control);
+	tf_host_close_all(keep, 6);
+}
+
+/* Maps the restorer's range and puts everything into it. */
+static struct tf_plan_header *child_map(const struct tf_pad *p)
+{
+	const struct tf_restore *r = &p->restore;
+	uint64_t size = r->park_at - r->hole.start;
+	uint8_t *at = mmap((void *)r->hole.start, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE, -1, 0);
+	struct tf_plan_header *h = (struct tf_plan_header *)at;
+
+	if ((uint64_t)at != r->hole.start)
+		child_fail(r->fds.control, TELEFORK_E_COLLISION, "the restorer's range");
+	*h = (struct tf_plan_header){
+		.steps = r->steps_at,
+		.n_steps = r->plan.n_steps,
+		.fills = r->fills_at,
+		.n_fills = r->n_fills,
+		.crc_table = r->data_at + r->crc_table_at,
+		.crc_instruction = tf_arch_has_crc32c(),
+		.control_fd = r->fds.control,
+		.buffer = r->buffer_at,
+		.count = p->count,
+		.chain = p->chain,
+	};
+	memcpy((void *)r->fills_at, r->fills, r->n_fills * sizeof(*r->fills));
+	memcpy((void *)r->steps_at, r->plan.steps, r->plan.n_steps * sizeof(*r->plan.steps));
+	memcpy((void *)r->data_at, r->data, r->data_size);
+	memcpy((void *)r->code_at, __start_tf_restorer, restorer_size());
+	tf_arch_flush((void *)r->code_at, restorer_size());
+	if (mprotect((void *)r->code_at, r->park_at - r->code_at, PROT_READ | PROT_EXEC))
+		child_fail(r->fds.control, TELEFORK_E_SYSTEM, "mprotect");
+	return h;
+}
+
+static _Noreturn void child_main(const struct tf_pad *p, int channel, int control)
+{
+	uint64_t all = ~UINT64_C(0);
+	stack_t off = {.ss_flags = SS_DISABLE};
+	struct tf_plan_header *h;
+
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
+	sigaltstack(&off, NULL);
+	child_stdio(p, control);
+	child_fds(p, channel, control);
+	h = child_map(p);
+	tf_r_enter(p->restore.code_at +
+			((uint64_t)(uintptr_t)tf_restorer_main - (uint64_t)__start_tf_restorer),
+		p->restore.stack_top, (uint64_t)h);
+}
+
+/* --- the receiver --- */
+
+static void kill_child(struct tf_pad *p)
+{
+	if (p->child <= 0)
+		return;
+	kill(p->child, SIGKILL);
+	while (waitpid(p->child, NULL, 0) < 0 && errno == EINTR)
+		;
+	p->child = 0;
+}
+
+static int explain(struct tf_pad *p, const struct tf_report *r)
+{
+	const struct tf_plan *plan = &p->restore.plan;
+	char text[256];
+
+	if (r->step == UINT64_MAX)
+		return tf_fail_errno(&p->err, -(int)r->where, -r->error,
+			"the new process could not be set up");
+	if (r->error == TF_REPORT_CHECKSUM)
+		return tf_fail(&p->err, TELEFORK_E_CHECKSUM, "the extent at byte %llu arrived damaged",
+			(unsigned long long)r->where);
+	if (r->error == TF_REPORT_IMAGE)
+		return tf_fail(&p->err, TELEFORK_E_IMAGE,
+			"an extent at byte %llu lies in no mapping",
+			(unsigned long long)r->where);
+	if (r->error == TF_REPORT_CLOSED)
+		return tf_fail(&p->err, TELEFORK_E_CLOSED,
+			"the sender closed the connection in the middle of the memory");
+	if (r->error == -EAGAIN)
+		return tf_fail(&p->err, TELEFORK_E_TIMEOUT, "the sender moved no byte for %d ms",
+			p->io.idle_ms);
+	if (r->step >= plan->n_steps)
+		return tf_fail(&p->err, TELEFORK_E_RESTORE, "the plan ended too soon");
+	tf_step_text(&plan->steps[r->step], text, sizeof(text));
+	return tf_fail(&p->err, TELEFORK_E_RESTORE, "step %llu, %s: %s",
+		(unsigned long long)r->step, text, tf_errno_name(-r->error));
+}
+
+/* The child's word, within the time limits: 0 when it is ready. */
+static int await_ready(struct tf_pad *p)
+{
+	struct tf_io control;
+	struct tf_report r;
+	struct tf_err quiet = {0};
+	int rc, status = 0;
+
+	tf_io_init(&control, p->control, NULL);
+	control.deadline_ns = p->io.deadline_ns;
+	control.idle_ms = INT32_MAX; /* the child's own reads time out */
+	rc = tf_io_read(&control, &r, sizeof(r), &quiet);
+	if (rc == TELEFORK_E_CLOSED) {
+		while (waitpid(p->child, &status, 0) < 0 && errno == EINTR)
+			;
+		p->child = 0;
+		return tf_fail(&p->err, TELEFORK_E_RESTORE,
+			"the new process was ended by signal %d while it was being restored "
+			"(9: out of memory?)",
+			WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+	}
+	if (rc)
+		return tf_fail(&p->err, rc, "%s", quiet.text);
+	if (r.tag != 'r')
+		return explain(p, &r);
+	p->result.memory = r.value;
+	return 0;
+}
+
+/* Reading stops when the sender does: the restorer has no clock. */
+static void limit_reads(struct tf_pad *p)
+{
+	struct timeval tv = {.tv_sec = p->io.idle_ms / 1000,
+		.tv_usec = p->io.idle_ms % 1000 * 1000};
+
+	if (p->io.socket)
+		setsockopt(p->io.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+}
+
+static void unlimit_reads(struct tf_pad *p)
+{
+	if (p->io.socket)
+		setsockopt(p->io.fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){0},
+			sizeof(struct timeval));
+}
+
+static int start_child(struct tf_pad *p)
+{
+	int control[2], pump[2] = {-1, -1};
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control))
+		return tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "socketpair");
+	if (p->file &&
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pump)) {
+		close(control[0]);
+		close(control[1]);
+		return tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "socketpair");
+	}
+	p->child = _Fork();
+	if (!p->child)
+		child_main(p, pump[1] >= 0 ? pump[1] : p->io.fd, control[1]);
+	close(control[1]);
+	if (pump[1] >= 0)
+		close(pump[1]);
+	p->control = control[0];
+	p->pump = pump[0];
+	return p->child < 0 ? tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "fork") : 0;
+}
+
+/* Sends a saved image's memory as a stream into the child. */
+static int pump_file(struct tf_pad *p)
+{
+	struct tf_extent trailer = {TF_TRAILER_OFFSET, p->table_header.count, p->table_header.crc};
+	struct tf_io out;
+	uint8_t *data = tf_arena_alloc(&p->arena, TF_EXTENT_MAX);
+
+	if (!data)
+		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory");
+	tf_io_init(&out, p->pump, p->options);
+	for (uint32_t i = p->count; i < p->table_header.count; i++) {
+		struct tf_extent *x = &p->table[i];
+		struct iovec iov[2] = {{x, sizeof(*x)}, {data, x->size}};
+		int rc = tf_io_pread(p->io.fd, data, x->size, x->offset, &p->err);
+
+		if (!rc && tf_io_writev(&out, iov, 2, NULL))
+			return 0; /* the child reports why it does not read any more */
+		if (rc)
+			return rc;
+	}
+	(void)tf_io_write(&out, &trailer, sizeof(trailer), NULL);
+	return 0;
+}
+
+static int answer(struct tf_pad *p)
+{
+	struct tf_reply r = {
+		.pid = p->child,
+		.memory = p->result.memory,
+		.mappings = p->result.mappings,
+		.registers = p->result.registers,
+		.received = p->io.received,
+	};
+
+	return p->answers ? tf_reply_write(&p->io, &r, NULL, &p->err) : 0;
+}
+
+static int let_go(struct tf_pad *p)
+{
+	char go = 'g';
+
+	return write(p->control, &go, 1) == 1
+		? 0
+		: tf_fail(&p->err, TELEFORK_E_RESTORE, "the new process ended before it could run");
+}
+
+int tf_pad_start(struct tf_pad *p)
+{
+	int rc;
+
+	limit_reads(p);
+	rc = start_child(p);
+	if (!rc && p->file)
+		rc = pump_file(p);
+	if (!rc)
+		rc = await_ready(p);
+	unlimit_reads(p);
+	p->result.mappings = p->image.n_maps;
+	p->result.pid = p->child;
+	if (!rc)
+		rc = answer(p);
+	if (!rc)
+		rc = let_go(p);
+	if (rc)
+		kill_child(p);
+	return rc;
+}
+
+void tf_pad_refuse(struct tf_pad *p)
+{
+	struct tf_reply r = {.code = p->err.code};
+	struct tf_err quiet = {0};
+	uint64_t until = tf_now_ns() + 2000000000u;
+	char sink[65536];
+
+	if (!p->answers)
+		return;
+	p->io.deadline_ns = until;
+	if (tf_reply_write(&p->io, &r, p->err.text, &quiet) || !p->io.socket)
+		return;
+	shutdown(p->io.fd, SHUT_WR);
+	while (tf_now_ns() < until) {
+		struct pollfd in = {.fd = p->io.fd, .events = POLLIN};
+
+		if (poll(&in, 1, 100) > 0 && recv(p->io.fd, sink, sizeof(sink), MSG_DONTWAIT) <= 0)
+			break;
+	}
+}
+
+void tf_pad_done(struct tf_pad *p)
+{
+	if (p->control >= 0)
+		close(p->control);
+	if (p->pump >= 0)
+		close(p->pump);
+	tf_arena_done(&p->arena);
+}

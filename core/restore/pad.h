@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The receiver: one image in, one running process out. telepad(), telefork serve and telefork restore
+ * are this with other descriptors.
+ */
+#ifndef TF_RESTORE_PAD_H
+#define TF_RESTORE_PAD_H
+
+#include "core/image/stream.h"
+#include "core/restore/build.h"
+
+struct tf_pad {
+	const struct telefork_options *options; /* never NULL here */
+	struct tf_arena arena;
+	struct tf_image image;
+	struct tf_facts facts;
+	struct tf_restore restore;
+	struct tf_io io;	/* the channel, or the file */
+	bool file;
+	bool answers;		/* the other side reads a reply */
+	uint8_t *head;
+	uint64_t head_size;
+	uint32_t chain, count;	/* of the head's extents */
+	struct tf_table_header table_header; /* file */
+	struct tf_extent *table;	     /* file */
+	uint32_t stream_flags;
+	int stdio[3];		/* for the copy's 0, 1, 2; -1: as options.stdio says */
+	pid_t child;
+	int control;		/* our end of the control socket */
+	int pump;		/* our end of the copy's channel when we stand between; -1 */
+	struct telefork_result result;
+	struct tf_err err;
+};
+
+/* Everything up to the plan: reads the head from fd, decodes, checks, builds. Nothing is started.
+ * 0 or an error in p->err. tf_pad_done() frees in either case. */
+int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options);
+
+/* Starts the child, fills it, and lets it run. On failure the child is gone, and the sender has been
+ * told. 0 or an error in p->err; p->child is the copy. */
+int tf_pad_start(struct tf_pad *p);
+
+/* Tells the sender why nothing came of it (when it reads answers), and swallows for a moment what it
+ * still sends, so that the answer is not lost with the connection. */
+void tf_pad_refuse(struct tf_pad *p);
+
+void tf_pad_done(struct tf_pad *p);
+
+/* The outcome as the public result (which may be NULL). */
+void tf_pad_result(const struct tf_pad *p, struct telefork_result *result);
+
+#endif

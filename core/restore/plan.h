@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A restore is a list of system calls. plan = f(image, facts about the destination): steps without
+ * jumps, built and checked completely before anything is torn down, then executed by the freestanding
+ * restorer (restorer.c) in the new process. This layout is shared with the restorer: fixed-size,
+ * no pointers but addresses in the restorer's range.
+ */
+#ifndef TF_RESTORE_PLAN_H
+#define TF_RESTORE_PLAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base/arena.h"
+#include "core/base/err.h"
+
+enum tf_op {
+	TF_OP_SYSCALL,	 /* nr(arg[0..5]) -> result */
+	TF_OP_FILL,	 /* read extents from fd arg[0] until the trailer, into memory */
+	TF_OP_STORE,	 /* arg[2] bytes (4 or 8) of arg[1] -> address arg[0] */
+	TF_OP_STORE_IF,	 /* the same, if the word there is arg[3] */
+	TF_OP_COPY,	 /* arg[2] bytes from address arg[1] (in the plan's data) -> address arg[0] */
+	TF_OP_BARRIER,	 /* write 'r' to fd arg[0], then wait for 'g' from it */
+	TF_OP_ARCH,	 /* register code arg[0] = arg[1] */
+	TF_OP_SIGRETURN, /* sp = arg[0], rt_sigreturn: the last step of a thread */
+	TF_OPS,
+};
+
+enum tf_expect {
+	TF_EXPECT_SUCCESS, /* result is not an error (-4095..-1) */
+	TF_EXPECT_VALUE,   /* result == expected */
+	TF_EXPECT_ANY,
+};
+
+/* Codes for TF_OP_ARCH. */
+enum tf_arch_register {
+	TF_ARCH_TPIDR_EL0,
+	TF_ARCH_FLUSH, /* arg[1] start, arg[2] size: instruction cache */
+};
+
+/* One step: 88 bytes. Argument i is arg[i], or the result of step arg[i] when bit i of refs is set. */
+struct tf_step {
+	uint8_t op;	/* enum tf_op */
+	uint8_t expect; /* enum tf_expect */
+	uint8_t refs;
+	uint8_t reserved;
+	int32_t nr; /* system call number of the architecture */
+	uint64_t arg[6];
+	uint64_t expected;
+	uint64_t result;     /* written by the restorer */
+	const char *comment; /* for the dry run and for errors ("stack", "vdso"); NULL: none. Never
+				dereferenced by the restorer. */
+};
+
+/* Where file offsets land; sorted by offset. */
+struct tf_fill {
+	uint64_t offset, size, address;
+};
+
+/* What the restorer gets: stands at the beginning of its range. */
+struct tf_plan_header {
+	uint64_t steps;	     /* address of struct tf_step[n_steps] */
+	uint64_t n_steps;
+	uint64_t fills;	     /* address of struct tf_fill[n_fills] */
+	uint64_t n_fills;
+	uint64_t crc_table;  /* address of uint32_t[8][256] */
+	uint32_t crc_instruction; /* non-zero: use the processor's */
+	int32_t control_fd;  /* reports: struct tf_report */
+	uint64_t buffer;     /* scratch, TF_PLAN_BUFFER bytes */
+	uint32_t count, chain; /* of the head's extents, which were read before */
+	uint64_t bytes;	     /* result: bytes filled */
+};
+
+#define TF_PLAN_BUFFER 65536u
+
+/* Sent on control_fd at a BARRIER ('r') and when a step fails ('e'). */
+struct tf_report {
+	uint8_t tag;
+	uint8_t reserved[3];
+	int32_t error;	/* -errno, or a negative TELEFORK_E_* - 10000 */
+	uint64_t step;	/* index */
+	uint64_t value; /* what it returned */
+	uint64_t where; /* file offset or address, 0 if none */
+};
+
+/* tf_report.error of a FILL: what was wrong with the stream. */
+#define TF_REPORT_CHECKSUM (TELEFORK_E_CHECKSUM - 10000)
+#define TF_REPORT_IMAGE	   (TELEFORK_E_IMAGE - 10000)
+#define TF_REPORT_CLOSED   (TELEFORK_E_CLOSED - 10000)
+
+/* The restorer's entry: executes the plan that stands at its range's beginning. Position-independent;
+ * its bytes are [__start_tf_restorer, __stop_tf_restorer). */
+_Noreturn void tf_restorer_main(struct tf_plan_header *plan);
+
+/* A plan under construction, in one array of the arena. */
+struct tf_plan {
+	struct tf_step *steps;
+	uint64_t n_steps, max_steps;
+	bool full; /* a step did not fit: the plan is not to be used */
+};
+
+/* Room for max steps. 0 or _NOMEM. */
+int tf_plan_init(struct tf_plan *plan, struct tf_arena *a, uint64_t max);
+
+/* Appends a step and returns it for the caller to adjust. When the plan is full, plan->full is set
+ * and a scratch step returned: the builder checks once, at the end. Never NULL. */
+struct tf_step *tf_plan_add(struct tf_plan *plan, enum tf_op op, const char *comment);
+
+/* Appends a system call with n arguments (uint64_t each) that must succeed; the others are 0.
+ * Returns the step, to set refs or another expectation. */
+struct tf_step *tf_plan_syscall(struct tf_plan *plan, const char *comment, long nr, unsigned n, ...);
+
+/* Index of the step that was appended last. */
+uint64_t tf_plan_last(const struct tf_plan *plan);
+
+/* One step as a line of text, as strace would print it, without a newline:
+ * "mmap(0x7f12000, 8192, 0x3, 0x100022, -1, 0) = 0x7f12000  ; stack". */
+void tf_step_text(const struct tf_step *step, char *buf, size_t size);
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The restorer: executes a plan in the new process, whose memory it takes down and builds up around
+ * itself. Freestanding and position-independent: all of it lies in one section, which is copied into
+ * an address hole; no libc, no data, no relocation (the build checks), no vector register. Anything
+ * that can be decided beforehand is decided in build.c.
+ */
+#include "arch/restorer.h"
+#include "core/base/crc32c.h"
+#include "core/image/stream.h"
+#include "core/restore/plan.h"
+
+#define IN_BLOB	   __attribute__((section("tf_restorer"), noinline))
+#define IS_ERROR(x) ((uint64_t)(x) > (uint64_t)-4096)
+
+static IN_BLOB _Noreturn void fail(const struct tf_plan_header *p, uint64_t step, int64_t error,
+	uint64_t value, uint64_t where)
+{
+	struct tf_report r;
+
+	r.tag = 'e';
+	r.reserved[0] = r.reserved[1] = r.reserved[2] = 0;
+	r.error = (int32_t)error;
+	r.step = step;
+	r.value = value;
+	r.where = where;
+	tf_r_syscall(TF_R_NR_write, p->control_fd, (long)&r, sizeof(r), 0, 0, 0);
+	for (;;)
+		tf_r_syscall(TF_R_NR_exit_group, 127, 0, 0, 0, 0, 0);
+}
+
+/* Reads exactly n bytes; 0, -errno, or TF_REPORT_CLOSED. */
+static IN_BLOB int64_t read_all(int fd, uint64_t address, uint64_t n)
+{
+	while (n) {
+		long got = tf_r_syscall(TF_R_NR_read, fd, (long)address, (long)n, 0, 0, 0);
+
+		if (got == -4 /* EINTR */)
+			continue;
+		if (!got)
+			return TF_REPORT_CLOSED;
+		if (IS_ERROR(got))
+			return got;
+		address += (uint64_t)got;
+		n -= (uint64_t)got;
+	}
+	return 0;
+}
+
+static IN_BLOB uint32_t crc(const struct tf_plan_header *p, uint32_t state, const void *data,
+	uint64_t n)
+{
+	if (p->crc_instruction)
+		return tf_r_crc32c(state, data, n);
+	return tf_crc32c_slice((const uint32_t(*)[256])p->crc_table, state, data, n);
+}
+
+/* The fill entry that holds [offset, offset + size), or 0. */
+static IN_BLOB const struct tf_fill *find_fill(const struct tf_plan_header *p, uint64_t offset,
+	uint64_t size)
+{
+	const struct tf_fill *fills = (const struct tf_fill *)p->fills;
+	uint64_t low = 0, high = p->n_fills;
+
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+		const struct tf_fill *f = &fills[middle];
+
+		if (offset < f->offset)
+			high = middle;
+		else if (offset - f->offset >= f->size)
+			low = middle + 1;
+		else
+			return size <= f->size - (offset - f->offset) ? f : 0;
+	}
+	return 0;
+}
+
+/* One extent's data, into place or (address 0) nowhere. Returns 0 or what went wrong. */
+static IN_BLOB int64_t read_extent(const struct tf_plan_header *p, int fd, const struct tf_extent *x)
+{
+	const struct tf_fill *f = find_fill(p, x->offset, x->size);
+	uint32_t state = crc(p, ~0u, x, 12); /* offset and size */
+	uint64_t left = x->size;
+
+	if (!f)
+		return TF_REPORT_IMAGE;
+	while (left) {
+		uint64_t n = left, to = f->address + (x->offset - f->offset) + (x->size - left);
+		int64_t rc;
+
+		if (!f->address) {
+			to = p->buffer;
+			n = n < TF_PLAN_BUFFER ? n : TF_PLAN_BUFFER;
+		}
+		rc = read_all(fd, to, n);
+		if (rc)
+			return rc;
+		state = crc(p, state, (const void *)to, n);
+		left -= n;
+	}
+	return ~state == x->crc ? 0 : TF_REPORT_CHECKSUM;
+}
+
+static IN_BLOB int64_t fill(struct tf_plan_header *p, int fd, uint64_t *ret_where)
+{
+	for (;;) {
+		struct tf_extent x;
+		int64_t rc = read_all(fd, (uint64_t)&x, sizeof(x));
+
+		if (rc)
+			return rc;
+		*ret_where = x.offset;
+		if (x.offset == TF_TRAILER_OFFSET)
+			return x.size == p->count && x.crc == p->chain ? 0 : TF_REPORT_CHECKSUM;
+		if (!x.size || x.size > TF_EXTENT_MAX || p->count == TF_MAX_EXTENTS)
+			return TF_REPORT_IMAGE;
+		rc = read_extent(p, fd, &x);
+		if (rc)
+			return rc;
+		p->chain = ~crc(p, ~p->chain, &x.crc, sizeof(x.crc));
+		p->count++;
+		p->bytes += x.size;
+	}
+}
+
+static IN_BLOB void store(uint64_t address, uint64_t value, uint64_t size)
+{
+	if (size == 4)
+		*(volatile uint32_t *)address = (uint32_t)value;
+	else
+		*(volatile uint64_t *)address = value;
+}
+
+static IN_BLOB bool word_is(uint64_t address, uint64_t size, uint64_t value)
+{
+	return size == 4 ? *(volatile uint32_t *)address == (uint32_t)value
+			 : *(volatile uint64_t *)address == value;
+}
+
+static IN_BLOB void copy(uint64_t to, uint64_t from, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		((volatile uint8_t *)to)[i] = ((const uint8_t *)from)[i];
+	tf_r_flush(to, n);
+}
+
+static IN_BLOB int64_t barrier(const struct tf_plan_header *p, uint64_t step, int fd)
+{
+	struct tf_report r;
+	uint8_t go;
+	long n;
+
+	r.tag = 'r';
+	r.reserved[0] = r.reserved[1] = r.reserved[2] = 0;
+	r.error = 0;
+	r.step = step;
+	r.value = p->bytes;
+	r.where = 0;
+	n = tf_r_syscall(TF_R_NR_write, fd, (long)&r, sizeof(r), 0, 0, 0);
+	if (n != sizeof(r))
+		return IS_ERROR(n) ? n : TF_REPORT_CLOSED;
+	n = read_all(fd, (uint64_t)&go, 1);
+	return n ? n : go == 'g' ? 0 : TF_REPORT_CLOSED;
+}
+
+static IN_BLOB bool expected(const struct tf_step *s)
+{
+	if (s->expect == TF_EXPECT_ANY)
+		return true;
+	if (s->expect == TF_EXPECT_VALUE)
+		return s->result == s->expected;
+	return !IS_ERROR(s->result);
+}
+
+static IN_BLOB int64_t run_step(struct tf_plan_header *p, struct tf_step *s, uint64_t index,
+	const uint64_t *a, uint64_t *ret_where)
+{
+	switch (s->op) {
+	case TF_OP_SYSCALL:
+		s->result = (uint64_t)tf_r_syscall(s->nr, (long)a[0], (long)a[1], (long)a[2],
+			(long)a[3], (long)a[4], (long)a[5]);
+		if (expected(s))
+			return 0;
+		return IS_ERROR(s->result) ? (int64_t)s->result : -17 /* EEXIST: another place */;
+	case TF_OP_FILL:
+		return fill(p, (int)a[0], ret_where);
+	case TF_OP_STORE:
+		store(a[0], a[1], a[2]);
+		return 0;
+	case TF_OP_STORE_IF:
+		if (word_is(a[0], a[2], a[3]))
+			store(a[0], a[1], a[2]);
+		return 0;
+	case TF_OP_COPY:
+		copy(a[0], a[1], a[2]);
+		return 0;
+	case TF_OP_BARRIER:
+		return barrier(p, index, (int)a[0]);
+	case TF_OP_ARCH:
+		tf_r_arch((uint32_t)a[0], a[1]);
+		return 0;
+	case TF_OP_SIGRETURN:
+		tf_r_sigreturn(a[0]);
+	default:
+		return -38; /* ENOSYS */
+	}
+}
+
+IN_BLOB _Noreturn void tf_restorer_main(struct tf_plan_header *p)
+{
+	struct tf_step *steps = (struct tf_step *)p->steps;
+
+	for (uint64_t i = 0; i < p->n_steps; i++) {
+		struct tf_step *s = &steps[i];
+		uint64_t a[6], where = 0;
+		int64_t rc;
+
+		for (unsigned k = 0; k < 6; k++)
+			a[k] = s->refs & 1u << k ? steps[s->arg[k]].result : s->arg[k];
+		rc = run_step(p, s, i, a, &where);
+		if (rc)
+			fail(p, i, rc, s->result, where);
+	}
+	fail(p, p->n_steps, -38, 0, 0);
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/* The public calls of telefork.h, on top of capture/, channel/ and restore/. */
+#include "core/telefork.h"
+#include "core/capture/self.h"
+#include "core/channel/channel.h"
+#include "core/restore/pad.h"
+#include "core/telefork_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+const char *telefork_strerror(int code)
+{
+	switch (code) {
+	case 0:
+		return "success";
+#define X(name, number, text)                                                                      \
+	case TELEFORK_E_##name:                                                                    \
+		return text;
+		TELEFORK_ERRORS(X)
+#undef X
+	default:
+		return "unknown error";
+	}
+}
+
+const char *telefork_errname(int code)
+{
+	switch (code) {
+#define X(name, number, text)                                                                      \
+	case TELEFORK_E_##name:                                                                    \
+		return "TELEFORK_E_" #name;
+		TELEFORK_ERRORS(X)
+#undef X
+	default:
+		return "TELEFORK_E_?";
+	}
+}
+
+int tf_options_check(const struct telefork_options *o, struct tf_err *e)
+{
+	if (o && o->size && o->size != sizeof(*o))
+		return tf_fail(e, TELEFORK_E_INVAL,
+			"options.size is %zu, this library's is %zu: compile against its header",
+			o->size, sizeof(*o));
+	if (o && (o->deadline_ms < 0 || o->idle_ms < 0))
+		return tf_fail(e, TELEFORK_E_INVAL, "a time limit is negative");
+	return 0;
+}
+
+int tf_result_from(struct telefork_result *result, const struct tf_err *e)
+{
+	if (result) {
+		*result = (struct telefork_result){.error = e->code};
+		snprintf(result->message, sizeof(result->message), "%s", e->text);
+	}
+	return e->code;
+}
+
+int tf_dial(const struct tf_address *a, const struct telefork_options *options, struct tf_err *e)
+{
+	struct tf_resolved r;
+	struct tf_io io;
+	int fd, rc;
+
+	if (a->kind == TF_ADDRESS_STDIO)
+		return fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+	if (a->kind == TF_ADDRESS_FILE)
+		return tf_file_create(a->path, e);
+	rc = tf_address_resolve(a, false, &r, e);
+	if (rc)
+		return rc;
+	fd = tf_channel_connect(&r, a->text, options, e);
+	if (fd < 0)
+		return fd;
+	tf_io_init(&io, fd, options);
+	rc = tf_greet_server(&io, options ? options->token : NULL, e);
+	if (!rc)
+		return fd;
+	close(fd);
+	return rc;
+}
+
+int telefork_dial(const char *uri, const struct telefork_options *options,
+	struct telefork_result *result)
+{
+	struct tf_address a;
+	struct tf_err e = {0};
+	int fd = tf_options_check(options, &e);
+
+	if (!fd)
+		fd = tf_address_parse(uri, &a, &e);
+	if (!fd)
+		fd = tf_dial(&a, options, &e);
+	tf_result_from(result, &e);
+	return fd < 0 && !e.code ? TELEFORK_E_SYSTEM : fd;
+}
+
+/* In a copy: takes away what the restorer left. */
+void tf_copy_arrived(void)
+{
+	if (tf_mailbox.hole_size)
+		munmap((void *)tf_mailbox.hole_start, tf_mailbox.hole_size);
+	tf_mailbox.hole_start = tf_mailbox.hole_size = 0;
+}
+
+static int publish(void *ctx, struct tf_err *e)
+{
+	return tf_file_publish(*(int *)ctx, e);
+}
+
+int tf_job_start(struct tf_snapshot *s, struct telefork_job **ret_job, struct tf_err *e)
+{
+	struct telefork_job *job = calloc(1, sizeof(*job));
+	int rc;
+
+	if (!job)
+		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory");
+	job->start_ns = tf_now_ns();
+	rc = tf_snapshot_fork(s, &job->fd, &job->snapshot, &job->child, e);
+	if (rc == TELEFORK_PARENT) {
+		job->stopped_ns = tf_now_ns() - job->start_ns;
+		*ret_job = job;
+		return rc;
+	}
+	free(job);
+	if (!rc)
+		tf_copy_arrived();
+	return rc;
+}
+
+int telefork(int fd, const struct telefork_options *options, struct telefork_job **ret_job)
+{
+	struct tf_snapshot s = {.options = options, .origin = TF_ORIGIN_CALL, .channel_fd = fd,
+		.finish = publish, .ctx = &fd};
+	struct tf_err e = {0};
+	int rc = tf_options_check(options, &e);
+
+	if (!rc && (!ret_job || fcntl(fd, F_GETFD) < 0))
+		rc = TELEFORK_E_INVAL;
+	return rc ? rc : tf_job_start(&s, ret_job, &e);
+}
+
+int telefork_peer_fd(void)
+{
+	return tf_mailbox.peer_fd;
+}
+
+unsigned telefork_generation(void)
+{
+	return tf_mailbox.generation;
+}
+
+int telefork_save(const char *path, const struct telefork_options *options,
+	struct telefork_result *result)
+{
+	struct telefork_job *job;
+	struct tf_err e = {0};
+	int rc = tf_options_check(options, &e), fd;
+
+	if (!path || !*path)
+		rc = tf_fail(&e, TELEFORK_E_INVAL, "a path is missing");
+	if (rc)
+		return tf_result_from(result, &e);
+	fd = tf_file_create(path, &e);
+	if (fd < 0)
+		return tf_result_from(result, &e);
+	struct tf_snapshot s = {.options = options, .origin = TF_ORIGIN_CALL, .channel_fd = fd,
+		.finish = publish, .ctx = &fd};
+
+	rc = tf_job_start(&s, &job, &e);
+	if (!rc)
+		return 0; /* a copy: its descriptor is held */
+	if (rc < 0)
+		tf_result_from(result, &e);
+	else
+		rc = telefork_wait(job, result) ?: TELEFORK_PARENT;
+	tf_file_forget(fd);
+	close(fd);
+	return rc;
+}
+
+pid_t telepad(int fd, const struct telefork_options *options, struct telefork_result *result)
+{
+	struct tf_err e = {0};
+	struct tf_pad pad;
+	pid_t pid;
+	int rc = tf_options_check(options, &e);
+
+	if (rc)
+		return tf_result_from(result, &e);
+	rc = tf_pad_prepare(&pad, fd, options);
+	if (!rc)
+		rc = tf_pad_start(&pad);
+	if (rc)
+		tf_pad_refuse(&pad);
+	tf_pad_result(&pad, result);
+	pid = rc ? rc : pad.child;
+	tf_pad_done(&pad);
+	return pid;
+}
+
+pid_t telefork_child_wait(pid_t pid, int *status)
+{
+	pid_t got;
+
+	do
+		got = waitpid(pid, status, __WALL);
+	while (got < 0 && errno == EINTR);
+	return got < 0 ? TELEFORK_E_SYSTEM : got;
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * telefork: fork() onto another machine. This header is the library's specification.
+ *
+ *	struct telefork_job *job;
+ *	int fd = telefork_dial("tcp://big-machine:7700", NULL, &result);
+ *	switch (telefork(fd, NULL, &job)) {
+ *	case 0:  ... this is the copy, running over there ...
+ *	case TELEFORK_PARENT:  telefork_wait(job, &result);  ... result.pid is its pid over there ...
+ *	default: ... nothing was started ...
+ *	}
+ *
+ * Return values: 0 or a positive number on success, a negative TELEFORK_E_* on failure. The library
+ * never prints and never exits. Functions may be called from any thread unless they say otherwise;
+ * one job, one descriptor and one result belong to one thread at a time.
+ *
+ * What a copy has, and what fork(2) does not tell: as after fork(), only the calling thread exists
+ * in the copy; areas marked MADV_DONTFORK are absent and MADV_WIPEONFORK ones are zero; memory locks,
+ * timers and pending signals stay behind. Its pid is another. See telefork(3).
+ */
+#ifndef TELEFORK_H
+#define TELEFORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TELEFORK_VERSION "0.1.0"
+
+/* Version of the image and of the stream; a receiver refuses any other. */
+#define TELEFORK_FORMAT 1
+
+/* telefork() returns this in the parent (0 in the copy). */
+#define TELEFORK_PARENT 1
+
+/* Longest message in a result, with its terminating zero. */
+#define TELEFORK_MESSAGE_MAX 2048
+
+/* The single table of errors: X(NAME, number, text). Codes are negative, stable, and travel. */
+#define TELEFORK_ERRORS(X)                                                                         \
+	X(INVAL, 1, "an argument or option is not valid")                                          \
+	X(NOMEM, 2, "out of memory or address space")                                              \
+	X(IO, 3, "input or output failed")                                                         \
+	X(CLOSED, 4, "the other side closed the connection")                                       \
+	X(REFUSED, 5, "the connection was refused")                                                \
+	X(TIMEOUT, 6, "a time limit passed")                                                       \
+	X(CANCELLED, 7, "cancelled")                                                               \
+	X(PROTOCOL, 8, "the other side does not speak this protocol")                              \
+	X(VERSION, 9, "the other side speaks another version")                                     \
+	X(AUTH, 10, "the token or the peer was not accepted")                                      \
+	X(IMAGE, 11, "the image is damaged or hostile")                                            \
+	X(CHECKSUM, 12, "data arrived damaged")                                                    \
+	X(INCOMPATIBLE, 13, "the process cannot live on the destination")                          \
+	X(UNSUPPORTED, 14, "the process has state that cannot travel")                             \
+	X(THREADS, 15, "the process has other threads")                                            \
+	X(COLLISION, 16, "no free address range, try a fresh receiver")                            \
+	X(LIMIT, 17, "a limit of the receiver was reached")                                        \
+	X(RESTORE, 18, "a step of the restore failed")                                             \
+	X(CRASHED, 19, "the process over there ended before its time")                             \
+	X(ADDRESS, 20, "the address is not understood or cannot be used")                          \
+	X(SYSTEM, 21, "a system call failed")
+
+enum telefork_error {
+#define X(name, number, text) TELEFORK_E_##name = -(number),
+	TELEFORK_ERRORS(X)
+#undef X
+};
+
+/* Static text of a code from the table; "unknown error" for any other. */
+const char *telefork_strerror(int code);
+
+/* Static name ("TELEFORK_E_IO") of a code; "TELEFORK_E_?" for any other. */
+const char *telefork_errname(int code);
+
+/* Where the standard streams of a received process go. */
+enum telefork_stdio {
+	TELEFORK_STDIO_LOG,     /* stdin /dev/null, stdout and stderr to the receiver's stderr (default) */
+	TELEFORK_STDIO_INHERIT, /* the receiver's own 0, 1 and 2 */
+	TELEFORK_STDIO_NULL,    /* /dev/null, all three */
+};
+
+/*
+ * Options. Zero-initialise (or pass NULL): every zero is the default. Set size to
+ * sizeof(struct telefork_options); a library that knows fewer fields refuses non-zero ones.
+ */
+struct telefork_options {
+	size_t size;
+	int deadline_ms;      /* whole operation, milliseconds; 0: none */
+	int idle_ms;          /* no byte moved for so long: give up; 0: 30000 */
+	enum telefork_stdio stdio; /* telepad: where the copy's streams go */
+	const char *token;    /* dial: shared secret, at most TELEFORK_TOKEN_MAX bytes; NULL: none */
+	uint64_t max_memory;  /* telepad: refuse more bytes of present memory; 0: what is free */
+};
+
+#define TELEFORK_TOKEN_MAX 4096
+
+/* Most descriptors listed in a result; held_total counts all. */
+#define TELEFORK_HELD_MAX 64
+
+/* What came of an operation. Filled completely, on success and failure. */
+struct telefork_result {
+	int error;              /* 0 or a negative TELEFORK_E_* */
+	pid_t pid;              /* of the copy over there (its own view); 0: saved to a file */
+	uint64_t stopped_ns;    /* how long the parent stood still */
+	uint64_t total_ns;      /* from the call to the other side's answer */
+	uint64_t bytes_sent;    /* on the channel or into the file */
+	uint64_t bytes_received;
+	uint32_t registers;     /* registers in the image */
+	uint32_t mappings;      /* mappings carried */
+	uint64_t memory;        /* bytes of present memory carried */
+	uint32_t held_total;    /* descriptors of the process that did not travel: their numbers are
+				   reserved in the copy, every use answers EBADF */
+	int held[TELEFORK_HELD_MAX];
+	char message[TELEFORK_MESSAGE_MAX]; /* what failed, by name, and the way out; else "" */
+};
+
+/* A transfer under way in the background. Freed by telefork_wait(). */
+struct telefork_job;
+
+/*
+ * Opens a channel: "tcp://host:port", "unix:path", "file:path" or a plain path (a new image, mode
+ * 0600, visible under its name only when complete), "-" (standard output). Presents options->token.
+ * Returns a descriptor (close-on-exec, owned by the caller) or an error, explained in *result
+ * (which may be NULL). TELEFORK_E_ADDRESS, _REFUSED, _AUTH, _VERSION, _TIMEOUT, _IO.
+ */
+int telefork_dial(const char *uri, const struct telefork_options *options,
+	struct telefork_result *result);
+
+/*
+ * Forks the calling process onto the other side of fd (a connected stream socket, a pipe, or a file
+ * to be written as an image). Returns
+ *   TELEFORK_PARENT in the parent, as soon as a snapshot exists; *job is then set,
+ *   0 in the copy, when it runs over there,
+ *   a negative code if nothing was started (*job is untouched): _UNSUPPORTED, _NOMEM, _INVAL, _SYSTEM.
+ * Between the call and telefork_wait() fd is the transfer's: do not use it. Afterwards it is the
+ * caller's again, and leads to the copy (see telefork_peer_fd). Not async-signal-safe.
+ */
+int telefork(int fd, const struct telefork_options *options, struct telefork_job **job);
+
+/* In a copy: the descriptor that leads back to the process that called telefork(); -1 elsewhere,
+ * and in a copy that came by way of a file. Owned by the copy. */
+int telefork_peer_fd(void);
+
+/* Waits until the transfer ended, fills *result (may be NULL), frees the job. Returns result->error. */
+int telefork_wait(struct telefork_job *job, struct telefork_result *result);
+
+/* A descriptor that becomes readable when telefork_wait() would not block. Owned by the job. */
+int telefork_job_fd(const struct telefork_job *job);
+
+/* Gives up: the snapshot ends, the other side destroys its half. telefork_wait() then reports
+ * TELEFORK_E_CANCELLED, or success if the copy was already running. */
+int telefork_cancel(struct telefork_job *job);
+
+/*
+ * Saves the calling process into the file at path (0600, visible only when complete). Returns
+ * TELEFORK_PARENT when the file is there, 0 in every process later made from it, or an error;
+ * *result may be NULL.
+ */
+int telefork_save(const char *path, const struct telefork_options *options,
+	struct telefork_result *result);
+
+/*
+ * Receives one process from fd (stream socket, pipe, or an image file opened for reading) as a child
+ * of the caller and returns its pid, or a negative code with nothing left behind. Returns when the
+ * copy runs. With a socket, the copy keeps the connection. *result may be NULL.
+ */
+pid_t telepad(int fd, const struct telefork_options *options, struct telefork_result *result);
+
+/* Waits for a process received by telepad(); *status as in waitpid(2). Returns pid or an error. */
+pid_t telefork_child_wait(pid_t pid, int *status);
+
+/* In a process that was made by telefork: how often it (or its ancestors' images) moved; 0: never. */
+unsigned telefork_generation(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

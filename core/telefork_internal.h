@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* What the public calls share with each other and with nobody else. */
+#ifndef TF_TELEFORK_INTERNAL_H
+#define TF_TELEFORK_INTERNAL_H
+
+#include "core/capture/self.h"
+#include "core/channel/channel.h"
+
+/* Refuses options from another header and impossible values. 0 or _INVAL. */
+int tf_options_check(const struct telefork_options *o, struct tf_err *e);
+
+/* Fills a result (may be NULL) from an error alone; returns the code. */
+int tf_result_from(struct telefork_result *result, const struct tf_err *e);
+
+/* Opens the channel of a parsed address, greeting included. A descriptor or an error. */
+int tf_dial(const struct tf_address *a, const struct telefork_options *options, struct tf_err *e);
+
+/* Forks a snapshot as a job. As tf_snapshot_fork(); in the copy everything is tidied up. */
+int tf_job_start(struct tf_snapshot *s, struct telefork_job **ret_job, struct tf_err *e);
+
+/* In a copy, first of all: takes away what the restorer left. */
+void tf_copy_arrived(void);
+
+#endif
