@@ -327,7 +327,8 @@ static const struct tf_frozen *frozen_at(const struct tf_capture *c, uint64_t ad
 /* The copy's own runs, moved to the addresses they stand for. */
 static int scan_frozen(struct tf_capture *c, int pagemap, const struct tf_frozen *f, bool swap)
 {
-	struct tf_map copy = {(uint64_t)f->copy, (uint64_t)f->copy + (f->end - f->start)};
+	struct tf_map copy = {
+		.start = (uint64_t)f->copy, .end = (uint64_t)f->copy + (f->end - f->start)};
 	uint64_t from = c->n_runs;
 	int rc = scan_anon(c, pagemap, &copy, 0, swap);
 
