@@ -43,6 +43,7 @@ struct tf_capture {
 	uint64_t n_runs;
 	uint64_t map_runs; /* runs before the mapping that is being scanned */
 	uint64_t memory;   /* bytes in runs */
+	uint8_t *bounce;   /* TF_EXTENT_MAX bytes, when first needed */
 };
 
 /* Fills *b for the calling thread. Async-signal-safe. */

@@ -387,6 +387,40 @@ int tf_capture_find_pages(struct tf_capture *c, bool changed_only)
 	return rc;
 }
 
+static bool near(const struct tf_run *r, const void *p)
+{
+	const uint64_t margin = 1u << 20;
+
+	return (uint64_t)p + margin >= r->start && (uint64_t)p < r->end + margin;
+}
+
+/* Whether we write there ourselves while sending: errno, this library's and the C library's data. */
+static bool ours_to_write(const struct tf_run *r)
+{
+	return near(r, __builtin_frame_address(0)) || near(r, __builtin_thread_pointer()) ||
+		near(r, &tf_mailbox) || near(r, &environ);
+}
+
+/* What may change between its check and its departure leaves by way of a copy. */
+static int send_copied(struct tf_capture *c, uint64_t offset, const uint8_t *data, uint64_t size)
+{
+	int rc = 0;
+
+	if (!c->bounce)
+		c->bounce = tf_arena_alloc(&c->arena, TF_EXTENT_MAX);
+	if (!c->bounce)
+		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a buffer");
+	for (uint64_t at = 0; at < size && !rc; at += TF_EXTENT_MAX) {
+		uint64_t n = size - at < TF_EXTENT_MAX ? size - at : TF_EXTENT_MAX;
+
+		memcpy(c->bounce, data + at, n);
+		rc = tf_sink_data(&c->sink, offset + at, c->bounce, n, NULL, &c->err);
+		if (!rc)
+			rc = tf_sink_flush(&c->sink, &c->err);
+	}
+	return rc;
+}
+
 /* Sends [start, end) of one run, from where its bytes lie. */
 static int send_run(struct tf_capture *c, const struct tf_run *r)
 {
@@ -401,15 +435,10 @@ static int send_run(struct tf_capture *c, const struct tf_run *r)
 		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno,
 			"mapping %llx-%llx cannot be read: mprotect", (unsigned long long)m->start,
 			(unsigned long long)m->end);
+	if (!f && ours_to_write(r))
+		return send_copied(c, tf_image_offset(&c->image, r->start), data, size);
 	return tf_sink_data(&c->sink, tf_image_offset(&c->image, r->start), data, size, NULL,
 		&c->err);
-}
-
-static bool near(const struct tf_run *r, const void *p)
-{
-	const uint64_t margin = 1u << 20;
-
-	return (uint64_t)p + margin >= r->start && (uint64_t)p < r->end + margin;
 }
 
 /* Gives sent pages of the snapshot back, so that the parent writes to them without a copy. Only what
@@ -420,8 +449,7 @@ static void drop_run(const struct tf_capture *c, const struct tf_run *r)
 	const struct tf_map *m = tf_image_map_at(&c->image, r->start);
 
 	if (m && m->kind == TF_MAP_ANON && !(m->flags & TF_MAP_SHARED) &&
-		!near(r, __builtin_frame_address(0)) && !near(r, __builtin_thread_pointer()) &&
-		!near(r, &tf_mailbox) && !near(r, &environ))
+		!ours_to_write(r))
 		madvise((void *)r->start, r->end - r->start, MADV_DONTNEED);
 }
 
