@@ -43,10 +43,8 @@ LIB_SRC     := core/telefork.c core/job.c \
 # Built for their own architecture only.
 ARCH_SRC    := cpu.c frame.c plan.c entry.S
 CMD_SRC     := main serve restore inspect inspect_json disasm symbols
-GUEST_SRC   := init agent
-QEMU_SRC    := machine vm qmp template link remote
-HARNESS_SRC := main scenario run remote compare report
-UNIT_TESTS  := test_arch test_image test_notes test_move
+PAD_SRC     := pad_main serve restore
+UNIT_TESTS  := test_arch test_image test_notes
 PROBES      := hop
 
 # Only what exists yet is built: a list above is the plan, this is the ground.
@@ -75,7 +73,7 @@ PACKAGES := gcc make libc6-dev binutils gcc-aarch64-linux-gnu libc6-dev-arm64-cr
 	qemu-user qemu-system-x86 qemu-system-arm cpio xz-utils zstd \
 	libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check \
 	libelf-dev:arm64 libcapstone-dev:arm64 libjansson-dev:arm64 libpng-dev:arm64 zlib1g-dev:arm64 \
-	check:arm64 libc6:arm64 gdb-multiarch luajit
+	check:arm64 libc6:arm64
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev clang-14
 NEED := $(PACKAGES) $(if $(filter lint format fuzz,$(MAKECMDGOALS)),$(LINT_PACKAGES))
 
@@ -112,6 +110,7 @@ B_$(1)   := build/$(1)$(VARIANT)
 A_$(1)   := $(addprefix arch/$(1)/,$(ARCH_SRC))
 CPP_$(1) := $(CPPFLAGS) -DTF_ARCH_RESTORER_HEADER='"arch/$(1)/restorer.h"'
 LIBOBJ_$(1) := $$(call obj,$(LIB_SRC) $$(A_$(1)),$$(B_$(1))) $$(B_$(1))/obj/core/restore/restorer.o
+PADOBJ_$(1) := $$(call obj,$(PAD_SRC:%=core/cmd/%.c),$$(B_$(1)))
 CMDOBJ_$(1) := $$(call obj,$(CMD_SRC:%=core/cmd/%.c),$$(B_$(1)))
 PROBES_$(1) := $$(patsubst tests/probes/%.c,%,$$(call exist,$(PROBES:%=tests/probes/%.c)))
 UNIT_$(1)   := $$(patsubst tests/unit/%.c,%,$$(call exist,$(UNIT_TESTS:%=tests/unit/%.c)))
@@ -155,6 +154,13 @@ $$(B_$(1))/bin/telefork: $$(CMDOBJ_$(1)) $$(B_$(1))/lib/libtelefork.a
 	$(call say,LD,$$@)
 	$(Q)$$(CC_$(1)) $(STATIC) $(SANFLAGS) $$^ $(LIBS_telefork) -o $$@ 2>$$@.log || { cat $$@.log; exit 1; }
 
+# mmap_min_addr is 64 KiB by default: as low as a program may be.
+$$(B_$(1))/bin/telefork-pad: $$(PADOBJ_$(1)) $$(B_$(1))/lib/libtelefork.a
+	@mkdir -p $$(@D)
+	$(call say,LD,$$@)
+	$(Q)$$(CC_$(1)) $(STATIC) $(if $(SAN),,-Wl$(comma)-Ttext-segment=0x10000) $(SANFLAGS) $$^ -o $$@ \
+		2>$$@.log || { cat $$@.log; exit 1; }
+
 # Each probe three ways: static, dynamic at a fixed address, and PIE.
 $$(B_$(1))/probes/%-static: $$(B_$(1))/obj/tests/probes/%.o $$(PROBECOMMON_$(1)) $$(B_$(1))/lib/libtelefork.a
 	@mkdir -p $$(@D)
@@ -175,7 +181,7 @@ $$(B_$(1))/tests/%: $$(B_$(1))/obj/tests/unit/%.o $$(CMDLIB_$(1)) $$(B_$(1))/lib
 	$(Q)$$(CC_$(1)) $(STATIC) $(SANFLAGS) $$^ $(LIBS_unit) -o $$@ 2>$$@.log || { cat $$@.log; exit 1; }
 
 lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
-bin-$(1): $$(B_$(1))/bin/telefork
+bin-$(1): $$(B_$(1))/bin/telefork $$(B_$(1))/bin/telefork-pad
 probes-$(1): $$(foreach p,$$(PROBES_$(1)),$$(B_$(1))/probes/$$p-static $$(B_$(1))/probes/$$p-pie $$(B_$(1))/probes/$$p-dyn)
 unit-$(1): $$(UNIT_$(1):%=$$(B_$(1))/tests/%)
 endef
@@ -187,7 +193,27 @@ $(foreach a,$(ARCHES),$(eval $(call arch_rules,$(a))))
 # ---------------------------------------------------------------- targets
 
 all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a))
+
+# One case a line: name, time limit in seconds, command.
+define CASES
+$(foreach a,$(ARCHES),$(foreach t,$(UNIT_$(a)),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
+))
+$(foreach r,file unix tcp,$(foreach v,static pie dyn,native-$(r)-$(v) 60 tests/journey.sh $(r) $(B_$(HOST)) hop-$(v)
+))
+endef
+export CASES
+
+check: all $(foreach a,$(ARCHES),unit-$(a))
+	@echo "$$CASES" | tests/check.sh
+
 clean:
 	rm -rf build
+
+help:
+	@echo 'make [all]    libraries, commands and probes for $(ARCHES)'
+	@echo 'make check    builds and runs every test; what .ci/run calls'
+	@echo 'make clean    removes build/'
+	@echo 'knobs: V=1 (show commands), SAN=address,undefined, OPT=-O2, TELEFORK_CACHE=folder'
+
 FORCE:
-.PHONY: all clean FORCE $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
+.PHONY: all check clean help FORCE $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# journey.sh file|unix|tcp BUILD PROBE [RUNNER]: a probe goes by that route; the receiver is
+# BUILD/bin/telefork-pad, both run by RUNNER (qemu-aarch64, ...) if one is given.
+set -eu
+route=$1 build=$2 probe=$3 run=${4:-}
+tmp=$(mktemp -d)
+pid=
+trap 'if [ -n "$pid" ]; then kill "$pid" 2>/dev/null || true; fi; rm -rf "$tmp"' EXIT
+
+if [ "$route" = file ]; then
+	$run "$build/probes/$probe" "$tmp/image.tf"
+	[ "$(stat -c %a "$tmp/image.tf")" = 600 ]
+	# Nothing but the image was left.
+	[ "$(find "$tmp" -mindepth 1 | wc -l)" = 1 ]
+	[ "$($run "$build/bin/telefork-pad" restore "$tmp/image.tf")" = ok ]
+	# A damaged byte of memory is found, and nothing is started.
+	size=$(stat -c %s "$tmp/image.tf")
+	printf '\125' | dd of="$tmp/image.tf" bs=1 seek=$((size / 2)) conv=notrunc status=none
+	if out=$($run "$build/bin/telefork-pad" restore "$tmp/image.tf" 2>&1); then
+		echo "a damaged image was restored"
+		exit 1
+	fi
+	case $out in *damaged*) exit 0 ;; esac
+	echo "the damage is not named: $out"
+	exit 1
+fi
+
+head -c 24 /dev/urandom | base64 >"$tmp/token"
+case $route in
+unix) address=unix:$tmp/socket ;;
+tcp) address=tcp://127.0.0.1:0 ;;
+esac
+mkfifo "$tmp/address"
+# shellcheck disable=SC2086 # the runner is a word or nothing
+$run "$build/bin/telefork-pad" serve --token-file "$tmp/token" "$address" >"$tmp/address" &
+pid=$!
+exec 3<"$tmp/address"
+read -r address <&3
+$run "$build/probes/$probe" "$address" --token "$(cat "$tmp/token")"
+# A wrong token is refused, by name, and the receiver goes on.
+if out=$($run "$build/probes/$probe" "$address" --token wrong 2>&1); then
+	echo "a wrong token was accepted"
+	exit 1
+fi
+case $out in *TELEFORK_E_AUTH*) ;; *) echo "not refused by name: $out"; exit 1 ;; esac
+$run "$build/probes/$probe" "$address" --token "$(cat "$tmp/token")"
