@@ -200,6 +200,8 @@ $(foreach a,$(ARCHES),$(foreach t,$(UNIT_$(a)),unit-$(a)-$(t) 400 $(RUN_$(a)) $(
 ))
 $(foreach r,file unix tcp,$(foreach v,static pie dyn,native-$(r)-$(v) 60 tests/journey.sh $(r) $(B_$(HOST)) hop-$(v)
 ))
+$(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-$(r)-$(v) 120 tests/journey.sh $(r) $(B_$(a)) hop-$(v) qemu-$(a)
+)))
 endef
 export CASES
 

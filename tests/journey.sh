@@ -3,7 +3,11 @@
 # journey.sh file|unix|tcp BUILD PROBE [RUNNER]: a probe goes by that route; the receiver is
 # BUILD/bin/telefork-pad, both run by RUNNER (qemu-aarch64, ...) if one is given.
 set -eu
+# Under QEMU user mode the receiver's stack is made larger than any program's, so that the pages which
+# the emulator keeps next to it lie in nobody's way.
 route=$1 build=$2 probe=$3 run=${4:-}
+receive="$run"
+if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=268435456 $run"; fi
 tmp=$(mktemp -d)
 pid=
 trap 'if [ -n "$pid" ]; then kill "$pid" 2>/dev/null || true; fi; rm -rf "$tmp"' EXIT
@@ -13,11 +17,11 @@ if [ "$route" = file ]; then
 	[ "$(stat -c %a "$tmp/image.tf")" = 600 ]
 	# Nothing but the image was left.
 	[ "$(find "$tmp" -mindepth 1 | wc -l)" = 1 ]
-	[ "$($run "$build/bin/telefork-pad" restore "$tmp/image.tf")" = ok ]
+	[ "$($receive "$build/bin/telefork-pad" restore "$tmp/image.tf")" = ok ]
 	# A damaged byte of memory is found, and nothing is started.
-	size=$(stat -c %s "$tmp/image.tf")
-	printf '\125' | dd of="$tmp/image.tf" bs=1 seek=$((size / 2)) conv=notrunc status=none
-	if out=$($run "$build/bin/telefork-pad" restore "$tmp/image.tf" 2>&1); then
+	first=$(readelf -lW "$tmp/image.tf" | awk '$1 == "LOAD" { print $2; exit }')
+	printf '\125' | dd of="$tmp/image.tf" bs=1 seek=$((first + 1)) conv=notrunc status=none
+	if out=$($receive "$build/bin/telefork-pad" restore "$tmp/image.tf" 2>&1); then
 		echo "a damaged image was restored"
 		exit 1
 	fi
@@ -33,7 +37,7 @@ tcp) address=tcp://127.0.0.1:0 ;;
 esac
 mkfifo "$tmp/address"
 # shellcheck disable=SC2086 # the runner is a word or nothing
-$run "$build/bin/telefork-pad" serve --token-file "$tmp/token" "$address" >"$tmp/address" &
+$receive "$build/bin/telefork-pad" serve --token-file "$tmp/token" "$address" >"$tmp/address" &
 pid=$!
 exec 3<"$tmp/address"
 read -r address <&3

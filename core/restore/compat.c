@@ -102,11 +102,34 @@ static bool guest_has(const struct tf_facts *f, const struct tf_map *m)
 	return false;
 }
 
+/* QEMU returns from handlers through a page of its own, and keeps descriptor tables in others, next to
+ * the stack it made: a larger stack moves them out of the way. */
+static void check_kept_pages(struct check *c)
+{
+	for (uint32_t k = 0; k < c->f->n_keep; k++) {
+		uint64_t page = c->f->keep[k];
+
+		for (uint32_t i = 0; i < c->img->n_maps; i++) {
+			struct tf_range r = tf_restore_map_range(c->img, i);
+
+			if (page < r.start || page >= r.end)
+				continue;
+			tf_fail_more(c->e, TELEFORK_E_COLLISION,
+				"%llx-%llx of the process holds page %llx, which the emulator needs: "
+				"start the receiver with QEMU_STACK_SIZE=268435456",
+				(ull)r.start, (ull)r.end, (ull)page);
+			c->collisions++;
+			return;
+		}
+	}
+}
+
 /* Under QEMU user mode the emulator's own pages lie in the same address space. */
 static void check_emulator(struct check *c)
 {
 	if (!(c->f->flags & TF_FACT_EMULATED))
 		return;
+	check_kept_pages(c);
 	for (uint32_t i = 0; i < c->img->n_maps; i++) {
 		struct tf_range r = tf_restore_map_range(c->img, i);
 
