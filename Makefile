@@ -44,6 +44,9 @@ LIB_SRC     := core/telefork.c core/job.c \
 ARCH_SRC    := cpu.c frame.c plan.c entry.S
 CMD_SRC     := main serve restore inspect inspect_json disasm symbols
 PAD_SRC     := pad_main serve restore
+QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
+GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
+	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes
 PROBES      := hop
 
@@ -180,6 +183,16 @@ $$(B_$(1))/tests/%: $$(B_$(1))/obj/tests/unit/%.o $$(CMDLIB_$(1)) $$(B_$(1))/lib
 	$(call say,LD,$$@)
 	$(Q)$$(CC_$(1)) $(STATIC) $(SANFLAGS) $$^ $(LIBS_unit) -o $$@ 2>$$@.log || { cat $$@.log; exit 1; }
 
+# The guest: Debian's kernel, and an initramfs around the agent.
+build/guest/$(1)/init: $$(call obj,$(GUEST_SRC),$$(B_$(1)))
+	@mkdir -p $$(@D)
+	$(call say,LD,$$@)
+	$(Q)$$(CC_$(1)) -static $$^ -o $$@
+build/guest/$(1)/initramfs: build/guest/$(1)/init qemu/guest/mkguest.sh
+	$(call say,GUEST,$$@)
+	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE)
+	@touch $$@
+
 lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
 bin-$(1): $$(B_$(1))/bin/telefork $$(B_$(1))/bin/telefork-pad
 probes-$(1): $$(foreach p,$$(PROBES_$(1)),$$(B_$(1))/probes/$$p-static $$(B_$(1))/probes/$$p-pie $$(B_$(1))/probes/$$p-dyn)
@@ -188,6 +201,23 @@ endef
 
 LIBS_probe := -lm -lpthread
 $(foreach a,$(ARCHES),$(eval $(call arch_rules,$(a))))
+
+# ---------------------------------------------------------------- the host's own: QEMU machines
+
+B := build/$(HOST)$(VARIANT)
+QEMU_OBJ := $(QEMU_SRC:%=$(B)/obj/qemu/%.o)
+
+$(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -ljansson $(LIBS_unit) -o $@
+$(B)/tests/vmcheck: $(B)/obj/qemu/vmcheck.o $(QEMU_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -ljansson -o $@
+
+guests: $(ARCHES:%=build/guest/%/initramfs)
+
 -include $(shell find build -name '*.d' 2>/dev/null)
 
 # ---------------------------------------------------------------- targets
@@ -202,10 +232,11 @@ $(foreach r,file unix tcp,$(foreach v,static pie dyn,native-$(r)-$(v) 60 tests/j
 ))
 $(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-$(r)-$(v) 120 tests/journey.sh $(r) $(B_$(a)) hop-$(v) qemu-$(a)
 )))
+unit-qemu 60 $(B)/tests/test_qemu
 endef
 export CASES
 
-check: all $(foreach a,$(ARCHES),unit-$(a))
+check: all $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu guests
 	@echo "$$CASES" | tests/check.sh
 
 clean:
@@ -218,4 +249,4 @@ help:
 	@echo 'knobs: V=1 (show commands), SAN=address,undefined, OPT=-O2, TELEFORK_CACHE=folder'
 
 FORCE:
-.PHONY: all check clean help FORCE $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
+.PHONY: all check guests clean help FORCE $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
