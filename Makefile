@@ -216,6 +216,11 @@ $(B)/tests/vmcheck: $(B)/obj/qemu/vmcheck.o $(QEMU_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -ljansson -o $@
 
+$(B)/bin/telebed: $(B)/obj/harness/main.o $(QEMU_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -ljansson -o $@
+
 guests: $(ARCHES:%=build/guest/%/initramfs)
 
 -include $(shell find build -name '*.d' 2>/dev/null)
@@ -232,11 +237,13 @@ $(foreach r,file unix tcp,$(foreach v,static pie dyn,native-$(r)-$(v) 60 tests/j
 ))
 $(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-$(r)-$(v) 120 tests/journey.sh $(r) $(B_$(a)) hop-$(v) qemu-$(a)
 )))
+$(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn
+)
 unit-qemu 60 $(B)/tests/test_qemu
 endef
 export CASES
 
-check: all $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu guests
+check: all $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu $(B)/bin/telebed guests
 	@echo "$$CASES" | tests/check.sh
 
 clean:
