@@ -32,7 +32,7 @@ RUN_aarch64 := $(if $(filter aarch64,$(HOST)),,qemu-aarch64)
 
 BASE_SRC    := err arena buf crc32c io maps host
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file
-CAPTURE_SRC := self describe files memory
+CAPTURE_SRC := self describe files memory signal
 CHANNEL_SRC := address dial listen handshake
 RESTORE_SRC := facts compat plan build hole vdso pad result
 LIB_SRC     := core/telefork.c core/job.c \
@@ -48,7 +48,7 @@ QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switc
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes
-PROBES      := hop
+PROBES      := hop spin
 
 # Only what exists yet is built: a list above is the plan, this is the ground.
 exist = $(wildcard $(1))

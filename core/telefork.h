@@ -173,6 +173,18 @@ pid_t telepad(int fd, const struct telefork_options *options, struct telefork_re
 /* Waits for a process received by telepad(); *status as in waitpid(2). Returns pid or an error. */
 pid_t telefork_child_wait(pid_t pid, int *status);
 
+/*
+ * From now on signo makes a copy of this process go to uri, from whatever instruction it interrupts;
+ * the process itself goes on. The handler is async-signal-safe. Each arrival of signo makes one
+ * attempt; its outcome is read with telefork_signal_result(). Refuses (_THREADS) at arrival when the
+ * process has other threads. uri and options are copied. The copy has no way back (telefork_peer_fd()
+ * is -1). Returns 0, _ADDRESS, _INVAL.
+ */
+int telefork_on_signal(int signo, const char *uri, const struct telefork_options *options);
+
+/* Number of attempts ended so far; *result (may be NULL) is that of the latest. Async-signal-safe. */
+unsigned telefork_signal_result(struct telefork_result *result);
+
 /* In a process that was made by telefork: how often it (or its ancestors' images) moved; 0: never. */
 unsigned telefork_generation(void);
 

@@ -108,7 +108,7 @@ static int describe_source(struct tf_capture *c)
 		.boottime_ns = clock_ns(CLOCK_BOOTTIME),
 		.mailbox = (uint64_t)&tf_mailbox,
 		.stack_limit = stack.rlim_cur,
-		.channel_fd = c->file ? -1 : c->channel_fd,
+		.channel_fd = c->file || c->origin == TF_ORIGIN_SIGNAL ? -1 : c->channel_fd,
 		.generation = tf_mailbox.generation,
 		.release = tf_arena_strn(&c->arena, uts.release, sizeof(uts.release)),
 		.exe = link_text(&c->arena, "/proc/self/exe"),

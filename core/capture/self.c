@@ -146,9 +146,9 @@ int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, bool chang
 void tf_signal_entry(int signo, void *info, void *ucontext)
 {
 	(void)info;
-	(void)signo;
 	if (raising)
 		send_and_exit(ucontext);
+	tf_signal_arrived(signo, ucontext);
 }
 
 static int catch_on_own_stack(struct tf_capture *c, int signo)

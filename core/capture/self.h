@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process forks its own snapshot. Shared by telefork() and telefork_save().
+ * A process forks its own snapshot. Shared by telefork(), telefork_save() and telefork_on_signal().
  */
 #ifndef TF_CAPTURE_SELF_H
 #define TF_CAPTURE_SELF_H
@@ -26,5 +26,8 @@ struct tf_snapshot {
  */
 int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret_pid,
 	bool *ret_child, struct tf_err *e);
+
+/* A signal that telefork_on_signal() asked for interrupted the program here (signal.c). [child] */
+void tf_signal_arrived(int signo, const void *ucontext);
 
 #endif

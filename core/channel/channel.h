@@ -70,6 +70,11 @@ int tf_file_create(const char *path, struct tf_err *e);
  * made there are left alone. */
 int tf_file_publish(int fd, struct tf_err *e);
 
+/* The two above without memory of each other, for a signal's child; the file system must have
+ * O_TMPFILE. [child] */
+int tf_file_create_at(const char *path, struct tf_err *e);
+int tf_file_publish_at(int fd, const char *path, struct tf_err *e);
+
 /* Forgets fd: after close. Removes what was never published. */
 void tf_file_forget(int fd);
 

@@ -78,18 +78,41 @@ struct nameless {
 static struct nameless *nameless;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+int tf_file_create_at(const char *path, struct tf_err *e)
+{
+	char folder[TF_ADDRESS_TEXT];
+	const char *slash = strrchr(path, '/');
+	size_t n = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
+	int fd;
+
+	if (n >= sizeof(folder))
+		return tf_fail(e, TELEFORK_E_IO, "a path of %zu bytes is too long", n);
+	memcpy(folder, n ? path : ".", n ? n : 1);
+	folder[n ? n : 1] = '\0';
+	fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	return fd < 0 ? tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", path) : fd;
+}
+
+int tf_file_publish_at(int fd, const char *path, struct tf_err *e)
+{
+	char self[40], temporary[TF_ADDRESS_TEXT + 32];
+
+	snprintf(temporary, sizeof(temporary), "%s.%d", path, (int)getpid());
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	if (linkat(AT_FDCWD, self, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW))
+		return tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", temporary);
+	if (!rename(temporary, path))
+		return 0;
+	tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", path);
+	unlink(temporary);
+	return TELEFORK_E_IO;
+}
+
+/* Where the file system has no O_TMPFILE the file has a name for the time being. */
 static int open_nameless(const char *path, struct nameless *n)
 {
-	char *slash, *folder = strdup(path);
-	int fd = -1;
+	int fd = tf_file_create_at(path, NULL);
 
-	if (!folder)
-		return -1;
-	slash = strrchr(folder, '/');
-	if (slash)
-		slash[slash == folder] = '\0';
-	fd = open(slash ? folder : ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	free(folder);
 	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT))
 		return fd;
 	if (asprintf(&n->partial, "%s.XXXXXX", path) < 0)
@@ -127,19 +150,15 @@ int tf_file_create(const char *path, struct tf_err *e)
 /* Runs in the snapshot, where nobody else is: the list is read without the lock. */
 int tf_file_publish(int fd, struct tf_err *e)
 {
-	char self[40], temporary[4200];
-
 	for (struct nameless *n = nameless; n; n = n->next) {
 		if (n->fd != fd)
 			continue;
-		snprintf(temporary, sizeof(temporary), "%s.%d", n->path, (int)getpid());
-		snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
-		if (!n->partial && linkat(AT_FDCWD, self, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW))
-			return tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", temporary);
-		if (!rename(n->partial ? n->partial : temporary, n->path))
+		if (!n->partial)
+			return tf_file_publish_at(fd, n->path, e);
+		if (!rename(n->partial, n->path))
 			return 0;
 		tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", n->path);
-		unlink(n->partial ? n->partial : temporary);
+		unlink(n->partial);
 		return TELEFORK_E_IO;
 	}
 	return 0;
