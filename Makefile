@@ -32,10 +32,10 @@ RUN_aarch64 := $(if $(filter aarch64,$(HOST)),,qemu-aarch64)
 
 BASE_SRC    := err arena buf crc32c io maps host
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file
-CAPTURE_SRC := self describe files memory signal
-CHANNEL_SRC := address dial listen handshake
-RESTORE_SRC := facts compat plan build hole vdso pad result
-LIB_SRC     := core/telefork.c core/job.c \
+CAPTURE_SRC := self changes describe files memory signal
+CHANNEL_SRC := frames address dial listen handshake
+RESTORE_SRC := facts relay merge compat plan build hole vdso pad result
+LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \
 	$(RESTORE_SRC:%=core/restore/%.c) \
@@ -48,7 +48,7 @@ QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switc
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes
-PROBES      := hop spin
+PROBES      := hop spin yoyo
 
 # Only what exists yet is built: a list above is the plan, this is the ground.
 exist = $(wildcard $(1))
@@ -237,6 +237,10 @@ $(foreach r,file unix tcp,$(foreach v,static pie dyn,native-$(r)-$(v) 60 tests/j
 ))
 $(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-$(r)-$(v) 120 tests/journey.sh $(r) $(B_$(a)) hop-$(v) qemu-$(a)
 )))
+$(foreach r,unix tcp,$(foreach v,static pie dyn,yoyo-$(r)-$(v) 60 tests/yoyo.sh $(r) $(B_$(HOST)) yoyo-$(v)
+))
+$(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 120 tests/yoyo.sh tcp $(B_$(a)) yoyo-$(v) qemu-$(a)
+))
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn
 )
 unit-qemu 60 $(B)/tests/test_qemu

@@ -8,6 +8,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,6 +188,42 @@ int telefork_save(const char *path, const struct telefork_options *options,
 	return rc;
 }
 
+static void *relay_main(void *arg)
+{
+	struct tf_relay *r = arg;
+
+	tf_relay_run(r);
+	close(r->io.fd);
+	free(r);
+	return NULL;
+}
+
+/* A process that is to come back needs somebody beside the caller. Without a thread to be had the
+ * connection closes, and the sender is told so. */
+static void stay_between(struct tf_pad *pad)
+{
+	struct tf_relay *r = malloc(sizeof(*r));
+	int fd = r ? fcntl(pad->io.fd, F_DUPFD_CLOEXEC, 3) : -1;
+	pthread_t thread;
+
+	if (fd < 0) {
+		free(r);
+		kill(-pad->child, SIGKILL);
+		return;
+	}
+	*r = pad->relay;
+	r->io.fd = fd;
+	pad->relay = (struct tf_relay)TF_RELAY_NONE;
+	if (pthread_create(&thread, NULL, relay_main, r)) {
+		tf_relay_close(r);
+		close(fd);
+		free(r);
+		kill(-pad->child, SIGKILL);
+		return;
+	}
+	pthread_detach(thread);
+}
+
 pid_t telepad(int fd, const struct telefork_options *options, struct telefork_result *result)
 {
 	struct tf_err e = {0};
@@ -202,6 +240,8 @@ pid_t telepad(int fd, const struct telefork_options *options, struct telefork_re
 		tf_pad_refuse(&pad);
 	tf_pad_result(&pad, result);
 	pid = rc ? rc : pad.child;
+	if (!rc && tf_pad_relayed(&pad))
+		stay_between(&pad);
 	tf_pad_done(&pad);
 	return pid;
 }

@@ -32,7 +32,7 @@ extern "C" {
 #define TELEFORK_VERSION "0.1.0"
 
 /* Version of the image and of the stream; a receiver refuses any other. */
-#define TELEFORK_FORMAT 1
+#define TELEFORK_FORMAT 2
 
 /* telefork() returns this in the parent (0 in the copy). */
 #define TELEFORK_PARENT 1
@@ -83,6 +83,8 @@ enum telefork_stdio {
 	TELEFORK_STDIO_NULL,    /* /dev/null, all three */
 };
 
+struct telefork_result;
+
 /*
  * Options. Zero-initialise (or pass NULL): every zero is the default. Set size to
  * sizeof(struct telefork_options); a library that knows fewer fields refuses non-zero ones.
@@ -94,6 +96,7 @@ struct telefork_options {
 	enum telefork_stdio stdio; /* telepad: where the copy's streams go */
 	const char *token;    /* dial: shared secret, at most TELEFORK_TOKEN_MAX bytes; NULL: none */
 	uint64_t max_memory;  /* telepad: refuse more bytes of present memory; 0: what is free */
+	struct telefork_result *result; /* telefork_yoyo: filled when it returns; NULL: not wanted */
 };
 
 #define TELEFORK_TOKEN_MAX 4096
@@ -162,6 +165,31 @@ int telefork_cancel(struct telefork_job *job);
  */
 int telefork_save(const char *path, const struct telefork_options *options,
 	struct telefork_result *result);
+
+/*
+ * Runs fn(arg) on the machine at uri ("tcp://host:port" or "unix:path"), with all of this process's
+ * memory, and returns here: in the same process, with the same pid and descriptors, and with every
+ * change that fn made to memory (written pages, new, grown and unmapped mappings, protections),
+ * applied all or nothing. The copy ends when fn returns.
+ *
+ * What fn writes to standard output and error over there is written to this process's. Other
+ * descriptors do not travel: their numbers are held in the copy. Only memory comes back: signal
+ * actions, working directory, descriptors and the like stay as they are here, and so do this
+ * thread's id and rseq area, the vDSO and the stack below the caller's frame.
+ *
+ * Meanwhile signals that have a handler here are blocked, and delivered afterwards; others act as
+ * usual. fn must join the threads that it starts. Memory shared with other processes is sent as it
+ * was at the call; of it only what fn changed is written back. options->idle_ms is raised to 2000 at
+ * least. If this process dies, the copy is killed.
+ *
+ * Returns 0, or a negative code, and then memory here is as it was and no copy is left:
+ * TELEFORK_E_THREADS (this process has other threads, or fn left some), _CRASHED (a signal or exit()
+ * ended fn), _TIMEOUT (options->deadline_ms), _CLOSED (the link was lost), _COLLISION and _LIMIT
+ * (the changes cannot be made here), and what telefork_dial() and telefork() say. *options->result
+ * has the sizes and times: bytes_sent, bytes_received, total_ns, message. Not async-signal-safe.
+ */
+int telefork_yoyo(const char *uri, void (*fn)(void *arg), void *arg,
+	const struct telefork_options *options);
 
 /*
  * Receives one process from fd (stream socket, pipe, or an image file opened for reading) as a child

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See host.h. */
 #include "core/base/host.h"
+#include "core/base/maps.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -44,6 +45,18 @@ unsigned tf_host_threads(void)
 	if (stat("/proc/self/task", &st) || st.st_nlink < 3 + own)
 		return 0;
 	return (unsigned)st.st_nlink - 2 - own;
+}
+
+uint64_t tf_host_memory_free(struct tf_arena *a)
+{
+	struct tf_err quiet = {0};
+	size_t size;
+	char *text, *line;
+
+	if (tf_proc_read(a, "/proc/meminfo", &text, &size, &quiet))
+		return UINT64_MAX;
+	line = strstr(text, "MemAvailable:");
+	return line ? strtoull(line + 13, NULL, 10) * 1024 : UINT64_MAX;
 }
 
 static int compare_ints(const int *a, const int *b)

@@ -16,6 +16,9 @@ bool tf_host_emulated(void);
 /* Threads of this process, itself included; QEMU's own are not counted. 0 if it cannot be told. */
 unsigned tf_host_threads(void);
 
+/* MemAvailable of /proc/meminfo in bytes, read through the arena; UINT64_MAX if it is not told. */
+uint64_t tf_host_memory_free(struct tf_arena *a);
+
 /* Address range of the maps that are truly there: under QEMU user mode the emulator's own too. */
 #define TF_HOST_MAPS	  "/proc/self/maps"
 #define TF_HOST_TRUE_MAPS "/proc/thread-self/maps"

@@ -109,7 +109,7 @@ int tf_io_write(struct tf_io *io, const void *p, size_t n, struct tf_err *e)
 	return tf_io_writev(io, &iov, 1, e);
 }
 
-int tf_io_read(struct tf_io *io, void *p, size_t n, struct tf_err *e)
+int tf_io_read_raw(struct tf_io *io, void *p, size_t n, struct tf_err *e)
 {
 	char *at = p;
 
@@ -130,6 +130,28 @@ int tf_io_read(struct tf_io *io, void *p, size_t n, struct tf_err *e)
 		io->received += (uint64_t)got;
 		at += got;
 		n -= (size_t)got;
+	}
+	return 0;
+}
+
+int tf_io_read(struct tf_io *io, void *p, size_t n, struct tf_err *e)
+{
+	char *at = p;
+
+	if (!io->next_frame)
+		return tf_io_read_raw(io, p, n, e);
+	while (n) {
+		size_t part;
+		int rc = io->frame_left ? 0 : io->next_frame(io, e);
+
+		part = n < io->frame_left ? n : io->frame_left;
+		if (!rc)
+			rc = tf_io_read_raw(io, at, part, e);
+		if (rc)
+			return rc;
+		io->frame_left -= (uint32_t)part;
+		at += part;
+		n -= part;
 	}
 	return 0;
 }

@@ -21,6 +21,10 @@ struct tf_io {
 	int idle_ms;	      /* > 0 */
 	uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
 	uint64_t sent, received; /* bytes */
+	/* Bytes come in frames (channel/frames.h): left in this one, and what looks for the next.
+	 * NULL: they come as they are. */
+	uint32_t frame_left;
+	int (*next_frame)(struct tf_io *io, struct tf_err *e);
 };
 
 /* Nanoseconds of CLOCK_MONOTONIC. */
@@ -35,6 +39,9 @@ int tf_io_write(struct tf_io *io, const void *p, size_t n, struct tf_err *e);
 
 /* Reads exactly n bytes. 0, _CLOSED (end of file, also in the middle), _TIMEOUT, _IO. */
 int tf_io_read(struct tf_io *io, void *p, size_t n, struct tf_err *e);
+
+/* The same past the frames. */
+int tf_io_read_raw(struct tf_io *io, void *p, size_t n, struct tf_err *e);
 
 /* Writes n bytes at an offset of a regular file. 0 or _IO. */
 int tf_io_pwrite(int fd, const void *p, size_t n, uint64_t offset, struct tf_err *e);

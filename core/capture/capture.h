@@ -39,11 +39,14 @@ struct tf_capture {
 	bool drop;	 /* drop pages from this process once sent: it is a snapshot */
 	struct tf_frozen *frozen;
 	uint32_t n_frozen;
+	uint8_t *frozen_base; /* one mapping that holds all the copies */
+	uint64_t frozen_size;
 	struct tf_run *runs;
 	uint64_t n_runs;
 	uint64_t map_runs; /* runs before the mapping that is being scanned */
 	uint64_t memory;   /* bytes in runs */
 	uint8_t *bounce;   /* TF_EXTENT_MAX bytes, when first needed */
+	struct tf_base *base; /* send only what changed since (changes.h); NULL: everything */
 };
 
 /* Fills *b for the calling thread. Async-signal-safe. */
@@ -59,15 +62,26 @@ int tf_capture_describe(struct tf_capture *c);
 /* Lists descriptors into image.fds. Before they are closed. */
 int tf_capture_files(struct tf_capture *c);
 
-/* Finds the present pages: runs, memory. changed_only: those written since the last fork (yoyo). */
-int tf_capture_find_pages(struct tf_capture *c, bool changed_only);
+/* Finds the present pages: runs, memory. */
+int tf_capture_find_pages(struct tf_capture *c);
+
+/* The parts of it that changes.c uses: image.maps without what is the library's own; their vmflags,
+ * naming every obstacle that only smaps shows; [start, end) to the runs, which stand at the arena's end and grow there; the frozen copy that holds addr, or NULL. */
+int tf_capture_read_maps(struct tf_capture *c);
+int tf_capture_read_vmflags(struct tf_capture *c);
+void tf_capture_begin_runs(struct tf_capture *c);
+int tf_capture_add_run(struct tf_capture *c, uint64_t start, uint64_t end);
+const struct tf_frozen *tf_capture_frozen_at(const struct tf_capture *c, uint64_t addr);
+
+/* Where a mapping of a file has to end: at the file's last page. */
+uint64_t tf_capture_readable_end(const struct tf_map *m);
 
 /* Encodes the head and sends everything; afterwards (drop) the snapshot holds next to nothing. */
 int tf_capture_send(struct tf_capture *c, uint32_t stream_flags);
 
 /* From a signal frame: describes, finds, sends. All of the above but freeze and files. */
-int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, bool changed_only,
-	uint64_t result, uint32_t stream_flags);
+int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, uint64_t result,
+	uint32_t stream_flags);
 
 /* The library's mailbox (struct tf_mailbox is at its head); one for each process. */
 extern struct tf_mailbox tf_mailbox;

@@ -33,7 +33,6 @@ struct page_region_67 {
 #define SCAN_REGIONS	  256
 
 /* Bits of /proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst. */
-#define PM_EXCLUSIVE (UINT64_C(1) << 56)
 #define PM_PRESENT   (UINT64_C(1) << 63)
 #define PM_SWAPPED   (UINT64_C(1) << 62)
 
@@ -41,19 +40,6 @@ struct page_region_67 {
  * skips empty page tables, where pagemap writes eight bytes for each absent page. */
 #define LARGE_MAP  (UINT64_C(64) << 20)
 #define SPLIT_GAP  (UINT64_C(256) << 20)
-
-static bool is_hole(const struct tf_map *m)
-{
-	return tf_mailbox.hole_size && m->start >= tf_mailbox.hole_start &&
-		m->end <= tf_mailbox.hole_start + tf_mailbox.hole_size;
-}
-
-static bool is_ours(const struct tf_capture *c, const struct tf_map *m)
-{
-	uint64_t base = (uint64_t)c->arena.base;
-
-	return m->start >= base && m->end <= base + c->arena.size;
-}
 
 /* Names what cannot travel. Everything is looked at, so that all reasons are told at once. */
 static void check_map(struct tf_capture *c, const struct tf_map *m)
@@ -86,19 +72,13 @@ static bool all_zero(const uint64_t *p, size_t bytes)
 	return true;
 }
 
-/* Copies the resident pages of a shared mapping. mincore() does not see what is swapped out, so with
- * swap in use every page is read. */
-static int freeze_one(struct tf_capture *c, const struct tf_map *m, bool swap)
+/* Copies the resident pages of a shared mapping to copy. mincore() does not see what is swapped out,
+ * so with swap in use every page is read. */
+static void freeze_one(struct tf_capture *c, const struct tf_map *m, uint8_t *copy, bool swap)
 {
-	struct tf_frozen *f = &c->frozen[c->n_frozen];
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), size = m->end - m->start;
 	unsigned char seen[1024];
-	uint8_t *copy = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (copy == MAP_FAILED)
-		return tf_fail_errno(&c->err, TELEFORK_E_NOMEM, errno,
-			"copy of shared mapping %llx", (unsigned long long)m->start);
 	if (!(m->prot & PROT_READ))
 		mprotect((void *)m->start, size, PROT_READ);
 	for (size_t at = 0; at < size; at += sizeof(seen) * page) {
@@ -113,9 +93,7 @@ static int freeze_one(struct tf_capture *c, const struct tf_map *m, bool swap)
 				memcpy(copy + at + i * page, from, page);
 		}
 	}
-	*f = (struct tf_frozen){m->start, m->end, copy};
-	c->n_frozen++;
-	return 0;
+	c->frozen[c->n_frozen++] = (struct tf_frozen){m->start, m->end, copy};
 }
 
 static bool is_frozen_kind(const struct tf_map *m)
@@ -123,45 +101,101 @@ static bool is_frozen_kind(const struct tf_map *m)
 	return (m->flags & TF_MAP_SHARED) && m->kind == TF_MAP_ANON;
 }
 
-/* Drops what is not the program's: our arena, and the range an earlier restorer left behind. */
-static uint32_t drop_own(const struct tf_capture *c, struct tf_map *maps, uint32_t n)
+/* Cuts [start, end) out of the maps, of which there is room for one more. */
+static uint32_t cut(struct tf_map *maps, uint32_t n, uint64_t start, uint64_t end)
 {
-	uint32_t kept = 0;
+	uint32_t i = 0, last;
 
-	for (uint32_t i = 0; i < n; i++)
-		if (!is_ours(c, &maps[i]) && !is_hole(&maps[i]))
-			maps[kept++] = maps[i];
-	return kept;
+	while (i < n && maps[i].end <= start)
+		i++;
+	if (start == end || i == n || maps[i].start >= end)
+		return n;
+	if (maps[i].start < start && maps[i].end > end) {
+		memmove(&maps[i + 1], &maps[i], (n - i) * sizeof(*maps));
+		maps[i].end = maps[i].data_end = start;
+		maps[i + 1].start = end;
+		return n + 1;
+	}
+	if (maps[i].start < start) {
+		maps[i].end = maps[i].data_end = start;
+		i++;
+	}
+	for (last = i; last < n && maps[last].end <= end; last++)
+		;
+	if (last < n && maps[last].start < end)
+		maps[last].start = end;
+	memmove(&maps[i], &maps[last], (n - last) * sizeof(*maps));
+	return n - (last - i);
+}
+
+/* Without what is not the program's: our arena, frozen copies, and the range that an earlier restorer
+ * left behind. The kernel may have merged them with the program's own neighbours. */
+int tf_capture_read_maps(struct tf_capture *c)
+{
+	struct tf_image *img = &c->image;
+	uint64_t arena = (uint64_t)c->arena.base, frozen = (uint64_t)c->frozen_base;
+	struct tf_map *room;
+	int rc = tf_maps_read(&c->arena, TF_HOST_MAPS, &img->maps, &img->n_maps, &c->err);
+
+	if (rc)
+		return rc;
+	room = tf_arena_array(&c->arena, img->n_maps + 3, sizeof(*room));
+	if (!room)
+		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for mappings");
+	memcpy(room, img->maps, img->n_maps * sizeof(*room));
+	img->maps = room;
+	img->n_maps = cut(room, img->n_maps, arena, arena + c->arena.size);
+	img->n_maps = cut(room, img->n_maps, frozen, frozen + c->frozen_size);
+	img->n_maps = cut(room, img->n_maps, tf_mailbox.hole_start,
+		tf_mailbox.hole_start + tf_mailbox.hole_size);
+	return 0;
+}
+
+static int freeze_shared(struct tf_capture *c, uint32_t n)
+{
+	const struct tf_image *img = &c->image;
+	struct sysinfo si = {0};
+	uint8_t *at;
+
+	c->frozen = tf_arena_array(&c->arena, n, sizeof(*c->frozen));
+	at = mmap(NULL, c->frozen_size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (!c->frozen || at == MAP_FAILED)
+		return tf_fail(&c->err, TELEFORK_E_NOMEM,
+			"no room for a copy of %llu bytes of shared mappings",
+			(unsigned long long)c->frozen_size);
+	c->frozen_base = at;
+	sysinfo(&si);
+	for (uint32_t i = 0; i < img->n_maps; i++)
+		if (is_frozen_kind(&img->maps[i])) {
+			freeze_one(c, &img->maps[i], at, si.freeswap != si.totalswap);
+			at += img->maps[i].end - img->maps[i].start;
+		}
+	return 0;
 }
 
 int tf_capture_freeze(struct tf_capture *c)
 {
 	struct tf_image *img = &c->image;
-	struct sysinfo si = {0};
 	uint32_t shared = 0;
-	int rc = tf_maps_read(&c->arena, TF_HOST_MAPS, &img->maps, &img->n_maps, &c->err);
+	int rc = tf_capture_read_maps(c);
 
 	if (rc)
 		return rc;
-	img->n_maps = drop_own(c, img->maps, img->n_maps);
 	for (uint32_t i = 0; i < img->n_maps; i++) {
 		check_map(c, &img->maps[i]);
-		shared += is_frozen_kind(&img->maps[i]);
+		if (is_frozen_kind(&img->maps[i])) {
+			c->frozen_size += img->maps[i].end - img->maps[i].start;
+			shared++;
+		}
 	}
 	if (c->err.code)
 		return c->err.code;
-	c->frozen = tf_arena_array(&c->arena, shared, sizeof(*c->frozen));
-	if (!c->frozen)
-		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for shared mappings");
-	sysinfo(&si);
-	for (uint32_t i = 0; i < img->n_maps && !rc; i++)
-		if (is_frozen_kind(&img->maps[i]))
-			rc = freeze_one(c, &img->maps[i], si.freeswap != si.totalswap);
-	return rc;
+	return shared ? freeze_shared(c, shared) : 0;
 }
 
 /* Takes the flags that only smaps has, and refuses what only they show. */
-static int read_vmflags(struct tf_capture *c)
+int tf_capture_read_vmflags(struct tf_capture *c)
 {
 	struct tf_map *with;
 	uint32_t n, at = 0;
@@ -187,7 +221,7 @@ static int read_vmflags(struct tf_capture *c)
 	return c->err.code;
 }
 
-static int add_run(struct tf_capture *c, uint64_t start, uint64_t end)
+int tf_capture_add_run(struct tf_capture *c, uint64_t start, uint64_t end)
 {
 	struct tf_run *last = c->n_runs > c->map_runs ? &c->runs[c->n_runs - 1] : NULL;
 
@@ -222,7 +256,7 @@ static int scan_new(struct tf_capture *c, int pagemap, uint64_t start, uint64_t 
 		if (n < 0)
 			return -ENOTTY;
 		for (int i = 0; i < n; i++) {
-			int rc = add_run(c, region[i].start, region[i].end);
+			int rc = tf_capture_add_run(c, region[i].start, region[i].end);
 
 			if (rc)
 				return rc;
@@ -234,7 +268,7 @@ static int scan_new(struct tf_capture *c, int pagemap, uint64_t start, uint64_t 
 	return 0;
 }
 
-static int scan_old(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end, uint64_t need)
+static int scan_old(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	uint64_t entry[512];
@@ -250,8 +284,7 @@ static int scan_old(struct tf_capture *c, int pagemap, uint64_t start, uint64_t 
 			uint64_t bits = entry[i] & (PM_PRESENT | PM_SWAPPED);
 			uint64_t page_at = at + i * page;
 
-			if (bits && (!need || (entry[i] & need)) &&
-				add_run(c, page_at, page_at + page))
+			if (bits && tf_capture_add_run(c, page_at, page_at + page))
 				return c->err.code;
 		}
 		at += (uint64_t)got / 8 * page;
@@ -260,8 +293,7 @@ static int scan_old(struct tf_capture *c, int pagemap, uint64_t start, uint64_t 
 }
 
 /* An enormous, nearly empty reservation: only windows with a resident page are scanned. */
-static int scan_windows(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end,
-	uint64_t need)
+static int scan_windows(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	unsigned char seen[4096];
@@ -273,31 +305,30 @@ static int scan_windows(struct tf_capture *c, int pagemap, uint64_t start, uint6
 
 		memset(seen, 0, sizeof(seen));
 		if (mincore((void *)at, n, seen) || !all_zero((uint64_t *)(void *)seen, sizeof(seen)))
-			rc = scan_old(c, pagemap, at, at + n, need);
+			rc = scan_old(c, pagemap, at, at + n);
 	}
 	return rc;
 }
 
-static int scan_anon(struct tf_capture *c, int pagemap, const struct tf_map *m, uint64_t need,
-	bool swap)
+static int scan_anon(struct tf_capture *c, int pagemap, const struct tf_map *m, bool swap)
 {
 	static bool no_scan;
 	int rc;
 
-	if (!need && !no_scan) {
+	if (!no_scan) {
 		rc = scan_new(c, pagemap, m->start, m->end);
 		if (rc != -ENOTTY)
 			return rc;
 		no_scan = true;
 	}
 	if (m->end - m->start >= LARGE_MAP && !swap)
-		return scan_windows(c, pagemap, m->start, m->end, need);
-	return scan_old(c, pagemap, m->start, m->end, need);
+		return scan_windows(c, pagemap, m->start, m->end);
+	return scan_old(c, pagemap, m->start, m->end);
 }
 
 /* Where a mapping of a file has to end: beyond the file's last page every access is SIGBUS, and
  * /proc/self/mem says EIO. Binary search over pages. */
-static uint64_t readable_end(int mem, const struct tf_map *m)
+static uint64_t find_end(int mem, const struct tf_map *m)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	uint64_t low = m->start, high = m->end; /* all below low is readable, high is not */
@@ -316,7 +347,7 @@ static uint64_t readable_end(int mem, const struct tf_map *m)
 	return pread(mem, &byte, 1, (off_t)low) == 1 ? high : low;
 }
 
-static const struct tf_frozen *frozen_at(const struct tf_capture *c, uint64_t addr)
+const struct tf_frozen *tf_capture_frozen_at(const struct tf_capture *c, uint64_t addr)
 {
 	for (uint32_t i = 0; i < c->n_frozen; i++)
 		if (addr >= c->frozen[i].start && addr < c->frozen[i].end)
@@ -330,7 +361,7 @@ static int scan_frozen(struct tf_capture *c, int pagemap, const struct tf_frozen
 	struct tf_map copy = {
 		.start = (uint64_t)f->copy, .end = (uint64_t)f->copy + (f->end - f->start)};
 	uint64_t from = c->n_runs;
-	int rc = scan_anon(c, pagemap, &copy, 0, swap);
+	int rc = scan_anon(c, pagemap, &copy, swap);
 
 	for (; from < c->n_runs; from++) {
 		c->runs[from].start += f->start - copy.start;
@@ -339,8 +370,16 @@ static int scan_frozen(struct tf_capture *c, int pagemap, const struct tf_frozen
 	return rc;
 }
 
-static int scan_map(struct tf_capture *c, int pagemap, int mem, struct tf_map *m, bool changed_only,
-	bool swap)
+uint64_t tf_capture_readable_end(const struct tf_map *m)
+{
+	int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	uint64_t end = mem < 0 ? m->start : find_end(mem, m);
+
+	close(mem);
+	return end;
+}
+
+static int scan_map(struct tf_capture *c, int pagemap, int mem, struct tf_map *m, bool swap)
 {
 	const struct tf_frozen *f;
 
@@ -349,24 +388,28 @@ static int scan_map(struct tf_capture *c, int pagemap, int mem, struct tf_map *m
 		m->data_end = m->start;
 		return 0;
 	case TF_MAP_FILE:
-		if (changed_only)
-			return scan_anon(c, pagemap, m, PM_EXCLUSIVE, swap);
-		m->data_end = readable_end(mem, m);
+		m->data_end = find_end(mem, m);
 		/* fall through */
 	case TF_MAP_VDSO:
-		return m->data_end > m->start ? add_run(c, m->start, m->data_end) : 0;
+		return m->data_end > m->start ? tf_capture_add_run(c, m->start, m->data_end) : 0;
 	default:
-		f = frozen_at(c, m->start);
+		f = tf_capture_frozen_at(c, m->start);
 		if (f)
 			return scan_frozen(c, pagemap, f, swap);
-		return scan_anon(c, pagemap, m, changed_only ? PM_EXCLUSIVE : 0, swap);
+		return scan_anon(c, pagemap, m, swap);
 	}
 }
 
-int tf_capture_find_pages(struct tf_capture *c, bool changed_only)
+void tf_capture_begin_runs(struct tf_capture *c)
+{
+	c->runs = (struct tf_run *)(void *)(c->arena.base + c->arena.used);
+	c->n_runs = c->map_runs = 0;
+}
+
+int tf_capture_find_pages(struct tf_capture *c)
 {
 	struct sysinfo si = {0};
-	int pagemap, mem, rc = read_vmflags(c);
+	int pagemap, mem, rc = tf_capture_read_vmflags(c);
 	bool swap;
 
 	if (rc)
@@ -377,10 +420,10 @@ int tf_capture_find_pages(struct tf_capture *c, bool changed_only)
 		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "/proc/self/pagemap or mem");
 	sysinfo(&si);
 	swap = si.freeswap != si.totalswap;
-	c->runs = (struct tf_run *)(void *)(c->arena.base + c->arena.used);
+	tf_capture_begin_runs(c);
 	for (uint32_t i = 0; i < c->image.n_maps && !rc; i++) {
 		c->map_runs = c->n_runs; /* runs of neighbouring mappings do not grow together */
-		rc = scan_map(c, pagemap, mem, &c->image.maps[i], changed_only, swap);
+		rc = scan_map(c, pagemap, mem, &c->image.maps[i], swap);
 	}
 	close(pagemap);
 	close(mem);
@@ -424,7 +467,7 @@ static int send_copied(struct tf_capture *c, uint64_t offset, const uint8_t *dat
 /* Sends [start, end) of one run, from where its bytes lie. */
 static int send_run(struct tf_capture *c, const struct tf_run *r)
 {
-	const struct tf_frozen *f = frozen_at(c, r->start);
+	const struct tf_frozen *f = c->base ? NULL : tf_capture_frozen_at(c, r->start);
 	const struct tf_map *m = tf_image_map_at(&c->image, r->start);
 	uint8_t *data = f ? f->copy + (r->start - f->start) : (uint8_t *)r->start;
 	uint64_t size = r->end - r->start;

@@ -16,6 +16,8 @@
 #include "core/capture/self.h"
 #include "arch/arch.h"
 #include "core/base/host.h"
+#include "core/base/own.h"
+#include "core/capture/changes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -31,13 +33,14 @@
 #define HANDLER_STACK (256u << 10)
 #define RESULT_COPY   1
 
-struct tf_mailbox tf_mailbox = {.magic = TF_MAILBOX_MAGIC, .peer_fd = -1};
+TF_OWN struct tf_mailbox tf_mailbox = {.magic = TF_MAILBOX_MAGIC, .peer_fd = -1};
 
 /* The child's, for its signal handler. The parent never touches it. */
-static struct tf_capture capture;
-static const struct tf_snapshot *current;
-static int status_fd = -1;
-static volatile bool raising; /* the signal that comes next is the snapshot's own */
+TF_OWN static struct tf_capture capture;
+TF_OWN static const struct tf_snapshot *current;
+TF_OWN static int status_fd = -1;
+/* The signal that comes next is our own, and goes there. */
+TF_OWN static void (*volatile raised)(const void *ucontext);
 
 /* --- the child --- */
 
@@ -107,10 +110,10 @@ static bool answers(void)
 	return !capture.file && (capture.io.socket || (flags & O_ACCMODE) == O_RDWR);
 }
 
-static _Noreturn void send_and_exit(const void *ucontext)
+static void send_and_exit(const void *ucontext)
 {
 	struct telefork_result r = {0};
-	int rc = tf_capture_from_frame(&capture, ucontext, false,
+	int rc = tf_capture_from_frame(&capture, ucontext,
 		current->ucontext ? 0 : RESULT_COPY, current->stream_flags);
 
 	if (rc)
@@ -125,8 +128,8 @@ static _Noreturn void send_and_exit(const void *ucontext)
 	finish(&r);
 }
 
-int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, bool changed_only,
-	uint64_t result, uint32_t stream_flags)
+int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, uint64_t result,
+	uint32_t stream_flags)
 {
 	struct tf_thread *t;
 	int rc = tf_capture_describe(c);
@@ -139,16 +142,17 @@ int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, bool chang
 		return tf_fail(&c->err, rc, "the signal frame is not understood");
 	if (result)
 		tf_arch_native()->set_result(&t->regs, result);
-	rc = tf_capture_find_pages(c, changed_only);
+	rc = c->base ? tf_changes_find(c) : tf_capture_find_pages(c);
 	return rc ? rc : tf_capture_send(c, stream_flags);
 }
 
 void tf_signal_entry(int signo, void *info, void *ucontext)
 {
 	(void)info;
-	if (raising)
-		send_and_exit(ucontext);
-	tf_signal_arrived(signo, ucontext);
+	if (raised)
+		raised(ucontext);
+	else
+		tf_signal_arrived(signo, ucontext);
 }
 
 static int catch_on_own_stack(struct tf_capture *c, int signo)
@@ -164,6 +168,19 @@ static int catch_on_own_stack(struct tf_capture *c, int signo)
 		sigprocmask(SIG_UNBLOCK, &only, NULL))
 		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "cannot take a signal");
 	return 0;
+}
+
+int tf_capture_raise(struct tf_capture *c, void (*fn)(const void *ucontext))
+{
+	int rc = catch_on_own_stack(c, SIGUSR1);
+
+	if (rc)
+		return rc;
+	raised = fn;
+	rc = (int)tf_arch_raise(getpid(), (int)syscall(SYS_gettid), SIGUSR1);
+	/* fn does not return: from here on this is the copy. */
+	raised = NULL;
+	return rc;
 }
 
 static void say_ready(void)
@@ -217,13 +234,10 @@ static int child_main(const struct tf_snapshot *s, const struct tf_before *befor
 	tf_io_init(&c->io, c->channel_fd, s->options);
 	if (s->ucontext)
 		send_and_exit(s->ucontext);
-	if (catch_on_own_stack(c, SIGUSR1))
+	rc = tf_capture_raise(c, send_and_exit);
+	if (rc != RESULT_COPY)
 		finish(&(struct telefork_result){0});
-	raising = true;
-	rc = (int)tf_arch_raise(getpid(), (int)syscall(SYS_gettid), SIGUSR1);
-	/* The handler does not return: from here on this is the copy. */
-	raising = false;
-	return rc == RESULT_COPY ? 0 : TELEFORK_E_SYSTEM;
+	return 0;
 }
 
 /* --- the parent --- */
@@ -255,7 +269,7 @@ static pid_t clone_twice(void)
 	return WIFEXITED(status) && !WEXITSTATUS(status) ? middle : -1;
 }
 
-static pid_t clone_hidden(bool *ret_child)
+pid_t tf_fork_hidden(bool *ret_child)
 {
 	long pid = -1;
 
@@ -285,7 +299,7 @@ int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret
 	if (pipe2(fd, O_CLOEXEC))
 		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "pipe");
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
-	pid = clone_hidden(ret_child);
+	pid = tf_fork_hidden(ret_child);
 	if (!pid) {
 		int rc;
 

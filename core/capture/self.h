@@ -27,6 +27,15 @@ struct tf_snapshot {
 int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret_pid,
 	bool *ret_child, struct tf_err *e);
 
+/* Raises a signal at the calling thread and calls fn with the frame that the kernel laid for it, on a
+ * stack of its own in c's arena. fn does not return. Returns, in a process made from the image, what
+ * the image says; or an error in c->err. [child] */
+int tf_capture_raise(struct tf_capture *c, void (*fn)(const void *ucontext));
+
+/* fork() without a trace: no SIGCHLD, nothing for the program's wait(). *ret_child: whether the
+ * caller is to reap it, with __WALL. -1 on failure. [child] */
+pid_t tf_fork_hidden(bool *ret_child);
+
 /* A signal that telefork_on_signal() asked for interrupted the program here (signal.c). [child] */
 void tf_signal_arrived(int signo, const void *ucontext);
 

@@ -129,7 +129,9 @@ static int session(int fd, const struct tf_address *address, const char *token,
 	fprintf(stderr, "telefork: pid %d (was %d): %s, %u mappings, %llu bytes\n", (int)pad.child,
 		pad.image.source.pid, pad.image.source.exe, pad.image.n_maps,
 		(unsigned long long)pad.result.memory);
-	close(fd); /* from here on the connection is the copy's */
+	if (tf_pad_relayed(&pad))
+		tf_relay_run(&pad.relay);
+	close(fd); /* else from here on the connection is the copy's */
 	telefork_child_wait(pad.child, &status);
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "telefork: pid %d ended by signal %d\n", (int)pad.child,

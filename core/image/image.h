@@ -20,6 +20,7 @@
 #define TF_MAX_TID	 4194304	     /* PID_MAX_LIMIT */
 #define TF_MAX_SYMBOLS	 4096u		     /* functions of the vDSO */
 #define TF_MAX_AUXV	 256u		     /* pairs; Linux has some 40 types */
+#define TF_MAX_EDITS	 (4u * TF_MAX_MAPS)
 #define TF_MAX_STR	 4096u		     /* PATH_MAX */
 #define TF_MAX_HEAD	 ((uint64_t)256 << 20) /* bytes before the first page of memory */
 #define TF_MAX_ADDR	 ((uint64_t)1 << 57) /* user half, five-level x86_64 */
@@ -79,6 +80,23 @@ struct tf_segment {
 /* Bytes that are present and travel, page-aligned, inside one mapping. Sorted by start. */
 struct tf_run {
 	uint64_t start, end;
+};
+
+enum tf_edit_op {
+	TF_EDIT_MAP,	 /* new */
+	TF_EDIT_UNMAP,	 /* gone */
+	TF_EDIT_PROTECT, /* only the protection is another */
+	TF_EDIT_REPLACE, /* private became shared, or the other way round */
+	TF_EDIT_OPS,
+};
+
+/* What became of a range of addresses while a yoyo's function ran. Sorted, not overlapping. */
+struct tf_edit {
+	uint64_t start, end;
+	uint32_t op;	  /* enum tf_edit_op */
+	uint32_t prot;	  /* afterwards; 0 if it is gone */
+	uint32_t flags;	  /* TF_MAP_SHARED */
+	uint32_t vmflags; /* TF_VMF_NORESERVE */
 };
 
 struct tf_sigaction {
@@ -179,13 +197,14 @@ struct tf_image {
 	struct tf_cpu cpu;
 	struct tf_mm mm;
 	struct tf_vdso vdso;
-	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_auxv, n_segments;
+	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_auxv, n_segments, n_edits;
 	struct tf_thread *threads;
 	struct tf_map *maps;
 	struct tf_fd *fds;
 	struct tf_sigaction *sigactions; /* [0] is signal 1 */
 	uint64_t *auxv;			 /* n_auxv pairs {type, value}, with AT_NULL */
 	struct tf_segment *segments;
+	struct tf_edit *edits;		 /* only what a yoyo brings back has any */
 	uint64_t head_size; /* bytes before the first segment's data, page-rounded */
 	uint64_t data_end;  /* end of the last segment's data: the extent table of a file follows */
 };

@@ -170,6 +170,21 @@ static const struct tf_field thread_fields[] = {
 };
 #undef F
 
+static const char *const edit_ops[] = {"map", "unmap", "protect", "replace"};
+
+#define F(member, kind, text)       FIELD(struct tf_edit, member, kind, text)
+#define N(member, kind, list, text) NAMED(struct tf_edit, member, kind, list, text)
+static const struct tf_field edit_fields[] = {
+	F(start, ADDR, "first byte"),
+	F(end, ADDR, "behind the last byte"),
+	N(op, ENUM, edit_ops, "what became of it"),
+	N(prot, FLAGS, prot_names, "PROT_* afterwards"),
+	N(flags, FLAGS, map_flags, "as of a mapping"),
+	N(vmflags, FLAGS, vm_flags, "as of a mapping"),
+};
+#undef F
+#undef N
+
 /* --- checks --- */
 
 /* [start, start + size) is inside the user's half; start is page-aligned or there is nothing. */
@@ -252,6 +267,16 @@ static const char *check_map(const struct tf_image *img, const struct tf_arch *a
 	return m->end > img->source.max_map_end ? RULE(MAP_LIMIT) : NULL;
 }
 
+static const char *check_edit(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_edit *d = &img->edits[i];
+
+	(void)arch;
+	if (d->start >= d->end || (d->start | d->end) & (img->source.page_size - 1))
+		return RULE(MAP_PAGES);
+	return i && d->start < d[-1].end ? RULE(MAPS_SORTED) : NULL;
+}
+
 static const char *check_fd(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
 {
 	const struct tf_fd *fd = &img->fds[i];
@@ -308,6 +333,8 @@ const struct tf_kind tf_kinds[] = {
 		check_sigaction, "signal actions, the first is signal 1"),
 	MANY(9, "thread", threads, n_threads, TF_MAX_THREADS, thread_fields, check_thread,
 		"threads, in the order of their NT_PRSTATUS"),
+	MANY(10, "edit", edits, n_edits, TF_MAX_EDITS, edit_fields, check_edit,
+		"what a yoyo brings back: changes of mappings"),
 };
 
 const size_t tf_n_kinds = COUNT(tf_kinds);

@@ -237,7 +237,14 @@ int tf_reply_write(struct tf_io *io, const struct tf_reply *r, const char *messa
 
 int tf_reply_read(struct tf_io *io, struct tf_reply *r, char *message, struct tf_err *e)
 {
-	int rc = tf_io_read(io, r, sizeof(*r), e);
+	int rc = tf_io_read(io, r->magic, sizeof(r->magic), e);
+
+	return rc ? rc : tf_reply_read_rest(io, r, message, e);
+}
+
+int tf_reply_read_rest(struct tf_io *io, struct tf_reply *r, char *message, struct tf_err *e)
+{
+	int rc = tf_io_read(io, (char *)r + sizeof(r->magic), sizeof(*r) - sizeof(r->magic), e);
 
 	if (rc)
 		return rc;

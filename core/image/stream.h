@@ -115,4 +115,7 @@ int tf_reply_write(struct tf_io *io, const struct tf_reply *r, const char *messa
 	struct tf_err *e);
 int tf_reply_read(struct tf_io *io, struct tf_reply *r, char *message, struct tf_err *e);
 
+/* The same when r->magic was read already. */
+int tf_reply_read_rest(struct tf_io *io, struct tf_reply *r, char *message, struct tf_err *e);
+
 #endif

@@ -490,8 +490,10 @@ static void plan_files(struct builder *b)
 			(uint64_t)fd->fd, (uint64_t)(fd->flags & O_CLOEXEC));
 	}
 	if (b->r->fds.peer)
-		tf_plan_syscall(p, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.channel,
+		tf_plan_syscall(p, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.back,
 			(uint64_t)img->source.channel_fd, UINT64_C(0));
+	if (b->r->fds.back != b->r->fds.channel)
+		tf_plan_syscall(p, "the way back", SYS_close, 1, (uint64_t)b->r->fds.back);
 	tf_plan_syscall(p, "reserve", SYS_close, 1, (uint64_t)b->r->fds.reserve);
 	tf_plan_syscall(p, "channel", SYS_close, 1, (uint64_t)b->r->fds.channel);
 }
@@ -636,14 +638,14 @@ static int place(struct builder *b, uint64_t restorer_size, struct tf_arena *a)
 }
 
 int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
-	const struct tf_facts *f, bool peer, struct tf_err *e)
+	const struct tf_facts *f, bool peer, bool relayed, struct tf_err *e)
 {
 	int64_t high = img->source.channel_fd > 2 ? img->source.channel_fd : 2;
 
 	for (uint32_t i = 0; i < img->n_fds; i++)
 		if (img->fds[i].fd > high)
 			high = img->fds[i].fd;
-	if ((uint64_t)high + 4 > f->fd_limit)
+	if ((uint64_t)high + 5 > f->fd_limit)
 		return tf_fail(e, TELEFORK_E_LIMIT,
 			"the process has descriptor %lld, RLIMIT_NOFILE here is %llu: raise it with "
 			"ulimit -n",
@@ -652,6 +654,7 @@ int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
 		.channel = (int)high + 1,
 		.control = (int)high + 2,
 		.reserve = (int)high + 3,
+		.back = relayed ? (int)high + 4 : (int)high + 1,
 		.peer = peer && img->source.channel_fd >= 0,
 	};
 	return 0;

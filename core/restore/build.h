@@ -24,7 +24,9 @@ struct tf_restore_fds {
 	int channel;  /* extents come from here */
 	int control;  /* reports go to the receiver, 'g' comes back */
 	int reserve;  /* O_PATH: duplicated to hold the numbers of descriptors that do not travel */
-	bool peer;    /* the channel becomes the copy's way back (source.channel_fd) */
+	int back;     /* becomes the copy's way back (source.channel_fd): the channel itself, or where
+			 the receiver stands between (relay.h) */
+	bool peer;    /* there is a way back */
 };
 
 struct tf_restore {
@@ -47,10 +49,10 @@ struct tf_restore {
 int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64_t max_memory,
 	struct tf_err *e);
 
-/* Numbers for the three descriptors, above all of the image's. _LIMIT if the destination's
- * RLIMIT_NOFILE does not allow them. */
+/* Numbers for the descriptors, above all of the image's. relayed: the way back is not the channel.
+ * _LIMIT if the destination's RLIMIT_NOFILE does not allow them. */
 int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
-	const struct tf_facts *f, bool peer, struct tf_err *e);
+	const struct tf_facts *f, bool peer, bool relayed, struct tf_err *e);
 
 /* Writes the plan. restorer_size: bytes of the restorer's code. 0, _COLLISION, _NOMEM,
  * _INCOMPATIBLE, _IMAGE. */

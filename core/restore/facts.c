@@ -29,18 +29,6 @@ static uint64_t read_number(struct tf_arena *a, const char *path, uint64_t other
 	return tf_proc_read(a, path, &text, &size, &quiet) ? otherwise : strtoull(text, NULL, 10);
 }
 
-static uint64_t memory_available(struct tf_arena *a)
-{
-	struct tf_err quiet = {0};
-	size_t size;
-	char *text, *line;
-
-	if (tf_proc_read(a, "/proc/meminfo", &text, &size, &quiet))
-		return UINT64_MAX;
-	line = strstr(text, "MemAvailable:");
-	return line ? strtoull(line + 13, NULL, 10) * 1024 : UINT64_MAX;
-}
-
 static bool page_exists(uint64_t addr, uint64_t page)
 {
 	void *p = mmap((void *)addr, page, PROT_NONE,
@@ -84,7 +72,7 @@ static void gather_limits(struct tf_facts *f, struct tf_arena *a)
 
 	f->max_map_count = read_number(a, "/proc/sys/vm/max_map_count", 65530);
 	f->min_addr = read_number(a, "/proc/sys/vm/mmap_min_addr", 65536);
-	f->memory_free = memory_available(a);
+	f->memory_free = tf_host_memory_free(a);
 	f->address_limit = getrlimit(RLIMIT_AS, &lim) ? UINT64_MAX : lim.rlim_cur;
 	f->fd_limit = getrlimit(RLIMIT_NOFILE, &lim) ? 1024 : lim.rlim_max;
 	if (f->min_addr < f->page_size)

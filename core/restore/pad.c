@@ -105,13 +105,29 @@ static void find_way_back(struct tf_pad *p)
 	p->answers = !p->file && (p->io.socket || (flags & O_ACCMODE) == O_RDWR);
 }
 
+bool tf_pad_relayed(const struct tf_pad *p)
+{
+	return p->stream_flags & TF_STREAM_RELAY;
+}
+
+static int check_relay(struct tf_pad *p)
+{
+	if (p->stream_flags & ~TF_STREAM_RELAY)
+		return tf_fail(&p->err, TELEFORK_E_PROTOCOL, "the stream has unknown flags %#x",
+			p->stream_flags);
+	if (tf_pad_relayed(p) && (!p->answers || p->image.source.channel_fd < 0))
+		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
+			"a process that is to come back arrived on a one-way channel");
+	return 0;
+}
+
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options)
 {
 	static const struct telefork_options defaults;
 	int rc;
 
 	*p = (struct tf_pad){.options = options ? options : &defaults,
-		.control = -1, .pump = -1, .stdio = {-1, -1, -1}};
+		.control = -1, .pump = -1, .relay = TF_RELAY_NONE};
 	if (tf_arena_init(&p->arena, TF_ARENA_DEFAULT))
 		return tf_fail(&p->err, TELEFORK_E_NOMEM, "no address space for an image");
 	tf_io_init(&p->io, fd, p->options);
@@ -126,7 +142,10 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	if (!rc)
 		rc = tf_compat_check(&p->image, &p->facts, p->options->max_memory, &p->err);
 	if (!rc)
-		rc = tf_restore_choose_fds(&p->restore, &p->image, &p->facts, p->answers, &p->err);
+		rc = check_relay(p);
+	if (!rc)
+		rc = tf_restore_choose_fds(&p->restore, &p->image, &p->facts, p->answers,
+			tf_pad_relayed(p), &p->err);
 	if (!rc)
 		rc = tf_restore_build(&p->restore, &p->image, &p->facts, restorer_size(), &p->arena,
 			&p->err);
@@ -146,19 +165,19 @@ static _Noreturn void child_fail(int control, int code, const char *what)
 	_exit(127);
 }
 
-static void child_stdio(const struct tf_pad *p, int control)
+static void child_stdio(const struct tf_pad *p, const struct tf_relay_ends *ends, int control)
 {
 	int null = open("/dev/null", O_RDWR);
 
 	for (int i = 0; i < 3; i++) {
-		int from = p->stdio[i];
+		int from = null;
 
-		if (from < 0 && p->options->stdio == TELEFORK_STDIO_INHERIT)
+		if (tf_pad_relayed(p))
+			from = i ? ends->output[i - 1] : null;
+		else if (p->options->stdio == TELEFORK_STDIO_INHERIT)
 			continue;
-		if (from < 0 && p->options->stdio == TELEFORK_STDIO_LOG && i)
+		else if (p->options->stdio == TELEFORK_STDIO_LOG && i)
 			from = 2;
-		else if (from < 0)
-			from = null;
 		if (from != i && dup2(from, i) < 0)
 			child_fail(control, TELEFORK_E_SYSTEM, "standard streams");
 	}
@@ -171,13 +190,13 @@ static int to_number(int fd, int number, int control)
 	return number;
 }
 
-/* Leaves 0, 1, 2 and the three that the plan knows. They may stand where others have to go: all
+/* Leaves 0, 1, 2 and those that the plan knows. They may stand where others have to go: all
  * sources are first moved above every number in use. */
-static void child_fds(const struct tf_pad *p, int channel, int control)
+static void child_fds(const struct tf_pad *p, int channel, int control, int back)
 {
 	const struct tf_restore_fds *n = &p->restore.fds;
 	struct rlimit lim;
-	int above = n->reserve + 1, reserve, keep[6] = {0, 1, 2};
+	int above = n->reserve + 2, reserve, keep[7] = {0, 1, 2};
 
 	if (!getrlimit(RLIMIT_NOFILE, &lim) && lim.rlim_cur < (rlim_t)above + 8) {
 		lim.rlim_cur = lim.rlim_max;
@@ -185,14 +204,16 @@ static void child_fds(const struct tf_pad *p, int channel, int control)
 	}
 	control = fcntl(control, F_DUPFD, above);
 	channel = fcntl(channel, F_DUPFD, above);
+	back = tf_pad_relayed(p) ? fcntl(back, F_DUPFD, above) : channel;
 	reserve = open("/", O_PATH);
-	if (control < 0 || channel < 0 || reserve < 0)
+	if (control < 0 || channel < 0 || back < 0 || reserve < 0)
 		child_fail(control, TELEFORK_E_LIMIT, "descriptors");
 	reserve = fcntl(reserve, F_DUPFD, above);
 	keep[3] = to_number(channel, n->channel, control);
 	keep[4] = to_number(control, n->control, control);
 	keep[5] = to_number(reserve, n->reserve, control);
-	tf_host_close_all(keep, 6);
+	keep[6] = to_number(back, n->back, control);
+	tf_host_close_all(keep, 7);
 }
 
 /* Maps the restorer's range and puts everything into it. */
@@ -228,7 +249,8 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 	return h;
 }
 
-static _Noreturn void child_main(const struct tf_pad *p, int channel, int control)
+static _Noreturn void child_main(const struct tf_pad *p, int channel, int control,
+	const struct tf_relay_ends *ends)
 {
 	uint64_t all = ~UINT64_C(0);
 	stack_t off = {.ss_flags = SS_DISABLE};
@@ -236,8 +258,10 @@ static _Noreturn void child_main(const struct tf_pad *p, int channel, int contro
 
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
 	sigaltstack(&off, NULL);
-	child_stdio(p, control);
-	child_fds(p, channel, control);
+	if (tf_pad_relayed(p))
+		setpgid(0, 0); /* what the function started ends with it */
+	child_stdio(p, ends, control);
+	child_fds(p, channel, control, ends->back);
 	h = child_map(p);
 	tf_r_enter(p->restore.code_at +
 			((uint64_t)(uintptr_t)tf_restorer_main - (uint64_t)__start_tf_restorer),
@@ -332,25 +356,28 @@ static void unlimit_reads(struct tf_pad *p)
 
 static int start_child(struct tf_pad *p)
 {
-	int control[2], pump[2] = {-1, -1};
+	struct tf_relay_ends ends = TF_RELAY_NO_ENDS;
+	int control[2] = {-1, -1}, pump[2] = {-1, -1}, rc = 0;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control))
-		return tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "socketpair");
-	if (p->file &&
-		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pump)) {
-		close(control[0]);
-		close(control[1]);
-		return tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "socketpair");
+	if (tf_pad_relayed(p))
+		rc = tf_relay_open(&p->relay, p->io.fd, p->options, &ends, &p->err);
+	if (!rc && (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) ||
+			   (p->file && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pump))))
+		rc = tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "socketpair");
+	if (!rc) {
+		p->child = _Fork();
+		if (!p->child)
+			child_main(p, pump[1] >= 0 ? pump[1] : p->io.fd, control[1], &ends);
+		if (p->child < 0)
+			rc = tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "fork");
 	}
-	p->child = _Fork();
-	if (!p->child)
-		child_main(p, pump[1] >= 0 ? pump[1] : p->io.fd, control[1]);
-	close(control[1]);
-	if (pump[1] >= 0)
-		close(pump[1]);
+	tf_closep(&control[1]);
+	tf_closep(&pump[1]);
+	tf_relay_close_ends(&ends);
 	p->control = control[0];
 	p->pump = pump[0];
-	return p->child < 0 ? tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "fork") : 0;
+	p->relay.child = p->child;
+	return rc;
 }
 
 /* Sends a saved image's memory as a stream into the child. */
@@ -448,5 +475,6 @@ void tf_pad_done(struct tf_pad *p)
 		close(p->control);
 	if (p->pump >= 0)
 		close(p->pump);
+	tf_relay_close(&p->relay);
 	tf_arena_done(&p->arena);
 }

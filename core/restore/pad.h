@@ -8,6 +8,7 @@
 
 #include "core/image/stream.h"
 #include "core/restore/build.h"
+#include "core/restore/relay.h"
 
 struct tf_pad {
 	const struct telefork_options *options; /* never NULL here */
@@ -24,10 +25,10 @@ struct tf_pad {
 	struct tf_table_header table_header; /* file */
 	struct tf_extent *table;	     /* file */
 	uint32_t stream_flags;
-	int stdio[3];		/* for the copy's 0, 1, 2; -1: as options.stdio says */
 	pid_t child;
 	int control;		/* our end of the control socket */
-	int pump;		/* our end of the copy's channel when we stand between; -1 */
+	int pump;		/* our end of the copy's channel when it comes from a file; -1 */
+	struct tf_relay relay;	/* TF_STREAM_RELAY: what we stand between, once it runs */
 	struct telefork_result result;
 	struct tf_err err;
 };
@@ -39,6 +40,10 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 /* Starts the child, fills it, and lets it run. On failure the child is gone, and the sender has been
  * told. 0 or an error in p->err; p->child is the copy. */
 int tf_pad_start(struct tf_pad *p);
+
+/* Whether the sender asked that the receiver stays between it and the copy; then, after
+ * tf_pad_start(), the caller runs p->relay (tf_relay_run), or hands it on. */
+bool tf_pad_relayed(const struct tf_pad *p);
 
 /* Tells the sender why nothing came of it (when it reads answers), and swallows for a moment what it
  * still sends, so that the answer is not lost with the connection. */

@@ -159,6 +159,12 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 		{0x7f0000210100, 64, "__vdso_clock_gettime"},
 		{0x7f0000210200, 16, "__vdso_getcpu"},
 	};
+	static const struct tf_edit edits[] = {
+		{0x420000, 0x430000, TF_EDIT_UNMAP, 0, 0, 0},
+		{0x440000, 0x450000, TF_EDIT_PROTECT, PROT_READ, 0, 0},
+		{0x500000, 0x510000, TF_EDIT_MAP, PROT_READ | PROT_WRITE, TF_MAP_SHARED,
+			TF_VMF_NORESERVE},
+	};
 	static const uint64_t auxv[] = {AT_PAGESZ, 4096, AT_ENTRY, 0x410400, AT_NULL, 0};
 
 	img->vdso = (struct tf_vdso){
@@ -172,6 +178,8 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 	};
 	img->n_fds = 3;
 	img->fds = tf_arena_dup(a, fds, sizeof(fds));
+	img->n_edits = 3;
+	img->edits = tf_arena_dup(a, edits, sizeof(edits));
 	img->n_auxv = 3;
 	img->auxv = tf_arena_dup(a, auxv, sizeof(auxv));
 	img->n_sigactions = TF_SIGNALS;

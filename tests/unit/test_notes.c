@@ -433,8 +433,12 @@ START_TEST(other_version_is_named)
 
 	memcpy(&notes, head + 128 + 8, 8);
 	head[notes + 24] = TELEFORK_FORMAT + 1;
-	assert_refused(head, good.head_size, TELEFORK_E_VERSION, "format 2");
-	assert_refused(head, good.head_size, TELEFORK_E_VERSION, "format 1");
+	for (int format = TELEFORK_FORMAT; format <= TELEFORK_FORMAT + 1; format++) {
+		char text[32];
+
+		snprintf(text, sizeof(text), "format %d", format);
+		assert_refused(head, good.head_size, TELEFORK_E_VERSION, text);
+	}
 }
 END_TEST
 

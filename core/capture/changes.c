@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See changes.h. Runs in a copy, before and after the function that it came for. What the function's
+ * own children still share would look unchanged: where there are any, every present page is sent.
+ */
+#include "core/capture/changes.h"
+#include "core/capture/self.h"
+#include "core/base/host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/sysinfo.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Bits of /proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst. */
+#define PM_EXCLUSIVE (UINT64_C(1) << 56)
+#define PM_PRESENT   (UINT64_C(1) << 63)
+#define PM_SWAPPED   (UINT64_C(1) << 62)
+
+#define WINDOW 512u /* pages looked at together */
+
+/* A walk over one map's pages. */
+struct walk {
+	struct tf_capture *c;
+	const struct tf_map *m;
+	int pagemap;
+	uint64_t page;
+	bool swap;	   /* mincore() cannot tell what is absent */
+	bool noting;	   /* the moment itself; else: changes since */
+	bool all;	   /* every present page counts as changed */
+	bool readable;
+	uint64_t at_run;   /* first of base->runs that does not end before the page */
+	uint32_t at_map;   /* likewise of base->maps */
+};
+
+static bool is_zero(uint64_t addr, uint64_t page)
+{
+	const uint64_t *p = (const uint64_t *)addr;
+
+	for (uint64_t i = 0; i < page / sizeof(*p); i++)
+		if (p[i])
+			return false;
+	return true;
+}
+
+static bool was_mapped(struct walk *w, uint64_t addr)
+{
+	const struct tf_base *b = w->c->base;
+
+	while (w->at_map < b->n_maps && b->maps[w->at_map].end <= addr)
+		w->at_map++;
+	return w->at_map < b->n_maps && b->maps[w->at_map].start <= addr;
+}
+
+static bool was_filled(struct walk *w, uint64_t addr)
+{
+	const struct tf_base *b = w->c->base;
+
+	while (w->at_run < b->n_runs && b->runs[w->at_run].end <= addr)
+		w->at_run++;
+	return w->at_run < b->n_runs && b->runs[w->at_run].start <= addr;
+}
+
+static bool is_wanted(struct walk *w, uint64_t addr, uint64_t bits)
+{
+	bool present = bits & (PM_PRESENT | PM_SWAPPED);
+
+	if (w->noting)
+		return present && (!w->readable || !is_zero(addr, w->page));
+	if (present && (w->all || (bits & (PM_EXCLUSIVE | PM_SWAPPED)) || !was_mapped(w, addr)))
+		return true;
+	/* Shared with the twin, the zero page, or gone: only the first is as it was. */
+	return was_filled(w, addr) && is_zero(addr, w->page);
+}
+
+/* Pages of [at, at + n pages); n <= WINDOW. */
+static int look_at(struct walk *w, uint64_t at, size_t n)
+{
+	uint64_t entry[WINDOW];
+	ssize_t got = pread(w->pagemap, entry, n * 8, (off_t)(at / w->page * 8));
+
+	if (got != (ssize_t)(n * 8))
+		return tf_fail_errno(&w->c->err, TELEFORK_E_SYSTEM, got < 0 ? errno : EIO,
+			"/proc/self/pagemap at %llx", (unsigned long long)at);
+	for (size_t i = 0; i < n; i++, at += w->page)
+		if (is_wanted(w, at, entry[i]) &&
+			tf_capture_add_run(w->c, at, at + w->page))
+			return w->c->err.code;
+	return 0;
+}
+
+/* Whether nothing is or was in [start, end). */
+static bool is_empty(struct walk *w, uint64_t start, uint64_t end)
+{
+	unsigned char seen[WINDOW] = {0};
+
+	if (w->swap || mincore((void *)start, end - start, seen))
+		return false;
+	if (!w->noting) {
+		was_filled(w, start);
+		if (w->at_run < w->c->base->n_runs && w->c->base->runs[w->at_run].start < end)
+			return false;
+	}
+	return !memchr(seen, 1, sizeof(seen));
+}
+
+static int walk_private(struct walk *w, uint64_t start, uint64_t end)
+{
+	int rc = 0;
+
+	w->readable = w->m->prot & PROT_READ;
+	if (!w->noting && !w->readable) /* our last act: nobody runs here any more */
+		w->readable = !mprotect((void *)start, end - start, PROT_READ);
+	for (uint64_t at = start; at < end && !rc; at += WINDOW * w->page) {
+		uint64_t to = end - at < WINDOW * w->page ? end : at + WINDOW * w->page;
+
+		if (!is_empty(w, at, to))
+			rc = look_at(w, at, (to - at) / w->page);
+	}
+	return rc;
+}
+
+/* Shared pages show no exclusive bit: their content is compared with what it was. */
+static int walk_shared(struct walk *w)
+{
+	const struct tf_map *m = w->m;
+	int rc = 0;
+
+	if (!(m->prot & PROT_READ))
+		mprotect((void *)m->start, m->end - m->start, PROT_READ);
+	for (uint64_t at = m->start; at < m->end && !rc; at += w->page) {
+		const struct tf_frozen *f = tf_capture_frozen_at(w->c, at);
+		unsigned char seen = 1;
+
+		if (!w->swap && !f)
+			mincore((void *)at, w->page, &seen);
+		if (f ? memcmp((void *)at, f->copy + (at - f->start), w->page) != 0
+		      : (seen & 1) && !is_zero(at, w->page))
+			rc = tf_capture_add_run(w->c, at, at + w->page);
+	}
+	return rc;
+}
+
+static const struct tf_map *base_map_at(const struct tf_base *b, uint64_t addr)
+{
+	const struct tf_image as_image = {.maps = b->maps, .n_maps = b->n_maps};
+
+	return tf_image_map_at(&as_image, addr);
+}
+
+static int walk_map(struct walk *w, struct tf_map *m)
+{
+	const struct tf_base *b = w->c->base;
+	const struct tf_map *old;
+	uint64_t start = m->start;
+
+	w->m = m;
+	switch (m->kind) {
+	case TF_MAP_VDSO:
+	case TF_MAP_VVAR:
+		m->data_end = m->kind == TF_MAP_VVAR ? m->start : m->end;
+		return 0;
+	case TF_MAP_FILE:
+		/* The copy landed without files, but for what stands past a file's end. */
+		old = base_map_at(b, m->start);
+		if (w->noting || (old && old->kind == TF_MAP_FILE))
+			return 0;
+		m->data_end = tf_capture_readable_end(m);
+		return m->data_end > start ? tf_capture_add_run(w->c, start, m->data_end) : 0;
+	default:
+		if (m->flags & TF_MAP_SHARED)
+			return w->noting ? 0 : walk_shared(w);
+		if (b->stack >= m->start && b->stack < m->end) /* frames below the caller's */
+			start = b->stack & ~(w->page - 1);
+		return walk_private(w, start, m->end);
+	}
+}
+
+/* Whether a child of this process, other than the twin, may still share its pages. */
+static bool has_children(void)
+{
+	siginfo_t info;
+
+	return !waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT);
+}
+
+static int walk_all(struct tf_capture *c, bool noting)
+{
+	struct walk w = {.c = c, .noting = noting, .page = (uint64_t)sysconf(_SC_PAGESIZE)};
+	bool children = !noting && has_children();
+	struct sysinfo si = {0};
+	int rc = 0;
+
+	w.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (w.pagemap < 0)
+		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "/proc/self/pagemap");
+	sysinfo(&si);
+	w.swap = si.freeswap != si.totalswap;
+	tf_capture_begin_runs(c);
+	for (uint32_t i = 0; i < c->image.n_maps && !rc; i++) {
+		c->map_runs = c->n_runs;
+		w.all = children || (c->image.maps[i].vmflags & TF_VMF_MERGEABLE);
+		rc = walk_map(&w, &c->image.maps[i]);
+	}
+	close(w.pagemap);
+	return rc;
+}
+
+/* The twin only keeps the pages, so that what is written afterwards is no longer shared. */
+static int fork_twin(struct tf_capture *c)
+{
+	int fd[2], keep[1];
+	bool child;
+	pid_t pid;
+	char byte;
+
+	if (pipe2(fd, O_CLOEXEC))
+		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "pipe");
+	pid = tf_fork_hidden(&child);
+	if (!pid) {
+		uint64_t all = ~UINT64_C(0);
+
+		sigprocmask(SIG_BLOCK, (sigset_t *)(void *)&all, NULL);
+		keep[0] = fd[0];
+		tf_host_close_all(keep, 1);
+		while (read(fd[0], &byte, 1) < 0 && errno == EINTR)
+			;
+		_exit(0);
+	}
+	close(fd[0]);
+	if (pid < 0) {
+		tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "fork");
+		close(fd[1]);
+		return c->err.code;
+	}
+	c->base->twin_fd = fd[1];
+	return 0;
+}
+
+int tf_changes_begin(struct tf_capture *c, uint64_t stack)
+{
+	struct tf_base *b = tf_arena_alloc(&c->arena, sizeof(*b));
+	int rc;
+
+	if (!b)
+		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory");
+	b->stack = stack;
+	c->base = b;
+	/* A grandchild that outlives its parent still shares pages: it has to show. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	rc = tf_capture_freeze(c);
+	if (!rc)
+		rc = walk_all(c, true);
+	if (rc)
+		return rc;
+	b->maps = c->image.maps;
+	b->n_maps = c->image.n_maps;
+	b->runs = c->runs;
+	b->n_runs = c->n_runs;
+	c->n_runs = 0;
+	c->memory = 0;
+	return fork_twin(c);
+}
+
+/* --- edits --- */
+
+static bool is_kernels(const struct tf_map *m)
+{
+	return m && (m->kind == TF_MAP_VDSO || m->kind == TF_MAP_VVAR);
+}
+
+static bool edit_for(const struct tf_map *a, const struct tf_map *b, bool protections,
+	struct tf_edit *edit)
+{
+	if (is_kernels(a) || is_kernels(b) || (!a && !b))
+		return false;
+	if (!a || !b) {
+		if ((a ? a : b)->kind == TF_MAP_HEAP)
+			return false;
+		edit->op = b ? TF_EDIT_MAP : TF_EDIT_UNMAP;
+	} else if ((a->flags ^ b->flags) & TF_MAP_SHARED) {
+		edit->op = TF_EDIT_REPLACE;
+	} else if (protections && a->prot != b->prot) {
+		edit->op = TF_EDIT_PROTECT;
+	} else {
+		return false;
+	}
+	edit->prot = b ? b->prot : 0;
+	edit->flags = b ? b->flags & TF_MAP_SHARED : 0;
+	edit->vmflags = b ? b->vmflags & TF_VMF_NORESERVE : 0;
+	return true;
+}
+
+static void edit_add(struct tf_edit *out, uint32_t max, uint32_t *n, const struct tf_edit *edit)
+{
+	struct tf_edit *last = *n && *n <= max ? &out[*n - 1] : NULL;
+
+	if (last && last->end == edit->start && last->op == edit->op && last->prot == edit->prot &&
+		last->flags == edit->flags && last->vmflags == edit->vmflags) {
+		last->end = edit->end;
+		return;
+	}
+	if (*n < max)
+		out[*n] = *edit;
+	(*n)++;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+uint32_t tf_changes_edits(const struct tf_map *before, uint32_t n_before, const struct tf_map *after,
+	uint32_t n_after, bool protections, struct tf_edit *out, uint32_t max)
+{
+	uint32_t i = 0, j = 0, n = 0;
+	uint64_t at = 0;
+
+	while (i < n_before || j < n_after) {
+		const struct tf_map *a = i < n_before ? &before[i] : NULL;
+		const struct tf_map *b = j < n_after ? &after[j] : NULL;
+		uint64_t a_from = a ? a->start : UINT64_MAX, b_from = b ? b->start : UINT64_MAX;
+		uint64_t end = UINT64_MAX;
+		struct tf_edit edit = {0};
+
+		if (at < smaller(a_from, b_from))
+			at = smaller(a_from, b_from);
+		/* Up to the next border of either list. */
+		if (a)
+			end = at < a_from ? a_from : a->end;
+		if (b)
+			end = smaller(end, at < b_from ? b_from : b->end);
+		if (edit_for(at >= a_from ? a : NULL, at >= b_from ? b : NULL, protections, &edit)) {
+			edit.start = at;
+			edit.end = end;
+			edit_add(out, max, &n, &edit);
+		}
+		at = end;
+		i += a && a->end <= at;
+		j += b && b->end <= at;
+	}
+	return n;
+}
+
+static int find_edits(struct tf_capture *c)
+{
+	const struct tf_base *b = c->base;
+	struct tf_image *img = &c->image;
+	uint32_t max = 2 * (b->n_maps + img->n_maps) + 2;
+	/* QEMU 7.2 shows a merged mapping with its first page's protection. */
+	bool protections = !(img->source.flags & TF_SOURCE_EMULATED);
+
+	img->edits = tf_arena_array(&c->arena, max, sizeof(*img->edits));
+	if (!img->edits)
+		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for mappings");
+	img->n_edits = tf_changes_edits(b->maps, b->n_maps, img->maps, img->n_maps, protections,
+		img->edits, max);
+	return 0;
+}
+
+int tf_changes_find(struct tf_capture *c)
+{
+	int rc = tf_capture_read_vmflags(c);
+
+	if (!rc)
+		rc = find_edits(c);
+	return rc ? rc : walk_all(c, false);
+}
