@@ -1,15 +1,26 @@
 # SPDX-License-Identifier: MIT
-# telefork: one non-recursive Makefile. `make help` lists targets and knobs.
-# Output goes to build/<arch>[-<variant>]/{obj,bin,lib,tests}; nothing is written beside sources.
+# telefork: one non-recursive Makefile; `make help` lists targets and knobs. Everything goes to
+# build/<arch>[-<variant>]/{obj,bin,lib,probes,tests}; nothing is written beside sources.
+#
+# Knobs:
+#   V=1                     show commands
+#   SAN=address,undefined   sanitizers; host architecture only, `make check` then runs its unit tests
+#   OPT=-O2                 optimisation
+#   JOBS=2                  cases of `make check` at a time (machines of QEMU: one at a time)
+#   FUZZ_SECONDS=60         for each target of `make fuzz`
+#   DESTDIR= PREFIX=        where `make install` installs to (/usr/local)
+#   TELEFORK_CACHE=         folder for kernels of the guests (~/.cache/telefork)
 
 VERSION  := 0.1.0
-ARCHES   := x86_64 aarch64
+SOVERSION := 0
 HOST     := $(shell uname -m)
 V        ?= 0
 SAN      ?=
 DESTDIR  ?=
 PREFIX   ?= /usr/local
 OPT      ?= -O2
+JOBS     ?= 2
+FUZZ_SECONDS ?= 60
 export TELEFORK_CACHE ?= $(HOME)/.cache/telefork
 
 .DEFAULT_GOAL := all
@@ -19,14 +30,17 @@ export TELEFORK_CACHE ?= $(HOME)/.cache/telefork
 MAKEFLAGS += --no-builtin-rules --no-builtin-variables
 
 comma   := ,
+ALL_ARCHES := x86_64 aarch64
+ARCHES  := $(if $(SAN),$(HOST),$(ALL_ARCHES))
 VARIANT := $(if $(SAN),-$(subst $(comma),-,$(SAN)))
 Q       := $(if $(filter 1,$(V)),,@)
 say      = $(if $(filter 1,$(V)),,@printf '  %-8s %s\n' '$(1)' '$(2)')
 
-CC_x86_64   := $(if $(filter x86_64,$(HOST)),gcc,x86_64-linux-gnu-gcc)
-CC_aarch64  := $(if $(filter aarch64,$(HOST)),gcc,aarch64-linux-gnu-gcc)
-RUN_x86_64  := $(if $(filter x86_64,$(HOST)),,qemu-x86_64)
-RUN_aarch64 := $(if $(filter aarch64,$(HOST)),,qemu-aarch64)
+FOREIGN := $(filter-out $(HOST),$(ALL_ARCHES))
+CC_$(HOST)    := gcc
+CC_$(FOREIGN) := $(FOREIGN)-linux-gnu-gcc
+RUN_$(HOST)    :=
+RUN_$(FOREIGN) := qemu-$(FOREIGN)
 
 # ---------------------------------------------------------------- sources
 
@@ -34,7 +48,7 @@ BASE_SRC    := err arena buf crc32c io maps host
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file
 CAPTURE_SRC := self changes describe files memory signal
 CHANNEL_SRC := frames address dial listen handshake
-RESTORE_SRC := facts relay merge compat plan build hole vdso pad result
+RESTORE_SRC := facts relay merge compat plan build hole vdso pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \
@@ -50,189 +64,191 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 UNIT_TESTS  := test_arch test_image test_notes
 PROBES      := hop spin yoyo
 
-# Only what exists yet is built: a list above is the plan, this is the ground.
-exist = $(wildcard $(1))
-
 # ---------------------------------------------------------------- flags
 
 WARN     := -Wall -Wextra -Werror -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla
-CFLAGS   := -std=gnu17 $(OPT) -g -fPIC -fno-omit-frame-pointer $(WARN)
 CPPFLAGS := -I. -D_GNU_SOURCE -DTF_VERSION='"$(VERSION)"'
-SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all)
+CFLAGS   := -std=gnu17 $(OPT) -g -fPIC -fno-omit-frame-pointer $(WARN)
 # The restorer runs where there is no libc, no TLS and nobody's vector registers.
-RESTORER := -ffreestanding -fno-builtin -fno-stack-protector -fno-jump-tables -O2 \
-	-fno-tree-loop-distribute-patterns -mgeneral-regs-only -fno-sanitize=all -fcf-protection=none
-RESTORER_aarch64 := $(filter-out -fcf-protection=none,$(RESTORER)) -mno-outline-atomics
-RESTORER_x86_64  := $(RESTORER)
+RESTORER := -std=gnu17 -O2 -g -fPIC $(WARN) -ffreestanding -fno-builtin -fno-stack-protector \
+	-fno-jump-tables -fno-tree-loop-distribute-patterns -mgeneral-regs-only
+RESTORER_x86_64  := -fcf-protection=none
+RESTORER_aarch64 := -mno-outline-atomics
+
+SHARED := -shared -Wl,-soname,libtelefork.so.$(SOVERSION) -Wl,-z,now -Wl,--version-script=core/telefork.map
+# mmap_min_addr is 64 KiB by default: as low as a program may be.
+LOWEST := -Wl,-Ttext-segment=0x10000
 
 LIBS_telefork := -lcapstone -lelf -lz -ljansson
+LIBS_probe    := -lm -lpthread
 LIBS_unit     := -lcheck -lsubunit -lm -lrt -lpthread
-# Static, so that it runs in an initramfs and under QEMU user mode; a sanitizer needs a dynamic one.
-STATIC        := $(if $(SAN),,-static)
 
 # ---------------------------------------------------------------- packages
 
-PACKAGES := gcc make libc6-dev binutils gcc-aarch64-linux-gnu libc6-dev-arm64-cross \
-	qemu-user qemu-system-x86 qemu-system-arm cpio xz-utils zstd \
-	libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check \
-	libelf-dev:arm64 libcapstone-dev:arm64 libjansson-dev:arm64 libpng-dev:arm64 zlib1g-dev:arm64 \
-	check:arm64 libc6:arm64
-LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck libclang-rt-14-dev clang-14
-NEED := $(PACKAGES) $(if $(filter lint format fuzz,$(MAKECMDGOALS)),$(LINT_PACKAGES))
+DEB_x86_64  := amd64
+DEB_aarch64 := arm64
+CROSS    := $(subst _,-,$(FOREIGN))-linux-gnu
+PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cross \
+	qemu-user qemu-system-x86 qemu-system-arm cpio xz-utils zstd
+# For both architectures.
+PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
+	$(p) $(p):$(DEB_$(FOREIGN)))
+FUZZ_PACKAGES := clang libclang-rt-14-dev
+LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck
+NEED := $(PACKAGES) $(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
+	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES))
 
 # Names what is missing, then installs it. Read by make before anything is built.
 define install_missing
-need="$(NEED)"; missing=""; \
-for p in $$need; do \
-	dpkg-query -W -f '$${db:Status-Status}' "$$p" 2>/dev/null | grep -q '^installed' || missing="$$missing $$p"; \
+have=$$(dpkg-query -W -f '$${db:Status-Status} $${Package}:$${Architecture}\n' $(NEED) 2>/dev/null | \
+	sed 's/:$(DEB_$(HOST))$$//; s/:all$$//'); \
+missing=; \
+for p in $(NEED); do \
+	echo "$$have" | grep -qxF "installed $$p" || missing="$$missing $$p"; \
 done; \
-if [ -n "$$missing" ]; then \
-	echo "installing Debian packages:$$missing" >&2; \
-	dpkg --add-architecture arm64 && apt-get -qq update >&2 && \
-	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >&2 \
-		</dev/null || { echo "could not install:$$missing (are you root?)" >&2; exit 1; }; \
-fi
+[ -n "$$missing" ] || exit 0; \
+echo "installing Debian packages:$$missing" >&2; \
+if [ "$$(id -u)" != 0 ]; then \
+	echo "this needs root: apt-get install$$missing" >&2; exit 1; \
+fi; \
+export DEBIAN_FRONTEND=noninteractive; \
+dpkg --add-architecture $(DEB_$(FOREIGN)) && apt-get -qq update >&2 && \
+apt-get -qq install -y --no-install-recommends $$missing >&2 </dev/null || \
+{ echo "could not install:$$missing (apt's reason stands above; Debian 12 has them all)" >&2; exit 1; }
 endef
 
-NO_PACKAGES := clean help packages
-ifneq ($(filter-out $(NO_PACKAGES),$(or $(MAKECMDGOALS),all)),)
-ifneq ($(shell $(install_missing); echo $$?),0)
+ifneq ($(filter-out clean help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(shell ( $(install_missing) ); echo $$?),0)
 $(error packages are missing)
 endif
 endif
 
 # ---------------------------------------------------------------- rules for one architecture
-# $(1) architecture, $(2) output folder
 
-define obj
-$(patsubst %.c,$(2)/obj/%.o,$(patsubst %.S,$(2)/obj/%.o,$(call exist,$(1))))
+# Objects of the sources $(1) in the folder $(2).
+obj = $(addprefix $(2)/obj/,$(addsuffix .o,$(basename $(1))))
+
+# Recipes: compile in the folder $(1) with the flags $(2); link there with the flags $(2), libraries
+# $(3). The linker's word about getaddrinfo in static programs stays in a log, unless it fails.
+define compile
+@mkdir -p $(@D)
+$(call say,CC,$@)
+$(Q)$(COMPILE_$(1)) $(2) -c $< -o $@
+endef
+define link
+@mkdir -p $(@D)
+$(call say,LD,$@)
+$(Q)$(LINK_$(1)) $(2) $(filter %.o %.a,$^) $(3) -o $@ 2>$@.log || { cat $@.log; exit 1; }
 endef
 
+# $(1) architecture, $(2) output folder, $(3) compiler, $(4) sanitizers
 define arch_rules
-B_$(1)   := build/$(1)$(VARIANT)
-A_$(1)   := $(addprefix arch/$(1)/,$(ARCH_SRC))
-CPP_$(1) := $(CPPFLAGS) -DTF_ARCH_RESTORER_HEADER='"arch/$(1)/restorer.h"'
-LIBOBJ_$(1) := $$(call obj,$(LIB_SRC) $$(A_$(1)),$$(B_$(1))) $$(B_$(1))/obj/core/restore/restorer.o
-PADOBJ_$(1) := $$(call obj,$(PAD_SRC:%=core/cmd/%.c),$$(B_$(1)))
-CMDOBJ_$(1) := $$(call obj,$(CMD_SRC:%=core/cmd/%.c),$$(B_$(1)))
-PROBES_$(1) := $$(patsubst tests/probes/%.c,%,$$(call exist,$(PROBES:%=tests/probes/%.c)))
-UNIT_$(1)   := $$(patsubst tests/unit/%.c,%,$$(call exist,$(UNIT_TESTS:%=tests/unit/%.c)))
+COMPILE_$(2) := $(3) $(CPPFLAGS) -DTF_ARCH_RESTORER_HEADER='"arch/$(1)/restorer.h"' -MMD -MP
+CFLAGS_$(2)  := $(CFLAGS) $(if $(4),-fsanitize=$(4) -fno-sanitize-recover=all)
+LINK_$(2)    := $(3) $(if $(4),-fsanitize=$(4))
+# Static, so that it runs in an initramfs and under QEMU user mode; a sanitizer needs a dynamic one.
+STATIC_$(2)  := $(if $(4),,-static)
 
 # Rebuilt when flags change.
-$$(B_$(1))/flags: FORCE
+$(2)/flags: FORCE
 	@mkdir -p $$(@D)
-	@echo '$$(CC_$(1)) $(CFLAGS) $$(subst ','\'',$$(CPP_$(1))) $(SANFLAGS)' | cmp -s - $$@ || \
-		echo '$$(CC_$(1)) $(CFLAGS) $$(subst ','\'',$$(CPP_$(1))) $(SANFLAGS)' > $$@
+	@echo '$$(subst ','\'',$$(COMPILE_$(2)) $$(CFLAGS_$(2)))' | cmp -s - $$@ || \
+		echo '$$(subst ','\'',$$(COMPILE_$(2)) $$(CFLAGS_$(2)))' >$$@
 
-$$(B_$(1))/obj/core/restore/restorer.o: core/restore/restorer.c $$(B_$(1))/flags
-	@mkdir -p $$(@D)
-	$(call say,CC,$$@)
-	$(Q)$$(CC_$(1)) $$(CPP_$(1)) -std=gnu17 -g -fPIC $(WARN) $$(RESTORER_$(1)) -MMD -MP -c $$< -o $$@
+$(2)/obj/%.o: %.c $(2)/flags
+	$$(call compile,$(2),$$(CFLAGS_$(2)))
+$(2)/obj/%.o: %.S $(2)/flags
+	$$(call compile,$(2),-g)
+$(2)/obj/core/restore/restorer.o: COMPILE_$(2) := $$(patsubst $(3),$$(CC_$(1)),$$(COMPILE_$(2)))
+$(2)/obj/core/restore/restorer.o: core/restore/restorer.c $(2)/flags
+	$$(call compile,$(2),$$(RESTORER) $$(RESTORER_$(1)))
 	@! readelf -rW $$@ | grep -A99 "'.rela.*tf_restorer'" | sed '/^$$$$/q' | grep R_ || \
 		{ echo "$$@: the restorer must not need relocation" >&2; exit 1; }
 
-$$(B_$(1))/obj/%.o: %.c $$(B_$(1))/flags
+$(2)/lib/libtelefork.a: $(call obj,$(LIB_SRC) $(ARCH_SRC:%=arch/$(1)/%),$(2))
 	@mkdir -p $$(@D)
-	$(call say,CC,$$@)
-	$(Q)$$(CC_$(1)) $$(CPP_$(1)) $(CFLAGS) $(SANFLAGS) -MMD -MP -c $$< -o $$@
-
-$$(B_$(1))/obj/%.o: %.S $$(B_$(1))/flags
-	@mkdir -p $$(@D)
-	$(call say,AS,$$@)
-	$(Q)$$(CC_$(1)) $$(CPP_$(1)) -g -fPIC -MMD -MP -c $$< -o $$@
-
-$$(B_$(1))/lib/libtelefork.a: $$(LIBOBJ_$(1))
-	@mkdir -p $$(@D)
-	$(call say,AR,$$@)
+	$$(call say,AR,$$@)
 	$(Q)rm -f $$@ && ar rcsD $$@ $$^
+$(2)/lib/libtelefork.so: $(call obj,$(LIB_SRC) $(ARCH_SRC:%=arch/$(1)/%),$(2)) core/telefork.map
+	$$(call link,$(2),$$(SHARED))
 
-$$(B_$(1))/lib/libtelefork.so: $$(LIBOBJ_$(1))
-	@mkdir -p $$(@D)
-	$(call say,LD,$$@)
-	$(Q)$$(CC_$(1)) -shared -Wl,-soname,libtelefork.so.0 -Wl,-z,now $(SANFLAGS) \
-		-Wl,--version-script=core/telefork.map $$^ -o $$@
-
-$$(B_$(1))/bin/telefork: $$(CMDOBJ_$(1)) $$(B_$(1))/lib/libtelefork.a
-	@mkdir -p $$(@D)
-	$(call say,LD,$$@)
-	$(Q)$$(CC_$(1)) $(STATIC) $(SANFLAGS) $$^ $(LIBS_telefork) -o $$@ 2>$$@.log || { cat $$@.log; exit 1; }
-
-# mmap_min_addr is 64 KiB by default: as low as a program may be.
-$$(B_$(1))/bin/telefork-pad: $$(PADOBJ_$(1)) $$(B_$(1))/lib/libtelefork.a
-	@mkdir -p $$(@D)
-	$(call say,LD,$$@)
-	$(Q)$$(CC_$(1)) $(STATIC) $(if $(SAN),,-Wl$(comma)-Ttext-segment=0x10000) $(SANFLAGS) $$^ -o $$@ \
-		2>$$@.log || { cat $$@.log; exit 1; }
+$(2)/bin/telefork: $(call obj,$(CMD_SRC:%=core/cmd/%.c),$(2)) $(2)/lib/libtelefork.a
+	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_telefork))
+$(2)/bin/telefork-pad: $(call obj,$(PAD_SRC:%=core/cmd/%.c),$(2)) $(2)/lib/libtelefork.a
+	$$(call link,$(2),$$(STATIC_$(2)) $(if $(4),,$$(LOWEST)))
 
 # Each probe three ways: static, dynamic at a fixed address, and PIE.
-$$(B_$(1))/probes/%-static: $$(B_$(1))/obj/tests/probes/%.o $$(PROBECOMMON_$(1)) $$(B_$(1))/lib/libtelefork.a
-	@mkdir -p $$(@D)
-	$(call say,LD,$$@)
-	$(Q)$$(CC_$(1)) $(STATIC) $(SANFLAGS) $$^ $$(LIBS_probe) -o $$@ 2>$$@.log || { cat $$@.log; exit 1; }
-$$(B_$(1))/probes/%-pie: $$(B_$(1))/obj/tests/probes/%.o $$(PROBECOMMON_$(1)) $$(B_$(1))/lib/libtelefork.a
-	@mkdir -p $$(@D)
-	$(call say,LD,$$@)
-	$(Q)$$(CC_$(1)) -pie $(SANFLAGS) $$^ $$(LIBS_probe) -o $$@
-$$(B_$(1))/probes/%-dyn: $$(B_$(1))/obj/tests/probes/%.o $$(PROBECOMMON_$(1)) $$(B_$(1))/lib/libtelefork.a
-	@mkdir -p $$(@D)
-	$(call say,LD,$$@)
-	$(Q)$$(CC_$(1)) -no-pie $(SANFLAGS) $$^ $$(LIBS_probe) -o $$@
+$(2)/probes/%-static: $(2)/obj/tests/probes/%.o $(2)/lib/libtelefork.a
+	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_probe))
+$(2)/probes/%-pie: $(2)/obj/tests/probes/%.o $(2)/lib/libtelefork.a
+	$$(call link,$(2),-pie,$(LIBS_probe))
+$(2)/probes/%-dyn: $(2)/obj/tests/probes/%.o $(2)/lib/libtelefork.a
+	$$(call link,$(2),-no-pie,$(LIBS_probe))
 
-$$(B_$(1))/tests/%: $$(B_$(1))/obj/tests/unit/%.o $$(CMDLIB_$(1)) $$(B_$(1))/lib/libtelefork.a
-	@mkdir -p $$(@D)
-	$(call say,LD,$$@)
-	$(Q)$$(CC_$(1)) $(STATIC) $(SANFLAGS) $$^ $(LIBS_unit) -o $$@ 2>$$@.log || { cat $$@.log; exit 1; }
-
-# The guest: Debian's kernel, and an initramfs around the agent.
-build/guest/$(1)/init: $$(call obj,$(GUEST_SRC),$$(B_$(1)))
-	@mkdir -p $$(@D)
-	$(call say,LD,$$@)
-	$(Q)$$(CC_$(1)) -static $$^ -o $$@
-build/guest/$(1)/initramfs: build/guest/$(1)/init qemu/guest/mkguest.sh
-	$(call say,GUEST,$$@)
-	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE)
-	@touch $$@
-
-lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
-bin-$(1): $$(B_$(1))/bin/telefork $$(B_$(1))/bin/telefork-pad
-probes-$(1): $$(foreach p,$$(PROBES_$(1)),$$(B_$(1))/probes/$$p-static $$(B_$(1))/probes/$$p-pie $$(B_$(1))/probes/$$p-dyn)
-unit-$(1): $$(UNIT_$(1):%=$$(B_$(1))/tests/%)
+$(2)/tests/%: $(2)/obj/tests/unit/%.o $(2)/lib/libtelefork.a
+	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_unit))
 endef
 
-LIBS_probe := -lm -lpthread
-$(foreach a,$(ARCHES),$(eval $(call arch_rules,$(a))))
+define arch_targets
+B_$(1) := build/$(1)$(VARIANT)
+lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
+bin-$(1): $$(B_$(1))/bin/telefork $$(B_$(1))/bin/telefork-pad
+probes-$(1): $$(foreach p,$(PROBES),$$(foreach v,static pie dyn,$$(B_$(1))/probes/$$p-$$v))
+unit-$(1): $$(UNIT_TESTS:%=$$(B_$(1))/tests/%)
+endef
 
-# ---------------------------------------------------------------- the host's own: QEMU machines
+$(foreach a,$(ARCHES),$(eval $(call arch_targets,$(a))))
+$(foreach a,$(ARCHES),$(eval $(call arch_rules,$(a),$(B_$(a)),$(CC_$(a)),$(SAN))))
 
-B := build/$(HOST)$(VARIANT)
-QEMU_OBJ := $(QEMU_SRC:%=$(B)/obj/qemu/%.o)
+# ---------------------------------------------------------------- the host's own: sanitizers, QEMU machines
+
+B := $(B_$(HOST))
+
+# The unit tests run with sanitizers as well, without a knob.
+B_SAN := build/$(HOST)-address-undefined
+ifeq ($(SAN),)
+$(eval $(call arch_rules,$(HOST),$(B_SAN),$(CC_$(HOST)),address$(comma)undefined))
+endif
+
+QEMU_OBJ := $(call obj,$(QEMU_SRC:%=qemu/%.c),$(B))
 
 $(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
-	@mkdir -p $(@D)
-	$(call say,LD,$@)
-	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -ljansson $(LIBS_unit) -o $@
+	$(call link,$(B),,-ljansson $(LIBS_unit))
 $(B)/tests/vmcheck: $(B)/obj/qemu/vmcheck.o $(QEMU_OBJ)
-	@mkdir -p $(@D)
-	$(call say,LD,$@)
-	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -ljansson -o $@
-
+	$(call link,$(B),,-ljansson)
 $(B)/bin/telebed: $(B)/obj/harness/main.o $(QEMU_OBJ)
-	@mkdir -p $(@D)
-	$(call say,LD,$@)
-	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -ljansson -o $@
+	$(call link,$(B),,-ljansson)
 
-guests: $(ARCHES:%=build/guest/%/initramfs)
+# A guest: Debian's kernel, and an initramfs around the agent. $(1) architecture
+define guest_rules
+build/guest/$(1)/init: $(call obj,$(GUEST_SRC),$(B_$(1)))
+	$$(call link,$(B_$(1)),-static)
+build/guest/$(1)/initramfs: build/guest/$(1)/init qemu/guest/mkguest.sh
+	$$(call say,GUEST,$$@)
+	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE)
+	@touch $$@
+endef
+$(foreach a,$(ARCHES),$(eval $(call guest_rules,$(a))))
 
 -include $(shell find build -name '*.d' 2>/dev/null)
 
 # ---------------------------------------------------------------- targets
 
-all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a))
+all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a)) $(B)/bin/telebed ## libraries, commands and probes of both architectures
+
+guests: $(ARCHES:%=build/guest/%/initramfs) ## kernels and initramfs of the QEMU machines
+
+unit: $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu
 
 # One case a line: name, time limit in seconds, command.
-define CASES
-$(foreach a,$(ARCHES),$(foreach t,$(UNIT_$(a)),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
+define UNIT_CASES
+$(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
 ))
+unit-qemu 60 $(B)/tests/test_qemu
+endef
+define CASES
+$(foreach t,$(UNIT_TESTS),unit-sanitized-$(t) 400 $(B_SAN)/tests/$(t)
+)
 $(foreach r,file unix tcp,$(foreach v,static pie dyn,native-$(r)-$(v) 60 tests/journey.sh $(r) $(B_$(HOST)) hop-$(v)
 ))
 $(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-$(r)-$(v) 120 tests/journey.sh $(r) $(B_$(a)) hop-$(v) qemu-$(a)
@@ -243,21 +259,36 @@ $(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 120 tests/y
 ))
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn
 )
-unit-qemu 60 $(B)/tests/test_qemu
 endef
-export CASES
+export UNIT_CASES CASES
 
-check: all $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu $(B)/bin/telebed guests
-	@echo "$$CASES" | tests/check.sh
+ifneq ($(SAN),)
+check: unit
+	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
+else
+check: all unit $(UNIT_TESTS:%=$(B_SAN)/tests/%) guests ## builds and runs every test; what .ci/run calls
+	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
+endif
 
-clean:
+install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed ## programs, library, header and man pages to DESTDIR/PREFIX
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include)
+	install $(addprefix $(B)/bin/,telefork telefork-pad telebed) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(B)/lib/libtelefork.a $(DESTDIR)$(PREFIX)/lib
+	install -m 644 $(B)/lib/libtelefork.so $(DESTDIR)$(PREFIX)/lib/libtelefork.so.$(VERSION)
+	ln -sf libtelefork.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libtelefork.so.$(SOVERSION)
+	ln -sf libtelefork.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libtelefork.so
+	install -m 644 core/telefork.h $(DESTDIR)$(PREFIX)/include
+	$(foreach p,$(wildcard docs/man/*.[1-8]),install -D -m 644 $(p) \
+		$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(p)))/$(notdir $(p)) &&) true
+
+clean: ## removes build/
 	rm -rf build
 
-help:
-	@echo 'make [all]    libraries, commands and probes for $(ARCHES)'
-	@echo 'make check    builds and runs every test; what .ci/run calls'
-	@echo 'make clean    removes build/'
-	@echo 'knobs: V=1 (show commands), SAN=address,undefined, OPT=-O2, TELEFORK_CACHE=folder'
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r target text; do printf 'make %-8s %s\n' "$$target" "$$text"; done
+	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all check guests clean help FORCE $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
+.PHONY: all guests unit check install clean help FORCE \
+	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

@@ -437,17 +437,21 @@ static int get_kind(struct tf_reader *r, const struct tf_kind *k, struct tf_imag
 	return r->code;
 }
 
-/* tids are unique: one bit for each that there can be. */
+/* tids are unique: one bit for each up to the highest. */
 static void check_tids(
 	struct tf_reader *r, const struct tf_image *img, struct tf_arena *a, size_t at)
 {
+	uint32_t highest = 0;
 	uint8_t *seen;
 
 	if (!img->n_threads)
 		tf_reader_fail(r, TELEFORK_E_IMAGE, at, RULE(THREADS));
 	if (img->n_threads < 2 || r->code)
 		return;
-	seen = tf_arena_alloc(a, TF_MAX_TID / 8 + 1);
+	for (uint32_t i = 0; i < img->n_threads; i++)
+		if ((uint32_t)img->threads[i].tid > highest)
+			highest = (uint32_t)img->threads[i].tid;
+	seen = tf_arena_alloc(a, highest / 8 + 1);
 	if (!seen) {
 		tf_reader_fail(r, TELEFORK_E_NOMEM, at, "memory: the arena is full");
 		return;

@@ -21,6 +21,14 @@ static uint8_t *head;         /* its head */
 
 static const uint32_t machines[] = {EM_X86_64, EM_AARCH64};
 
+/* A check that holds costs nothing: libcheck writes a file at each of its own, and these are made
+ * millions of times. */
+#define must(x)                                         \
+	do {                                            \
+		if (!(x))                               \
+			ck_abort_msg("broken: %s", #x); \
+	} while (0)
+
 static void set_up(void)
 {
 	ck_assert_int_eq(tf_arena_init(&arena, ARENA), 0);
@@ -52,12 +60,12 @@ static void assert_same_record(const struct tf_kind *k, const void *a, const voi
 		const struct tf_field *f = &k->fields[i];
 
 		if (tf_field_string(f, a)) {
-			ck_assert_str_eq(tf_field_string(f, a), tf_field_string(f, b));
+			must(!strcmp(tf_field_string(f, a), tf_field_string(f, b)));
 			continue;
 		}
 		for (unsigned n = 0; n < f->count; n++)
-			ck_assert_msg(tf_field_number(f, a, n) == tf_field_number(f, b, n),
-				"%s.%s[%u]", k->name, f->name, n);
+			if (tf_field_number(f, a, n) != tf_field_number(f, b, n))
+				ck_abort_msg("%s.%s[%u]", k->name, f->name, n);
 	}
 }
 
@@ -97,33 +105,33 @@ static void assert_invariants(const struct tf_image *img)
 	const struct tf_arch *arch = tf_arch_by_machine(img->source.machine);
 	uint32_t n = 0;
 
-	ck_assert_ptr_nonnull(arch);
-	ck_assert(page == 4096 || page == 16384 || page == 65536);
-	ck_assert(img->n_threads && (!img->n_sigactions || img->n_sigactions == TF_SIGNALS));
+	must(arch);
+	must(page == 4096 || page == 16384 || page == 65536);
+	must(img->n_threads && (!img->n_sigactions || img->n_sigactions == TF_SIGNALS));
 	for (uint32_t i = 0; i < img->n_maps; i++) {
 		const struct tf_map *m = &img->maps[i];
 		uint64_t at = m->start;
 
-		ck_assert(m->start < m->end && m->start % page == 0 && m->end % page == 0);
-		ck_assert(!i || m->start >= m[-1].end);
-		ck_assert(m->end <= (uint64_t)1 << arch->max_user_bits);
-		ck_assert(m->data_end >= m->start && m->data_end <= m->end);
-		ck_assert(m->kind < TF_MAP_KINDS && m->prot < 8 && m->path);
+		must(m->start < m->end && m->start % page == 0 && m->end % page == 0);
+		must(!i || m->start >= m[-1].end);
+		must(m->end <= (uint64_t)1 << arch->max_user_bits);
+		must(m->data_end >= m->start && m->data_end <= m->end);
+		must(m->kind < TF_MAP_KINDS && m->prot < 8 && m->path);
 		for (; at < m->end; n++) {
 			const struct tf_segment *s = &img->segments[n];
 
-			ck_assert(n < img->n_segments && s->vaddr == at && s->memsz);
-			ck_assert(s->filesz <= s->memsz && s->offset == offset);
-			ck_assert(!s->filesz || at + s->filesz <= m->data_end);
+			must(n < img->n_segments && s->vaddr == at && s->memsz);
+			must(s->filesz <= s->memsz && s->offset == offset);
+			must(!s->filesz || at + s->filesz <= m->data_end);
 			at += s->memsz;
 			offset += s->filesz;
 		}
-		ck_assert_uint_eq(at, m->end);
+		must(at == m->end);
 	}
-	ck_assert_uint_eq(n, img->n_segments);
-	ck_assert_uint_eq(offset, img->data_end);
+	must(n == img->n_segments);
+	must(offset == img->data_end);
 	for (uint32_t i = 0; i < img->n_threads; i++)
-		ck_assert_ptr_nonnull(tf_regs_find(&img->threads[i].regs, NT_PRSTATUS));
+		must(tf_regs_find(&img->threads[i].regs, NT_PRSTATUS));
 }
 
 /* --- tests --- */
@@ -220,9 +228,9 @@ static int decode_changed(const uint8_t *bytes, size_t n)
 	int r = tf_image_decode(&out, &arena, bytes, n, &e);
 
 	if (r) {
-		ck_assert_int_eq(r, e.code);
-		ck_assert_msg(r == TELEFORK_E_IMAGE || r == TELEFORK_E_VERSION, "%d %s", r, e.text);
-		ck_assert(strstr(e.text, "offset") || r == TELEFORK_E_VERSION);
+		must(r == e.code);
+		must(r == TELEFORK_E_IMAGE || r == TELEFORK_E_VERSION);
+		must(strstr(e.text, "offset") || r == TELEFORK_E_VERSION);
 	} else {
 		assert_invariants(&out);
 	}
@@ -230,17 +238,18 @@ static int decode_changed(const uint8_t *bytes, size_t n)
 	return r;
 }
 
+/* Each byte whole, and one bit of it in turn. */
 START_TEST(every_byte_flipped)
 {
 	unsigned refused = 0;
 
 	make(machines[_i % 2], 4096, 2);
 	for (size_t i = 0; i < image.head_size; i++) {
-		static const uint8_t masks[] = {0xff, 0x01, 0x80};
+		uint8_t mask = _i / 2 ? (uint8_t)(1u << i % 8) : 0xff;
 
-		head[i] ^= masks[_i / 2];
+		head[i] ^= mask;
 		refused += decode_changed(head, image.head_size) != 0;
-		head[i] ^= masks[_i / 2];
+		head[i] ^= mask;
 	}
 	ck_assert_uint_gt(refused, 1000);
 	ck_assert_int_eq(decode_changed(head, image.head_size), 0);
@@ -255,7 +264,7 @@ START_TEST(every_truncation)
 
 	make(machines[_i], 4096, 2);
 	for (size_t n = 0; n < image.head_size; n++)
-		ck_assert_int_ne(decode_changed(head, n), 0);
+		must(decode_changed(head, n));
 	memcpy(&notes, head + 128 + 8, 8);
 	memcpy(&size, head + 128 + 32, 8);
 	bytes = tf_arena_alloc(&arena, image.head_size);
@@ -265,7 +274,7 @@ START_TEST(every_truncation)
 		memset(bytes, 0, image.head_size);
 		memcpy(bytes, head, notes + n);
 		sample_u64(bytes + 128 + 32, n);
-		ck_assert_int_ne(decode_changed(bytes, end), 0);
+		must(decode_changed(bytes, end));
 	}
 }
 END_TEST
@@ -362,10 +371,9 @@ START_TEST(offsets_and_addresses)
 			i + 1 < image.n_segments && s[1].vaddr == s->vaddr + s->filesz &&
 				s[1].filesz);
 		for (uint64_t n = 0; n < s->filesz; n += 4095) {
-			ck_assert_uint_eq(tf_image_offset(&image, s->vaddr + n), s->offset + n);
-			ck_assert_uint_eq(
-				tf_image_address(&image, s->offset + n, &room), s->vaddr + n);
-			ck_assert_uint_eq(room, s->filesz - n);
+			must(tf_image_offset(&image, s->vaddr + n) == s->offset + n);
+			must(tf_image_address(&image, s->offset + n, &room) == s->vaddr + n);
+			must(room == s->filesz - n);
 		}
 		next = s->offset + s->filesz;
 	}
@@ -449,7 +457,7 @@ int main(void)
 	tcase_add_loop_test(t, round_trip, 0, 6);
 	tcase_add_loop_test(t, kernel_note_sizes, 0, 2);
 	tcase_add_loop_test(t, golden, 0, 2);
-	tcase_add_loop_test(t, every_byte_flipped, 0, 6);
+	tcase_add_loop_test(t, every_byte_flipped, 0, 4);
 	tcase_add_loop_test(t, every_truncation, 0, 2);
 	tcase_add_loop_test(t, many_mappings, 0, 4);
 	tcase_add_test(t, segments_split);
