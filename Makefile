@@ -49,6 +49,7 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes
 PROBES      := hop spin
+PROBE_SRC   := tests/probes/probe.c
 
 # Only what exists yet is built: a list above is the plan, this is the ground.
 exist = $(wildcard $(1))
@@ -115,6 +116,7 @@ CPP_$(1) := $(CPPFLAGS) -DTF_ARCH_RESTORER_HEADER='"arch/$(1)/restorer.h"'
 LIBOBJ_$(1) := $$(call obj,$(LIB_SRC) $$(A_$(1)),$$(B_$(1))) $$(B_$(1))/obj/core/restore/restorer.o
 PADOBJ_$(1) := $$(call obj,$(PAD_SRC:%=core/cmd/%.c),$$(B_$(1)))
 CMDOBJ_$(1) := $$(call obj,$(CMD_SRC:%=core/cmd/%.c),$$(B_$(1)))
+PROBECOMMON_$(1) := $$(call obj,$(PROBE_SRC),$$(B_$(1)))
 PROBES_$(1) := $$(patsubst tests/probes/%.c,%,$$(call exist,$(PROBES:%=tests/probes/%.c)))
 UNIT_$(1)   := $$(patsubst tests/unit/%.c,%,$$(call exist,$(UNIT_TESTS:%=tests/unit/%.c)))
 
