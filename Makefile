@@ -48,8 +48,8 @@ QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switc
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes
-PROBES      := hop spin
-PROBE_SRC   := tests/probes/probe.c
+PROBES      := hop spin registers
+PROBE_SRC   := tests/probes/probe.c tests/probes/back.c
 
 # Only what exists yet is built: a list above is the plan, this is the ground.
 exist = $(wildcard $(1))
@@ -116,7 +116,7 @@ CPP_$(1) := $(CPPFLAGS) -DTF_ARCH_RESTORER_HEADER='"arch/$(1)/restorer.h"'
 LIBOBJ_$(1) := $$(call obj,$(LIB_SRC) $$(A_$(1)),$$(B_$(1))) $$(B_$(1))/obj/core/restore/restorer.o
 PADOBJ_$(1) := $$(call obj,$(PAD_SRC:%=core/cmd/%.c),$$(B_$(1)))
 CMDOBJ_$(1) := $$(call obj,$(CMD_SRC:%=core/cmd/%.c),$$(B_$(1)))
-PROBECOMMON_$(1) := $$(call obj,$(PROBE_SRC),$$(B_$(1)))
+PROBECOMMON_$(1) := $$(B_$(1))/lib/libprobe.a
 PROBES_$(1) := $$(patsubst tests/probes/%.c,%,$$(call exist,$(PROBES:%=tests/probes/%.c)))
 UNIT_$(1)   := $$(patsubst tests/unit/%.c,%,$$(call exist,$(UNIT_TESTS:%=tests/unit/%.c)))
 
@@ -144,6 +144,11 @@ $$(B_$(1))/obj/%.o: %.S $$(B_$(1))/flags
 	$(Q)$$(CC_$(1)) $$(CPP_$(1)) -g -fPIC -MMD -MP -c $$< -o $$@
 
 $$(B_$(1))/lib/libtelefork.a: $$(LIBOBJ_$(1))
+	@mkdir -p $$(@D)
+	$(call say,AR,$$@)
+	$(Q)rm -f $$@ && ar rcsD $$@ $$^
+
+$$(B_$(1))/lib/libprobe.a: $$(call obj,$(PROBE_SRC) tests/probes/$(1)/registers.S tests/probes/$(1)/state.c,$$(B_$(1)))
 	@mkdir -p $$(@D)
 	$(call say,AR,$$@)
 	$(Q)rm -f $$@ && ar rcsD $$@ $$^

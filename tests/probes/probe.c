@@ -53,6 +53,11 @@ void probe_lost(const char *format, ...)
 	lost_size += (size_t)n < room ? (size_t)n : room - 1;
 }
 
+bool probe_lost_any(void)
+{
+	return lost_size;
+}
+
 void probe_count(const char *what, uint64_t n)
 {
 	unsigned i = 0;
@@ -210,8 +215,8 @@ static int by_file(const struct probe *p, const struct probe_args *a)
 	return 0;
 }
 
-static int parent_main(const struct probe *p, const struct probe_args *a, int fd,
-	struct telefork_job *job)
+static int parent_main(
+	const struct probe *p, const struct probe_args *a, int fd, struct telefork_job *job)
 {
 	struct telefork_result r;
 	int rc;

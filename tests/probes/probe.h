@@ -37,7 +37,8 @@ struct probe {
 	const char *name;
 	/* Sets up the state that belongs to the seed. */
 	void (*set_up)(uint64_t seed);
-	/* In the copy: compares, calls probe_lost() and probe_count(). With --hold after SIGTERM. */
+	/* In the copy: compares, calls probe_lost() and probe_count(). With --hold after SIGTERM.
+	 */
 	void (*verify)(void);
 	/* In the process, as soon as the snapshot exists and not with --hold: spoils the state (the
 	 * copy is a point in time). NULL: nothing. */
@@ -53,6 +54,9 @@ bool probe_parse(int argc, char **argv, const char *name, struct probe_args *a);
 /* One thing that was lost, by name and with both values. */
 __attribute__((format(printf, 1, 2))) void probe_lost(const char *format, ...);
 
+/* Whether probe_lost() was called. */
+bool probe_lost_any(void);
+
 /* n more of these were verified: part of the verdict. what: static, plural ("registers"). */
 void probe_count(const char *what, uint64_t n);
 
@@ -61,6 +65,20 @@ int probe_say(int fd);
 
 /* Reads a verdict line from fd, prints it, returns its exit code. No line: not ok. */
 int probe_hear(const char *name, int fd);
+
+/* A way back for a copy that telefork_on_signal() made: the process listens next to the address
+ * that it sends to, the copy calls there. Before the capture; false: said why on standard error. */
+struct probe_back {
+	int listener;       /* the process's; -1: none, the verdict goes to standard output */
+	char address[1024]; /* for the copy */
+};
+bool probe_back_open(struct probe_back *b, const char *destination);
+
+/* In the copy: says the verdict to the process, or on standard output when there is no way back. */
+int probe_back_say(const struct probe_back *b);
+
+/* In the process: prints the copy's verdict. */
+int probe_back_hear(const char *name, struct probe_back *b);
 
 /* Prints an error of telefork as "name: NAME: message", returns 2. message may be NULL. */
 int probe_error(const char *name, int code, const char *message);
