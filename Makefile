@@ -41,7 +41,7 @@ LIB_SRC     := core/telefork.c core/job.c \
 	$(RESTORE_SRC:%=core/restore/%.c) \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
-ARCH_SRC    := cpu.c frame.c plan.c entry.S
+ARCH_SRC    := cpu.c frame.c plan.c scramble.c entry.S
 CMD_SRC     := main serve restore inspect inspect_json disasm symbols
 PAD_SRC     := pad_main serve restore
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
