@@ -47,7 +47,7 @@ PAD_SRC     := pad_main serve restore
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
-UNIT_TESTS  := test_arch test_image test_notes
+UNIT_TESTS  := test_arch test_image test_notes test_registers
 PROBES      := hop spin registers
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c
 
@@ -244,6 +244,9 @@ $(foreach r,file unix tcp,$(foreach v,static pie dyn,native-$(r)-$(v) 60 tests/j
 ))
 $(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-$(r)-$(v) 120 tests/journey.sh $(r) $(B_$(a)) hop-$(v) qemu-$(a)
 )))
+registers-native 60 tests/registers.sh $(B) $(HOST)
+$(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
+)
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn
 )
 unit-qemu 60 $(B)/tests/test_qemu
