@@ -55,14 +55,16 @@ LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(RESTORE_SRC:%=core/restore/%.c) \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
-ARCH_SRC    := cpu.c frame.c plan.c entry.S
+ARCH_SRC    := cpu.c frame.c plan.c scramble.c entry.S
 CMD_SRC     := main serve restore inspect inspect_json disasm symbols
 PAD_SRC     := pad_main serve restore
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
-UNIT_TESTS  := test_arch test_image test_notes
-PROBES      := hop spin yoyo
+UNIT_TESTS  := test_arch test_image test_notes test_registers
+PROBES      := hop spin yoyo registers
+PROBE_SRC   := tests/probes/probe.c tests/probes/back.c
+PROBE_ARCH_SRC := registers.S state.c
 
 # ---------------------------------------------------------------- flags
 
@@ -177,12 +179,16 @@ $(2)/bin/telefork: $(call obj,$(CMD_SRC:%=core/cmd/%.c),$(2)) $(2)/lib/libtelefo
 $(2)/bin/telefork-pad: $(call obj,$(PAD_SRC:%=core/cmd/%.c),$(2)) $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)) $(if $(4),,$$(LOWEST)))
 
-# Each probe three ways: static, dynamic at a fixed address, and PIE.
-$(2)/probes/%-static: $(2)/obj/tests/probes/%.o $(2)/lib/libtelefork.a
+# What probes share, and each probe three ways: static, dynamic at a fixed address, and PIE.
+$(2)/lib/libprobe.a: $(call obj,$(PROBE_SRC) $(PROBE_ARCH_SRC:%=tests/probes/$(1)/%),$(2))
+	@mkdir -p $$(@D)
+	$$(call say,AR,$$@)
+	$(Q)rm -f $$@ && ar rcsD $$@ $$^
+$(2)/probes/%-static: $(2)/obj/tests/probes/%.o $(2)/lib/libprobe.a $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_probe))
-$(2)/probes/%-pie: $(2)/obj/tests/probes/%.o $(2)/lib/libtelefork.a
+$(2)/probes/%-pie: $(2)/obj/tests/probes/%.o $(2)/lib/libprobe.a $(2)/lib/libtelefork.a
 	$$(call link,$(2),-pie,$(LIBS_probe))
-$(2)/probes/%-dyn: $(2)/obj/tests/probes/%.o $(2)/lib/libtelefork.a
+$(2)/probes/%-dyn: $(2)/obj/tests/probes/%.o $(2)/lib/libprobe.a $(2)/lib/libtelefork.a
 	$$(call link,$(2),-no-pie,$(LIBS_probe))
 
 $(2)/tests/%: $(2)/obj/tests/unit/%.o $(2)/lib/libtelefork.a
@@ -257,6 +263,9 @@ $(foreach r,unix tcp,$(foreach v,static pie dyn,yoyo-$(r)-$(v) 60 tests/yoyo.sh 
 ))
 $(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 120 tests/yoyo.sh tcp $(B_$(a)) yoyo-$(v) qemu-$(a)
 ))
+registers-native 60 tests/registers.sh $(B) $(HOST)
+$(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
+)
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn
 )
 endef

@@ -89,6 +89,11 @@ long tf_arch_vdso_syscall(const char *symbol);
  * most max page addresses, returns their number. Natively 0. */
 unsigned tf_arch_emulator_pages(uint64_t *pages, unsigned max);
 
+/* Fills with junk every register of this processor (cpu: what it offers) that the restorer does not
+ * use: vectors, predicates, x87, floating point control, PKRU, thread pointer. From then on only
+ * tf_r_enter() may follow: no thread-local variable, no floating point. [child] */
+void tf_arch_scramble(const struct tf_cpu *cpu);
+
 /* Makes address ranges below readable to the instruction stream after code was written there
  * (aarch64 instruction cache); nothing on x86_64. */
 void tf_arch_flush(void *start, size_t size);

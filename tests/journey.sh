@@ -17,7 +17,8 @@ if [ "$route" = file ]; then
 	[ "$(stat -c %a "$tmp/image.tf")" = 600 ]
 	# Nothing but the image was left.
 	[ "$(find "$tmp" -mindepth 1 | wc -l)" = 1 ]
-	[ "$($receive "$build/bin/telefork-pad" restore "$tmp/image.tf")" = ok ]
+	said=$($receive "$build/bin/telefork-pad" restore "$tmp/image.tf")
+	case $said in ok*) echo "$said" ;; *) exit 1 ;; esac
 	# A damaged byte of memory is found, and nothing is started.
 	first=$(readelf -lW "$tmp/image.tf" | awk '$1 == "LOAD" { print $2; exit }')
 	printf '\125' | dd of="$tmp/image.tf" bs=1 seek=$((first + 1)) conv=notrunc status=none

@@ -28,6 +28,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define HANDLER_STACK (256u << 10)
@@ -128,6 +129,15 @@ static void send_and_exit(const void *ucontext)
 	finish(&r);
 }
 
+/* A handler has its own mask, and SS_AUTODISARM takes the stack away meanwhile: what the interrupted
+ * program had stands in the frame. */
+static void signal_state_from_frame(const ucontext_t *uc, struct tf_thread *t)
+{
+	memcpy(&t->sigmask, &uc->uc_sigmask, sizeof(t->sigmask));
+	t->altstack = (struct tf_altstack){
+		(uint64_t)uc->uc_stack.ss_sp, uc->uc_stack.ss_size, uc->uc_stack.ss_flags};
+}
+
 int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, uint64_t result,
 	uint32_t stream_flags)
 {
@@ -140,6 +150,8 @@ int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, uint64_t r
 	rc = tf_arch_regs_from_frame(ucontext, &c->image.cpu, &c->arena, &t->regs, &c->err);
 	if (rc)
 		return tf_fail(&c->err, rc, "the signal frame is not understood");
+	if (c->origin == TF_ORIGIN_SIGNAL)
+		signal_state_from_frame(ucontext, t);
 	if (result)
 		tf_arch_native()->set_result(&t->regs, result);
 	rc = c->base ? tf_changes_find(c) : tf_capture_find_pages(c);

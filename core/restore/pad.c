@@ -263,6 +263,7 @@ static _Noreturn void child_main(const struct tf_pad *p, int channel, int contro
 	child_stdio(p, ends, control);
 	child_fds(p, channel, control, ends->back);
 	h = child_map(p);
+	tf_arch_scramble(&p->facts.cpu); /* what is lost must not be replaced by what was here */
 	tf_r_enter(p->restore.code_at +
 			((uint64_t)(uintptr_t)tf_restorer_main - (uint64_t)__start_tf_restorer),
 		p->restore.stack_top, (uint64_t)h);

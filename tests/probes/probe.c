@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The common part of the probes: command line, journey, verdict. The verdict is collected in a
+ * static buffer, so that a copy whose allocator came to grief can still speak.
+ */
+#include "tests/probes/probe.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_COUNTS 16
+
+static char lost[16384];
+static size_t lost_size;
+static struct {
+	const char *what;
+	uint64_t n;
+} counts[MAX_COUNTS];
+static volatile sig_atomic_t released;
+
+uint64_t probe_next(uint64_t *state)
+{
+	uint64_t z = *state += 0x9e3779b97f4a7c15u;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+	z ^= z >> 31;
+	return z ? z : 1;
+}
+
+/* --- the verdict --- */
+
+void probe_lost(const char *format, ...)
+{
+	size_t room = sizeof(lost) - lost_size;
+	va_list ap;
+	int n;
+
+	if (room < 256) {
+		lost_size = sizeof(lost) - 256;
+		room = 256;
+	}
+	n = snprintf(lost + lost_size, room, "%s", lost_size ? "; " : "");
+	va_start(ap, format);
+	n += vsnprintf(lost + lost_size + n, room - (size_t)n, format, ap);
+	va_end(ap);
+	lost_size += (size_t)n < room ? (size_t)n : room - 1;
+}
+
+bool probe_lost_any(void)
+{
+	return lost_size;
+}
+
+void probe_count(const char *what, uint64_t n)
+{
+	unsigned i = 0;
+
+	while (i < MAX_COUNTS - 1 && counts[i].what && strcmp(counts[i].what, what))
+		i++;
+	counts[i].what = what;
+	counts[i].n += n;
+}
+
+static void write_all(int fd, const char *s, size_t n)
+{
+	while (n) {
+		ssize_t done = write(fd, s, n);
+
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done <= 0)
+			_exit(2); /* nobody listens any more */
+		s += done;
+		n -= (size_t)done;
+	}
+}
+
+int probe_say(int fd)
+{
+	char line[sizeof(lost) + 1024];
+	int n = snprintf(line, sizeof(line), "%s", lost_size ? "not ok: " : "ok");
+
+	for (unsigned i = 0; !lost_size && i < MAX_COUNTS && counts[i].what; i++)
+		n += snprintf(line + n, sizeof(line) - (size_t)n, "%s%llu %s", i ? ", " : " ",
+			(unsigned long long)counts[i].n, counts[i].what);
+	n += snprintf(line + n, sizeof(line) - (size_t)n, "%s\n", lost_size ? lost : "");
+	write_all(fd, line, (size_t)n);
+	return lost_size ? 1 : 0;
+}
+
+int probe_hear(const char *name, int fd)
+{
+	char line[sizeof(lost) + 1024];
+	size_t n = 0;
+	ssize_t got = 1;
+
+	while (n < sizeof(line) - 1 && (!n || line[n - 1] != '\n')) {
+		got = read(fd, line + n, 1);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			break;
+		n++;
+	}
+	line[n] = 0;
+	if (!n || line[n - 1] != '\n') {
+		printf("not ok: %s: the copy ended without a verdict\n", name);
+		return 1;
+	}
+	fputs(line, stdout);
+	return strncmp(line, "ok", 2) ? 1 : 0;
+}
+
+int probe_error(const char *name, int code, const char *message)
+{
+	fprintf(stderr, "%s: %s: %s\n", name, telefork_errname(code),
+		message && *message ? message : telefork_strerror(code));
+	return 2;
+}
+
+/* --- holding --- */
+
+static void release(int signo)
+{
+	(void)signo;
+	released = 1;
+}
+
+void probe_hold_prepare(void)
+{
+	struct sigaction sa = {.sa_handler = release, .sa_flags = SA_RESTART};
+
+	sigaction(SIGTERM, &sa, NULL);
+}
+
+void probe_hold_announce(void)
+{
+	printf("holding %d\n", (int)getpid());
+	fflush(stdout);
+}
+
+void probe_hold(void)
+{
+	probe_hold_announce();
+	while (!released)
+		;
+}
+
+/* --- the journey --- */
+
+static int usage(const char *name)
+{
+	fprintf(stderr, "usage: %s ADDRESS [--token T] [--seed N] [--hold]\n", name);
+	return 64;
+}
+
+bool probe_parse(int argc, char **argv, const char *name, struct probe_args *a)
+{
+	*a = (struct probe_args){.seed = 1, .options = {.deadline_ms = 120000}};
+	if (argc < 2 || argv[1][0] == '-') {
+		usage(name);
+		return false;
+	}
+	a->address = argv[1];
+	a->file = argv[1][0] == '/';
+	for (int i = 2; i < argc; i++) {
+		if (!strcmp(argv[i], "--hold")) {
+			a->hold = true;
+		} else if (!strcmp(argv[i], "--token") && i + 1 < argc) {
+			a->options.token = argv[++i];
+		} else if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
+			a->seed = strtoull(argv[++i], NULL, 0);
+		} else {
+			usage(name);
+			return false;
+		}
+	}
+	return true;
+}
+
+static int copy_main(const struct probe *p, const struct probe_args *a)
+{
+	int fd = telefork_peer_fd();
+
+	if (a->hold)
+		probe_hold();
+	p->verify();
+	return probe_say(fd < 0 ? STDOUT_FILENO : fd);
+}
+
+static void after_snapshot(const struct probe *p, const struct probe_args *a)
+{
+	if (!a->hold && p->spoil)
+		p->spoil();
+}
+
+static int by_file(const struct probe *p, const struct probe_args *a)
+{
+	struct telefork_result r;
+	int rc = telefork_save(a->address, &a->options, &r);
+
+	if (!rc)
+		return copy_main(p, a);
+	if (rc < 0)
+		return probe_error(p->name, rc, r.message);
+	if (a->hold)
+		probe_hold();
+	return 0;
+}
+
+static int parent_main(
+	const struct probe *p, const struct probe_args *a, int fd, struct telefork_job *job)
+{
+	struct telefork_result r;
+	int rc;
+
+	after_snapshot(p, a);
+	rc = telefork_wait(job, &r);
+	if (rc)
+		return probe_error(p->name, rc, r.message);
+	fprintf(stderr,
+		"%s: pid %d there, %u mappings, %llu bytes, stopped %.3f ms, total %.3f ms\n",
+		p->name, (int)r.pid, r.mappings, (unsigned long long)r.memory,
+		(double)r.stopped_ns / 1e6, (double)r.total_ns / 1e6);
+	if (a->hold)
+		probe_hold();
+	if (waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD) {
+		printf("not ok: a child of the snapshot shows\n");
+		return 1;
+	}
+	return probe_hear(p->name, fd);
+}
+
+int probe_main(int argc, char **argv, const struct probe *p)
+{
+	struct telefork_result r;
+	struct telefork_job *job;
+	struct probe_args a;
+	int fd, rc;
+
+	if (!probe_parse(argc, argv, p->name, &a))
+		return 64;
+	if (a.hold)
+		probe_hold_prepare();
+	p->set_up(a.seed);
+	if (a.file)
+		return by_file(p, &a);
+	fd = telefork_dial(a.address, &a.options, &r);
+	if (fd < 0)
+		return probe_error(p->name, fd, r.message);
+	rc = telefork(fd, &a.options, &job);
+	if (!rc)
+		return copy_main(p, &a);
+	return rc < 0 ? probe_error(p->name, rc, NULL) : parent_main(p, &a, fd, job);
+}
