@@ -42,8 +42,8 @@ LIB_SRC     := core/telefork.c core/job.c \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
 ARCH_SRC    := cpu.c frame.c plan.c entry.S
-CMD_SRC     := main serve restore inspect inspect_json disasm symbols
-PAD_SRC     := pad_main serve restore
+CMD_SRC     := main serve restore run exits inspect inspect_json disasm symbols
+PAD_SRC     := pad_main serve restore exits
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
@@ -239,6 +239,8 @@ $(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-
 )))
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn
 )
+baseline-native 120 tests/baseline.sh
+baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
 unit-qemu 60 $(B)/tests/test_qemu
 endef
 export CASES
