@@ -56,8 +56,8 @@ LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
 ARCH_SRC    := cpu.c frame.c plan.c scramble.c entry.S
-CMD_SRC     := main serve restore inspect inspect_json disasm symbols
-PAD_SRC     := pad_main serve restore
+CMD_SRC     := main serve restore run exits inspect inspect_json disasm symbols
+PAD_SRC     := pad_main serve restore exits
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
@@ -250,7 +250,6 @@ unit: $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu
 define UNIT_CASES
 $(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
 ))
-unit-qemu 60 $(B)/tests/test_qemu
 endef
 define CASES
 $(foreach t,$(UNIT_TESTS),unit-sanitized-$(t) 400 $(B_SAN)/tests/$(t)
@@ -268,6 +267,8 @@ $(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) 
 )
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn
 )
+baseline-native 120 tests/baseline.sh
+baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
 endef
 export UNIT_CASES CASES
 

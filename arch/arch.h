@@ -65,9 +65,9 @@ int tf_arch_frame_from_regs(const struct tf_thread *thread, const struct tf_cpu 
 	const struct tf_cpu *dst, uint8_t *buf, size_t len, uint64_t addr, uint64_t *ret_sp,
 	struct tf_err *e);
 
-/* Compares features in use, XSAVE components in use, vector length; appends one line for each
- * missing thing to e (tf_fail_more, TELEFORK_E_INCOMPATIBLE), with the GLIBC_TUNABLES line or the
- * command that avoids it. Returns the number of reasons. */
+/* Compares features in use, XSAVE components in use, vector length; appends to e (tf_fail_more,
+ * TELEFORK_E_INCOMPATIBLE) every missing thing by name, and the command that avoids it. Returns the
+ * number of missing things. */
 unsigned tf_arch_compat(const struct tf_image *img, const struct tf_cpu *dst, struct tf_err *e);
 
 /* Appends the steps that set what no frame holds (arch_prctl fs/gs; PR_SVE_SET_VL, TPIDR_EL0 …).

@@ -28,6 +28,61 @@ const struct tf_arch *tf_arch_by_name(const char *name)
 	return NULL;
 }
 
+bool tf_cpu_has(const struct tf_cpu *cpu, const struct tf_feature *f)
+{
+	return f->word < cpu->n_words && f->word < TF_FEATURE_WORDS &&
+	       cpu->features[f->word] >> f->bit & 1;
+}
+
+/* Whether word stands in a list separated by blanks. */
+static bool has_word(const char *list, const char *word)
+{
+	size_t n = strlen(word);
+
+	for (const char *p = list; (p = strstr(p, word)); p += n)
+		if ((p == list || p[-1] == ' ') && (!p[n] || p[n] == ' '))
+			return true;
+	return false;
+}
+
+bool tf_baseline_has(
+	const struct tf_arch *arch, const struct tf_baseline *baseline, const struct tf_feature *f)
+{
+	if (f->hint)
+		return true;
+	for (const struct tf_baseline *b = arch->baselines; b <= baseline; b++)
+		if (has_word(b->features, f->name))
+			return true;
+	return false;
+}
+
+const struct tf_baseline *tf_baseline_by_name(const struct tf_arch *arch, const char *name)
+{
+	for (size_t i = 0; i < arch->n_baselines; i++)
+		if (!strcmp(arch->baselines[i].name, name))
+			return &arch->baselines[i];
+	return NULL;
+}
+
+static bool has_all(
+	const struct tf_arch *arch, const struct tf_baseline *b, const struct tf_cpu *cpu)
+{
+	for (size_t i = 0; i < arch->n_features; i++)
+		if (has_word(b->features, arch->features[i].name) &&
+			!tf_cpu_has(cpu, &arch->features[i]))
+			return false;
+	return true;
+}
+
+const struct tf_baseline *tf_baseline_within(const struct tf_arch *arch, const struct tf_cpu *cpu)
+{
+	const struct tf_baseline *found = NULL;
+
+	for (size_t i = 0; i < arch->n_baselines && has_all(arch, &arch->baselines[i], cpu); i++)
+		found = &arch->baselines[i];
+	return found;
+}
+
 const char *tf_reg_class_name(enum tf_reg_class klass)
 {
 	static const char *const names[TF_REG_CLASSES] = {

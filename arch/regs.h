@@ -53,9 +53,18 @@ struct tf_feature {
 	const char *name;   /* as /proc/cpuinfo or the manual has it */
 	uint16_t word, bit; /* in tf_cpu.features */
 	const char
-		*tunable; /* name for GLIBC_TUNABLES glibc.cpu.hwcaps, or NULL. What glibc itself
-			     does not know it ignores; tf_arch_cpu() takes it as a declaration. */
+		*tunable; /* what stands behind "-" in GLIBC_TUNABLES glibc.cpu.hwcaps, or NULL.
+			     What glibc itself does not know it ignores; tf_arch_cpu() takes it as a
+			     declaration. */
 	bool hint; /* only a matter of speed, or the kernel's: shown, never a reason to refuse */
+};
+
+/* A set of features that a program can be held to, by a name that people know. Each holds what the
+ * one before it in the table holds. */
+struct tf_baseline {
+	const char *name;     /* "x86-64-v3" */
+	const char *features; /* names that it adds, separated by blanks */
+	const char *what;     /* processors that have it, for people */
 };
 
 /* One register for display, comparison and counting. Offsets are into the regset's data. */
@@ -98,6 +107,8 @@ struct tf_arch {
 	uint32_t max_user_bits;  /* 57, 52: addresses above are refused by the decoder */
 	const struct tf_feature *features;
 	size_t n_features;
+	const struct tf_baseline *baselines; /* from the least on */
+	size_t n_baselines;
 
 	/* Calls fn for every register that regs holds, in a fixed order: composed values (a whole
 	 * ymm or zmm gathered from its components by cpu's XSAVE layout, components in their
@@ -124,6 +135,20 @@ const struct tf_arch *tf_arch_by_machine(uint32_t machine);
 const struct tf_arch *tf_arch_by_name(const char *name);
 
 extern const struct tf_arch tf_arch_x86_64, tf_arch_aarch64;
+
+/* Whether a processor has a feature. */
+bool tf_cpu_has(const struct tf_cpu *cpu, const struct tf_feature *f);
+
+/* Whether a program that is held to baseline (an element of arch->baselines) may use f. Hints are
+ * in every baseline. */
+bool tf_baseline_has(
+	const struct tf_arch *arch, const struct tf_baseline *baseline, const struct tf_feature *f);
+
+/* By name, NULL if there is none. */
+const struct tf_baseline *tf_baseline_by_name(const struct tf_arch *arch, const char *name);
+
+/* The greatest baseline all of whose features cpu has; NULL if there is none. */
+const struct tf_baseline *tf_baseline_within(const struct tf_arch *arch, const struct tf_cpu *cpu);
 
 /* The set of that type, or NULL. */
 struct tf_regset *tf_regs_find(const struct tf_regs *regs, uint32_t type);

@@ -68,12 +68,6 @@ void tf_arch_cpu(struct tf_cpu *cpu, bool in_use)
 	cpu->vl_mask = in_use ? vl_bit(cpu->vl) : probe_lengths(vl);
 }
 
-static bool has(const struct tf_cpu *cpu, const struct tf_feature *f)
-{
-	return f->word < cpu->n_words && f->word < TF_FEATURE_WORDS &&
-	       cpu->features[f->word] >> f->bit & 1;
-}
-
 static unsigned compat_features(
 	const struct tf_cpu *src, const struct tf_cpu *dst, struct tf_err *e)
 {
@@ -82,7 +76,7 @@ static unsigned compat_features(
 	for (size_t i = 0; i < tf_arch_aarch64.n_features; i++) {
 		const struct tf_feature *f = &tf_arch_aarch64.features[i];
 
-		if (f->hint || !has(src, f) || has(dst, f))
+		if (f->hint || !tf_cpu_has(src, f) || tf_cpu_has(dst, f))
 			continue;
 		tf_fail_more(e, TELEFORK_E_INCOMPATIBLE, "the processor lacks %s", f->name);
 		n++;

@@ -126,7 +126,7 @@ static bool needs_avx(const char *name)
 	return false;
 }
 
-/* Whether "-name" stands in GLIBC_TUNABLES=…glibc.cpu.hwcaps=…: glibc knows few names and ignores
+/* Whether "-name" (name may itself be a list) stands in GLIBC_TUNABLES=…glibc.cpu.hwcaps=…: glibc knows few names and ignores
  * the others; here it is the user's word that the program does not use that feature. */
 static bool turned_off(const char *hwcaps, const char *name)
 {
@@ -138,6 +138,14 @@ static bool turned_off(const char *hwcaps, const char *name)
 		if (!strncmp(p + 1, name, n) && (!p[n + 1] || p[n + 1] == ',' || p[n + 1] == ':'))
 			return true;
 	}
+	return false;
+}
+
+static bool feature_off(const char *hwcaps, const char *name)
+{
+	for (size_t i = 0; i < tf_arch_x86_64.n_features; i++)
+		if (!strcmp(tf_arch_x86_64.features[i].name, name))
+			return turned_off(hwcaps, tf_arch_x86_64.features[i].tunable);
 	return false;
 }
 
@@ -162,9 +170,9 @@ static void mask_features(struct tf_cpu *cpu, bool in_use)
 	const char *hwcaps = in_use ? hwcaps_tunable() : NULL;
 	const uint64_t *w = cpu->features;
 	bool avx =
-		w[WORD_1_ECX] >> BIT_AVX & 1 && (cpu->xcr0 & 6) == 6 && !turned_off(hwcaps, "AVX");
+		w[WORD_1_ECX] >> BIT_AVX & 1 && (cpu->xcr0 & 6) == 6 && !feature_off(hwcaps, "AVX");
 	bool avx512 = avx && w[WORD_7_EBX] >> BIT_AVX512F & 1 &&
-		      (cpu->xcr0 & XC_AVX512) == XC_AVX512 && !turned_off(hwcaps, "AVX512F");
+		      (cpu->xcr0 & XC_AVX512) == XC_AVX512 && !feature_off(hwcaps, "AVX512F");
 	bool amx = cpu->xcr0 & XC_BIT(XC_TILEDATA);
 	uint64_t keep[TF_FEATURE_WORDS] = {0};
 
@@ -190,36 +198,6 @@ void tf_arch_cpu(struct tf_cpu *cpu, bool in_use)
 	else
 		cpuid_words(cpu->features);
 	mask_features(cpu, in_use);
-}
-
-static bool has(const struct tf_cpu *cpu, const struct tf_feature *f)
-{
-	return f->word < cpu->n_words && f->word < TF_FEATURE_WORDS &&
-	       cpu->features[f->word] >> f->bit & 1;
-}
-
-static unsigned compat_features(
-	const struct tf_cpu *src, const struct tf_cpu *dst, struct tf_err *e)
-{
-	char line[768];
-	size_t used = 0;
-	unsigned n = 0;
-
-	for (size_t i = 0; i < tf_arch_x86_64.n_features; i++) {
-		const struct tf_feature *f = &tf_arch_x86_64.features[i];
-
-		if (f->hint || !has(src, f) || has(dst, f))
-			continue;
-		tf_fail_more(e, TELEFORK_E_INCOMPATIBLE, "the processor lacks %s", f->name);
-		if (used < sizeof(line))
-			used += (size_t)snprintf(line + used, sizeof(line) - used, "%s-%s",
-				n ? "," : "", f->tunable);
-		n++;
-	}
-	if (n)
-		tf_fail_more(e, TELEFORK_E_INCOMPATIBLE,
-			"start the program with GLIBC_TUNABLES=glibc.cpu.hwcaps=%s", line);
-	return n;
 }
 
 /* A component lost is a reason only where a thread has something in it. */
@@ -252,6 +230,11 @@ static unsigned compat_components(
 	return n;
 }
 
+static bool is_xsavec(const struct tf_feature *f)
+{
+	return !strcmp(f->name, "XSAVEC");
+}
+
 /* Bytes that glibc's _dl_runtime_resolve saves with XSAVEC (compacted) or XSAVE (standard) of this
  * processor: the state components 1, 2, 3, 5, 6, 7 (glibc: STATE_SAVE_MASK). */
 static uint32_t resolver_bytes(const struct tf_cpu *cpu, bool compact)
@@ -273,29 +256,79 @@ static uint32_t resolver_bytes(const struct tf_cpu *cpu, bool compact)
 	return bytes;
 }
 
-/* glibc measured its lazy binding's save area once, at the source. */
-static unsigned compat_resolver(
-	const struct tf_cpu *src, const struct tf_cpu *dst, struct tf_err *e)
+/* glibc measured its lazy binding's save area once, at the source. With XSAVEC the area is compact;
+ * a program that was told not to use it has room for the whole standard format. */
+static unsigned compat_resolver(const struct tf_cpu *src, const struct tf_cpu *dst,
+	bool *ret_hide_xsavec, struct tf_err *e)
 {
-	static const struct tf_feature xsavec = {"XSAVEC", 12, 1, "XSAVEC", false};
-	bool compact = has(src, &xsavec);
-	uint32_t room = compact ? resolver_bytes(src, true) : src->xsave_size;
-	uint32_t need = resolver_bytes(dst, compact);
+	bool compact = false;
+	uint32_t room, need;
 
+	for (size_t i = 0; i < tf_arch_x86_64.n_features; i++)
+		if (is_xsavec(&tf_arch_x86_64.features[i]))
+			compact = tf_cpu_has(src, &tf_arch_x86_64.features[i]);
+	room = compact ? resolver_bytes(src, true) : src->xsave_size;
+	need = resolver_bytes(dst, compact);
 	if (!src->xcr0 || need <= room)
 		return 0;
+	*ret_hide_xsavec = compact && resolver_bytes(dst, false) <= src->xsave_size;
 	tf_fail_more(e, TELEFORK_E_INCOMPATIBLE,
 		"the C library has room for %u bytes of XSAVE state when it binds a symbol, the "
-		"processor writes %u; start the program with LD_BIND_NOW=1 on a machine with the "
-		"same components",
-		room, need);
+		"processor writes %u%s",
+		room, need,
+		*ret_hide_xsavec ? ""
+				 : "; start the program on a machine with the same components");
 	return 1;
+}
+
+/* Texts separated by commas, as many as fit. */
+struct list {
+	char text[768];
+	size_t used;
+	unsigned n;
+};
+
+static void list_add(struct list *l, const char *comma, const char *prefix, const char *text)
+{
+	if (l->used < sizeof(l->text))
+		l->used += (size_t)snprintf(l->text + l->used, sizeof(l->text) - l->used,
+			"%s%s%s", l->n ? comma : "", prefix, text);
+	l->n++;
+}
+
+/* hide_xsavec: the program has to be told not to use it although the processor has it. */
+static unsigned compat_features(const struct tf_cpu *src, const struct tf_cpu *dst,
+	bool hide_xsavec, struct tf_err *e)
+{
+	const struct tf_baseline *baseline = tf_baseline_within(&tf_arch_x86_64, dst);
+	struct list names = {.n = 0}, off = {.n = 0};
+
+	for (size_t i = 0; i < tf_arch_x86_64.n_features; i++) {
+		const struct tf_feature *f = &tf_arch_x86_64.features[i];
+		bool lacks = !f->hint && tf_cpu_has(src, f) && !tf_cpu_has(dst, f);
+
+		if (lacks)
+			list_add(&names, ", ", "", f->name);
+		if (lacks || (hide_xsavec && is_xsavec(f)))
+			list_add(&off, ",", "-", f->tunable);
+	}
+	if (names.n)
+		tf_fail_more(e, TELEFORK_E_INCOMPATIBLE, "the processor lacks %s", names.text);
+	if (off.n)
+		tf_fail_more(e, TELEFORK_E_INCOMPATIBLE,
+			"start the program with telefork run --baseline %s -- PROGRAM, or with "
+			"GLIBC_TUNABLES=glibc.cpu.hwcaps=%s",
+			baseline ? baseline->name : "x86-64", off.text);
+	return names.n;
 }
 
 unsigned tf_arch_compat(const struct tf_image *img, const struct tf_cpu *dst, struct tf_err *e)
 {
-	return compat_features(&img->cpu, dst, e) + compat_components(img, dst, e) +
-	       compat_resolver(&img->cpu, dst, e);
+	bool hide_xsavec = false;
+	unsigned n = compat_components(img, dst, e);
+
+	n += compat_resolver(&img->cpu, dst, &hide_xsavec, e);
+	return n + compat_features(&img->cpu, dst, hide_xsavec, e);
 }
 
 bool tf_arch_has_crc32c(void)

@@ -43,7 +43,8 @@ static const struct tf_feature features[] = {
 	F("AES", LEAF_1_ECX, 25),
 	F("XSAVE", LEAF_1_ECX, 26),
 	F("OSXSAVE", LEAF_1_ECX, 27),
-	F("AVX", LEAF_1_ECX, 28),
+	/* glibc 2.36 decides for its AVX memcpy by the second word alone. */
+	{"AVX", LEAF_1_ECX, 28, "AVX,-AVX_Fast_Unaligned_Load", false},
 	F("F16C", LEAF_1_ECX, 29),
 	F("RDRAND", LEAF_1_ECX, 30),
 	F("CX8", LEAF_1_EDX, 8),
@@ -103,6 +104,17 @@ static const struct tf_feature features[] = {
 	F("XSAVEC", LEAF_D_1_EAX, 1),
 	F("AVX_VNNI", LEAF_7_1_EAX, 4),
 	F("AVX512_BF16", LEAF_7_1_EAX, 5),
+};
+
+/* x86-64 psABI, "Micro-Architecture Levels"; OSXSAVE says that XSAVE may be used. */
+static const struct tf_baseline baselines[] = {
+	{"x86-64", "CMOV CX8 FXSR MMX SSE SSE2", "every 64-bit processor"},
+	{"x86-64-v2", "CMPXCHG16B LAHF64_SAHF64 POPCNT SSE3 SSE4_1 SSE4_2 SSSE3",
+		"Nehalem, Silvermont, Bulldozer and later"},
+	{"x86-64-v3", "AVX AVX2 BMI1 BMI2 F16C FMA LZCNT MOVBE OSXSAVE XSAVE",
+		"Haswell, Excavator, Zen and later; QEMU's max"},
+	{"x86-64-v4", "AVX512F AVX512BW AVX512CD AVX512DQ AVX512VL",
+		"Skylake-SP, Zen 4 and later"},
 };
 
 #define GREG(name, index, klass)                       \
@@ -449,6 +461,8 @@ const struct tf_arch tf_arch_x86_64 = {
 	.max_user_bits = 57,
 	.features = features,
 	.n_features = sizeof(features) / sizeof(features[0]),
+	.baselines = baselines,
+	.n_baselines = sizeof(baselines) / sizeof(baselines[0]),
 	.each = each,
 	.check = check,
 	.pc = pc,

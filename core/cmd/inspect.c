@@ -11,10 +11,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "core/cmd/cmd.h"
 #include "core/cmd/disasm.h"
 #include "core/cmd/symbols.h"
 #include "core/image/notes.h"
@@ -307,13 +307,6 @@ static void print_image(const struct view *v)
 
 /* --- command --- */
 
-static int exit_code(int error)
-{
-	if (error == TELEFORK_E_IO)
-		return EX_NOINPUT;
-	return error == TELEFORK_E_NOMEM ? EX_OSERR : EX_DATAERR;
-}
-
 static int show(const struct tf_file *f, const struct options *o)
 {
 	const char *no_color = getenv("NO_COLOR");
@@ -341,7 +334,7 @@ static int show(const struct tf_file *f, const struct options *o)
 	if (fflush(stdout) || ferror(stdout) || r) {
 		fprintf(stderr, "telefork: %s: %s\n", o->path,
 			o->json && r ? "cannot be written as JSON" : "standard output failed");
-		return EX_IOERR;
+		return TF_EXIT_IO;
 	}
 	return 0;
 }
@@ -386,6 +379,7 @@ int tf_cmd_inspect(int argc, char **argv)
 		.doc = "Shows an image: where it comes from, its mappings, descriptors, signal "
 		       "actions, "
 		       "registers and the code at which each thread stands.",
+		.help_filter = tf_exit_help,
 	};
 	struct options o = {0};
 	struct tf_err e = {0};
@@ -393,11 +387,11 @@ int tf_cmd_inspect(int argc, char **argv)
 	int r;
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &o))
-		return EX_USAGE;
+		return TF_EXIT_USAGE;
 	r = tf_file_open(&f, o.path, &e);
 	if (r) {
-		fprintf(stderr, "telefork: %s\n", e.text);
-		return exit_code(r);
+		tf_complain(NULL, e.text);
+		return r == TELEFORK_E_IO ? TF_EXIT_INPUT : tf_exit_code(r);
 	}
 	r = show(&f, &o);
 	tf_file_close(&f);

@@ -7,9 +7,7 @@
 
 #include "core/image/file.h"
 
-/* `inspect [--json] [--registers] FILE`; argv[0] is the command's name. Returns the exit code: 0,
- * or of sysexits.h: 64 usage, 65 damaged image, 66 unreadable file, 71 no memory, 74 standard
- * output. */
+/* `inspect [--json] [--registers] FILE`; see cmd.h. */
 int tf_cmd_inspect(int argc, char **argv);
 
 /* The whole image as an object (inspect_json.c): all that tf_kinds describes, registers, code.

@@ -5,8 +5,8 @@
 #include "core/telefork.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sysexits.h>
 
 static const struct {
 	const char *name;
@@ -16,36 +16,59 @@ static const struct {
 	{"serve", tf_cmd_serve, "receive processes and run them"},
 	{"restore", tf_cmd_restore, "make a process from a saved image, or show the plan"},
 	{"inspect", tf_cmd_inspect, "show what a saved image holds"},
+	{"run", tf_cmd_run, "start a program so that it can move to lesser processors"},
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))
 
 static void usage(FILE *out)
 {
-	fprintf(out, "usage: telefork COMMAND [ARGUMENT...]\n\ncommands:\n");
+	char *exits = tf_exit_help(ARGP_KEY_HELP_POST_DOC, NULL, NULL);
+
+	fprintf(out, "usage: telefork COMMAND [ARGUMENT...]\n\nCommands:\n");
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
 	fprintf(out, "\n  telefork COMMAND --help   a command's options\n"
-		     "  telefork --version\n");
+		     "  telefork --version\n\n%s\n", exits ? exits : "");
+	free(exits);
+}
+
+/* Messages begin with both words. */
+static int run(size_t i, int argc, char **argv)
+{
+	static char name[32];
+
+	snprintf(name, sizeof(name), "telefork %s", commands[i].name);
+	argv[0] = name;
+	return commands[i].run(argc, argv);
+}
+
+static int not_a_command(const char *name)
+{
+	if (*name)
+		fprintf(stderr, "telefork: \"%s\" is no command; there are", name);
+	else
+		fprintf(stderr, "telefork: which command? There are");
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		fprintf(stderr, " %s", commands[i].name);
+	fprintf(stderr, " (see telefork --help)\n");
+	return TF_EXIT_USAGE;
 }
 
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
 
-	if (!strcmp(name, "--version")) {
+	if (!strcmp(name, "--version") || !strcmp(name, "-V")) {
 		printf("telefork %s (format %d)\n", TELEFORK_VERSION, TELEFORK_FORMAT);
-		return 0;
+		return fflush(stdout) ? TF_EXIT_IO : TF_EXIT_OK;
 	}
-	if (!strcmp(name, "--help")) {
+	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
 		usage(stdout);
-		return 0;
+		return fflush(stdout) ? TF_EXIT_IO : TF_EXIT_OK;
 	}
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		if (!strcmp(commands[i].name, name))
-			return commands[i].run(argc - 1, argv + 1);
-	if (*name)
-		fprintf(stderr, "telefork: %s is no command\n", name);
-	usage(stderr);
-	return EX_USAGE;
+			return run(i, argc - 1, argv + 1);
+	return not_a_command(name);
 }

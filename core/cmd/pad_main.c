@@ -8,14 +8,20 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sysexits.h>
 
 int main(int argc, char **argv)
 {
-	if (argc > 1 && !strcmp(argv[1], "serve"))
+	static char serve[] = "telefork-pad serve", restore[] = "telefork-pad restore";
+	const char *name = argc > 1 ? argv[1] : "";
+
+	if (!strcmp(name, "serve")) {
+		argv[1] = serve;
 		return tf_cmd_serve(argc - 1, argv + 1);
-	if (argc > 1 && !strcmp(argv[1], "restore"))
+	}
+	if (!strcmp(name, "restore")) {
+		argv[1] = restore;
 		return tf_cmd_restore(argc - 1, argv + 1);
+	}
 	fprintf(stderr, "usage: telefork-pad serve|restore [ARGUMENT...]   see telefork --help\n");
-	return EX_USAGE;
+	return TF_EXIT_USAGE;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* telefork restore [--dry-run] FILE: a process from a saved image, or its plan as text. */
+/* telefork restore [--dry-run] FILE: a process from a saved image or a stream, or its plan as text. */
 #include "core/base/cleanup.h"
 #include "core/cmd/cmd.h"
 #include "core/restore/pad.h"
@@ -9,8 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <sysexits.h>
+#include <unistd.h>
 
 struct arguments {
 	bool dry_run;
@@ -27,16 +26,18 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->file)
-			argp_usage(state);
+			argp_error(state, "one FILE only");
 		a->file = arg;
 		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_usage(state);
+	case ARGP_KEY_END:
+		if (!a->file)
+			argp_error(state, "which FILE?");
+		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
 }
 
-static void print_plan(const struct tf_pad *p)
+static int print_plan(const struct tf_pad *p)
 {
 	char text[512];
 
@@ -44,12 +45,48 @@ static void print_plan(const struct tf_pad *p)
 		tf_step_text(&p->restore.plan.steps[i], text, sizeof(text));
 		printf("%llu\t%s\n", (unsigned long long)i, text);
 	}
+	if (!fflush(stdout) && !ferror(stdout))
+		return TF_EXIT_OK;
+	tf_complain("standard output", strerror(errno));
+	return TF_EXIT_IO;
 }
 
-static int exit_code(const char *file, const struct tf_err *e)
+/* "-": standard input, which the process over here then has no part in. */
+static int open_image(const char *file)
 {
-	fprintf(stderr, "telefork: %s: %s\n", file, e->text);
-	return e->code == TELEFORK_E_IO ? EX_IOERR : EX_DATAERR;
+	int fd, null;
+
+	if (strcmp(file, "-"))
+		return open(file, O_RDONLY | O_CLOEXEC);
+	fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+	null = fd < 0 ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (null >= 0)
+		dup2(null, STDIN_FILENO);
+	if (null > STDIN_FILENO)
+		close(null);
+	return fd;
+}
+
+/* Returns the exit code: of the process, if there is one. */
+static int restore(const struct arguments *a, int fd)
+{
+	struct telefork_options o = {.stdio = TELEFORK_STDIO_INHERIT};
+	struct tf_pad pad;
+	int status = 0, rc = tf_pad_prepare(&pad, fd, &o), code;
+
+	if (!rc && !a->dry_run)
+		rc = tf_pad_start(&pad);
+	if (rc) {
+		tf_complain(!strcmp(a->file, "-") ? "standard input" : a->file, pad.err.text);
+		code = tf_exit_code(rc);
+	} else if (a->dry_run) {
+		code = print_plan(&pad);
+	} else {
+		code = telefork_child_wait(pad.child, &status) > 0 ? tf_exit_status(status)
+								   : TF_EXIT_SYSTEM;
+	}
+	tf_pad_done(&pad);
+	return code;
 }
 
 int tf_cmd_restore(int argc, char **argv)
@@ -59,29 +96,18 @@ int tf_cmd_restore(int argc, char **argv)
 		{0},
 	};
 	static const struct argp argp = {.options = options, .parser = parse, .args_doc = "FILE",
-		.doc = "Makes a process from a saved image and waits for it."};
-	struct telefork_options o = {.stdio = TELEFORK_STDIO_INHERIT};
+		.doc = "Makes a process from a saved image and waits for it. FILE may be - for an "
+		       "image or a stream on standard input.",
+		.help_filter = tf_exit_help};
 	struct arguments a = {0};
-	struct tf_pad pad;
 	TF_CLOSE int fd = -1;
-	int rc, status = 0;
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &a))
-		return EX_USAGE;
-	fd = open(a.file, O_RDONLY | O_CLOEXEC);
+		return TF_EXIT_USAGE;
+	fd = open_image(a.file);
 	if (fd < 0) {
-		fprintf(stderr, "telefork: %s: %s\n", a.file, strerror(errno));
-		return EX_NOINPUT;
+		tf_complain(a.file, strerror(errno));
+		return TF_EXIT_INPUT;
 	}
-	rc = tf_pad_prepare(&pad, fd, &o);
-	if (!rc && a.dry_run)
-		print_plan(&pad);
-	else if (!rc)
-		rc = tf_pad_start(&pad);
-	if (rc)
-		rc = exit_code(a.file, &pad.err);
-	else if (!a.dry_run && telefork_child_wait(pad.child, &status) > 0)
-		rc = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-	tf_pad_done(&pad);
-	return rc;
+	return restore(&a, fd);
 }

@@ -17,11 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <sysexits.h>
 #include <unistd.h>
 
 #define HANDSHAKE_MS 10000
 #define JOBS_MAX     64
+#define NO_TOKEN                                                                                   \
+	"%s: whoever connects can run anything here: give --token-file FILE, or say --insecure"
 
 struct arguments {
 	const char *address, *token_file;
@@ -58,11 +59,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->address)
-			argp_usage(state);
+			argp_error(state, "one ADDRESS only");
 		a->address = arg;
 		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_usage(state);
+	case ARGP_KEY_END:
+		if (!a->address)
+			argp_error(state, "which ADDRESS?");
+		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
 }
@@ -115,16 +118,16 @@ static int session(int fd, const struct tf_address *address, const char *token,
 	int rc, status = 0;
 
 	if (greet(fd, address, token, &e)) {
-		fprintf(stderr, "telefork: refused: %s\n", e.text);
-		return EX_NOPERM;
+		tf_complain("refused", e.text);
+		return TF_EXIT_REFUSED;
 	}
 	rc = tf_pad_prepare(&pad, fd, o);
 	if (!rc)
 		rc = tf_pad_start(&pad);
 	if (rc) {
-		fprintf(stderr, "telefork: %s: %s\n", telefork_errname(rc), pad.err.text);
+		tf_complain(telefork_errname(rc), pad.err.text);
 		tf_pad_refuse(&pad);
-		return EX_DATAERR;
+		return tf_exit_code(rc);
 	}
 	fprintf(stderr, "telefork: pid %d (was %d): %s, %u mappings, %llu bytes\n", (int)pad.child,
 		pad.image.source.pid, pad.image.source.exe, pad.image.n_maps,
@@ -136,7 +139,7 @@ static int session(int fd, const struct tf_address *address, const char *token,
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "telefork: pid %d ended by signal %d\n", (int)pad.child,
 			WTERMSIG(status));
-	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+	return tf_exit_status(status);
 }
 
 static void reap(int *running, bool wait)
@@ -160,7 +163,7 @@ static int serve_all(int listener, const struct arguments *a, const struct tf_ad
 			continue;
 		if (fd < 0) {
 			fprintf(stderr, "telefork: accept: %s\n", strerror(errno));
-			return EX_OSERR;
+			return TF_EXIT_SYSTEM;
 		}
 		if (a->once)
 			return session(fd, address, token, o);
@@ -183,6 +186,23 @@ static bool is_loopback(const struct tf_address *a)
 		!strcmp(a->host, "localhost");
 }
 
+/* A socket that somebody else accepted: inetd, systemd, socat. */
+static int take_stdin(const struct arguments *a, struct tf_address *address, struct tf_err *e)
+{
+	struct sockaddr_storage peer;
+	socklen_t size = sizeof(peer);
+
+	if (!a->once)
+		return tf_fail(e, TELEFORK_E_ADDRESS, "-: one connection only: say --once");
+	if (getsockname(STDIN_FILENO, (struct sockaddr *)&peer, &size))
+		return tf_fail(e, TELEFORK_E_ADDRESS, "-: standard input is no socket");
+	if (peer.ss_family == AF_UNIX)
+		address->kind = TF_ADDRESS_UNIX; /* its peer's uid can be told */
+	else if (!a->token_file && !a->insecure)
+		return tf_fail(e, TELEFORK_E_AUTH, NO_TOKEN, a->address);
+	return fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+}
+
 static int start(const struct arguments *a, struct tf_err *e)
 {
 	static char token[TELEFORK_TOKEN_MAX + 1];
@@ -192,12 +212,13 @@ static int start(const struct arguments *a, struct tf_err *e)
 	int fd = tf_address_parse(a->address, &address, e);
 
 	if (!fd && address.kind == TF_ADDRESS_TCP && !a->token_file && !a->insecure)
-		fd = tf_fail(e, TELEFORK_E_AUTH,
-			"%s: whoever connects can run anything here: give --token-file FILE, or say "
-			"--insecure",
-			a->address);
+		fd = tf_fail(e, TELEFORK_E_AUTH, NO_TOKEN, a->address);
 	if (!fd && a->token_file)
 		fd = read_token(a->token_file, token, e);
+	if (!fd && address.kind == TF_ADDRESS_STDIO) {
+		fd = take_stdin(a, &address, e);
+		return fd < 0 ? fd : session(fd, &address, a->token_file ? token : NULL, &o);
+	}
 	if (!fd)
 		fd = tf_channel_listen(&address, text, sizeof(text), e);
 	if (fd < 0)
@@ -222,17 +243,19 @@ int tf_cmd_serve(int argc, char **argv)
 	};
 	static const struct argp argp = {.options = options, .parser = parse,
 		.args_doc = "ADDRESS",
-		.doc = "Receives processes at tcp://host:port or unix:path. Prints the address."};
+		.doc = "Receives processes at tcp://host:port or unix:path. Prints the address. With "
+		       "--once, ADDRESS may be - for a socket on standard input.",
+		.help_filter = tf_exit_help};
 	struct arguments a = {.jobs = JOBS_MAX};
 	struct tf_err e = {0};
 	int rc;
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &a))
-		return EX_USAGE;
+		return TF_EXIT_USAGE;
 	signal(SIGPIPE, SIG_IGN);
 	rc = start(&a, &e);
 	if (rc >= 0)
 		return rc;
-	fprintf(stderr, "telefork: %s\n", e.text);
-	return EX_UNAVAILABLE;
+	tf_complain(NULL, e.text);
+	return a.token_file && rc == TELEFORK_E_IO ? TF_EXIT_INPUT : TF_EXIT_UNAVAILABLE;
 }
