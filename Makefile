@@ -31,7 +31,8 @@ RUN_aarch64 := $(if $(filter aarch64,$(HOST)),,qemu-aarch64)
 # ---------------------------------------------------------------- sources
 
 BASE_SRC    := err arena buf crc32c io maps host
-IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file
+IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
+	compare compare_maps compare_memory compare_state
 CAPTURE_SRC := self changes describe files memory signal
 CHANNEL_SRC := frames address dial listen handshake
 RESTORE_SRC := facts relay merge compat plan build hole vdso pad result
@@ -42,7 +43,7 @@ LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
 ARCH_SRC    := cpu.c frame.c plan.c entry.S
-CMD_SRC     := main serve restore inspect inspect_json disasm symbols
+CMD_SRC     := main serve restore inspect inspect_json diff disasm symbols
 PAD_SRC     := pad_main serve restore
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \

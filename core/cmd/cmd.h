@@ -6,5 +6,6 @@
 
 int tf_cmd_serve(int argc, char **argv);
 int tf_cmd_restore(int argc, char **argv);
+int tf_cmd_diff(int argc, char **argv); /* also 0: equal, 1: different */
 
 #endif

@@ -16,6 +16,7 @@ static const struct {
 	{"serve", tf_cmd_serve, "receive processes and run them"},
 	{"restore", tf_cmd_restore, "make a process from a saved image, or show the plan"},
 	{"inspect", tf_cmd_inspect, "show what a saved image holds"},
+	{"diff", tf_cmd_diff, "compare two saved images of one process"},
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))
