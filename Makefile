@@ -33,7 +33,7 @@ RUN_aarch64 := $(if $(filter aarch64,$(HOST)),,qemu-aarch64)
 BASE_SRC    := err arena buf crc32c io maps host
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
-CAPTURE_SRC := self changes describe files memory signal
+CAPTURE_SRC := self changes describe files memory signal task task_ask
 CHANNEL_SRC := frames address dial listen handshake
 RESTORE_SRC := facts relay merge compat plan build hole vdso pad result
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
@@ -42,7 +42,7 @@ LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(RESTORE_SRC:%=core/restore/%.c) \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
-ARCH_SRC    := cpu.c frame.c plan.c entry.S
+ARCH_SRC    := cpu.c frame.c plan.c ptrace.c entry.S
 CMD_SRC     := main serve restore inspect inspect_json diff disasm symbols
 PAD_SRC     := pad_main serve restore
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
@@ -165,6 +165,11 @@ $$(B_$(1))/bin/telefork-pad: $$(PADOBJ_$(1)) $$(B_$(1))/lib/libtelefork.a
 	$(Q)$$(CC_$(1)) $(STATIC) $(if $(SAN),,-Wl$(comma)-Ttext-segment=0x10000) $(SANFLAGS) $$^ -o $$@ \
 		2>$$@.log || { cat $$@.log; exit 1; }
 
+$$(B_$(1))/bin/telefork-witness: $$(call obj,core/cmd/witness_main.c,$$(B_$(1))) $$(B_$(1))/lib/libtelefork.a
+	@mkdir -p $$(@D)
+	$(call say,LD,$$@)
+	$(Q)$$(CC_$(1)) $(STATIC) $(SANFLAGS) $$^ -o $$@ 2>$$@.log || { cat $$@.log; exit 1; }
+
 # Each probe three ways: static, dynamic at a fixed address, and PIE.
 $$(B_$(1))/probes/%-static: $$(B_$(1))/obj/tests/probes/%.o $$(PROBECOMMON_$(1)) $$(B_$(1))/lib/libtelefork.a
 	@mkdir -p $$(@D)
@@ -195,7 +200,7 @@ build/guest/$(1)/initramfs: build/guest/$(1)/init qemu/guest/mkguest.sh
 	@touch $$@
 
 lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
-bin-$(1): $$(B_$(1))/bin/telefork $$(B_$(1))/bin/telefork-pad
+bin-$(1): $$(B_$(1))/bin/telefork $$(B_$(1))/bin/telefork-pad $$(B_$(1))/bin/telefork-witness
 probes-$(1): $$(foreach p,$$(PROBES_$(1)),$$(B_$(1))/probes/$$p-static $$(B_$(1))/probes/$$p-pie $$(B_$(1))/probes/$$p-dyn)
 unit-$(1): $$(UNIT_$(1):%=$$(B_$(1))/tests/%)
 endef

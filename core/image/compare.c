@@ -8,13 +8,13 @@
 #include <string.h>
 
 static const char *const labels[] = {"",
-#define X(name, label, text) [TF_EXCEPT_##name] = label,
+#define X(name, label, text) [TF_EXCEPT_##name] = (label),
 	TF_COMPARE_EXCEPTIONS(X)
 #undef X
 };
 
 static const char *const texts[] = {"",
-#define X(name, label, text) [TF_EXCEPT_##name] = text,
+#define X(name, label, text) [TF_EXCEPT_##name] = (text),
 	TF_COMPARE_EXCEPTIONS(X)
 #undef X
 };

@@ -188,19 +188,26 @@ static void compare_fds(struct tf_comparison *c, const struct tf_kind *k)
 {
 	uint32_t i = 0, n = 0;
 
-	while (i < c->a->n_fds || n < c->b->n_fds) {
+	for (;;) {
 		const struct tf_fd *a = i < c->a->n_fds ? &c->a->fds[i] : NULL;
 		const struct tf_fd *b = n < c->b->n_fds ? &c->b->fds[n] : NULL;
-		int32_t fd = !b || (a && a->fd < b->fd) ? a->fd : b->fd;
 		char label[32];
 
-		snprintf(label, sizeof(label), "fd[%d]", fd);
-		if (a && b && a->fd == b->fd)
+		if (!a && !b)
+			return;
+		if (a && b && a->fd != b->fd) {
+			if (a->fd < b->fd)
+				b = NULL;
+			else
+				a = NULL;
+		}
+		snprintf(label, sizeof(label), "fd[%d]", a ? a->fd : b->fd);
+		if (a && b)
 			compare_record(c, k, label, a, b);
 		else
-			tell_record(c, k, label, a && a->fd == fd);
-		i += a && a->fd == fd;
-		n += b && b->fd == fd;
+			tell_record(c, k, label, a != NULL);
+		i += a != NULL;
+		n += b != NULL;
 	}
 }
 
