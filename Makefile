@@ -45,8 +45,9 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 # ---------------------------------------------------------------- sources
 
 BASE_SRC    := err arena buf crc32c io maps host
-IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file
-CAPTURE_SRC := self changes describe files memory signal
+IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
+	compare compare_maps compare_memory compare_state
+CAPTURE_SRC := self changes describe files memory signal task task_ask
 CHANNEL_SRC := frames address dial listen handshake
 RESTORE_SRC := facts relay merge compat plan build hole vdso pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
@@ -55,8 +56,8 @@ LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(RESTORE_SRC:%=core/restore/%.c) \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
-ARCH_SRC    := cpu.c frame.c plan.c scramble.c entry.S
-CMD_SRC     := main serve restore run exits inspect inspect_json disasm symbols
+ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c entry.S
+CMD_SRC     := main serve restore run exits inspect inspect_json diff disasm symbols
 PAD_SRC     := pad_main serve restore exits
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
@@ -178,6 +179,8 @@ $(2)/bin/telefork: $(call obj,$(CMD_SRC:%=core/cmd/%.c),$(2)) $(2)/lib/libtelefo
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_telefork))
 $(2)/bin/telefork-pad: $(call obj,$(PAD_SRC:%=core/cmd/%.c),$(2)) $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)) $(if $(4),,$$(LOWEST)))
+$(2)/bin/telefork-witness: $(2)/obj/core/cmd/witness_main.o $(2)/lib/libtelefork.a
+	$$(call link,$(2),$$(STATIC_$(2)))
 
 # What probes share, and each probe three ways: static, dynamic at a fixed address, and PIE.
 $(2)/lib/libprobe.a: $(call obj,$(PROBE_SRC) $(PROBE_ARCH_SRC:%=tests/probes/$(1)/%),$(2))
@@ -198,7 +201,7 @@ endef
 define arch_targets
 B_$(1) := build/$(1)$(VARIANT)
 lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
-bin-$(1): $$(B_$(1))/bin/telefork $$(B_$(1))/bin/telefork-pad
+bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness,$$(B_$(1))/bin/$$b)
 probes-$(1): $$(foreach p,$(PROBES),$$(foreach v,static pie dyn,$$(B_$(1))/probes/$$p-$$v))
 unit-$(1): $$(UNIT_TESTS:%=$$(B_$(1))/tests/%)
 endef

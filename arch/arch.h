@@ -51,6 +51,33 @@ void tf_arch_signal_trampoline(int signo, void *info, void *ucontext);
 /* Defined by core/capture/self.c: what the trampoline calls. [child] */
 void tf_signal_entry(int signo, void *info, void *ucontext);
 
+/* --- capture from outside: the thread tid is in a ptrace stop of ours --- */
+
+/* Reads every regset that the tables of the architecture know and the thread has, in the same
+ * layouts as tf_arch_regs_from_frame(). *cpu is this process's own; what belongs to the thread
+ * (aarch64: vector length) is set in it. 0, -TELEFORK_E_NOMEM, -TELEFORK_E_SYSTEM (the regset's
+ * name is in e), -TELEFORK_E_UNSUPPORTED (a state that no table has). */
+int tf_arch_regs_from_task(int tid, struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs,
+	struct tf_err *e);
+
+/* Whether the thread can be made to run a system call of ours and then go on as if nothing had been:
+ * it is in no system call that the kernel still has to restart. code: 4 bytes at its pc. */
+bool tf_arch_task_idle(const struct tf_regs *regs, const uint8_t code[4]);
+
+/* Offset of a system call instruction in n bytes of code; n if there is none. */
+size_t tf_arch_find_syscall(const uint8_t *code, size_t n);
+
+/* Gives the thread the general registers of regs, but for those that make it run system call nr with
+ * these arguments from the instruction at address at. 0, or -1 with errno of ptrace. */
+int tf_arch_task_call(
+	int tid, const struct tf_regs *regs, uint64_t at, long nr, const uint64_t arg[6]);
+
+/* What the call returned: a result, or -errno. */
+int64_t tf_arch_task_result(int tid);
+
+/* Gives the thread the general registers of regs. 0, or -1 with errno of ptrace. */
+int tf_arch_task_put(int tid, const struct tf_regs *regs);
+
 /* --- restore --- */
 
 /* Bytes that a frame for these regsets needs on the destination, at most. */

@@ -105,6 +105,7 @@ struct tf_arch {
 	uint32_t machine;        /* ELF e_machine */
 	uint32_t prstatus_gregs; /* bytes of the general registers inside struct elf_prstatus */
 	uint32_t max_user_bits;  /* 57, 52: addresses above are refused by the decoder */
+	uint32_t red_zone;       /* bytes below sp that no signal handler overwrites (psABI) */
 	const struct tf_feature *features;
 	size_t n_features;
 	const struct tf_baseline *baselines; /* from the least on */

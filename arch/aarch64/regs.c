@@ -314,6 +314,7 @@ const struct tf_arch tf_arch_aarch64 = {
 	.machine = EM_AARCH64,
 	.prstatus_gregs = ARM_GREGS_SIZE,
 	.max_user_bits = 52,
+	.red_zone = 0,
 	.features = features,
 	.n_features = sizeof(features) / sizeof(features[0]),
 	.each = each,

@@ -459,6 +459,7 @@ const struct tf_arch tf_arch_x86_64 = {
 	.machine = EM_X86_64,
 	.prstatus_gregs = X86_GREGS_SIZE,
 	.max_user_bits = 57,
+	.red_zone = 128,
 	.features = features,
 	.n_features = sizeof(features) / sizeof(features[0]),
 	.baselines = baselines,

@@ -7,6 +7,8 @@
 #ifndef TF_CAPTURE_CAPTURE_H
 #define TF_CAPTURE_CAPTURE_H
 
+#include <sys/stat.h>
+
 #include "core/image/image.h"
 #include "core/image/stream.h"
 
@@ -59,6 +61,12 @@ int tf_capture_freeze(struct tf_capture *c);
 /* Fills source, mm, auxv, vdso, signal actions, and the thread's facts; regs come from the frame. */
 int tf_capture_describe(struct tf_capture *c);
 
+/* The mm fields but brk, and the parent (may be NULL), of a text like /proc/PID/stat. */
+void tf_capture_parse_stat(const char *text, struct tf_mm *mm, int32_t *ret_ppid);
+
+/* What a descriptor leads to, by fstat(2) and its link in /proc/PID/fd. */
+uint32_t tf_capture_fd_kind(const struct stat *st, const char *path);
+
 /* Lists descriptors into image.fds. Before they are closed. */
 int tf_capture_files(struct tf_capture *c);
 
@@ -75,6 +83,16 @@ const struct tf_frozen *tf_capture_frozen_at(const struct tf_capture *c, uint64_
 
 /* Where a mapping of a file has to end: at the file's last page. */
 uint64_t tf_capture_readable_end(const struct tf_map *m);
+
+/* For any process's /proc/PID/pagemap: adds the present pages of [start, end) to c->runs, which grow
+ * at the arena's end: nothing else may be allocated meanwhile. */
+int tf_capture_scan(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end);
+
+/* tf_capture_readable_end() of a process whose /proc/PID/mem is open. */
+uint64_t tf_capture_find_end(int mem, const struct tf_map *m);
+
+/* Makes segments of the runs, encodes the head and sends it; memory and tf_sink_end() are to follow. */
+int tf_capture_send_head(struct tf_capture *c, uint32_t stream_flags);
 
 /* Encodes the head and sends everything; afterwards (drop) the snapshot holds next to nothing. */
 int tf_capture_send(struct tf_capture *c, uint32_t stream_flags);

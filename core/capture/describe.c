@@ -122,19 +122,15 @@ static int describe_source(struct tf_capture *c)
 	return s->release && s->exe && s->cwd ? 0 : TELEFORK_E_NOMEM;
 }
 
-/* Fields of /proc/self/stat by their numbers in proc(5). QEMU 7.2 makes most of them up as 0. */
-static int describe_mm(struct tf_capture *c)
+/* Fields of /proc/PID/stat by their numbers in proc(5). QEMU 7.2 makes most of them up as 0. */
+void tf_capture_parse_stat(const char *text, struct tf_mm *mm, int32_t *ret_ppid)
 {
 	uint64_t field[53] = {0};
-	struct tf_mm *mm = &c->image.mm;
-	size_t size, n = 2;
-	char *text, *p;
-	int rc = tf_proc_read(&c->arena, "/proc/self/stat", &text, &size, &c->err);
+	size_t n = 2;
 
-	if (rc)
-		return rc;
-	p = strrchr(text, ')'); /* the name may hold anything */
-	for (; p && *p && n + 1 < sizeof(field) / sizeof(*field); p++) {
+	/* The name may hold anything. */
+	for (const char *p = strrchr(text, ')'); p && *p && n + 1 < sizeof(field) / sizeof(*field);
+		p++) {
 		if (*p == ' ')
 			n++;
 		else if (*p >= '0' && *p <= '9')
@@ -146,7 +142,20 @@ static int describe_mm(struct tf_capture *c)
 		.arg_start = field[48], .arg_end = field[49],
 		.env_start = field[50], .env_end = field[51],
 	};
-	mm->brk = (uint64_t)syscall(SYS_brk, 0);
+	if (ret_ppid)
+		*ret_ppid = (int32_t)field[4];
+}
+
+static int describe_mm(struct tf_capture *c)
+{
+	size_t size;
+	char *text;
+	int rc = tf_proc_read(&c->arena, "/proc/self/stat", &text, &size, &c->err);
+
+	if (rc)
+		return rc;
+	tf_capture_parse_stat(text, &c->image.mm, NULL);
+	c->image.mm.brk = (uint64_t)syscall(SYS_brk, 0);
 	return 0;
 }
 

@@ -10,7 +10,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-static uint32_t kind_of(const struct stat *st, const char *path)
+uint32_t tf_capture_fd_kind(const struct stat *st, const char *path)
 {
 	if (!strncmp(path, "anon_inode:", 11))
 		return TF_FD_ANON;
@@ -81,7 +81,7 @@ static int add_fd(void *ctx, int fd)
 	at = lseek(fd, 0, SEEK_CUR);
 	*f = (struct tf_fd){
 		.fd = fd,
-		.kind = kind_of(&st, target),
+		.kind = tf_capture_fd_kind(&st, target),
 		.flags = (uint32_t)fcntl(fd, F_GETFL),
 		.offset = at > 0 ? (uint64_t)at : 0,
 		.path = tf_arena_strn(&l->c->arena, target, sizeof(target)),

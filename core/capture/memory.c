@@ -326,9 +326,16 @@ static int scan_anon(struct tf_capture *c, int pagemap, const struct tf_map *m, 
 	return scan_old(c, pagemap, m->start, m->end);
 }
 
+int tf_capture_scan(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end)
+{
+	int rc = scan_new(c, pagemap, start, end);
+
+	return rc == -ENOTTY ? scan_old(c, pagemap, start, end) : rc;
+}
+
 /* Where a mapping of a file has to end: beyond the file's last page every access is SIGBUS, and
  * /proc/self/mem says EIO. Binary search over pages. */
-static uint64_t find_end(int mem, const struct tf_map *m)
+uint64_t tf_capture_find_end(int mem, const struct tf_map *m)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	uint64_t low = m->start, high = m->end; /* all below low is readable, high is not */
@@ -373,7 +380,7 @@ static int scan_frozen(struct tf_capture *c, int pagemap, const struct tf_frozen
 uint64_t tf_capture_readable_end(const struct tf_map *m)
 {
 	int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-	uint64_t end = mem < 0 ? m->start : find_end(mem, m);
+	uint64_t end = mem < 0 ? m->start : tf_capture_find_end(mem, m);
 
 	close(mem);
 	return end;
@@ -388,7 +395,7 @@ static int scan_map(struct tf_capture *c, int pagemap, int mem, struct tf_map *m
 		m->data_end = m->start;
 		return 0;
 	case TF_MAP_FILE:
-		m->data_end = find_end(mem, m);
+		m->data_end = tf_capture_find_end(mem, m);
 		/* fall through */
 	case TF_MAP_VDSO:
 		return m->data_end > m->start ? tf_capture_add_run(c, m->start, m->data_end) : 0;
@@ -519,7 +526,7 @@ static int send_memory(struct tf_capture *c)
 	return 0;
 }
 
-int tf_capture_send(struct tf_capture *c, uint32_t stream_flags)
+int tf_capture_send_head(struct tf_capture *c, uint32_t stream_flags)
 {
 	uint8_t *head;
 	uint64_t extents;
@@ -532,8 +539,13 @@ int tf_capture_send(struct tf_capture *c, uint32_t stream_flags)
 	extents = c->image.head_size / TF_EXTENT_MAX + c->memory / TF_EXTENT_MAX + 2 * c->n_runs + 64;
 	rc = tf_sink_begin(&c->sink, &c->io, c->file, &c->image, c->memory, stream_flags,
 		extents < TF_MAX_EXTENTS ? (uint32_t)extents : TF_MAX_EXTENTS, &c->arena, &c->err);
-	if (!rc)
-		rc = tf_sink_data(&c->sink, 0, head, c->image.head_size, NULL, &c->err);
+	return rc ? rc : tf_sink_data(&c->sink, 0, head, c->image.head_size, NULL, &c->err);
+}
+
+int tf_capture_send(struct tf_capture *c, uint32_t stream_flags)
+{
+	int rc = tf_capture_send_head(c, stream_flags);
+
 	if (!rc)
 		rc = send_memory(c);
 	return rc ? rc : tf_sink_end(&c->sink, &c->image, &c->err);

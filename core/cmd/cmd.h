@@ -44,5 +44,6 @@ char *tf_exit_help(int key, const char *text, void *input);
 /* Prints "telefork: " and the text, each line of it that follows indented, to stderr. subject (may be
  * NULL) comes first: what the trouble is with. */
 void tf_complain(const char *subject, const char *text);
+int tf_cmd_diff(int argc, char **argv); /* also 0: equal, 1: different */
 
 #endif

@@ -17,6 +17,7 @@ static const struct {
 	{"restore", tf_cmd_restore, "make a process from a saved image, or show the plan"},
 	{"inspect", tf_cmd_inspect, "show what a saved image holds"},
 	{"run", tf_cmd_run, "start a program so that it can move to lesser processors"},
+	{"diff", tf_cmd_diff, "compare two saved images of one process"},
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))

@@ -164,23 +164,52 @@ ssize_t tf_file_read(const struct tf_file *f, uint64_t addr, void *buf, size_t n
 	return (ssize_t)n;
 }
 
+/* The first part of [from, to) of the file that is no hole; a file system without holes has one part.
+ */
+static bool data_run(int fd, uint64_t from, uint64_t to, uint64_t *ret_from, uint64_t *ret_to)
+{
+	off_t data = lseek(fd, (off_t)from, SEEK_DATA), hole;
+
+	if (data < 0 || (uint64_t)data >= to)
+		return false;
+	hole = lseek(fd, data, SEEK_HOLE);
+	*ret_from = (uint64_t)data;
+	*ret_to = hole <= data || (uint64_t)hole > to ? to : (uint64_t)hole;
+	return true;
+}
+
 /* Bytes of [from, to) of the file that are not holes. */
 static uint64_t data_bytes(int fd, uint64_t from, uint64_t to)
 {
-	uint64_t sum = 0;
+	uint64_t sum = 0, start, end;
 
-	while (from < to) {
-		off_t data = lseek(fd, (off_t)from, SEEK_DATA), hole;
-
-		if (data < 0 || (uint64_t)data >= to)
-			break;
-		hole = lseek(fd, data, SEEK_HOLE);
-		if (hole <= data || (uint64_t)hole > to)
-			hole = (off_t)to;
-		sum += (uint64_t)(hole - data);
-		from = (uint64_t)hole;
-	}
+	for (; from < to && data_run(fd, from, to, &start, &end); from = end)
+		sum += end - start;
 	return sum;
+}
+
+bool tf_file_run(const struct tf_file *f, uint64_t start, uint64_t end, struct tf_run *ret_run)
+{
+	const struct tf_image *img = &f->image;
+	uint64_t mask = ~((uint64_t)img->source.page_size - 1);
+
+	for (uint32_t i = segment_at(img, start); i < img->n_segments; i++) {
+		const struct tf_segment *s = &img->segments[i];
+		uint64_t shift = s->offset - s->vaddr, from = s->vaddr > start ? s->vaddr : start;
+		uint64_t to = s->vaddr + s->filesz < end ? s->vaddr + s->filesz : end;
+
+		if (s->vaddr >= end)
+			return false;
+		if (to <= from || !data_run(f->fd, from + shift, to + shift, &from, &to))
+			continue;
+		/* Blocks of a file system may be smaller than pages. */
+		from = (from - shift) & mask;
+		ret_run->start = from > start ? from : start;
+		to = (to - shift + ~mask) & mask;
+		ret_run->end = to < end ? to : end;
+		return true;
+	}
+	return false;
 }
 
 uint64_t tf_file_present(const struct tf_file *f, uint64_t start, uint64_t end)

@@ -34,4 +34,8 @@ ssize_t tf_file_read(const struct tf_file *f, uint64_t addr, void *buf, size_t n
  */
 uint64_t tf_file_present(const struct tf_file *f, uint64_t start, uint64_t end);
 
+/* The first run of [start, end) that the file holds bytes for, in whole pages; all else reads as
+ * zero. False if there is none. */
+bool tf_file_run(const struct tf_file *f, uint64_t start, uint64_t end, struct tf_run *ret_run);
+
 #endif

@@ -169,9 +169,12 @@ struct tf_vdso {
 #define TF_ORIGIN_SIGNAL 1 /* telefork_on_signal() */
 #define TF_ORIGIN_YOYO	 2 /* on its way out */
 #define TF_ORIGIN_RETURN 3 /* on its way back: changed pages only */
+#define TF_ORIGIN_TASK	 4 /* looked at from outside, by ptrace */
 
 #define TF_SOURCE_EMULATED 1u /* captured under QEMU user mode: protections are not to be trusted */
 #define TF_SOURCE_NO_SMAPS 2u /* vmflags are unknown */
+#define TF_SOURCE_OUTSIDE  4u /* what only the process can ask is unknown: signal actions, altstack,
+				 tid address, brk */
 
 /* Where and when the image was taken. */
 struct tf_source {
@@ -220,6 +223,8 @@ struct tf_mailbox {
 	uint32_t flags;	     /* TF_MAILBOX_* */
 	uint32_t reserved;
 	uint64_t brk;	     /* what brk(0) says in the copy */
+	uint64_t work;	     /* the library's own state while it captures: no part of the program's */
+	uint64_t work_size;  /* bytes */
 };
 
 #define TF_MAILBOX_MAGIC    UINT64_C(0x786f626c69616d74) /* "tmailbox" */

@@ -29,14 +29,16 @@ const char *const tf_image_rule_text[TF_RULES] = {
 		.offset = offsetof(strct, member), .count = 1, .names = (list), .text = (txt) \
 	}
 
-static const char *const origins[] = {"call", "signal", "yoyo", "return"};
-static const char *const source_flags[] = {"emulated", "no-smaps"};
+static const char *const origins[] = {"call", "signal", "yoyo", "return", "task"};
+static const char *const source_flags[] = {"emulated", "no-smaps", "outside"};
 
 #define F(member, kind, text)       FIELD(struct tf_source, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_source, member, kind, list, text)
 static const struct tf_field source_fields[] = {
 	F(machine, U32, "ELF e_machine"),
-	N(flags, FLAGS, source_flags, "emulated: under QEMU user mode; no-smaps: vmflags unknown"),
+	N(flags, FLAGS, source_flags,
+		"emulated: under QEMU user mode; no-smaps: vmflags unknown; outside: signal "
+		"actions, altstack, tid address and brk unknown"),
 	N(origin, ENUM, origins, "how the image came about"),
 	F(page_size, U32, "bytes: 4096, 16384 or 65536"),
 	F(max_map_end, ADDR, "end of the highest mapping at the source"),

@@ -9,12 +9,18 @@
 
 #define MAX_SYMBOLS 256
 
+/* A vDSO and where its bytes can be read. */
+struct bytes {
+	const struct tf_vdso *v;
+	const uint8_t *p;
+};
+
 /* n bytes at an offset of the vDSO, or NULL. */
-static const void *at(const struct tf_vdso *v, uint64_t offset, uint64_t n)
+static const void *at(const struct bytes *b, uint64_t offset, uint64_t n)
 {
-	if (offset > v->size || n > v->size - offset)
+	if (offset > b->v->size || n > b->v->size - offset)
 		return NULL;
-	return (const void *)(v->base + offset);
+	return b->p + offset;
 }
 
 struct dynamic {
@@ -22,23 +28,23 @@ struct dynamic {
 	uint64_t load; /* p_vaddr of the first PT_LOAD */
 };
 
-static bool read_dynamic(const struct tf_vdso *v, struct dynamic *d)
+static bool read_dynamic(const struct bytes *b, struct dynamic *d)
 {
-	const Elf64_Ehdr *eh = at(v, 0, sizeof(*eh));
+	const Elf64_Ehdr *eh = at(b, 0, sizeof(*eh));
 	const Elf64_Phdr *ph, *dyn = NULL;
 	const Elf64_Dyn *entry;
 
 	*d = (struct dynamic){.load = UINT64_MAX};
 	if (!eh || memcmp(eh->e_ident, ELFMAG, SELFMAG))
 		return false;
-	ph = at(v, eh->e_phoff, (uint64_t)eh->e_phnum * sizeof(*ph));
+	ph = at(b, eh->e_phoff, (uint64_t)eh->e_phnum * sizeof(*ph));
 	for (unsigned i = 0; ph && i < eh->e_phnum; i++) {
 		if (ph[i].p_type == PT_LOAD && d->load == UINT64_MAX)
 			d->load = ph[i].p_vaddr - ph[i].p_offset;
 		if (ph[i].p_type == PT_DYNAMIC)
 			dyn = &ph[i];
 	}
-	entry = dyn ? at(v, dyn->p_offset, dyn->p_filesz) : NULL;
+	entry = dyn ? at(b, dyn->p_offset, dyn->p_filesz) : NULL;
 	if (!entry || d->load == UINT64_MAX)
 		return false;
 	for (uint64_t i = 0; i < dyn->p_filesz / sizeof(*entry) && entry[i].d_tag != DT_NULL; i++) {
@@ -74,12 +80,13 @@ static uint64_t offset_of(const struct tf_vdso *v, const struct dynamic *d, uint
 								  : pointer - d->load;
 }
 
-static int read_symbols(struct tf_vdso *v, struct tf_arena *a)
+static int read_symbols(struct tf_vdso *v, const void *bytes, struct tf_arena *a)
 {
+	const struct bytes b = {v, bytes};
 	struct dynamic d;
 	uint64_t symtab, strtab;
 
-	if (!read_dynamic(v, &d))
+	if (!read_dynamic(&b, &d))
 		return 0;
 	symtab = offset_of(v, &d, d.symtab);
 	strtab = offset_of(v, &d, d.strtab);
@@ -88,7 +95,7 @@ static int read_symbols(struct tf_vdso *v, struct tf_arena *a)
 		return TELEFORK_E_NOMEM;
 	/* The string table follows the symbols in every vDSO; its start ends them. */
 	for (uint64_t i = 1; v->n_symbols < MAX_SYMBOLS; i++) {
-		const Elf64_Sym *s = at(v, symtab + i * sizeof(*s), sizeof(*s));
+		const Elf64_Sym *s = at(&b, symtab + i * sizeof(*s), sizeof(*s));
 		const char *name;
 		uint64_t room;
 
@@ -97,8 +104,8 @@ static int read_symbols(struct tf_vdso *v, struct tf_arena *a)
 		if (s->st_shndx == SHN_UNDEF || ELF64_ST_TYPE(s->st_info) != STT_FUNC ||
 			s->st_name >= d.strsz)
 			continue;
-		name = at(v, strtab + s->st_name, 1);
-		room = name ? v->base + v->size - (uint64_t)name : 0;
+		name = at(&b, strtab + s->st_name, 1);
+		room = name ? v->size - (uint64_t)(name - (const char *)b.p) : 0;
 		if (!name || s->st_value - d.load >= v->size)
 			continue;
 		v->symbols[v->n_symbols++] = (struct tf_symbol){
@@ -112,8 +119,7 @@ static int read_symbols(struct tf_vdso *v, struct tf_arena *a)
 	return 0;
 }
 
-int tf_vdso_from_maps(struct tf_vdso *v, const struct tf_map *maps, uint32_t n,
-	struct tf_arena *a)
+void tf_vdso_find(struct tf_vdso *v, const struct tf_map *maps, uint32_t n)
 {
 	*v = (struct tf_vdso){0};
 	for (uint32_t i = 0; i < n; i++) {
@@ -128,10 +134,21 @@ int tf_vdso_from_maps(struct tf_vdso *v, const struct tf_map *maps, uint32_t n,
 			v->vvar_size = m->end - v->vvar_base;
 		}
 	}
+}
+
+int tf_vdso_read(struct tf_vdso *v, const void *bytes, struct tf_arena *a)
+{
 	if (!v->size)
 		return 0;
-	v->digest = (uint64_t)tf_crc32c(0, (void *)v->base, v->size) << 32 | v->size;
-	return read_symbols(v, a);
+	v->digest = (uint64_t)tf_crc32c(0, bytes, v->size) << 32 | v->size;
+	return read_symbols(v, bytes, a);
+}
+
+int tf_vdso_from_maps(struct tf_vdso *v, const struct tf_map *maps, uint32_t n,
+	struct tf_arena *a)
+{
+	tf_vdso_find(v, maps, n);
+	return tf_vdso_read(v, (const void *)v->base, a);
 }
 
 bool tf_vdso_equal(const struct tf_vdso *a, const struct tf_vdso *b)

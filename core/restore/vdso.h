@@ -15,6 +15,12 @@
 int tf_vdso_from_maps(struct tf_vdso *v, const struct tf_map *maps, uint32_t n,
 	struct tf_arena *a);
 
+/* Finds them in maps of any process and says where in v. The symbols are not read yet. */
+void tf_vdso_find(struct tf_vdso *v, const struct tf_map *maps, uint32_t n);
+
+/* Reads digest and symbols from a copy of the v->size bytes at v->base. No allocator. 0 or _NOMEM. */
+int tf_vdso_read(struct tf_vdso *v, const void *bytes, struct tf_arena *a);
+
 /* Whether both are the same code with the same data areas before it. */
 bool tf_vdso_equal(const struct tf_vdso *a, const struct tf_vdso *b);
 

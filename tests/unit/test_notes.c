@@ -238,8 +238,8 @@ struct mutant {
 	}
 
 CHANGE(page_size, (img->source.page_size = 8192))
-CHANGE(source_flag, (img->source.flags = 4))
-CHANGE(source_origin, (img->source.origin = 4))
+CHANGE(source_flag, (img->source.flags = 8))
+CHANGE(source_origin, (img->source.origin = TF_ORIGIN_TASK + 1))
 CHANGE(source_umask, (img->source.umask = 01000))
 CHANGE(mailbox_high, (img->source.mailbox = UINT64_C(1) << 60))
 CHANGE(cpu_words, (img->cpu.n_words = TF_FEATURE_WORDS + 1))

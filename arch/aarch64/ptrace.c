@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * aarch64 registers of another process, by PTRACE_GETREGSET. NT_ARM_SVE comes in either of its two
+ * forms; the pointer authentication keys only from kernels with CONFIG_CHECKPOINT_RESTORE.
+ */
+#include "arch/arch.h"
+#include "arch/aarch64/layout.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+
+#ifndef NT_ARM_SSVE
+#define NT_ARM_SSVE 0x40b
+#endif
+
+#define SVC_0 UINT32_C(0xd4000001)
+
+static long get(int tid, uint32_t type, void *to, size_t size)
+{
+	struct iovec iov = {to, size};
+
+	return ptrace(PTRACE_GETREGSET, tid, (void *)(uintptr_t)type, &iov) ? -1
+									    : (long)iov.iov_len;
+}
+
+/* The kernel or the processor has no such state. */
+static bool absent(void)
+{
+	return errno == EINVAL || errno == ENODEV || errno == ENODATA;
+}
+
+static const struct {
+	uint32_t type, size;
+	bool optional;
+	const char *name;
+} sets[] = {
+	{NT_PRSTATUS, ARM_GREGS_SIZE, false, "NT_PRSTATUS"},
+	{NT_FPREGSET, FP_SIZE, false, "NT_FPREGSET"},
+	{NT_ARM_TLS, 16, false, "NT_ARM_TLS"}, /* 8 without SME */
+	{NT_ARM_SYSTEM_CALL, 4, true, "NT_ARM_SYSTEM_CALL"},
+	{NT_ARM_SVE, TF_REGSET_MAX, true, "NT_ARM_SVE"},
+	{NT_ARM_PACA_KEYS, 64, true, "NT_ARM_PACA_KEYS"},
+	{NT_ARM_PACG_KEYS, 16, true, "NT_ARM_PACG_KEYS"},
+};
+
+/* The thread's own vector length counts, not this process's. */
+static long take_sve(const uint8_t *data, long size, struct tf_cpu *cpu)
+{
+	uint32_t vl;
+
+	if (size < SVE_HEADER || arm_get32(data + SVE_SIZE) > (uint64_t)size)
+		return -1;
+	vl = arm_get16(data + SVE_VL);
+	if (sve_vl_ok(vl)) {
+		cpu->vl = vl;
+		cpu->vl_mask |= UINT32_C(1) << (vl / 16 - 1);
+	}
+	return arm_get32(data + SVE_SIZE);
+}
+
+static int refuse_streaming(int tid, uint8_t *scratch, struct tf_err *e)
+{
+	if (get(tid, NT_ARM_SSVE, scratch, TF_REGSET_MAX) >= SVE_HEADER &&
+		(arm_get16(scratch + SVE_FLAGS) & SVE_FLAG_REGS))
+		return tf_fail(e, TELEFORK_E_UNSUPPORTED,
+			"thread %d is in SME streaming mode, whose registers are in no table", tid);
+	return 0;
+}
+
+int tf_arch_regs_from_task(
+	int tid, struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs, struct tf_err *e)
+{
+	uint8_t *data = tf_arena_alloc(a, TF_REGSET_MAX);
+
+	if (!data)
+		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for registers");
+	cpu->vl = 0;
+	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++) {
+		long size = get(tid, sets[i].type, data, sets[i].size);
+		struct tf_regset *set;
+
+		if (size < 0 && sets[i].optional && absent())
+			continue;
+		if (size >= 0 && sets[i].type == NT_ARM_SVE)
+			size = take_sve(data, size, cpu);
+		if (size < 0)
+			return tf_fail_errno(
+				e, TELEFORK_E_SYSTEM, errno, "%s of thread %d", sets[i].name, tid);
+		set = tf_regs_add(regs, a, sets[i].type, (uint32_t)size);
+		if (!set)
+			return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for registers");
+		memcpy(set->data, data, (size_t)size);
+	}
+	return refuse_streaming(tid, data, e);
+}
+
+/* The kernel has rewound pc to the call before it stops and forgets the call's remaining time when
+ * pc is changed meanwhile: a thread that stands before a call is left alone. */
+bool tf_arch_task_idle(const struct tf_regs *regs, const uint8_t code[4])
+{
+	const struct tf_regset *call = tf_regs_find(regs, NT_ARM_SYSTEM_CALL);
+
+	return call && (int32_t)arm_get32(call->data) < 0 && arm_get32(code) != SVC_0;
+}
+
+size_t tf_arch_find_syscall(const uint8_t *code, size_t n)
+{
+	for (size_t i = 0; i + 4 <= n; i += 4)
+		if (arm_get32(code + i) == SVC_0)
+			return i;
+	return n;
+}
+
+static int put(int tid, uint8_t *gregs)
+{
+	struct iovec iov = {gregs, ARM_GREGS_SIZE};
+
+	return ptrace(PTRACE_SETREGSET, tid, (void *)(uintptr_t)NT_PRSTATUS, &iov) ? -1 : 0;
+}
+
+int tf_arch_task_call(
+	int tid, const struct tf_regs *regs, uint64_t at, long nr, const uint64_t arg[6])
+{
+	uint8_t gregs[ARM_GREGS_SIZE];
+
+	/* x7 stays: the kernel marks it at stops of system calls and puts it back by itself. */
+	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
+	arm_put64(gregs + G_PC * 8, at);
+	arm_put64(gregs + 8 * 8, (uint64_t)nr);
+	for (unsigned i = 0; i < 6; i++)
+		arm_put64(gregs + i * 8, arg[i]);
+	return put(tid, gregs);
+}
+
+int64_t tf_arch_task_result(int tid)
+{
+	uint8_t gregs[ARM_GREGS_SIZE];
+
+	if (get(tid, NT_PRSTATUS, gregs, sizeof(gregs)) != sizeof(gregs))
+		return -errno;
+	return (int64_t)arm_get64(gregs + G_X0 * 8);
+}
+
+int tf_arch_task_put(int tid, const struct tf_regs *regs)
+{
+	return put(tid, tf_regs_find(regs, NT_PRSTATUS)->data);
+}

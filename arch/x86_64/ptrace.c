@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * x86_64 registers of another process, by PTRACE_GETREGSET. The kernel gives the XSAVE area in
+ * standard format at the processor's own offsets, like a frame, but always in full; what this
+ * process could not use is left out, as it is from frames.
+ */
+#include "arch/arch.h"
+#include "arch/x86_64/layout.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+
+static long get(int tid, uint32_t type, void *to, size_t size)
+{
+	struct iovec iov = {to, size};
+
+	return ptrace(PTRACE_GETREGSET, tid, (void *)(uintptr_t)type, &iov) ? -1
+									    : (long)iov.iov_len;
+}
+
+/* A regset of fixed size. */
+static int add(int tid, uint32_t type, const char *name, uint32_t size, struct tf_arena *a,
+	struct tf_regs *regs, struct tf_err *e)
+{
+	struct tf_regset *set = tf_regs_add(regs, a, type, size);
+
+	if (!set)
+		return tf_fail(e, TELEFORK_E_NOMEM, "%s: out of memory", name);
+	if (get(tid, type, set->data, size) != (long)size)
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s of thread %d", name, tid);
+	return 0;
+}
+
+static int add_xstate(int tid, const struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs,
+	struct tf_err *e)
+{
+	struct tf_regset *set = tf_regs_add(regs, a, NT_X86_XSTATE, cpu->xsave_size);
+	uint8_t *area = tf_arena_alloc(a, TF_REGSET_MAX);
+	uint64_t bv;
+	long size;
+
+	if (!set || !area)
+		return tf_fail(e, TELEFORK_E_NOMEM, "NT_X86_XSTATE: out of memory");
+	size = get(tid, NT_X86_XSTATE, area, TF_REGSET_MAX);
+	if (size < XS_MIN_SIZE)
+		return tf_fail_errno(
+			e, TELEFORK_E_SYSTEM, errno, "NT_X86_XSTATE of thread %d", tid);
+	bv = x86_get64(area + XS_XSTATE_BV) & cpu->xcr0;
+	x86_legacy(set->data, area, bv);
+	for (unsigned i = XC_AVX; i < TF_XCOMPONENTS; i++) {
+		uint32_t offset = cpu->xcomp[i].offset, n = cpu->xcomp[i].size;
+
+		if ((bv & XC_BIT(i)) && offset + n <= (uint64_t)size)
+			memcpy(set->data + offset, area + offset, n);
+	}
+	x86_put64(set->data + FX_SW, cpu->xcr0);
+	x86_put64(set->data + XS_XSTATE_BV, bv | XC_LEGACY);
+	return 0;
+}
+
+int tf_arch_regs_from_task(
+	int tid, struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs, struct tf_err *e)
+{
+	int rc = add(tid, NT_PRSTATUS, "NT_PRSTATUS", X86_GREGS_SIZE, a, regs, e);
+
+	if (!rc)
+		rc = add(tid, NT_FPREGSET, "NT_FPREGSET", FX_SIZE, a, regs, e);
+	return rc || !cpu->xcr0 ? rc : add_xstate(tid, cpu, a, regs, e);
+}
+
+bool tf_arch_task_idle(const struct tf_regs *regs, const uint8_t code[4])
+{
+	const struct tf_regset *gp = tf_regs_find(regs, NT_PRSTATUS);
+
+	(void)code;
+	return gp && (int64_t)x86_get64(gp->data + G_ORIG_RAX * 8) < 0;
+}
+
+size_t tf_arch_find_syscall(const uint8_t *code, size_t n)
+{
+	for (size_t i = 0; i + 2 <= n; i++)
+		if (code[i] == 0x0f && code[i + 1] == 0x05)
+			return i;
+	return n;
+}
+
+static int put(int tid, uint8_t *gregs)
+{
+	struct iovec iov = {gregs, X86_GREGS_SIZE};
+
+	return ptrace(PTRACE_SETREGSET, tid, (void *)(uintptr_t)NT_PRSTATUS, &iov) ? -1 : 0;
+}
+
+int tf_arch_task_call(
+	int tid, const struct tf_regs *regs, uint64_t at, long nr, const uint64_t arg[6])
+{
+	static const uint8_t order[6] = {G_RDI, G_RSI, G_RDX, G_R10, G_R8, G_R9};
+	uint8_t gregs[X86_GREGS_SIZE];
+
+	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
+	x86_put64(gregs + G_RIP * 8, at);
+	x86_put64(gregs + G_RAX * 8, (uint64_t)nr);
+	x86_put64(gregs + G_ORIG_RAX * 8, UINT64_MAX);
+	for (unsigned i = 0; i < 6; i++)
+		x86_put64(gregs + order[i] * 8, arg[i]);
+	return put(tid, gregs);
+}
+
+int64_t tf_arch_task_result(int tid)
+{
+	uint8_t gregs[X86_GREGS_SIZE];
+
+	if (get(tid, NT_PRSTATUS, gregs, sizeof(gregs)) != sizeof(gregs))
+		return -errno;
+	return (int64_t)x86_get64(gregs + G_RAX * 8);
+}
+
+int tf_arch_task_put(int tid, const struct tf_regs *regs)
+{
+	return put(tid, tf_regs_find(regs, NT_PRSTATUS)->data);
+}

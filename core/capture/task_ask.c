@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * System calls that a stopped process makes for us: signal actions, altstack, tid address, brk. Its
+ * thread gets other registers, runs one instruction of its vDSO and stops; results land in a few
+ * bytes of its own private memory, which are put back, as the registers are. All signals are held
+ * meanwhile, so none is seen, lost or delivered at a wrong place.
+ *
+ *   stop | registers, 32 bytes, mask saved | call, call, ... | all put back, compared | (go on)
+ */
+#include "core/capture/task_impl.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <linux/prctl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "arch/arch.h"
+
+#define SCRATCH 64 /* bytes: the largest result, struct sigaction of the kernel, has 32 */
+#define RSEQ_CS 8  /* offset of rseq_cs in struct rseq, linux/rseq.h */
+#define SYSGOOD (SIGTRAP | 0x80)
+
+struct asking {
+	struct tf_task *t;
+	struct tf_thread *thread;
+	uint64_t code;    /* a system call instruction */
+	uint64_t scratch; /* SCRATCH bytes of private writable memory */
+	uint8_t before[SCRATCH];
+};
+
+/* --- whether --- */
+
+/* Any page of the process's own memory will do: it is read before and written back. */
+static uint64_t find_scratch(const struct tf_capture *c)
+{
+	for (uint64_t i = 0; i < c->n_runs; i++) {
+		const struct tf_map *m = tf_image_map_at(&c->image, c->runs[i].start);
+		uint32_t rw = PROT_READ | PROT_WRITE;
+
+		if (m && (m->prot & rw) == rw && !(m->flags & TF_MAP_SHARED) &&
+			(m->kind == TF_MAP_ANON || m->kind == TF_MAP_HEAP ||
+				m->kind == TF_MAP_STACK))
+			return c->runs[i].start;
+	}
+	return 0;
+}
+
+static uint64_t find_code(const struct tf_task *t)
+{
+	const struct tf_vdso *v = &t->capture.image.vdso;
+	size_t at = tf_arch_find_syscall(t->vdso, v->size);
+
+	return at < v->size ? v->base + at : 0;
+}
+
+/* A thread inside a restartable sequence would not be sent back when it is interrupted here. */
+static bool in_sequence(struct tf_task *t, const struct tf_thread *thread)
+{
+	uint64_t rseq_cs = 0;
+
+	return thread->rseq.addr && !tf_task_read(t, thread->rseq.addr + RSEQ_CS, &rseq_cs, 8) &&
+	       rseq_cs;
+}
+
+static bool can_ask(struct asking *q)
+{
+	struct tf_task *t = q->t;
+	uint8_t code[4] = {0};
+
+	q->thread = t->capture.image.threads;
+	q->code = find_code(t);
+	q->scratch = find_scratch(&t->capture);
+	if (pread(t->mem, code, sizeof(code), (off_t)tf_arch_native()->pc(&q->thread->regs)) < 0)
+		return false;
+	return q->code && q->scratch && tf_arch_task_idle(&q->thread->regs, code) &&
+	       !in_sequence(t, q->thread);
+}
+
+/* --- one call --- */
+
+static int fail(struct asking *q, const char *what)
+{
+	return tf_fail_errno(&q->t->capture.err, TELEFORK_E_SYSTEM, errno, "process %d: %s",
+		(int)q->t->pid, what);
+}
+
+/* Runs on to the next stop of a system call. */
+static int to_syscall_stop(struct asking *q)
+{
+	int status;
+
+	if (ptrace(PTRACE_SYSCALL, q->t->pid, NULL, NULL))
+		return fail(q, "ptrace");
+	while (waitpid(q->t->pid, &status, __WALL) < 0)
+		if (errno != EINTR)
+			return fail(q, "wait");
+	if (!WIFSTOPPED(status)) {
+		q->t->stopped = false;
+		return tf_fail(&q->t->capture.err, TELEFORK_E_SYSTEM, "process %d has ended",
+			(int)q->t->pid);
+	}
+	if (WSTOPSIG(status) != SYSGOOD)
+		return tf_fail(&q->t->capture.err, TELEFORK_E_SYSTEM,
+			"process %d stopped otherwise than asked (%#x)", (int)q->t->pid, status);
+	return 0;
+}
+
+static int call(struct asking *q, long nr, const uint64_t arg[6], int64_t *ret)
+{
+	int rc;
+
+	if (tf_arch_task_call(q->t->pid, &q->thread->regs, q->code, nr, arg))
+		return fail(q, "set registers");
+	rc = to_syscall_stop(q); /* on its way in */
+	if (!rc)
+		rc = to_syscall_stop(q); /* on its way out */
+	if (!rc)
+		*ret = tf_arch_task_result(q->t->pid);
+	return rc;
+}
+
+/* --- questions --- */
+
+static int ask_sigactions(struct asking *q)
+{
+	struct tf_image *img = &q->t->capture.image;
+
+	img->sigactions =
+		tf_arena_array(&q->t->capture.arena, TF_SIGNALS, sizeof(*img->sigactions));
+	if (!img->sigactions)
+		return TELEFORK_E_NOMEM;
+	for (int i = 0; i < TF_SIGNALS; i++) {
+		const uint64_t arg[6] = {(uint64_t)i + 1, 0, q->scratch, sizeof(uint64_t)};
+		int64_t result;
+		int rc = call(q, SYS_rt_sigaction, arg, &result);
+
+		if (!rc)
+			rc = tf_task_read(
+				q->t, q->scratch, &img->sigactions[i], sizeof(img->sigactions[i]));
+		if (rc)
+			return rc;
+	}
+	img->n_sigactions = TF_SIGNALS;
+	return 0;
+}
+
+static int ask_altstack(struct asking *q)
+{
+	const uint64_t arg[6] = {0, q->scratch};
+	int64_t result;
+	stack_t ss;
+	int rc = call(q, SYS_sigaltstack, arg, &result);
+
+	if (!rc)
+		rc = tf_task_read(q->t, q->scratch, &ss, sizeof(ss));
+	if (!rc)
+		q->thread->altstack =
+			(struct tf_altstack){(uint64_t)ss.ss_sp, ss.ss_size, ss.ss_flags};
+	return rc;
+}
+
+static int ask_tid_address(struct asking *q)
+{
+	const uint64_t arg[6] = {PR_GET_TID_ADDRESS, q->scratch};
+	int64_t result;
+	int rc = call(q, SYS_prctl, arg, &result);
+
+	if (!rc && !result)
+		rc = tf_task_read(q->t, q->scratch, &q->thread->tid_addr, sizeof(uint64_t));
+	return rc;
+}
+
+static int ask_brk(struct asking *q)
+{
+	static const uint64_t arg[6];
+	int64_t result;
+	int rc = call(q, SYS_brk, arg, &result);
+
+	if (!rc)
+		q->t->capture.image.mm.brk = (uint64_t)result;
+	return rc;
+}
+
+/* --- the whole --- */
+
+static int hold_signals(struct asking *q)
+{
+	uint64_t all = ~UINT64_C(0);
+
+	if (ptrace(PTRACE_SETOPTIONS, q->t->pid, NULL, (void *)PTRACE_O_TRACESYSGOOD) ||
+		ptrace(PTRACE_SETSIGMASK, q->t->pid, (void *)sizeof(all), &all))
+		return fail(q, "hold signals");
+	return 0;
+}
+
+static int put_back(struct asking *q)
+{
+	struct tf_task *t = q->t;
+
+	if (pwrite(t->mem, q->before, SCRATCH, (off_t)q->scratch) != SCRATCH ||
+		tf_arch_task_put(t->pid, &q->thread->regs) ||
+		ptrace(PTRACE_SETSIGMASK, t->pid, (void *)sizeof(uint64_t), &q->thread->sigmask) ||
+		ptrace(PTRACE_SETOPTIONS, t->pid, NULL, NULL))
+		return fail(q, "could not be put back as it was");
+	return 0;
+}
+
+/* Nothing may have changed that a table knows. */
+static int check_unharmed(struct asking *q)
+{
+	struct tf_capture *c = &q->t->capture;
+	struct tf_cpu cpu = c->image.cpu;
+	struct tf_regs now = {0};
+	int rc = tf_arch_regs_from_task(q->t->pid, &cpu, &c->arena, &now, &c->err);
+
+	if (!rc && tf_regs_diff(tf_arch_native(), &q->thread->regs, &c->image.cpu, &now, &cpu, NULL,
+			   NULL, NULL))
+		rc = tf_fail(&c->err, TELEFORK_E_SYSTEM,
+			"process %d: its registers are not what they were", (int)q->t->pid);
+	return rc;
+}
+
+int tf_task_ask(struct tf_task *t)
+{
+	static int (*const question[])(struct asking *) = {
+		ask_sigactions, ask_altstack, ask_tid_address, ask_brk};
+	struct asking q = {.t = t};
+	int rc, back;
+
+	if (!can_ask(&q))
+		return 0;
+	rc = tf_task_read(t, q.scratch, q.before, SCRATCH);
+	if (!rc)
+		rc = hold_signals(&q);
+	for (size_t i = 0; i < sizeof(question) / sizeof(*question) && !rc; i++)
+		rc = question[i](&q);
+	if (!t->stopped)
+		return rc;
+	back = put_back(&q);
+	if (!rc)
+		rc = back ? back : check_unharmed(&q);
+	if (!rc)
+		t->capture.image.source.flags &= ~TF_SOURCE_OUTSIDE;
+	return rc;
+}
