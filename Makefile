@@ -194,6 +194,9 @@ $(2)/probes/%-pie: $(2)/obj/tests/probes/%.o $(2)/lib/libprobe.a $(2)/lib/libtel
 $(2)/probes/%-dyn: $(2)/obj/tests/probes/%.o $(2)/lib/libprobe.a $(2)/lib/libtelefork.a
 	$$(call link,$(2),-no-pie,$(LIBS_probe))
 
+$(2)/examples/%: $(2)/obj/docs/examples/%.o $(2)/lib/libtelefork.a
+	$$(call link,$(2),$$(STATIC_$(2)),-lpng -lz -lm)
+
 $(2)/tests/%: $(2)/obj/tests/unit/%.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_unit))
 endef
@@ -203,6 +206,7 @@ B_$(1) := build/$(1)$(VARIANT)
 lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
 bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness,$$(B_$(1))/bin/$$b)
 probes-$(1): $$(foreach p,$(PROBES),$$(foreach v,static pie dyn,$$(B_$(1))/probes/$$p-$$v))
+examples-$(1): $$(B_$(1))/examples/pathtracer
 unit-$(1): $$(UNIT_TESTS:%=$$(B_$(1))/tests/%)
 endef
 
@@ -243,7 +247,7 @@ $(foreach a,$(ARCHES),$(eval $(call guest_rules,$(a))))
 
 # ---------------------------------------------------------------- targets
 
-all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a)) $(B)/bin/telebed ## libraries, commands and probes of both architectures
+all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) examples-$(a)) $(B)/bin/telebed ## libraries, commands and probes of both architectures
 
 guests: $(ARCHES:%=build/guest/%/initramfs) ## kernels and initramfs of the QEMU machines
 
