@@ -223,6 +223,9 @@ ifeq ($(SAN),)
 $(eval $(call arch_rules,$(HOST),$(B_SAN),$(CC_$(HOST)),address$(comma)undefined))
 endif
 
+$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c,$(B)) $(B)/lib/libtelefork.a
+	$(call link,$(B),,-ljansson)
+
 QEMU_OBJ := $(call obj,$(QEMU_SRC:%=qemu/%.c),$(B))
 
 $(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
@@ -287,6 +290,9 @@ check: all unit $(UNIT_TESTS:%=$(B_SAN)/tests/%) guests ## builds and runs every
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
 
+bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
+	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
+
 install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed ## programs, library, header and man pages to DESTDIR/PREFIX
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include)
 	install $(addprefix $(B)/bin/,telefork telefork-pad telebed) $(DESTDIR)$(PREFIX)/bin
@@ -307,5 +313,5 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all guests unit check install clean help FORCE \
+.PHONY: all bench guests unit check install clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* What one size and one kind of pages cost. Nanoseconds and bytes, medians of REPEAT runs. */
+#ifndef TESTS_BENCH_BENCH_H
+#define TESTS_BENCH_BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum bench_link { BENCH_UNIX, BENCH_TCP, BENCH_LINKS };
+
+struct bench_figures {
+	uint64_t fork_ns;	     /* a plain fork(), the child ends at once */
+	uint64_t bare_ns[BENCH_LINKS]; /* write() to read() into fresh memory of that kind */
+	uint64_t stop_ns[BENCH_LINKS]; /* the parent stands still in telefork() */
+	uint64_t run_ns[BENCH_LINKS];  /* until the copy's first word is here */
+	double lost_fork, lost_telefork; /* of the second after: part of the page writes not done */
+	uint64_t snapshot_own;	     /* the snapshot's memory that is not shared with the parent */
+	uint64_t receiver_own;	     /* the receiver's, and the copy's beyond what was carried */
+	uint64_t huge_before, huge_after; /* bytes of the heap in huge pages */
+};
+
+/* Where receivers listen: addresses of `telefork-pad serve`, one for each link, and its pids. */
+struct bench_receivers {
+	const char *uri[BENCH_LINKS];
+	int pid[BENCH_LINKS];
+};
+
+/* Measures a heap of size bytes in this process. 0, or -1 with words on stderr. */
+int bench_measure(uint64_t size, bool huge, const struct bench_receivers *receivers,
+	struct bench_figures *ret);
+
+/* A connected pair of that kind. 0 or -1. */
+int bench_socketpair(enum bench_link link, int fd[2]);
+
+#endif

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The measurements of bench.h. Everything that is compared with another figure is taken in the same
+ * process, right after it. Incompressible content; one word of each page is written by "work".
+ */
+#include "tests/bench/bench.h"
+#include "core/job.h"
+#include "core/base/io.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define REPEAT	3
+#define FORKS	9
+#define HUGE	(UINT64_C(2) << 20)
+#define PAGE	4096u
+#define SECOND	UINT64_C(1000000000)
+
+struct heap {
+	uint8_t *at;
+	uint64_t size;
+	bool huge;
+};
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static uint64_t median(uint64_t *v, unsigned n)
+{
+	qsort(v, n, sizeof(*v), compare);
+	return v[n / 2];
+}
+
+/* Fresh memory of one kind, aligned to a huge page. NULL on failure. */
+static uint8_t *fresh(uint64_t size, bool huge, void **ret_whole)
+{
+	uint8_t *p = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		0);
+
+	if (p == MAP_FAILED)
+		return NULL;
+	*ret_whole = p;
+	p = (uint8_t *)(((uintptr_t)p + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
+	madvise(p, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	return p;
+}
+
+static void fill(const struct heap *h)
+{
+	uint64_t x = 88172645463325252u;
+
+	for (uint64_t i = 0; i < h->size / 8; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		((uint64_t *)(void *)h->at)[i] = x;
+	}
+}
+
+/* The sum of a field of /proc/PID/smaps_rollup or smaps, in bytes. */
+static uint64_t memory_of(int pid, const char *file, const char *field)
+{
+	char path[64], line[256];
+	uint64_t sum = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+	f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, field, strlen(field)))
+			sum += strtoull(line + strlen(field), NULL, 10) * 1024;
+	if (f)
+		fclose(f);
+	return sum;
+}
+
+static uint64_t private_of(int pid)
+{
+	return memory_of(pid, "smaps_rollup", "Private_Dirty:") +
+		memory_of(pid, "smaps_rollup", "Private_Clean:");
+}
+
+static uint64_t measure_fork(void)
+{
+	uint64_t t[FORKS];
+
+	for (int i = 0; i < FORKS; i++) {
+		uint64_t start = tf_now_ns();
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(0);
+		t[i] = tf_now_ns() - start;
+		waitpid(pid, NULL, 0);
+	}
+	return median(t, FORKS);
+}
+
+/* Writes to one page after the other for a second; how many. */
+static uint64_t work(const struct heap *h)
+{
+	uint64_t until = tf_now_ns() + SECOND, n = 0;
+
+	while (tf_now_ns() < until)
+		for (unsigned i = 0; i < 256; i++, n++)
+			h->at[n * PAGE % h->size] ^= 1;
+	return n;
+}
+
+int bench_socketpair(enum bench_link link, int fd[2])
+{
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(in);
+	int listener;
+
+	if (link == BENCH_UNIX)
+		return socketpair(AF_UNIX, SOCK_STREAM, 0, fd);
+	listener = socket(AF_INET, SOCK_STREAM, 0);
+	fd[0] = socket(AF_INET, SOCK_STREAM, 0);
+	if (bind(listener, (struct sockaddr *)&in, len) || listen(listener, 1) ||
+		getsockname(listener, (struct sockaddr *)&in, &len) ||
+		connect(fd[0], (struct sockaddr *)&in, len))
+		return -1;
+	fd[1] = accept(listener, NULL, NULL);
+	close(listener);
+	return fd[1] < 0 ? -1 : 0;
+}
+
+static _Noreturn void bare_receiver(int fd, uint64_t size, bool huge)
+{
+	void *whole;
+	uint8_t *to = fresh(size, huge, &whole);
+
+	for (uint64_t at = 0; to && at < size;) {
+		ssize_t n = read(fd, to + at, size - at);
+
+		if (n <= 0)
+			_exit(1);
+		at += (uint64_t)n;
+	}
+	_exit(write(fd, "x", 1) != 1);
+}
+
+static int measure_bare(const struct heap *h, enum bench_link link, uint64_t *ret)
+{
+	uint64_t t[REPEAT];
+	char done;
+
+	for (int i = 0; i < REPEAT; i++) {
+		int fd[2], status;
+		uint64_t start;
+		pid_t pid;
+
+		if (bench_socketpair(link, fd))
+			return -1;
+		pid = fork();
+		if (!pid) {
+			munmap(h->at, h->size); /* not shared with the sender */
+			bare_receiver(fd[1], h->size, h->huge);
+		}
+		start = tf_now_ns();
+		for (uint64_t at = 0; at < h->size;) {
+			ssize_t n = write(fd[0], h->at + at, h->size - at);
+
+			if (n <= 0)
+				return -1;
+			at += (uint64_t)n;
+		}
+		if (read(fd[0], &done, 1) != 1)
+			return -1;
+		t[i] = tf_now_ns() - start;
+		close(fd[0]);
+		close(fd[1]);
+		waitpid(pid, &status, 0);
+	}
+	*ret = median(t, REPEAT);
+	return 0;
+}
+
+/* One journey. The copy says one word and waits for the end of the connection. */
+struct journey {
+	int fd;
+	struct telefork_job *job;
+	uint64_t start;
+	struct telefork_result result;
+};
+
+static int depart(struct journey *j, const char *uri)
+{
+	int rc;
+
+	j->fd = telefork_dial(uri, NULL, &j->result);
+	if (j->fd < 0)
+		return j->fd;
+	j->start = tf_now_ns();
+	rc = telefork(j->fd, NULL, &j->job);
+	if (!rc) {
+		char end;
+		int back = telefork_peer_fd();
+
+		_exit(write(back, "x", 1) != 1 || read(back, &end, 1));
+	}
+	return rc == TELEFORK_PARENT ? 0 : rc;
+}
+
+static int arrive(struct journey *j, uint64_t *ret_ns)
+{
+	char word;
+	int rc = telefork_wait(j->job, &j->result);
+
+	if (rc)
+		return rc;
+	if (read(j->fd, &word, 1) != 1)
+		return TELEFORK_E_CLOSED;
+	*ret_ns = tf_now_ns() - j->start;
+	return 0;
+}
+
+static int measure_telefork(const struct bench_receivers *r, enum bench_link link,
+	struct bench_figures *f)
+{
+	uint64_t stop[REPEAT], run[REPEAT];
+
+	for (int i = 0; i < REPEAT; i++) {
+		struct journey j = {0};
+		int rc = depart(&j, r->uri[link]);
+
+		if (!rc)
+			rc = arrive(&j, &run[i]);
+		close(j.fd);
+		if (rc) {
+			fprintf(stderr, "bench: %s\n", j.result.message);
+			return -1;
+		}
+		stop[i] = j.result.stopped_ns;
+	}
+	f->stop_ns[link] = median(stop, REPEAT);
+	f->run_ns[link] = median(run, REPEAT);
+	return 0;
+}
+
+static int measure_lost(const struct heap *h, const struct bench_receivers *r,
+	struct bench_figures *f)
+{
+	uint64_t undisturbed, ns;
+	struct journey j = {0};
+	pid_t pid;
+
+	work(h); /* every page is this process's own again */
+	undisturbed = work(h);
+	pid = fork();
+	if (!pid) {
+		pause();
+		_exit(0);
+	}
+	f->lost_fork = 1 - (double)work(h) / (double)undisturbed;
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	work(h);
+	f->huge_before = memory_of(getpid(), "smaps_rollup", "AnonHugePages:");
+	if (depart(&j, r->uri[BENCH_UNIX]))
+		return -1;
+	f->lost_telefork = 1 - (double)work(h) / (double)undisturbed;
+	f->huge_after = memory_of(getpid(), "smaps_rollup", "AnonHugePages:");
+	if (arrive(&j, &ns))
+		return -1;
+	close(j.fd);
+	return 0;
+}
+
+/* The receiver's children: the session, and under it the copy. */
+static uint64_t receivers_own(int serve, uint64_t carried)
+{
+	int session = 0, copy = 0;
+	char path[64];
+	uint64_t own, of_copy;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", serve, serve);
+	f = fopen(path, "r");
+	while (f && fscanf(f, "%d", &session) == 1) /* the last one is the newest */
+		;
+	if (f)
+		fclose(f);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", session, session);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%d", &copy) != 1)
+		copy = 0;
+	if (f)
+		fclose(f);
+	own = private_of(session);
+	of_copy = private_of(copy);
+	return own + (of_copy > carried ? of_copy - carried : 0);
+}
+
+static int measure_memory(const struct bench_receivers *r, struct bench_figures *f)
+{
+	struct journey j = {0};
+	uint64_t ns;
+
+	if (depart(&j, r->uri[BENCH_UNIX]))
+		return -1;
+	for (;;) { /* until the snapshot is gone; it is seen at least once while it sends */
+		uint64_t now = private_of(j.job->snapshot);
+
+		if (!now)
+			break;
+		if (now > f->snapshot_own)
+			f->snapshot_own = now;
+	}
+	if (arrive(&j, &ns))
+		return -1;
+	f->receiver_own = receivers_own(r->pid[BENCH_UNIX], j.result.memory);
+	close(j.fd);
+	return 0;
+}
+
+int bench_measure(uint64_t size, bool huge, const struct bench_receivers *r,
+	struct bench_figures *f)
+{
+	void *whole;
+	struct heap h = {fresh(size, huge, &whole), size, huge};
+	int rc = 0;
+
+	*f = (struct bench_figures){0};
+	if (!h.at)
+		return -1;
+	fill(&h);
+	f->fork_ns = measure_fork();
+	for (int link = 0; link < BENCH_LINKS && !rc; link++) {
+		rc = measure_bare(&h, link, &f->bare_ns[link]);
+		if (!rc)
+			rc = measure_telefork(r, link, f);
+	}
+	if (!rc)
+		rc = measure_memory(r, f);
+	if (!rc)
+		rc = measure_lost(&h, r, f);
+	return rc;
+}
