@@ -178,7 +178,7 @@ int telefork_save(const char *path, const struct telefork_options *options,
  * thread's id and rseq area, the vDSO and the stack below the caller's frame.
  *
  * Meanwhile signals that have a handler here are blocked, and delivered afterwards; others act as
- * usual. fn must join the threads that it starts. Memory shared with other processes is sent as it
+ * usual. fn must join the threads that it starts; processes that it leaves behind are killed. Memory shared with other processes is sent as it
  * was at the call; of it only what fn changed is written back. options->idle_ms is raised to 2000 at
  * least. If this process dies, the copy is killed.
  *

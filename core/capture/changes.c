@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * See changes.h. Runs in a copy, before and after the function that it came for. What the function's
- * own children still share would look unchanged: where there are any, every present page is sent.
- */
+/* See changes.h. Runs in a copy, before and after the function that it came for. */
 #include "core/capture/changes.h"
 #include "core/capture/self.h"
 #include "core/base/host.h"
@@ -10,9 +7,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,7 +31,9 @@ struct walk {
 	uint64_t page;
 	bool swap;	   /* mincore() cannot tell what is absent */
 	bool noting;	   /* the moment itself; else: changes since */
-	bool all;	   /* every present page counts as changed */
+	bool doubt;	   /* a page that is shared need not be shared with the twin */
+	int twin_mem;	   /* its memory, to compare with; -1: in doubt a page has changed */
+	uint8_t *twin;	   /* WINDOW pages of it */
 	bool readable;
 	uint64_t at_run;   /* first of base->runs that does not end before the page */
 	uint32_t at_map;   /* likewise of base->maps */
@@ -66,16 +67,29 @@ static bool was_filled(struct walk *w, uint64_t addr)
 	return w->at_run < b->n_runs && b->runs[w->at_run].start <= addr;
 }
 
-static bool is_wanted(struct walk *w, uint64_t addr, uint64_t bits)
+/* old: what the twin has there, if it was asked. */
+static bool is_wanted(struct walk *w, uint64_t addr, uint64_t bits, const uint8_t *old)
 {
 	bool present = bits & (PM_PRESENT | PM_SWAPPED);
 
 	if (w->noting)
 		return present && (!w->readable || !is_zero(addr, w->page));
-	if (present && (w->all || (bits & (PM_EXCLUSIVE | PM_SWAPPED)) || !was_mapped(w, addr)))
+	if (present && ((bits & (PM_EXCLUSIVE | PM_SWAPPED)) || !was_mapped(w, addr)))
 		return true;
+	if (present && w->doubt)
+		return !old || memcmp((const void *)addr, old, w->page);
 	/* Shared with the twin, the zero page, or gone: only the first is as it was. */
 	return was_filled(w, addr) && is_zero(addr, w->page);
+}
+
+/* The twin's side of a window, or NULL. */
+static const uint8_t *ask_twin(const struct walk *w, uint64_t at, size_t n)
+{
+	if (!w->doubt || w->noting || w->twin_mem < 0)
+		return NULL;
+	return pread(w->twin_mem, w->twin, n * w->page, (off_t)at) == (ssize_t)(n * w->page)
+		? w->twin
+		: NULL;
 }
 
 /* Pages of [at, at + n pages); n <= WINDOW. */
@@ -83,12 +97,14 @@ static int look_at(struct walk *w, uint64_t at, size_t n)
 {
 	uint64_t entry[WINDOW];
 	ssize_t got = pread(w->pagemap, entry, n * 8, (off_t)(at / w->page * 8));
+	const uint8_t *old;
 
 	if (got != (ssize_t)(n * 8))
 		return tf_fail_errno(&w->c->err, TELEFORK_E_SYSTEM, got < 0 ? errno : EIO,
 			"/proc/self/pagemap at %llx", (unsigned long long)at);
+	old = ask_twin(w, at, n);
 	for (size_t i = 0; i < n; i++, at += w->page)
-		if (is_wanted(w, at, entry[i]) &&
+		if (is_wanted(w, at, entry[i], old ? old + i * w->page : NULL) &&
 			tf_capture_add_run(w->c, at, at + w->page))
 			return w->c->err.code;
 	return 0;
@@ -189,10 +205,30 @@ static bool has_children(void)
 	return !waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT);
 }
 
+/* Opens the twin's memory where it may be needed. The addresses are those of the process that a
+ * kernel sees: under QEMU user mode they have to be the program's own. */
+static void open_twin(struct walk *w)
+{
+	char path[32];
+	uint64_t word = 0, place = (uint64_t)&w->c->base->twin;
+
+	w->twin_mem = -1;
+	w->twin = tf_arena_alloc(&w->c->arena, WINDOW * w->page);
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)w->c->base->twin);
+	if (w->twin)
+		w->twin_mem = open(path, O_RDONLY | O_CLOEXEC);
+	if (w->twin_mem >= 0 && (pread(w->twin_mem, &word, 4, (off_t)place) != 4 ||
+					(int32_t)word != w->c->base->twin)) {
+		close(w->twin_mem);
+		w->twin_mem = -1;
+	}
+}
+
 static int walk_all(struct tf_capture *c, bool noting)
 {
-	struct walk w = {.c = c, .noting = noting, .page = (uint64_t)sysconf(_SC_PAGESIZE)};
-	bool children = !noting && has_children();
+	struct walk w = {.c = c, .noting = noting, .page = (uint64_t)sysconf(_SC_PAGESIZE),
+		.twin_mem = -1};
+	bool children = !noting && (!c->base->reaps || has_children());
 	struct sysinfo si = {0};
 	int rc = 0;
 
@@ -201,45 +237,54 @@ static int walk_all(struct tf_capture *c, bool noting)
 		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "/proc/self/pagemap");
 	sysinfo(&si);
 	w.swap = si.freeswap != si.totalswap;
+	if (!noting)
+		open_twin(&w);
 	tf_capture_begin_runs(c);
 	for (uint32_t i = 0; i < c->image.n_maps && !rc; i++) {
 		c->map_runs = c->n_runs;
-		w.all = children || (c->image.maps[i].vmflags & TF_VMF_MERGEABLE);
+		w.doubt = children || (c->image.maps[i].vmflags & TF_VMF_MERGEABLE);
 		rc = walk_map(&w, &c->image.maps[i]);
 	}
 	close(w.pagemap);
+	if (w.twin_mem >= 0)
+		close(w.twin_mem);
 	return rc;
+}
+
+/* Tells its pid, which its own memory holds as well, and waits for the other end to close. */
+static _Noreturn void twin_main(struct tf_base *b, int fd)
+{
+	uint64_t all = ~UINT64_C(0);
+	char byte;
+
+	sigprocmask(SIG_BLOCK, (sigset_t *)(void *)&all, NULL);
+	tf_host_close_all(&fd, 1);
+	b->twin = getpid();
+	if (write(fd, &b->twin, sizeof(b->twin)) == sizeof(b->twin))
+		while (read(fd, &byte, 1) < 0 && errno == EINTR)
+			;
+	_exit(0);
 }
 
 /* The twin only keeps the pages, so that what is written afterwards is no longer shared. */
 static int fork_twin(struct tf_capture *c)
 {
-	int fd[2], keep[1];
+	struct tf_base *b = c->base;
 	bool child;
 	pid_t pid;
-	char byte;
+	int fd[2];
 
-	if (pipe2(fd, O_CLOEXEC))
-		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "pipe");
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
+		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "socketpair");
 	pid = tf_fork_hidden(&child);
-	if (!pid) {
-		uint64_t all = ~UINT64_C(0);
-
-		sigprocmask(SIG_BLOCK, (sigset_t *)(void *)&all, NULL);
-		keep[0] = fd[0];
-		tf_host_close_all(keep, 1);
-		while (read(fd[0], &byte, 1) < 0 && errno == EINTR)
-			;
-		_exit(0);
-	}
+	if (!pid)
+		twin_main(b, fd[1]);
+	close(fd[1]);
+	b->twin_fd = fd[0];
+	if (pid > 0 && read(fd[0], &b->twin, sizeof(b->twin)) == sizeof(b->twin))
+		return 0;
 	close(fd[0]);
-	if (pid < 0) {
-		tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "fork");
-		close(fd[1]);
-		return c->err.code;
-	}
-	c->base->twin_fd = fd[1];
-	return 0;
+	return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "fork of a twin");
 }
 
 int tf_changes_begin(struct tf_capture *c, uint64_t stack)
@@ -251,8 +296,9 @@ int tf_changes_begin(struct tf_capture *c, uint64_t stack)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory");
 	b->stack = stack;
 	c->base = b;
-	/* A grandchild that outlives its parent still shares pages: it has to show. */
-	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	/* A grandchild that outlives its parent still shares pages: it has to show. QEMU 7.2 user mode
+	 * has no such call. */
+	b->reaps = !prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	rc = tf_capture_freeze(c);
 	if (!rc)
 		rc = walk_all(c, true);

@@ -7,7 +7,8 @@
  *   …the function…
  *   tf_changes_find    a private page is sent if it was written since: the twin shares all others,
  *                      so that pagemap's bit 56 (exclusively mapped) tells; or if it was not zero and
- *                      is now. Shared pages are compared.
+ *                      is now. Shared pages are compared; so are all others when somebody else than
+ *                      the twin may share them (the function's children, KSM).
  */
 #ifndef TF_CAPTURE_CHANGES_H
 #define TF_CAPTURE_CHANGES_H
@@ -20,6 +21,8 @@ struct tf_base {
 	struct tf_run *runs; /* pages that were not zero */
 	uint64_t n_runs;
 	int twin_fd;	     /* closing it ends the twin */
+	int32_t twin;	     /* its pid */
+	bool reaps;	     /* every process that may still share pages is a child of ours */
 	uint64_t stack;	     /* the caller's frame: below it nothing is of interest */
 };
 

@@ -491,7 +491,8 @@ static void plan_files(struct builder *b)
 	}
 	if (b->r->fds.peer)
 		tf_plan_syscall(p, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.back,
-			(uint64_t)img->source.channel_fd, UINT64_C(0));
+			(uint64_t)img->source.channel_fd,
+			(uint64_t)(b->r->fds.back != b->r->fds.channel ? O_CLOEXEC : 0));
 	if (b->r->fds.back != b->r->fds.channel)
 		tf_plan_syscall(p, "the way back", SYS_close, 1, (uint64_t)b->r->fds.back);
 	tf_plan_syscall(p, "reserve", SYS_close, 1, (uint64_t)b->r->fds.reserve);

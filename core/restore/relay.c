@@ -107,10 +107,9 @@ static int round_trip(struct tf_relay *r, int pidfd)
 		[OUT] = {r->output[0], POLLIN, 0},
 		[ERR] = {r->output[1], POLLIN, 0},
 		[SENDER] = {r->io.fd, POLLIN | POLLRDHUP, 0},
-		[COPY] = {r->back < 0 ? pidfd : -1, POLLIN, 0},
+		[COPY] = {pidfd, POLLIN, 0},
 	};
-	bool ask = r->back < 0 && pidfd < 0;
-	int n = poll(p, SOURCES, ask ? ASK_MS : TF_FRAME_ALIVE_MS), rc = 0;
+	int n = poll(p, SOURCES, pidfd < 0 ? ASK_MS : TF_FRAME_ALIVE_MS), rc = 0;
 
 	if (n < 0)
 		return errno == EINTR ? 0 : TELEFORK_E_SYSTEM;
@@ -127,7 +126,7 @@ static int round_trip(struct tf_relay *r, int pidfd)
 	return rc < 0 ? rc : 0;
 }
 
-/* What a dead copy has left in its pipes; its children may hold them open for ever. */
+/* What a dead copy has left in its pipes. */
 static int drain(struct tf_relay *r)
 {
 	int rc;
@@ -148,15 +147,14 @@ void tf_relay_run(struct tf_relay *r)
 	int32_t status = -1;
 	int rc = 0;
 
-	/* The back channel ends with the copy; a function that closed it is waited for. */
-	while (!rc && !(r->back < 0 && has_ended(r->child, false, &status)))
+	/* Its end, not its descriptors': what it started may hold those for ever. */
+	while (!rc && !has_ended(r->child, false, &status))
 		rc = round_trip(r, pidfd);
-	if (rc)
-		kill(-r->child, SIGKILL);
-	else
+	if (!rc)
 		rc = drain(r);
 	if (!rc)
 		tf_frame_write(&r->io, TF_FRAME_END, &status, sizeof(status), NULL);
+	kill(-r->child, SIGKILL);
 	has_ended(r->child, true, &status);
 	tf_relay_close(r);
 }

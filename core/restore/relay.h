@@ -33,8 +33,8 @@ int tf_relay_open(struct tf_relay *r, int fd, const struct telefork_options *opt
 
 void tf_relay_close_ends(struct tf_relay_ends *ends);
 
-/* Relays until the copy has ended and the sender has everything, or the sender is gone: then the
- * copy and its process group are dead. Leaves the copy to be reaped. */
+/* Relays until the copy has ended and the sender has everything, or the sender is gone. Then the copy
+ * and its process group are dead. Leaves the copy to be reaped. */
 void tf_relay_run(struct tf_relay *r);
 
 void tf_relay_close(struct tf_relay *r);

@@ -97,7 +97,7 @@ static void work(void *arg)
 	const int rw = PROT_READ | PROT_WRITE;
 	volatile uint64_t sum = 0;
 
-	for (uint64_t i = 0; i < PAGES; i += 64)
+	for (uint64_t i = 0; i < PAGES; i += 64) /* before a child shares them */
 		s->heap[i * PAGE / 8] = ~pattern(i);
 	madvise(s->zeroed, 64 * PAGE, MADV_DONTNEED);
 	madvise(s->touched, 64 * PAGE, MADV_DONTNEED);
@@ -124,6 +124,12 @@ static void work(void *arg)
 	s->tid_there = (pid_t)syscall(SYS_gettid);
 	s->on_stack += 100;
 	memset(s->frame, 0x77, sizeof(s->frame));
+	if (!fork()) { /* it shares our pages, and outlives us */
+		if (!fork())
+			pause();
+		_exit(0);
+	}
+	wait(NULL);
 	tls += 41;
 	bss_word = 7;
 	data_word += 3;
