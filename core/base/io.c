@@ -188,7 +188,8 @@ int tf_io_pread(int fd, void *p, size_t n, uint64_t offset, struct tf_err *e)
 			return tf_fail_errno(e, TELEFORK_E_IO, errno, "read at byte %llu",
 				(unsigned long long)offset);
 		if (!got)
-			return tf_fail(e, TELEFORK_E_CLOSED, "the file ends at byte %llu",
+			return tf_fail(e, TELEFORK_E_IMAGE,
+				"the file ends at byte %llu: it was cut, or is no image",
 				(unsigned long long)offset);
 		at += got;
 		n -= (size_t)got;

@@ -46,7 +46,7 @@ int tf_io_read_raw(struct tf_io *io, void *p, size_t n, struct tf_err *e);
 /* Writes n bytes at an offset of a regular file. 0 or _IO. */
 int tf_io_pwrite(int fd, const void *p, size_t n, uint64_t offset, struct tf_err *e);
 
-/* Reads exactly n bytes at an offset. 0, _IO, _CLOSED when the file is shorter. */
+/* Reads exactly n bytes at an offset. 0, _IO, _IMAGE when the file is shorter. */
 int tf_io_pread(int fd, void *p, size_t n, uint64_t offset, struct tf_err *e);
 
 #endif

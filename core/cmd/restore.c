@@ -76,6 +76,8 @@ static int restore(const struct arguments *a, int fd)
 
 	if (!rc && !a->dry_run)
 		rc = tf_pad_start(&pad);
+	if (rc == TELEFORK_E_PROTOCOL && !pad.file)
+		tf_fail_more(&pad.err, rc, "a saved image has to be a file: restore FILE, or - < FILE");
 	if (rc) {
 		tf_complain(!strcmp(a->file, "-") ? "standard input" : a->file, pad.err.text);
 		code = tf_exit_code(rc);

@@ -256,6 +256,8 @@ int tf_cmd_serve(int argc, char **argv)
 	rc = start(&a, &e);
 	if (rc >= 0)
 		return rc;
-	tf_complain(NULL, e.text);
+	tf_complain("serve", e.text);
+	if (rc == TELEFORK_E_AUTH)
+		return TF_EXIT_USAGE;
 	return a.token_file && rc == TELEFORK_E_IO ? TF_EXIT_INPUT : TF_EXIT_UNAVAILABLE;
 }

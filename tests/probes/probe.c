@@ -164,7 +164,7 @@ static int usage(const char *name)
 bool probe_parse(int argc, char **argv, const char *name, struct probe_args *a)
 {
 	*a = (struct probe_args){.seed = 1, .options = {.deadline_ms = 120000}};
-	if (argc < 2 || argv[1][0] == '-') {
+	if (argc < 2 || (argv[1][0] == '-' && argv[1][1])) {
 		usage(name);
 		return false;
 	}
@@ -225,6 +225,8 @@ static int parent_main(
 	rc = telefork_wait(job, &r);
 	if (rc)
 		return probe_error(p->name, rc, r.message);
+	if (!r.pid)
+		return 0; /* through a pipe: nobody answers */
 	fprintf(stderr,
 		"%s: pid %d there, %u mappings, %llu bytes, stopped %.3f ms, total %.3f ms\n",
 		p->name, (int)r.pid, r.mappings, (unsigned long long)r.memory,

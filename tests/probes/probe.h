@@ -7,7 +7,8 @@
  *
  * ADDRESS is a socket's: the process forks itself there, the copy sends its verdict back, and the
  * process prints it. Or it is an absolute path: the process saves itself, says nothing, and the
- * process made from the file prints the verdict, one line on standard output:
+ * process made from the file prints the verdict, one line on standard output. "-" is a stream on
+ * standard output; its process prints the verdict, too.
  *
  *   ok 60 registers, 3 mappings         what was verified, counted
  *   not ok: register ymm3: expected 0x.. found 0x..; mapping heap: ..
