@@ -97,7 +97,7 @@ PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cros
 PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
 FUZZ_PACKAGES := clang libclang-rt-14-dev
-LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck
+LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
 NEED := $(PACKAGES) $(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
 	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES))
 
@@ -246,11 +246,21 @@ build/guest/$(1)/initramfs: build/guest/$(1)/init qemu/guest/mkguest.sh
 endef
 $(foreach a,$(ARCHES),$(eval $(call guest_rules,$(a))))
 
+# Man pages share their tables with the code.
+MAN := $(patsubst docs/man/%,build/man/%,$(wildcard docs/man/*.[1-8]))
+build/man/%: docs/man/% $(wildcard docs/man/*.awk) docs/man/make.sh core/cmd/cmd.h core/telefork.h docs/format.md
+	@mkdir -p $(@D)
+	$(call say,MAN,$@)
+	$(Q)sh docs/man/make.sh $< >$@
+# For make lint: warnings of groff and of mandoc are errors.
+lint-man: $(MAN)
+	@! groff -man -Tutf8 -ww -z $(MAN) 2>&1 | grep . && ! mandoc -T lint -W warning $(MAN) | grep .
+
 -include $(shell find build -name '*.d' 2>/dev/null)
 
 # ---------------------------------------------------------------- targets
 
-all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) examples-$(a)) $(B)/bin/telebed ## libraries, commands and probes of both architectures
+all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) examples-$(a)) $(B)/bin/telebed $(MAN) ## libraries, commands and probes of both architectures
 
 guests: $(ARCHES:%=build/guest/%/initramfs) ## kernels and initramfs of the QEMU machines
 
@@ -277,6 +287,8 @@ $(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) 
 )
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn
 )
+$(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
+)
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
 endef
@@ -293,7 +305,7 @@ endif
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
 
-install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed ## programs, library, header and man pages to DESTDIR/PREFIX
+install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed $(MAN) ## programs, library, header and man pages to DESTDIR/PREFIX
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include)
 	install $(addprefix $(B)/bin/,telefork telefork-pad telebed) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(B)/lib/libtelefork.a $(DESTDIR)$(PREFIX)/lib
@@ -301,7 +313,7 @@ install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed ## programs, library, header a
 	ln -sf libtelefork.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libtelefork.so.$(SOVERSION)
 	ln -sf libtelefork.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libtelefork.so
 	install -m 644 core/telefork.h $(DESTDIR)$(PREFIX)/include
-	$(foreach p,$(wildcard docs/man/*.[1-8]),install -D -m 644 $(p) \
+	$(foreach p,$(MAN),install -D -m 644 $(p) \
 		$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(p)))/$(notdir $(p)) &&) true
 
 clean: ## removes build/
@@ -313,5 +325,5 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all bench guests unit check install clean help FORCE \
+.PHONY: all bench guests unit check lint-man install clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

@@ -12,6 +12,7 @@
 /* X(NAME, code, meaning). Those of sysexits.h, and a shell's. */
 #define TF_EXITS(X)                                                                                \
 	X(OK, 0, "done")                                                                           \
+	X(DIFFERENT, 1, "diff: something was lost")                                                \
 	X(USAGE, 64, "the command line is not understood")                                         \
 	X(IMAGE, 65, "the image is damaged, or cannot live here; every reason is told")            \
 	X(INPUT, 66, "a file cannot be opened or read")                                            \
@@ -31,6 +32,7 @@ enum tf_exit {
 int tf_cmd_serve(int argc, char **argv);
 int tf_cmd_restore(int argc, char **argv);
 int tf_cmd_run(int argc, char **argv);
+int tf_cmd_diff(int argc, char **argv);
 
 /* The exit code for a TELEFORK_E_*. */
 int tf_exit_code(int error);
@@ -44,6 +46,5 @@ char *tf_exit_help(int key, const char *text, void *input);
 /* Prints "telefork: " and the text, each line of it that follows indented, to stderr. subject (may be
  * NULL) comes first: what the trouble is with. */
 void tf_complain(const char *subject, const char *text);
-int tf_cmd_diff(int argc, char **argv); /* also 0: equal, 1: different */
 
 #endif

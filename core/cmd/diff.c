@@ -6,12 +6,10 @@
  */
 #include "core/cmd/cmd.h"
 
-#include <argp.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <sysexits.h>
 
 #include "core/cmd/symbols.h"
 #include "core/image/compare.h"
@@ -202,13 +200,6 @@ static void print_counts(const struct tf_compared *sum)
 	printf("%" PRIu64 " lost\n", tf_compared_lost(sum));
 }
 
-static int exit_code(int error)
-{
-	if (error == TELEFORK_E_IO)
-		return EX_NOINPUT;
-	return error == TELEFORK_E_NOMEM ? EX_OSERR : EX_DATAERR;
-}
-
 static int compare(const struct options *o, const struct tf_file *a, const struct tf_file *b)
 {
 	struct report r = {.options = o, .a = a, .b = b, .list = json_array()};
@@ -219,7 +210,7 @@ static int compare(const struct options *o, const struct tf_file *a, const struc
 	if (rc) {
 		fprintf(stderr, "telefork: %s and %s: %s\n", o->path[0], o->path[1], e.text);
 		json_decref(r.list);
-		return exit_code(rc);
+		return tf_exit_code(rc);
 	}
 	if (o->json)
 		rc = print_json(&r, &sum);
@@ -227,10 +218,10 @@ static int compare(const struct options *o, const struct tf_file *a, const struc
 		print_counts(&sum);
 	json_decref(r.list);
 	if (rc || fflush(stdout) || ferror(stdout)) {
-		fprintf(stderr, "telefork: standard output failed\n");
-		return EX_IOERR;
+		tf_complain(NULL, "standard output failed");
+		return TF_EXIT_IO;
 	}
-	return tf_compared_lost(&sum) ? 1 : 0;
+	return tf_compared_lost(&sum) ? TF_EXIT_DIFFERENT : TF_EXIT_OK;
 }
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -275,9 +266,8 @@ int tf_cmd_diff(int argc, char **argv)
 		.parser = parse_option,
 		.args_doc = "A B",
 		.doc = "Compares two images of one process, the earlier first: registers, "
-		       "mappings, memory page by page, and all other state.\v"
-		       "Exit code 0: nothing was lost; 1: something was; 64: usage; 65: an image "
-		       "is damaged, or the two cannot be compared; 66: a file cannot be read.",
+		       "mappings, memory page by page, and all other state.",
+		.help_filter = tf_exit_help,
 	};
 	struct options o = {0};
 	struct tf_err e = {0};
@@ -285,7 +275,7 @@ int tf_cmd_diff(int argc, char **argv)
 	int rc;
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &o))
-		return EX_USAGE;
+		return TF_EXIT_USAGE;
 	rc = tf_file_open(&a, o.path[0], &e);
 	if (!rc) {
 		rc = tf_file_open(&b, o.path[1], &e);
@@ -293,8 +283,8 @@ int tf_cmd_diff(int argc, char **argv)
 			tf_file_close(&a);
 	}
 	if (rc) {
-		fprintf(stderr, "telefork: %s\n", e.text);
-		return exit_code(rc);
+		tf_complain(NULL, e.text);
+		return rc == TELEFORK_E_IO ? TF_EXIT_INPUT : tf_exit_code(rc);
 	}
 	rc = compare(&o, &a, &b);
 	tf_file_close(&a);
