@@ -147,13 +147,19 @@ once() {
 	pad serve --once --token-file "$tmp/token" unix:"$tmp/socket" >"$tmp/address" 2>"$tmp/err" &
 	pid=$!
 	read -r address <"$tmp/address"
-	"${runner[@]}" "$build/probes/hop-static" "$address" --token "$2" >"$tmp/said" 2>&1 || true
+	"${runner[@]}" "$probe" "$address" --token "$2" >"$tmp/said" 2>&1 || true
 	wait $pid || rc=$?
 	pid=
 	[ "$rc" = "$1" ] || fail "serve --once: exit code $rc, not $1: $(cat "$tmp/said" "$tmp/err")"
 }
+probe=$build/probes/hop-static
 once 0 secret
 once 77 wrong
+# A name that commands a terminal is shown, not obeyed.
+probe=$tmp/$'red\033[31m'
+cp "$build/probes/hop-static" "$probe"
+once 0 secret
+if grep -q $'\033' "$tmp/err" || ! grep -Fq 'red\x1b[31m' "$tmp/err"; then fail "not safe: $(cat "$tmp/err")"; fi
 # shellcheck disable=SC2016 # perl's own variables
 accept='use IO::Socket::UNIX; my $l = IO::Socket::UNIX->new(Local => shift, Listen => 1) or die; $| = 1;
 	print "ready\n"; my $c = $l->accept; open STDIN, "<&", $c or die; exec @ARGV'

@@ -61,10 +61,15 @@ char *tf_exit_help(int key, const char *text, void *input)
 void tf_complain(const char *subject, const char *text)
 {
 	fprintf(stderr, "telefork: %s%s", subject ? subject : "", subject ? ": " : "");
-	for (; *text; text++) {
-		putc(*text, stderr);
-		if (*text == '\n')
-			fputs("    ", stderr);
+	for (; *text; text++) { /* may come from an image or from the other side */
+		unsigned char c = (unsigned char)*text;
+
+		if (c == '\n')
+			fputs("\n    ", stderr);
+		else if (c < ' ' || c == 0x7f)
+			fprintf(stderr, "\\x%02x", c);
+		else
+			putc(c, stderr);
 	}
 	putc('\n', stderr);
 }

@@ -7,6 +7,7 @@
 #include "core/base/cleanup.h"
 #include "core/channel/channel.h"
 #include "core/cmd/cmd.h"
+#include "core/image/notes.h"
 #include "core/restore/pad.h"
 
 #include <argp.h>
@@ -113,6 +114,7 @@ static int greet(int fd, const struct tf_address *address, const char *token, st
 static int session(int fd, const struct tf_address *address, const char *token,
 	const struct telefork_options *o)
 {
+	char exe[4 * TF_MAX_STR + 1];
 	struct tf_err e = {0};
 	struct tf_pad pad;
 	int rc, status = 0;
@@ -129,8 +131,9 @@ static int session(int fd, const struct tf_address *address, const char *token,
 		tf_pad_refuse(&pad);
 		return tf_exit_code(rc);
 	}
+	tf_text_safe(pad.image.source.exe, exe, sizeof(exe));
 	fprintf(stderr, "telefork: pid %d (was %d): %s, %u mappings, %llu bytes\n", (int)pad.child,
-		pad.image.source.pid, pad.image.source.exe, pad.image.n_maps,
+		pad.image.source.pid, exe, pad.image.n_maps,
 		(unsigned long long)pad.result.memory);
 	if (tf_pad_relayed(&pad))
 		tf_relay_run(&pad.relay);

@@ -205,7 +205,9 @@ static void child_fds(const struct tf_pad *p, int channel, int control, int back
 	control = fcntl(control, F_DUPFD, above);
 	channel = fcntl(channel, F_DUPFD, above);
 	back = tf_pad_relayed(p) ? fcntl(back, F_DUPFD, above) : channel;
-	reserve = open("/", O_PATH);
+	reserve = open("/dev/null", O_PATH); /* no folder: openat() fails, too */
+	if (reserve < 0)
+		reserve = open("/", O_PATH);
 	if (control < 0 || channel < 0 || back < 0 || reserve < 0)
 		child_fail(control, TELEFORK_E_LIMIT, "descriptors");
 	reserve = fcntl(reserve, F_DUPFD, above);
