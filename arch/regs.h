@@ -50,12 +50,11 @@ struct tf_cpu {
 
 /* One named feature bit, for refusals ("AVX512F") and for telefork run --baseline. */
 struct tf_feature {
-	const char *name;   /* as /proc/cpuinfo or the manual has it */
-	uint16_t word, bit; /* in tf_cpu.features */
-	const char
-		*tunable; /* what stands behind "-" in GLIBC_TUNABLES glibc.cpu.hwcaps, or NULL.
-			     What glibc itself does not know it ignores; tf_arch_cpu() takes it as a
-			     declaration. */
+	const char *name;    /* as /proc/cpuinfo or the manual has it */
+	uint16_t word, bit;  /* in tf_cpu.features */
+	const char *tunable; /* what stands behind "-" in GLIBC_TUNABLES glibc.cpu.hwcaps, or NULL.
+				What glibc itself does not know it ignores; tf_arch_cpu() takes it
+				as a declaration. */
 	bool hint; /* only a matter of speed, or the kernel's: shown, never a reason to refuse */
 };
 

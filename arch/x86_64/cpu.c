@@ -126,8 +126,9 @@ static bool needs_avx(const char *name)
 	return false;
 }
 
-/* Whether "-name" (name may itself be a list) stands in GLIBC_TUNABLES=…glibc.cpu.hwcaps=…: glibc knows few names and ignores
- * the others; here it is the user's word that the program does not use that feature. */
+/* Whether "-name" (name may itself be a list) stands in GLIBC_TUNABLES=…glibc.cpu.hwcaps=…: glibc
+ * knows few names and ignores the others; here it is the user's word that the program does not use
+ * that feature. */
 static bool turned_off(const char *hwcaps, const char *name)
 {
 	size_t n = strlen(name);
@@ -258,8 +259,8 @@ static uint32_t resolver_bytes(const struct tf_cpu *cpu, bool compact)
 
 /* glibc measured its lazy binding's save area once, at the source. With XSAVEC the area is compact;
  * a program that was told not to use it has room for the whole standard format. */
-static unsigned compat_resolver(const struct tf_cpu *src, const struct tf_cpu *dst,
-	bool *ret_hide_xsavec, struct tf_err *e)
+static unsigned compat_resolver(
+	const struct tf_cpu *src, const struct tf_cpu *dst, bool *ret_hide_xsavec, struct tf_err *e)
 {
 	bool compact = false;
 	uint32_t room, need;
@@ -291,14 +292,14 @@ struct list {
 static void list_add(struct list *l, const char *comma, const char *prefix, const char *text)
 {
 	if (l->used < sizeof(l->text))
-		l->used += (size_t)snprintf(l->text + l->used, sizeof(l->text) - l->used,
-			"%s%s%s", l->n ? comma : "", prefix, text);
+		l->used += (size_t)snprintf(l->text + l->used, sizeof(l->text) - l->used, "%s%s%s",
+			l->n ? comma : "", prefix, text);
 	l->n++;
 }
 
 /* hide_xsavec: the program has to be told not to use it although the processor has it. */
-static unsigned compat_features(const struct tf_cpu *src, const struct tf_cpu *dst,
-	bool hide_xsavec, struct tf_err *e)
+static unsigned compat_features(
+	const struct tf_cpu *src, const struct tf_cpu *dst, bool hide_xsavec, struct tf_err *e)
 {
 	const struct tf_baseline *baseline = tf_baseline_within(&tf_arch_x86_64, dst);
 	struct list names = {.n = 0}, off = {.n = 0};

@@ -113,8 +113,7 @@ static const struct tf_baseline baselines[] = {
 		"Nehalem, Silvermont, Bulldozer and later"},
 	{"x86-64-v3", "AVX AVX2 BMI1 BMI2 F16C FMA LZCNT MOVBE OSXSAVE XSAVE",
 		"Haswell, Excavator, Zen and later; QEMU's max"},
-	{"x86-64-v4", "AVX512F AVX512BW AVX512CD AVX512DQ AVX512VL",
-		"Skylake-SP, Zen 4 and later"},
+	{"x86-64-v4", "AVX512F AVX512BW AVX512CD AVX512DQ AVX512VL", "Skylake-SP, Zen 4 and later"},
 };
 
 #define GREG(name, index, klass)                       \

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The commands of telefork(1): one function each, called with its own argv, argv[0] being what
- * messages begin with ("telefork restore"). They return the process's exit code. The exit codes stand
- * here and nowhere else: --help and the man page are made of this table.
+ * messages begin with ("telefork restore"). They return the process's exit code. The exit codes
+ * stand here and nowhere else: --help and the man page are made of this table.
  */
 #ifndef TF_CMD_CMD_H
 #define TF_CMD_CMD_H
@@ -10,17 +10,17 @@
 #include <argp.h>
 
 /* X(NAME, code, meaning). Those of sysexits.h, and a shell's. */
-#define TF_EXITS(X)                                                                                \
-	X(OK, 0, "done")                                                                           \
-	X(DIFFERENT, 1, "diff: something was lost")                                                \
-	X(USAGE, 64, "the command line is not understood")                                         \
-	X(IMAGE, 65, "the image is damaged, or cannot live here; every reason is told")            \
-	X(INPUT, 66, "a file cannot be opened or read")                                            \
-	X(UNAVAILABLE, 69, "the address or the baseline is not to be had here")                    \
-	X(SYSTEM, 71, "out of memory, processes or descriptors")                                   \
-	X(IO, 74, "input or output failed on the way")                                             \
-	X(REFUSED, 77, "the sender or its token was not accepted")                                 \
-	X(NOT_RUN, 126, "run: the program cannot be executed")                                     \
+#define TF_EXITS(X)                                                                     \
+	X(OK, 0, "done")                                                                \
+	X(DIFFERENT, 1, "diff: something was lost")                                     \
+	X(USAGE, 64, "the command line is not understood")                              \
+	X(IMAGE, 65, "the image is damaged, or cannot live here; every reason is told") \
+	X(INPUT, 66, "a file cannot be opened or read")                                 \
+	X(UNAVAILABLE, 69, "the address or the baseline is not to be had here")         \
+	X(SYSTEM, 71, "out of memory, processes or descriptors")                        \
+	X(IO, 74, "input or output failed on the way")                                  \
+	X(REFUSED, 77, "the sender or its token was not accepted")                      \
+	X(NOT_RUN, 126, "run: the program cannot be executed")                          \
 	X(NOT_FOUND, 127, "run: the program was not found")
 
 enum tf_exit {
@@ -43,8 +43,8 @@ int tf_exit_status(int status);
 /* For argp.help_filter: --help ends in the table of exit codes. */
 char *tf_exit_help(int key, const char *text, void *input);
 
-/* Prints "telefork: " and the text, each line of it that follows indented, to stderr. subject (may be
- * NULL) comes first: what the trouble is with. */
+/* Prints "telefork: " and the text, each line of it that follows indented, to stderr. subject (may
+ * be NULL) comes first: what the trouble is with. */
 void tf_complain(const char *subject, const char *text);
 
 #endif

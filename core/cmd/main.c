@@ -29,8 +29,10 @@ static void usage(FILE *out)
 	fprintf(out, "usage: telefork COMMAND [ARGUMENT...]\n\nCommands:\n");
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
-	fprintf(out, "\n  telefork COMMAND --help   a command's options\n"
-		     "  telefork --version\n\n%s\n", exits ? exits : "");
+	fprintf(out,
+		"\n  telefork COMMAND --help   a command's options\n"
+		"  telefork --version\n\n%s\n",
+		exits ? exits : "");
 	free(exits);
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* telefork restore [--dry-run] FILE: a process from a saved image or a stream, or its plan as text. */
+/* telefork restore [--dry-run] FILE: a process from a saved image or a stream, or its plan as text.
+ */
 #include "core/base/cleanup.h"
 #include "core/cmd/cmd.h"
 #include "core/restore/pad.h"
@@ -77,7 +78,8 @@ static int restore(const struct arguments *a, int fd)
 	if (!rc && !a->dry_run)
 		rc = tf_pad_start(&pad);
 	if (rc == TELEFORK_E_PROTOCOL && !pad.file)
-		tf_fail_more(&pad.err, rc, "a saved image has to be a file: restore FILE, or - < FILE");
+		tf_fail_more(
+			&pad.err, rc, "a saved image has to be a file: restore FILE, or - < FILE");
 	if (rc) {
 		tf_complain(!strcmp(a->file, "-") ? "standard input" : a->file, pad.err.text);
 		code = tf_exit_code(rc);
@@ -97,7 +99,9 @@ int tf_cmd_restore(int argc, char **argv)
 		{"dry-run", 'n', 0, 0, "Print the plan, step by step; start nothing", 0},
 		{0},
 	};
-	static const struct argp argp = {.options = options, .parser = parse, .args_doc = "FILE",
+	static const struct argp argp = {.options = options,
+		.parser = parse,
+		.args_doc = "FILE",
 		.doc = "Makes a process from a saved image and waits for it. FILE may be - for an "
 		       "image or a stream on standard input.",
 		.help_filter = tf_exit_help};

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * telefork run: starts a program that uses no more of the processor than a baseline has, so that it
- * can move to lesser ones. A C library chooses its code once, at the start; what it is to leave alone
- * has to be said before. On x86_64 glibc listens to GLIBC_TUNABLES, and the capture takes the same
- * words as the user's declaration for what glibc does not know.
+ * can move to lesser ones. A C library chooses its code once, at the start; what it is to leave
+ * alone has to be said before. On x86_64 glibc listens to GLIBC_TUNABLES, and the capture takes the
+ * same words as the user's declaration for what glibc does not know.
  */
 #include "arch/arch.h"
 #include "core/base/host.h"
@@ -98,8 +98,8 @@ static const char *find_tunable(const char *old)
 	return NULL;
 }
 
-/* "-NAME,-NAME…" for all that is not in the baseline, whether this processor has it or not: programs
- * that are started after a move inherit it. */
+/* "-NAME,-NAME…" for all that is not in the baseline, whether this processor has it or not:
+ * programs that are started after a move inherit it. */
 static void write_hidden(FILE *f, const struct tf_arch *arch, const struct tf_baseline *b)
 {
 	const char *comma = "";
@@ -147,9 +147,10 @@ static const struct tf_baseline *choose(const struct tf_arch *arch, const char *
 	if (b)
 		return b;
 	if (!arch->n_baselines) {
-		fprintf(stderr, "telefork: run: %s programs ask the kernel what the processor has, "
-				"and nothing in their environment changes the answer: start the "
-				"program on the lesser machine, or under qemu-%s -cpu MODEL\n",
+		fprintf(stderr,
+			"telefork: run: %s programs ask the kernel what the processor has, "
+			"and nothing in their environment changes the answer: start the "
+			"program on the lesser machine, or under qemu-%s -cpu MODEL\n",
 			arch->name, arch->name);
 		return NULL;
 	}
@@ -167,9 +168,11 @@ int tf_cmd_run(int argc, char **argv)
 		{"list-baselines", 'l', 0, 0, "Show what CPU can be", 0},
 		{0},
 	};
-	static const struct argp argp = {.options = options, .parser = parse,
+	static const struct argp argp = {.options = options,
+		.parser = parse,
 		.args_doc = "PROGRAM [ARGUMENT...]",
-		.doc = "Starts a program that uses no more of the processor than a baseline has, so "
+		.doc = "Starts a program that uses no more of the processor than a baseline has, "
+		       "so "
 		       "that it can move to lesser processors.",
 		.help_filter = tf_exit_help};
 	const struct tf_arch *arch = tf_arch_native();

@@ -22,7 +22,7 @@
 
 #define HANDSHAKE_MS 10000
 #define JOBS_MAX     64
-#define NO_TOKEN                                                                                   \
+#define NO_TOKEN \
 	"%s: whoever connects can run anything here: give --token-file FILE, or say --insecure"
 
 struct arguments {
@@ -133,8 +133,7 @@ static int session(int fd, const struct tf_address *address, const char *token,
 	}
 	tf_text_safe(pad.image.source.exe, exe, sizeof(exe));
 	fprintf(stderr, "telefork: pid %d (was %d): %s, %u mappings, %llu bytes\n", (int)pad.child,
-		pad.image.source.pid, exe, pad.image.n_maps,
-		(unsigned long long)pad.result.memory);
+		pad.image.source.pid, exe, pad.image.n_maps, (unsigned long long)pad.result.memory);
 	if (tf_pad_relayed(&pad))
 		tf_relay_run(&pad.relay);
 	close(fd); /* else from here on the connection is the copy's */
@@ -186,7 +185,7 @@ static int serve_all(int listener, const struct arguments *a, const struct tf_ad
 static bool is_loopback(const struct tf_address *a)
 {
 	return !strncmp(a->host, "127.", 4) || !strcmp(a->host, "::1") ||
-		!strcmp(a->host, "localhost");
+	       !strcmp(a->host, "localhost");
 }
 
 /* A socket that somebody else accepted: inetd, systemd, socat. */
@@ -227,8 +226,10 @@ static int start(const struct arguments *a, struct tf_err *e)
 	if (fd < 0)
 		return fd;
 	if (address.kind == TF_ADDRESS_TCP && !is_loopback(&address))
-		fprintf(stderr, "telefork: warning: %s is not loopback, and memory travels in the "
-				"clear\n", text);
+		fprintf(stderr,
+			"telefork: warning: %s is not loopback, and memory travels in the "
+			"clear\n",
+			text);
 	printf("%s\n", text);
 	fflush(stdout);
 	return serve_all(fd, a, &address, a->token_file ? token : NULL, &o);
@@ -244,9 +245,11 @@ int tf_cmd_serve(int argc, char **argv)
 		{"max-memory", KEY_MEMORY, "MIB", 0, "Most memory of one process", 0},
 		{0},
 	};
-	static const struct argp argp = {.options = options, .parser = parse,
+	static const struct argp argp = {.options = options,
+		.parser = parse,
 		.args_doc = "ADDRESS",
-		.doc = "Receives processes at tcp://host:port or unix:path. Prints the address. With "
+		.doc = "Receives processes at tcp://host:port or unix:path. Prints the address. "
+		       "With "
 		       "--once, ADDRESS may be - for a socket on standard input.",
 		.help_filter = tf_exit_help};
 	struct arguments a = {.jobs = JOBS_MAX};
