@@ -44,19 +44,19 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 
 # ---------------------------------------------------------------- sources
 
-BASE_SRC    := err arena buf crc32c io maps host
+BASE_SRC    := err arena buf crc32c io maps host twin
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
 CAPTURE_SRC := self changes describe files memory signal task task_ask
 CHANNEL_SRC := frames address dial listen handshake
-RESTORE_SRC := facts relay merge compat plan build hole vdso pad result restorer
+RESTORE_SRC := facts relay merge compat plan build hole vdso tracer pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \
 	$(RESTORE_SRC:%=core/restore/%.c) \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
-ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c entry.S
+ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c tracer.c unwind.c entry.S
 CMD_SRC     := main serve restore run exits inspect inspect_json diff disasm symbols
 PAD_SRC     := pad_main serve restore exits
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
@@ -76,7 +76,7 @@ CFLAGS   := -std=gnu17 $(OPT) -g -fPIC -fno-omit-frame-pointer $(WARN)
 RESTORER := -std=gnu17 -O2 -g -fPIC $(WARN) -ffreestanding -fno-builtin -fno-stack-protector \
 	-fno-jump-tables -fno-tree-loop-distribute-patterns -mgeneral-regs-only
 RESTORER_x86_64  := -fcf-protection=none
-RESTORER_aarch64 := -mno-outline-atomics
+RESTORER_aarch64 := -mno-outline-atomics -mbranch-protection=none
 
 SHARED := -shared -Wl,-soname,libtelefork.so.$(SOVERSION) -Wl,-z,now -Wl,--version-script=core/telefork.map
 # mmap_min_addr is 64 KiB by default: as low as a program may be.
