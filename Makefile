@@ -63,7 +63,7 @@ QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switc
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes test_registers
-PROBES      := hop spin yoyo registers
+PROBES      := hop spin yoyo registers signed
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c
 PROBE_ARCH_SRC := registers.S state.c
 
@@ -245,6 +245,9 @@ build/guest/$(1)/initramfs: build/guest/$(1)/init qemu/guest/mkguest.sh
 	@touch $$@
 endef
 $(foreach a,$(ARCHES),$(eval $(call guest_rules,$(a))))
+
+# Its return addresses are signed.
+$(B_aarch64)/obj/tests/probes/signed.o: private COMPILE_$(B_aarch64) += -mbranch-protection=standard
 
 -include $(shell find build -name '*.d' 2>/dev/null)
 

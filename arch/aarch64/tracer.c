@@ -23,10 +23,10 @@
 #endif
 #define TCF_MASK 6 /* PR_MTE_TCF_MASK: tag faults are reported */
 
-#define HWCAP_PAC	 (3ul << 30) /* HWCAP_PACA, HWCAP_PACG */
+#define HWCAP_PAC        (3ul << 30) /* HWCAP_PACA, HWCAP_PACG */
 #define FEATURE_BTI_WORD 1
-#define FEATURE_BTI_BIT	 17
-#define PROT_BTI_BIT	 0x10u /* arch/arm64/include/uapi/asm/mman.h */
+#define FEATURE_BTI_BIT  17
+#define PROT_BTI_BIT     0x10u /* arch/arm64/include/uapi/asm/mman.h */
 
 #define SCAN_MAX (UINT64_C(64) << 20) /* more code than this is taken to sign */
 
@@ -48,7 +48,8 @@ int tf_arch_refuse(struct tf_err *e)
 	if (ctrl <= 0)
 		return e->code;
 	return tf_fail_more(e, TELEFORK_E_UNSUPPORTED,
-		"%s (PR_SET_TAGGED_ADDR_CTRL is %#x) and memory tags do not travel in this version: "
+		"%s (PR_SET_TAGGED_ADDR_CTRL is %#x) and memory tags do not travel in this "
+		"version: "
 		"set it to 0 before the call, or start the program without it (GLIBC_TUNABLES "
 		"glibc.mem.tagging)",
 		ctrl & TCF_MASK ? "memory tagging is on" : "tagged addresses are in use", ctrl);
@@ -72,8 +73,8 @@ static int read_keys(pid_t twin, struct tf_regs *regs, struct tf_arena *a, struc
 		if (ptrace(PTRACE_GETREGSET, twin, (void *)(uintptr_t)keys[i].type, &iov)) {
 			if (errno == EINVAL) /* this kernel or processor has no such set */
 				continue;
-			return tf_fail_errno(e, TELEFORK_E_UNSUPPORTED, errno, "%s: ptrace",
-				keys[i].name);
+			return tf_fail_errno(
+				e, TELEFORK_E_UNSUPPORTED, errno, "%s: ptrace", keys[i].name);
 		}
 		set = tf_regs_add(regs, a, keys[i].type, keys[i].size);
 		if (!set)
@@ -109,8 +110,8 @@ static bool is_signing(uint32_t insn)
 	return (insn & 0xffe0fc00) == 0x9ac03000;
 }
 
-/* Whether any code of the process could have signed a pointer. A constant between functions may look
- * like it: then keys count as used that are not. */
+/* Whether any code of the process could have signed a pointer. A constant between functions may
+ * look like it: then keys count as used that are not. */
 static bool code_signs(const struct tf_image *img)
 {
 	uint64_t scanned = 0;

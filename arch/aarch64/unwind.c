@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Signed return addresses of the interrupted thread: where each lies, what it leads to, and the stack
- * pointer that it was signed with. The unwind tables say so exactly (DWARF CFI, with aarch64's
- * DW_CFA_AARCH64_negate_ra_state and the augmentation B for the B key); a word counts only if the
- * process's own key confirms it. Runs in a forked child: the tables are found through the image's
- * list of mappings, without the loader, without an allocator, without a lock.
+ * Signed return addresses of the interrupted thread: where each lies, what it leads to, and the
+ * stack pointer that it was signed with. The unwind tables say so exactly (DWARF CFI, with
+ * aarch64's DW_CFA_AARCH64_negate_ra_state and the augmentation B for the B key); a word counts
+ * only if the process's own key confirms it. Runs in a forked child: the tables are found through
+ * the image's list of mappings, without the loader, without an allocator, without a lock.
  */
 #include "arch/arch.h"
 #include "arch/aarch64/layout.h"
@@ -14,9 +14,9 @@
 #include <sys/mman.h>
 
 #define HWCAP_BIT_PACA 30
-#define MODULE_PAGES   65536u  /* how far before the code a module's ELF header is looked for */
+#define MODULE_PAGES   65536u /* how far before the code a module's ELF header is looked for */
 #define FRAMES_MAX     2000000u
-#define STATES_MAX     8       /* nested DW_CFA_remember_state */
+#define STATES_MAX     8 /* nested DW_CFA_remember_state */
 
 #define REG_SP 31
 #define REGS   32
@@ -320,8 +320,8 @@ static bool parse_header(const struct tf_image *img, uint64_t base, uint64_t pc,
 	return m->end;
 }
 
-/* Pages before pc, from mapping to mapping, until one begins with an ELF header whose code holds pc.
- * Paths do not help: in a copy, files are plain memory. */
+/* Pages before pc, from mapping to mapping, until one begins with an ELF header whose code holds
+ * pc. Paths do not help: in a copy, files are plain memory. */
 static bool find_module(const struct tf_image *img, uint64_t pc, struct module *m)
 {
 	uint64_t page_size = img->source.page_size;
@@ -624,8 +624,8 @@ static bool leave_function(struct cursor *c, struct tf_signature *s)
 	return cfa > old.reg[REG_SP] || link != old.pc;
 }
 
-static int add_signature(struct tf_image *img, struct tf_arena *a, const struct tf_signature *s,
-	struct tf_err *e)
+static int add_signature(
+	struct tf_image *img, struct tf_arena *a, const struct tf_signature *s, struct tf_err *e)
 {
 	struct tf_signature *at;
 

@@ -30,8 +30,8 @@ static int seize(pid_t child, struct tf_err *e)
 
 	if (ptrace(PTRACE_SEIZE, child, NULL, (void *)PTRACE_O_EXITKILL) ||
 		ptrace(PTRACE_INTERRUPT, child, NULL, NULL))
-		return tf_fail_errno(e, TELEFORK_E_RESTORE, errno,
-			"the new process cannot be traced");
+		return tf_fail_errno(
+			e, TELEFORK_E_RESTORE, errno, "the new process cannot be traced");
 	do
 		got = waitpid(child, &status, __WALL);
 	while (got < 0 && errno == EINTR);
@@ -41,8 +41,8 @@ static int seize(pid_t child, struct tf_err *e)
 	return 0;
 }
 
-static int run_step(pid_t child, const struct tf_step *s, const struct tf_thread *thread,
-	struct tf_err *e)
+static int run_step(
+	pid_t child, const struct tf_step *s, const struct tf_thread *thread, struct tf_err *e)
 {
 	struct tf_regset *set = tf_regs_find(&thread->regs, (uint32_t)s->arg[0]);
 	struct iovec iov;
@@ -55,8 +55,8 @@ static int run_step(pid_t child, const struct tf_step *s, const struct tf_thread
 	return 0;
 }
 
-static int run_all(pid_t child, const struct tf_plan *plan, const struct tf_thread *thread,
-	struct tf_err *e)
+static int run_all(
+	pid_t child, const struct tf_plan *plan, const struct tf_thread *thread, struct tf_err *e)
 {
 	int rc = seize(child, e);
 
@@ -68,8 +68,8 @@ static int run_all(pid_t child, const struct tf_plan *plan, const struct tf_thre
 	return rc;
 }
 
-int tf_tracer_run(pid_t child, const struct tf_plan *plan, const struct tf_thread *thread,
-	struct tf_err *e)
+int tf_tracer_run(
+	pid_t child, const struct tf_plan *plan, const struct tf_thread *thread, struct tf_err *e)
 {
 	sigset_t all, before;
 	uint64_t i = 0;
