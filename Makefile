@@ -278,7 +278,11 @@ $(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 120 tests/y
 registers-native 60 tests/registers.sh $(B) $(HOST)
 $(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
 )
-$(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn
+$(foreach a,$(ARCHES),$(foreach c,file-static file-pie file-dyn tcp-pie,signed-$(a)-$(c) 120 tests/journey.sh $(subst -, $(B_$(a)) signed-,$(c)) qemu-$(a)
+)signed-$(a)-moments 240 tests/signed.sh $(B_$(a)) 12 qemu-$(a)
+)
+signed-native-moments 120 tests/signed.sh $(B_$(HOST)) 12
+$(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn signed-static signed-pie signed-dyn
 )
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'

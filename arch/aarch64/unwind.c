@@ -18,6 +18,7 @@
 #define FRAMES_MAX     2000000u
 #define STATES_MAX     8 /* nested DW_CFA_remember_state */
 
+#define REG_FP 29
 #define REG_SP 31
 #define REGS   32
 
@@ -569,41 +570,77 @@ static bool at_sigreturn(const struct cursor *c)
 	return load64(c->img, c->pc, &code) && code == UINT64_C(0xd4000001d2801168);
 }
 
-static bool leave_handler(struct cursor *c)
+/* What became of one step to a caller. */
+enum step {
+	END, /* the outermost frame, or one that nothing describes */
+	LEFT,
+	SIGNED,   /* past a signed return address */
+	UNSIGNED, /* past one that ought to be signed, and is not by this process's keys */
+};
+
+static enum step leave_handler(struct cursor *c)
 {
 	uint64_t regs = c->reg[REG_SP] + SIGFRAME_REGS;
 
 	for (unsigned i = 0; i < REGS; i++) {
 		if (!load64(c->img, regs + 8 * i, &c->reg[i]))
-			return false;
+			return END;
 		c->at[i] = regs + 8 * i;
 	}
 	c->interrupted = true;
-	return load64(c->img, regs + 8 * G_PC, &c->pc);
+	return load64(c->img, regs + 8 * G_PC, &c->pc) ? LEFT : END;
 }
 
-/* To the caller. True: *s is a signed return address on the way, if s->modifier is set. */
-static bool leave_function(struct cursor *c, struct tf_signature *s)
+/* Code without tables. A stub that was interrupted (a PLT entry, a leaf) has moved nothing yet;
+ * what calls has a frame record, and its caller most likely one at the bottom of its frame, as GCC
+ * lays them out. The key tells whether that was right. */
+static enum step leave_unknown(struct cursor *c)
 {
-	uint64_t at = c->interrupted ? c->pc : c->pc - 1, cfa, link;
-	struct cursor old;
-	struct rules r;
+	uint64_t fp = c->reg[REG_FP], link = strip(c->reg[G_LR]);
 
-	if (!find_fde(c, at) || !find_rules(&c->fde, at, &r))
-		return false;
-	cfa = c->reg[r.cfa_reg] + (uint64_t)r.cfa_offset;
-	if (r.how[G_LR] == UNDEFINED || r.how[G_LR] == UNKNOWN || r.how[G_LR] == VALUE)
-		return false;
-	old = *c;
+	if (!c->interrupted || !find_fde(c, link - 1)) {
+		if (!load64(c->img, fp, &c->reg[REG_FP]) || !load64(c->img, fp + 8, &link))
+			return END;
+		if (c->reg[REG_FP] <= fp)
+			return END;
+		c->at[REG_FP] = fp;
+		c->at[G_LR] = fp + 8;
+		c->reg[REG_SP] = c->reg[REG_FP];
+		link = strip(link);
+	}
+	c->reg[G_LR] = c->pc = link;
+	c->interrupted = false;
+	return LEFT;
+}
+
+static bool restore_registers(struct cursor *c, const struct rules *r, uint64_t cfa)
+{
 	for (unsigned i = 0; i < REG_SP; i++) {
-		if (r.how[i] == SAVED) {
-			c->at[i] = cfa + (uint64_t)r.offset[i];
+		if (r->how[i] == SAVED) {
+			c->at[i] = cfa + (uint64_t)r->offset[i];
 			if (!load64(c->img, c->at[i], &c->reg[i]))
 				return false;
-		} else if (r.how[i] == VALUE) {
-			c->reg[i] = cfa + (uint64_t)r.offset[i];
+		} else if (r->how[i] == VALUE) {
+			c->reg[i] = cfa + (uint64_t)r->offset[i];
 		}
 	}
+	return true;
+}
+
+static enum step leave_function(struct cursor *c, struct tf_signature *s)
+{
+	uint64_t at = c->interrupted ? c->pc : c->pc - 1, cfa, link;
+	uint64_t old_pc = c->pc, old_sp = c->reg[REG_SP];
+	enum step step = LEFT;
+	struct rules r;
+
+	if (!find_fde(c, at))
+		return leave_unknown(c);
+	if (!find_rules(&c->fde, at, &r) || (r.how[G_LR] != SAME && r.how[G_LR] != SAVED))
+		return END;
+	cfa = c->reg[r.cfa_reg] + (uint64_t)r.cfa_offset;
+	if (!restore_registers(c, &r, cfa))
+		return END;
 	link = c->reg[G_LR];
 	if (r.ra_signed) {
 		*s = (struct tf_signature){
@@ -613,15 +650,14 @@ static bool leave_function(struct cursor *c, struct tf_signature *s)
 			.value = strip(link),
 			.modifier = cfa,
 		};
-		if (sign(s->value, cfa, c->fde.cie.b_key) != link)
-			s->modifier = 0;
+		step = sign(s->value, cfa, c->fde.cie.b_key) == link ? SIGNED : UNSIGNED;
 		link = s->value;
 	}
 	c->reg[REG_SP] = cfa;
 	c->pc = link;
 	c->interrupted = false;
 	/* Nothing was left: a function without a frame that calls is described wrongly. */
-	return cfa > old.reg[REG_SP] || link != old.pc;
+	return cfa <= old_sp && link == old_pc ? END : step;
 }
 
 static int add_signature(
@@ -644,11 +680,25 @@ static int add_signature(
 
 _Static_assert(sizeof(struct tf_signature) % 16 == 0, "the arena aligns to 16");
 
+/* Without ptrace the list is all there is: a copy would end where such a function returns. */
+static int doubt(const struct tf_image *img, const struct tf_signature *s, struct tf_err *e)
+{
+	if (!(img->source.flags & TF_SOURCE_EMULATED))
+		return 0;
+	return tf_fail(e, TELEFORK_E_UNSUPPORTED,
+		"the return address %#llx at %#llx ought to be signed with %#llx and is not: code "
+		"without unwind tables stands between signed functions, and without ptrace (QEMU "
+		"user mode) it cannot be signed anew; build that code with -funwind-tables",
+		(unsigned long long)s->value, (unsigned long long)s->address,
+		(unsigned long long)s->modifier);
+}
+
 int tf_arch_signatures(struct tf_image *img, struct tf_arena *a, struct tf_err *e)
 {
 	struct cursor c = {.img = img, .interrupted = true};
 	const struct tf_regset *gp = tf_regs_find(&img->threads[0].regs, NT_PRSTATUS);
-	struct tf_signature link = {0};
+	struct tf_signature s, link = {0};
+	enum step step = LEFT;
 	int rc = 0;
 
 	if (!(getauxval(AT_HWCAP) >> HWCAP_BIT_PACA & 1))
@@ -656,19 +706,16 @@ int tf_arch_signatures(struct tf_image *img, struct tf_arena *a, struct tf_err *
 	for (unsigned i = 0; i < REGS; i++)
 		c.reg[i] = arm_get64(gp->data + i * 8);
 	c.pc = arm_get64(gp->data + G_PC * 8);
-	for (unsigned n = 0; c.pc && n < FRAMES_MAX && !rc; n++) {
-		struct tf_signature s = {0};
-
-		if (at_sigreturn(&c) ? !leave_handler(&c) : !leave_function(&c, &s))
-			break;
-		if (!s.modifier)
-			continue;
-		if (s.place == TF_SIGN_LINK)
-			link = s;
-		else
+	for (unsigned n = 0; c.pc && step != END && n < FRAMES_MAX && !rc; n++) {
+		step = at_sigreturn(&c) ? leave_handler(&c) : leave_function(&c, &s);
+		if (step == UNSIGNED)
+			rc = doubt(img, &s, e);
+		else if (step == SIGNED && s.place == TF_SIGN_LINK)
+			link = s; /* comes last */
+		else if (step == SIGNED)
 			rc = add_signature(img, a, &s, e);
 	}
-	if (!rc && link.modifier) /* comes last */
+	if (!rc && link.modifier)
 		rc = add_signature(img, a, &link, e);
 	return rc;
 }
