@@ -6,6 +6,7 @@
  *
  *   signed ADDRESS [OPTION...]
  *     --signal N  is captured by SIGALRM at a moment that N chooses, not by a call; to a file
+ *     --yoyo      goes there and comes back, and returns through the frames at home
  *     --token T
  *     --keys      prints what this process's keys make of one fixed pointer, and exits
  *
@@ -97,6 +98,7 @@ static uint64_t bare_mix(uint64_t x)
 static struct {
 	const char *address, *token;
 	uint64_t moment;
+	bool yoyo;
 } opt;
 
 static jmp_buf outside;
@@ -121,13 +123,39 @@ static void complain(const char *what)
 
 /* --- captured by a call, from many frames deep --- */
 
+static void work(void *arg)
+{
+	int *numbers = arg;
+
+	for (int i = 0; i < 1024; i++)
+		numbers[i] += i;
+}
+
+/* There and back: these frames, with what was written among them, return at home. */
+static int back_again(void)
+{
+	struct telefork_result r = {0};
+	struct telefork_options o = {.deadline_ms = 60000, .token = opt.token, .result = &r};
+	int numbers[1024] = {0}, rc;
+
+	rc = telefork_yoyo(opt.address, work, numbers, &o);
+	if (rc < 0)
+		fprintf(stderr, "signed: %s: %s\n", telefork_errname(rc), r.message);
+	for (int i = 0; i < 1024; i++)
+		if (numbers[i] != i && rc >= 0)
+			rc = TELEFORK_E_IMAGE;
+	return rc;
+}
+
 static int move(void)
 {
 	struct telefork_options o = {.deadline_ms = 60000, .token = opt.token};
 	struct telefork_result r = {0};
 	int rc;
 
-	if (opt.address[0] == '/') {
+	if (opt.yoyo) {
+		rc = back_again();
+	} else if (opt.address[0] == '/') {
 		rc = telefork_save(opt.address, &o, &r);
 	} else {
 		channel = telefork_dial(opt.address, &o, &r);
@@ -297,6 +325,8 @@ int main(int argc, char **argv)
 			return printf("%lx\n", (unsigned long)sign(0x400000, 1)) < 0;
 		else if (!strcmp(argv[i], "--signal") && i + 1 < argc)
 			opt.moment = strtoull(argv[++i], NULL, 0);
+		else if (!strcmp(argv[i], "--yoyo"))
+			opt.yoyo = true;
 		else if (!strcmp(argv[i], "--token") && i + 1 < argc)
 			opt.token = argv[++i];
 		else
