@@ -44,26 +44,26 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 
 # ---------------------------------------------------------------- sources
 
-BASE_SRC    := err arena buf crc32c io maps host
+BASE_SRC    := err arena buf crc32c io maps host twin
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
 CAPTURE_SRC := self changes describe files memory signal task task_ask
 CHANNEL_SRC := frames address dial listen handshake
-RESTORE_SRC := facts relay merge compat plan build hole vdso pad result restorer
+RESTORE_SRC := facts relay merge compat plan build hole vdso tracer pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \
 	$(RESTORE_SRC:%=core/restore/%.c) \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
-ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c entry.S
+ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c tracer.c unwind.c entry.S
 CMD_SRC     := main serve restore run exits inspect inspect_json diff disasm symbols
 PAD_SRC     := pad_main serve restore exits
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo
-PROBES      := hop spin yoyo registers
+PROBES      := hop spin yoyo registers signed
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c
 PROBE_ARCH_SRC := registers.S state.c
 
@@ -76,7 +76,7 @@ CFLAGS   := -std=gnu17 $(OPT) -g -fPIC -fno-omit-frame-pointer $(WARN)
 RESTORER := -std=gnu17 -O2 -g -fPIC $(WARN) -ffreestanding -fno-builtin -fno-stack-protector \
 	-fno-jump-tables -fno-tree-loop-distribute-patterns -mgeneral-regs-only
 RESTORER_x86_64  := -fcf-protection=none
-RESTORER_aarch64 := -mno-outline-atomics
+RESTORER_aarch64 := -mno-outline-atomics -mbranch-protection=none
 
 SHARED := -shared -Wl,-soname,libtelefork.so.$(SOVERSION) -Wl,-z,now -Wl,--version-script=core/telefork.map
 # mmap_min_addr is 64 KiB by default: as low as a program may be.
@@ -255,6 +255,8 @@ build/man/%: docs/man/% $(wildcard docs/man/*.awk) docs/man/make.sh core/cmd/cmd
 # For make lint: warnings of groff and of mandoc are errors.
 lint-man: $(MAN)
 	@! groff -man -Tutf8 -ww -z $(MAN) 2>&1 | grep . && ! mandoc -T lint -W warning $(MAN) | grep .
+# Its return addresses are signed.
+$(B_aarch64)/obj/tests/probes/signed.o: private COMPILE_$(B_aarch64) += -mbranch-protection=standard
 
 -include $(shell find build -name '*.d' 2>/dev/null)
 
@@ -285,7 +287,11 @@ $(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 120 tests/y
 registers-native 60 tests/registers.sh $(B) $(HOST)
 $(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
 )
-$(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn
+$(foreach a,$(ARCHES),$(foreach c,file-static file-pie file-dyn tcp-pie,signed-$(a)-$(c) 120 tests/journey.sh $(subst -, $(B_$(a)) signed-,$(c)) qemu-$(a)
+)signed-$(a)-moments 240 tests/signed.sh $(B_$(a)) 12 qemu-$(a)
+)
+signed-native-moments 120 tests/signed.sh $(B_$(HOST)) 12
+$(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn signed-static signed-pie signed-dyn
 )
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )

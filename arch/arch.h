@@ -37,6 +37,20 @@ void tf_arch_cpu(struct tf_cpu *cpu, bool in_use);
 int tf_arch_regs_from_frame(const void *ucontext, const struct tf_cpu *cpu, struct tf_arena *a,
 	struct tf_regs *regs, struct tf_err *e);
 
+/* Names each state of the calling thread that cannot travel in this version and that no mapping
+ * shows (aarch64: memory tagging), one reason a line, into e (_UNSUPPORTED). Returns e's code.
+ * [child] */
+int tf_arch_refuse(struct tf_err *e);
+
+/* Adds to the image's first thread, whose frame was read, what only a tracer can read (aarch64:
+ * pointer authentication keys, from a twin, see core/base/twin.h), and TF_SOURCE_SIGNS. Needs img's
+ * maps with data_end. 0, _NOMEM, _UNSUPPORTED (in use, and cannot be read: named in e). [child] */
+int tf_arch_capture_traced(struct tf_image *img, struct tf_arena *a, struct tf_err *e);
+
+/* Fills img->signatures: the signed return addresses of the first thread, whose registers and stack
+ * are this process's own. Needs img's maps with data_end. 0, _NOMEM, _LIMIT. [child] */
+int tf_arch_signatures(struct tf_image *img, struct tf_arena *a, struct tf_err *e);
+
 /* Calls the handler by raising signo at the calling thread; returns value in the register
  * that tf_arch.set_result sets, that is: 0 here when the handler returned, and what was set in the
  * image when the copy resumes. The only instruction between capture and resumption is a system
@@ -101,6 +115,27 @@ unsigned tf_arch_compat(const struct tf_image *img, const struct tf_cpu *dst, st
  * They run after memory is filled and right before rt_sigreturn. 0, or _IMAGE when the thread lacks
  * the regset; a full plan is told by plan->full. */
 int tf_arch_plan_registers(struct tf_plan *plan, const struct tf_thread *thread);
+
+/* Whether processes here have state that a restore sets by TRACER steps. */
+bool tf_arch_traced(void);
+
+/* Whether the thread has regsets for TRACER steps. */
+bool tf_arch_has_traced(const struct tf_thread *thread);
+
+/* Name of the state in use by this image that has to be set by TRACER steps and that nothing else
+ * replaces ("pointer authentication keys"), or NULL. */
+const char *tf_arch_traced_state(const struct tf_image *img);
+
+/* Appends the TRACER steps for this thread, before the barrier. Returns their number. */
+unsigned tf_arch_plan_traced(struct tf_plan *plan, const struct tf_thread *thread);
+
+/* Offset, in the frame of tf_arch_frame_from_regs(), of the register that a called function finds
+ * its return address in; 0: the architecture has none. */
+size_t tf_arch_frame_link(void);
+
+/* PROT_* bits of this architecture that a mapping with these TF_VMF_* flags gets there (aarch64:
+ * PROT_BTI, where the processor knows it). */
+uint32_t tf_arch_map_prot(uint32_t vmflags, const struct tf_cpu *dst);
 
 /* Machine code for a vDSO entry point: jump to target / make system call nr and return. Returns the
  * bytes written (at most 32). */

@@ -7,6 +7,10 @@
  *   long tf_r_syscall(long nr, long a, long b, long c, long d, long e, long f);
  *   _Noreturn void tf_r_sigreturn(uint64_t sp);         sets sp and executes rt_sigreturn
  *   void tf_r_arch(uint32_t code, uint64_t value);      TF_ARCH_* register that no call sets
+ *   uint64_t tf_r_sign(uint64_t value, uint64_t modifier, uint64_t key);
+ *                                                       a code pointer under the process's own
+ *                                                       key 0 (A) or 1 (B); unchanged if there
+ *                                                       are no such keys
  *   void tf_r_flush(uint64_t start, uint64_t size);     instruction cache
  *   uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n);
  *                                                       by instruction, raw (no inversion)

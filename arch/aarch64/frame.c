@@ -357,3 +357,8 @@ int tf_arch_frame_from_regs(const struct tf_thread *thread, const struct tf_cpu 
 	*ret_sp = addr;
 	return 0;
 }
+
+size_t tf_arch_frame_link(void)
+{
+	return FRAME_UC + UC_REGS + G_LR * 8;
+}

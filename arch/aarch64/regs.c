@@ -111,6 +111,7 @@ static const struct tf_reg fixed[] = {
 	{"apdakey", NT_ARM_PACA_KEYS, 32, 16, TF_REG_PAC},
 	{"apdbkey", NT_ARM_PACA_KEYS, 48, 16, TF_REG_PAC},
 	{"apgakey", NT_ARM_PACG_KEYS, 0, 16, TF_REG_PAC},
+	{"pac_enabled", NT_ARM_PAC_ENABLED_KEYS, 0, 8, TF_REG_PAC},
 	{"syscall", NT_ARM_SYSTEM_CALL, 0, 4, TF_REG_SYSTEM},
 };
 
@@ -234,6 +235,7 @@ static int check_set(const struct tf_regset *set, const struct tf_cpu *cpu, stru
 		{NT_ARM_SYSTEM_CALL, 4, 4, "NT_ARM_SYSTEM_CALL"},
 		{NT_ARM_PACA_KEYS, 64, 64, "NT_ARM_PACA_KEYS"},
 		{NT_ARM_PACG_KEYS, 16, 16, "NT_ARM_PACG_KEYS"},
+		{NT_ARM_PAC_ENABLED_KEYS, 8, 8, "NT_ARM_PAC_ENABLED_KEYS"},
 	};
 
 	if (set->type == NT_ARM_SVE)

@@ -68,6 +68,19 @@ static inline void tf_r_arch(uint32_t code, uint64_t value)
 		__asm__ volatile("msr tpidr_el0, %0" : : "r"(value) : "memory");
 }
 
+/* pacia1716, pacib1716: in the hint space, so that any assembler and processor takes them. */
+static inline uint64_t tf_r_sign(uint64_t value, uint64_t modifier, uint64_t key)
+{
+	register uint64_t x16 __asm__("x16") = modifier;
+	register uint64_t x17 __asm__("x17") = value;
+
+	if (key)
+		__asm__ volatile("hint #10" : "+r"(x17) : "r"(x16));
+	else
+		__asm__ volatile("hint #8" : "+r"(x17) : "r"(x16));
+	return x17;
+}
+
 /* Arm ARM, B2.4.4: clean data to the point of unification, then invalidate instructions, by the
  * line sizes that CTR_EL0 tells. */
 static inline void tf_r_flush(uint64_t start, uint64_t size)

@@ -67,6 +67,13 @@ static inline void tf_r_arch(uint32_t code, uint64_t value)
 	(void)value;
 }
 
+static inline uint64_t tf_r_sign(uint64_t value, uint64_t modifier, uint64_t key)
+{
+	(void)modifier;
+	(void)key;
+	return value;
+}
+
 /* Instruction fetch is coherent with stores (SDM volume 3, 9.1.3). */
 static inline void tf_r_flush(uint64_t start, uint64_t size)
 {

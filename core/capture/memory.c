@@ -48,9 +48,11 @@ static void check_map(struct tf_capture *c, const struct tf_map *m)
 	bool shared = m->flags & TF_MAP_SHARED;
 	const char *why = NULL;
 
-	if (m->kind != TF_MAP_FILE)
+	if (m->vmflags & TF_VMF_MTE)
+		why = "has memory tags (PROT_MTE)";
+	else if (m->kind != TF_MAP_FILE)
 		return;
-	if (!strncmp(p, "/dev/", 5) && strncmp(p, "/dev/shm/", 9))
+	else if (!strncmp(p, "/dev/", 5) && strncmp(p, "/dev/shm/", 9))
 		why = "is a device's memory";
 	else if (strstr(p, "hugepage"))
 		why = "uses hugetlb pages";

@@ -155,6 +155,10 @@ int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, uint64_t r
 	if (result)
 		tf_arch_native()->set_result(&t->regs, result);
 	rc = c->base ? tf_changes_find(c) : tf_capture_find_pages(c);
+	if (!rc)
+		rc = tf_arch_capture_traced(&c->image, &c->arena, &c->err);
+	if (!rc)
+		rc = tf_arch_signatures(&c->image, &c->arena, &c->err);
 	return rc ? rc : tf_capture_send(c, stream_flags);
 }
 
@@ -210,6 +214,7 @@ static int freeze(struct tf_capture *c)
 	int keep[2] = {c->channel_fd, status_fd};
 	int rc = tf_capture_files(c);
 
+	tf_arch_refuse(&c->err);
 	if (!rc)
 		rc = tf_capture_freeze(c);
 	if (!rc)

@@ -19,6 +19,7 @@
 #define TF_MAX_THREADS	 65536u
 #define TF_MAX_TID	 4194304	     /* PID_MAX_LIMIT */
 #define TF_MAX_SYMBOLS	 4096u		     /* functions of the vDSO */
+#define TF_MAX_SIGNATURES 262144u	     /* signed frames in 8 MiB of stack */
 #define TF_MAX_AUXV	 256u		     /* pairs; Linux has some 40 types */
 #define TF_MAX_EDITS	 (4u * TF_MAX_MAPS)
 #define TF_MAX_STR	 4096u		     /* PATH_MAX */
@@ -124,6 +125,22 @@ struct tf_thread {
 	struct tf_regs regs; /* regsets, data in the arena */
 };
 
+enum tf_sign_place {
+	TF_SIGN_MEMORY, /* address is that of an aligned word */
+	TF_SIGN_LINK,	/* the first thread's link register; address is 0 */
+	TF_SIGN_PLACES,
+};
+
+/* A return address that the source signed with a key of its own. Where the copy has other keys it is
+ * signed anew: value and modifier under the copy's key. */
+struct tf_signature {
+	uint32_t place;	   /* enum tf_sign_place */
+	uint32_t key;	   /* 0: A, 1: B */
+	uint64_t address;
+	uint64_t value;	   /* without its signature */
+	uint64_t modifier; /* the stack pointer when the function was entered */
+};
+
 enum tf_fd_kind {
 	TF_FD_OTHER,
 	TF_FD_FILE,
@@ -175,6 +192,7 @@ struct tf_vdso {
 #define TF_SOURCE_NO_SMAPS 2u /* vmflags are unknown */
 #define TF_SOURCE_OUTSIDE  4u /* what only the process can ask is unknown: signal actions, altstack,
 				 tid address, brk */
+#define TF_SOURCE_SIGNS	   8u /* its code signs pointers: only its own keys make all of them good */
 
 /* Where and when the image was taken. */
 struct tf_source {
@@ -200,11 +218,12 @@ struct tf_image {
 	struct tf_cpu cpu;
 	struct tf_mm mm;
 	struct tf_vdso vdso;
-	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_auxv, n_segments, n_edits;
+	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits;
 	struct tf_thread *threads;
 	struct tf_map *maps;
 	struct tf_fd *fds;
 	struct tf_sigaction *sigactions; /* [0] is signal 1 */
+	struct tf_signature *signatures;
 	uint64_t *auxv;			 /* n_auxv pairs {type, value}, with AT_NULL */
 	struct tf_segment *segments;
 	struct tf_edit *edits;		 /* only what a yoyo brings back has any */

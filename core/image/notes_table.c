@@ -30,7 +30,7 @@ const char *const tf_image_rule_text[TF_RULES] = {
 	}
 
 static const char *const origins[] = {"call", "signal", "yoyo", "return", "task"};
-static const char *const source_flags[] = {"emulated", "no-smaps", "outside"};
+static const char *const source_flags[] = {"emulated", "no-smaps", "outside", "signs"};
 
 #define F(member, kind, text)       FIELD(struct tf_source, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_source, member, kind, list, text)
@@ -38,7 +38,7 @@ static const struct tf_field source_fields[] = {
 	F(machine, U32, "ELF e_machine"),
 	N(flags, FLAGS, source_flags,
 		"emulated: under QEMU user mode; no-smaps: vmflags unknown; outside: signal "
-		"actions, altstack, tid address and brk unknown"),
+		"actions, altstack, tid address and brk unknown; signs: its code signs pointers"),
 	N(origin, ENUM, origins, "how the image came about"),
 	F(page_size, U32, "bytes: 4096, 16384 or 65536"),
 	F(max_map_end, ADDR, "end of the highest mapping at the source"),
@@ -154,6 +154,21 @@ static const struct tf_field sigaction_fields[] = {
 	F(mask, SIGSET, "blocked in the handler"),
 };
 #undef F
+
+static const char *const sign_places[] = {"memory", "link-register"};
+static const char *const sign_keys[] = {"a", "b"};
+
+#define F(member, kind, text)       FIELD(struct tf_signature, member, kind, text)
+#define N(member, kind, list, text) NAMED(struct tf_signature, member, kind, list, text)
+static const struct tf_field signature_fields[] = {
+	N(place, ENUM, sign_places, "where it is"),
+	N(key, ENUM, sign_keys, "that signed it"),
+	F(address, ADDR, "of the word in memory, else 0"),
+	F(value, ADDR, "the return address without its signature"),
+	F(modifier, ADDR, "the stack pointer when the function was entered"),
+};
+#undef F
+#undef N
 
 #define F(member, kind, text) FIELD(struct tf_thread, member, kind, text)
 static const struct tf_field thread_fields[] = {
@@ -295,6 +310,24 @@ static const char *check_sigaction(
 	return img->n_sigactions == TF_SIGNALS ? NULL : RULE(SIGACTIONS);
 }
 
+/* Words lie in writable memory; the link register comes once, at the end. */
+static const char *check_signature(
+	const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_signature *s = &img->signatures[i];
+	const struct tf_map *m;
+
+	(void)arch;
+	if (i && (s[-1].place != TF_SIGN_MEMORY))
+		return RULE(SIGNATURES);
+	if (s->place != TF_SIGN_MEMORY)
+		return s->address ? RULE(SIGNATURES) : NULL;
+	m = tf_image_map_at(img, s->address);
+	if (s->address % 8 || !m || !(m->prot & PROT_WRITE) || s->address >= m->data_end)
+		return RULE(SIGNATURES);
+	return NULL;
+}
+
 /* That tids are unique is checked for all at once in notes.c. */
 static const char *check_thread(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
 {
@@ -333,6 +366,8 @@ const struct tf_kind tf_kinds[] = {
 	MANY(7, "fd", fds, n_fds, TF_MAX_FDS, fd_fields, check_fd, "descriptors"),
 	MANY(8, "sigaction", sigactions, n_sigactions, TF_SIGNALS, sigaction_fields,
 		check_sigaction, "signal actions, the first is signal 1"),
+	MANY(11, "signature", signatures, n_signatures, TF_MAX_SIGNATURES, signature_fields,
+		check_signature, "return addresses, to be signed anew where the keys are others"),
 	MANY(9, "thread", threads, n_threads, TF_MAX_THREADS, thread_fields, check_thread,
 		"threads, in the order of their NT_PRSTATUS"),
 	MANY(10, "edit", edits, n_edits, TF_MAX_EDITS, edit_fields, check_edit,

@@ -18,7 +18,6 @@
 #define STACK_MAX	 (UINT64_C(64) << 20) /* mapped for a stack without a limit */
 #define STACK_DEFAULT	 (UINT64_C(8) << 20)
 #define STACK_GAP	 (UINT64_C(1) << 20) /* stack_guard_gap: 256 pages, mm/mmap.c */
-#define PROT_BTI_BIT	 0x10u		     /* arch/arm64/include/uapi/asm/mman.h */
 
 struct builder {
 	struct tf_restore *r;
@@ -26,6 +25,7 @@ struct builder {
 	const struct tf_facts *f;
 	struct tf_err *e;
 	uint64_t page;
+	bool traced;	   /* the receiver sets registers at the barrier */
 	int64_t sigbus_fd; /* step that opened the empty file for pages past a file's end; -1 */
 };
 
@@ -57,9 +57,13 @@ uint32_t tf_restore_map_prot(const struct tf_image *img, uint32_t map)
 	/* QEMU 7.2 shows a merged mapping with its first page's protection: code could be in any. */
 	if ((img->source.flags & TF_SOURCE_EMULATED) && prot)
 		prot |= PROT_EXEC;
-	if (m->vmflags & TF_VMF_BTI)
-		prot |= PROT_BTI_BIT;
 	return prot;
+}
+
+static uint32_t map_prot(const struct builder *b, uint32_t i)
+{
+	return tf_restore_map_prot(b->img, i) |
+		tf_arch_map_prot(b->img->maps[i].vmflags, &b->f->cpu);
 }
 
 /* n bytes of the plan's data; returns where they will stand, *ret (may be NULL) where they are now. */
@@ -229,7 +233,7 @@ static void plan_map(struct builder *b, uint32_t i)
 {
 	const struct tf_map *m = &b->img->maps[i];
 	struct tf_range range = tf_restore_map_range(b->img, i);
-	uint32_t prot = tf_restore_map_prot(b->img, i);
+	uint32_t prot = map_prot(b, i);
 	uint32_t flags = m->flags & TF_MAP_SHARED ? MAP_SHARED : MAP_PRIVATE;
 	uint64_t end = m->data_end;
 
@@ -270,7 +274,7 @@ static void plan_protections(struct builder *b)
 {
 	for (uint32_t i = 0; i < b->img->n_maps; i++) {
 		const struct tf_map *m = &b->img->maps[i];
-		uint32_t prot = tf_restore_map_prot(b->img, i);
+		uint32_t prot = map_prot(b, i);
 		struct tf_range range = tf_restore_map_range(b->img, i);
 
 		if ((b->r->vdso_equal && is_vdso_part(m)) || !has_data(b->img, m) ||
@@ -357,6 +361,28 @@ static bool inside_map(const struct tf_image *img, uint64_t addr, uint64_t n)
 	const struct tf_map *m = tf_image_map_at(img, addr);
 
 	return m && (m->prot & PROT_WRITE) && n <= m->data_end - addr;
+}
+
+/* Where the keys cannot be the source's, signed return addresses get the new ones'. Before
+ * protections are set. */
+static int plan_signatures(struct builder *b)
+{
+	for (uint32_t i = 0; i < b->img->n_signatures && !b->traced; i++) {
+		const struct tf_signature *s = &b->img->signatures[i];
+		struct tf_step *step;
+
+		if (s->place != TF_SIGN_MEMORY)
+			continue; /* plan_frame() */
+		if (!inside_map(b->img, s->address, 8))
+			return tf_fail(b->e, TELEFORK_E_IMAGE, "signature: %llx is not writable",
+				(unsigned long long)s->address);
+		step = tf_plan_add(&b->r->plan, TF_OP_SIGN, "return address");
+		step->arg[0] = s->address;
+		step->arg[1] = s->value;
+		step->arg[2] = s->modifier;
+		step->arg[3] = s->key;
+	}
+	return 0;
 }
 
 static void plan_brk(struct builder *b)
@@ -524,6 +550,28 @@ static void plan_mailbox(struct builder *b)
 		plan_store(b, "mailbox", at + set[i].offset, set[i].value, set[i].size);
 }
 
+/* The return address that a thread still holds in a register, signed in its frame at address at. */
+static int plan_sign_link(struct builder *b, uint64_t at)
+{
+	const struct tf_image *img = b->img;
+	const struct tf_signature *s = img->n_signatures
+		? &img->signatures[img->n_signatures - 1]
+		: NULL;
+	size_t offset = tf_arch_frame_link();
+	struct tf_step *step;
+
+	if (!s || s->place != TF_SIGN_LINK || b->traced)
+		return 0;
+	if (!offset)
+		return tf_fail(b->e, TELEFORK_E_IMAGE, "signature: there is no such register");
+	step = tf_plan_add(&b->r->plan, TF_OP_SIGN, "link register");
+	step->arg[0] = at + offset;
+	step->arg[1] = s->value;
+	step->arg[2] = s->modifier;
+	step->arg[3] = s->key;
+	return 0;
+}
+
 static int plan_frame(struct builder *b, const struct tf_thread *t)
 {
 	size_t size = tf_arch_frame_size(&t->regs, &b->f->cpu);
@@ -534,6 +582,9 @@ static int plan_frame(struct builder *b, const struct tf_thread *t)
 	if (b->r->plan.full)
 		return 0;
 	rc = tf_arch_frame_from_regs(t, &b->img->cpu, &b->f->cpu, frame, size, at, &sp, b->e);
+	if (rc)
+		return rc;
+	rc = plan_sign_link(b, at);
 	if (rc)
 		return rc;
 	rc = tf_arch_plan_registers(&b->r->plan, t);
@@ -549,11 +600,15 @@ static int plan_all(struct builder *b)
 {
 	struct tf_plan *p = &b->r->plan;
 	const struct tf_thread *t = &b->img->threads[0];
+	int rc;
 
 	plan_leave(b);
 	plan_move_vdso(b, vdso_first(&b->f->vdso), b->r->park_at, "park the vdso");
 	plan_unmap(b);
 	plan_memory(b);
+	rc = plan_signatures(b);
+	if (rc)
+		return rc;
 	plan_patch_vdso(b);
 	plan_protections(b);
 	if (b->sigbus_fd >= 0)
@@ -563,6 +618,8 @@ static int plan_all(struct builder *b)
 	plan_thread(b, t);
 	plan_mailbox(b);
 	plan_files(b);
+	if (b->traced)
+		tf_arch_plan_traced(p, t);
 	tf_plan_add(p, TF_OP_BARRIER, "ready")->arg[0] = (uint64_t)b->r->fds.control;
 	tf_plan_syscall(p, "control", SYS_close, 1, (uint64_t)b->r->fds.control);
 	return plan_frame(b, t);
@@ -573,7 +630,8 @@ static int reserve(struct builder *b, struct tf_arena *a)
 {
 	const struct tf_image *img = b->img;
 	struct tf_restore *r = b->r;
-	uint64_t steps = 12ull * img->n_maps + b->f->n_maps + img->n_fds + img->vdso.n_symbols + 256;
+	uint64_t steps = 12ull * img->n_maps + b->f->n_maps + img->n_fds + img->vdso.n_symbols +
+		img->n_signatures + 256;
 
 	r->data_max = 65536 + (uint64_t)TF_SIGNALS * 64 + (uint64_t)img->n_auxv * 16 +
 		img->vdso.n_symbols * 32ull +
@@ -668,6 +726,7 @@ int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const str
 		.sigbus_fd = -1};
 	int rc;
 
+	b.traced = f->flags & TF_FACT_PTRACE && tf_arch_has_traced(&img->threads[0]);
 	r->vdso_equal = tf_vdso_equal(&img->vdso, &f->vdso);
 	rc = reserve(&b, a);
 	if (!rc)

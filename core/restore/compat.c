@@ -85,6 +85,19 @@ static void check_limits(struct check *c, uint64_t max_memory)
 			(ull)c->f->memory_free);
 }
 
+/* Some registers are set by a tracer or not at all. */
+static void check_traced(struct check *c)
+{
+	const char *what = tf_arch_traced_state(c->img);
+
+	if (what && !(c->f->flags & (TF_FACT_PTRACE | TF_FACT_EMULATED)))
+		reason(c,
+			"%s are in use, and only ptrace sets them, which this receiver may not call: run "
+			"it outside the filter or container that forbids it, or as root if "
+			"kernel.yama.ptrace_scope is 2",
+			what);
+}
+
 static void check_brk(struct check *c)
 {
 	if (!(c->f->flags & TF_FACT_MM_MAP) && c->img->mm.brk < c->f->brk)
@@ -169,6 +182,7 @@ int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64
 	check_addresses(&c);
 	check_limits(&c, max_memory);
 	check_brk(&c);
+	check_traced(&c);
 	c.reasons += tf_arch_compat(img, &f->cpu, e);
 	check_emulator(&c);
 	return c.reasons || c.collisions ? e->code : 0;

@@ -5,6 +5,7 @@
 #include "core/base/host.h"
 #include "core/base/maps.h"
 #include "core/capture/capture.h"
+#include "core/restore/tracer.h"
 #include "core/restore/vdso.h"
 
 #include <errno.h>
@@ -99,8 +100,11 @@ int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
 	*f = (struct tf_facts){
 		.machine = tf_arch_native()->machine,
 		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
-		.flags = emulated ? TF_FACT_EMULATED : TF_FACT_PTRACE,
+		.flags = emulated ? TF_FACT_EMULATED : 0,
 	};
+	/* Asked only where something depends on it: it takes a child for a moment. */
+	if (!emulated && tf_arch_traced() && tf_tracer_allowed())
+		f->flags |= TF_FACT_PTRACE;
 	uname(&uts);
 	f->release = tf_arena_strn(a, uts.release, sizeof(uts.release));
 	f->max_addr = address_end(f->page_size);

@@ -11,7 +11,7 @@
 #define TF_FACT_EMULATED 1u /* QEMU user mode: keep-list, no rseq, no PR_SET_MM */
 #define TF_FACT_MM_MAP	 2u /* prctl(PR_SET_MM_MAP) works: brk goes where it was */
 #define TF_FACT_RSEQ	 4u /* the kernel has rseq */
-#define TF_FACT_PTRACE	 8u /* a receiver can trace its child */
+#define TF_FACT_PTRACE	 8u /* a receiver can trace its child (only asked where a plan needs it) */
 
 #define TF_FACT_KEEP_MAX 8
 

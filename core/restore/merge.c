@@ -6,6 +6,7 @@
  */
 #include "core/restore/merge.h"
 #include "arch/arch.h"
+#include "arch/restorer.h"
 #include "core/base/host.h"
 #include "core/base/maps.h"
 #include "core/restore/hole.h"
@@ -204,6 +205,38 @@ static int receive_head(struct tf_merge *m, struct tf_io *io, const struct tf_st
 	return rc;
 }
 
+/* Where the bytes for [addr, addr + 8) stand; NULL: they did not change. Extents ascend. */
+static uint8_t *staged_word(const struct tf_merge *m, uint64_t addr)
+{
+	uint32_t low = 0, high = m->n_staged;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (m->staged[middle].address + m->staged[middle].size <= addr)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == m->n_staged || addr < m->staged[low].address ||
+		m->staged[low].address + m->staged[low].size - addr < 8)
+		return NULL;
+	return m->staged[low].data + (addr - m->staged[low].address);
+}
+
+/* Return addresses of the program's frames were signed over there, with other keys perhaps. */
+static void sign_staged(struct tf_merge *m)
+{
+	for (uint32_t i = 0; i < m->image.n_signatures; i++) {
+		const struct tf_signature *s = &m->image.signatures[i];
+		uint64_t word = tf_r_sign(s->value, s->modifier, s->key);
+		uint8_t *at = s->place == TF_SIGN_MEMORY ? staged_word(m, s->address) : NULL;
+
+		if (at)
+			memcpy(at, &word, sizeof(word));
+	}
+}
+
 int tf_merge_receive(struct tf_merge *m, struct tf_io *io, const struct tf_stream_header *h,
 	struct tf_err *e)
 {
@@ -229,6 +262,8 @@ int tf_merge_receive(struct tf_merge *m, struct tf_io *io, const struct tf_strea
 		return tf_fail(e, TELEFORK_E_NOMEM, "%llu bytes of changes", (ull)h->memory);
 	while (!rc && !end)
 		rc = receive_extent(m, io, &chain, &count, &end, e);
+	if (!rc)
+		sign_staged(m);
 	return rc;
 }
 

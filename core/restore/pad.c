@@ -8,6 +8,7 @@
  *   fork --------------------------->  descriptors, restorer's range, executes the plan
  *   (pumps a file's extents)           reads extents ...
  *   <------------ 'r' ---------------  BARRIER
+ *   (sets by ptrace what only ptrace sets)
  *   answer to the sender
  *   ------------- 'g' -------------->  rt_sigreturn
  *
@@ -18,6 +19,7 @@
 #include "arch/restorer.h"
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
+#include "core/restore/tracer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -440,6 +442,8 @@ int tf_pad_start(struct tf_pad *p)
 	if (!rc)
 		rc = await_ready(p);
 	unlimit_reads(p);
+	if (!rc)
+		rc = tf_tracer_run(p->child, &p->restore.plan, p->image.threads, &p->err);
 	p->result.mappings = p->image.n_maps;
 	p->result.pid = p->child;
 	if (!rc)

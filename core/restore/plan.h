@@ -22,6 +22,8 @@ enum tf_op {
 	TF_OP_COPY,	 /* arg[2] bytes from address arg[1] (in the plan's data) -> address arg[0] */
 	TF_OP_BARRIER,	 /* write 'r' to fd arg[0], then wait for 'g' from it */
 	TF_OP_ARCH,	 /* register code arg[0] = arg[1] */
+	TF_OP_SIGN,	 /* arg[1], signed with modifier arg[2] and key arg[3] -> address arg[0] */
+	TF_OP_TRACER,	 /* done by the receiver at the barrier: regset type arg[0], arg[1] bytes */
 	TF_OP_SIGRETURN, /* sp = arg[0], rt_sigreturn: the last step of a thread */
 	TF_OPS,
 };

@@ -200,6 +200,11 @@ static IN_BLOB int64_t run_step(struct tf_plan_header *p, struct tf_step *s, uin
 	case TF_OP_ARCH:
 		tf_r_arch((uint32_t)a[0], a[1]);
 		return 0;
+	case TF_OP_SIGN:
+		store(a[0], tf_r_sign(a[1], a[2], a[3]), 8);
+		return 0;
+	case TF_OP_TRACER:
+		return 0; /* the receiver's */
 	case TF_OP_SIGRETURN:
 		tf_r_sigreturn(a[0]);
 	default:

@@ -165,6 +165,11 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 		{0x500000, 0x510000, TF_EDIT_MAP, PROT_READ | PROT_WRITE, TF_MAP_SHARED,
 			TF_VMF_NORESERVE},
 	};
+	static const struct tf_signature signatures[] = {
+		{TF_SIGN_MEMORY, 0, 0x7f00001ff808, 0x410444, 0x7f00001ff820},
+		{TF_SIGN_MEMORY, 1, 0x7f00001ff828, 0x410484, 0x7f00001ff840},
+		{TF_SIGN_LINK, 0, 0, 0x410404, 0x7f00001ff800},
+	};
 	static const uint64_t auxv[] = {AT_PAGESZ, 4096, AT_ENTRY, 0x410400, AT_NULL, 0};
 
 	img->vdso = (struct tf_vdso){
@@ -182,6 +187,10 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 	img->edits = tf_arena_dup(a, edits, sizeof(edits));
 	img->n_auxv = 3;
 	img->auxv = tf_arena_dup(a, auxv, sizeof(auxv));
+	if (img->source.machine == EM_AARCH64) {
+		img->n_signatures = sizeof(signatures) / sizeof(signatures[0]);
+		img->signatures = tf_arena_dup(a, signatures, sizeof(signatures));
+	}
 	img->n_sigactions = TF_SIGNALS;
 	img->sigactions = tf_arena_array(a, TF_SIGNALS, sizeof(*img->sigactions));
 	img->sigactions[9] = (struct tf_sigaction){0x410500, 0x14000004, 0x410600, 0x200};

@@ -159,8 +159,9 @@ START_TEST(counts)
 	ck_assert_uint_eq(tf_regs_count(&tf_arch_aarch64, &regs, &cpu), 86);
 	add(&regs, NT_ARM_PACA_KEYS, 64);
 	add(&regs, NT_ARM_PACG_KEYS, 16);
+	add(&regs, NT_ARM_PAC_ENABLED_KEYS, 8);
 	add(&regs, NT_ARM_SYSTEM_CALL, 4);
-	ck_assert_uint_eq(tf_regs_count(&tf_arch_aarch64, &regs, &cpu), 91);
+	ck_assert_uint_eq(tf_regs_count(&tf_arch_aarch64, &regs, &cpu), 92);
 }
 END_TEST
 

@@ -231,6 +231,17 @@ struct mutant {
 	void (*change)(struct tf_image *img);
 };
 
+/* One good signature, and room for another. */
+static struct tf_signature *sign(struct tf_image *img)
+{
+	const struct tf_signature s = {TF_SIGN_MEMORY, 0, 0x450100, 0x410404, 0x450110};
+
+	img->n_signatures = 1;
+	img->signatures = tf_arena_array(&arena, 2, sizeof(s));
+	img->signatures[0] = img->signatures[1] = s;
+	return img->signatures;
+}
+
 #define CHANGE(name, statement)                \
 	static void name(struct tf_image *img) \
 	{                                      \
@@ -238,7 +249,7 @@ struct mutant {
 	}
 
 CHANGE(page_size, (img->source.page_size = 8192))
-CHANGE(source_flag, (img->source.flags = 8))
+CHANGE(source_flag, (img->source.flags = 16))
 CHANGE(source_origin, (img->source.origin = TF_ORIGIN_TASK + 1))
 CHANGE(source_umask, (img->source.umask = 01000))
 CHANGE(mailbox_high, (img->source.mailbox = UINT64_C(1) << 60))
@@ -270,6 +281,16 @@ CHANGE(fd_negative, (img->fds[0].fd = -1))
 CHANGE(fd_twice, (img->fds[1].fd = 0))
 CHANGE(fd_kind, (img->fds[1].kind = TF_FD_KINDS))
 CHANGE(one_signal, (img->n_sigactions = 63))
+CHANGE(signature_place, (sign(img)->place = TF_SIGN_PLACES))
+CHANGE(signature_key, (sign(img)->key = 2))
+CHANGE(signature_high, (sign(img)->value = UINT64_C(1) << 60))
+CHANGE(signature_odd, (sign(img)->address += 4))
+CHANGE(signature_read_only, (sign(img)->address = 0x410000))
+CHANGE(signature_nowhere, (sign(img)->address = 0x900000))
+CHANGE(signature_behind, (sign(img)->address = 0x438000)) /* past the end of a file */
+CHANGE(signature_link_address, (sign(img)->place = TF_SIGN_LINK))
+CHANGE(signature_link_first,
+	(*sign(img) = (struct tf_signature){.place = TF_SIGN_LINK}, img->n_signatures = 2))
 CHANGE(tid_zero, (img->threads[0].tid = 0))
 CHANGE(tid_high, (img->threads[1].tid = TF_MAX_TID + 1))
 CHANGE(tid_twice, (img->threads[1].tid = img->threads[0].tid))
@@ -325,6 +346,15 @@ static const struct mutant mutants[] = {
 	{"fds-sorted", fd_twice},
 	{"field", fd_kind},
 	{"sigactions", one_signal},
+	{"field", signature_place},
+	{"field", signature_key},
+	{"address", signature_high},
+	{"signatures", signature_odd},
+	{"signatures", signature_read_only},
+	{"signatures", signature_nowhere},
+	{"signatures", signature_behind},
+	{"signatures", signature_link_address},
+	{"signatures", signature_link_first},
 	{"threads", tid_zero},
 	{"threads", tid_high},
 	{"threads", tid_twice},

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Steps of a plan that the new process cannot do itself: the receiver sets registers that only
+ * ptrace sets, while the process stands at the plan's barrier. Natively only: QEMU user mode has no
+ * ptrace.
+ */
+#ifndef TF_RESTORE_TRACER_H
+#define TF_RESTORE_TRACER_H
+
+#include <sys/types.h>
+
+#include "core/image/image.h"
+#include "core/restore/plan.h"
+
+/* Whether this process may trace a child of its own; tried, not guessed. */
+bool tf_tracer_allowed(void);
+
+/* Executes the TRACER steps of the plan on child, which waits at the barrier; regsets are thread's.
+ * Nothing happens if there are none. The child goes on waiting. 0 or _RESTORE, which names the step
+ * and ptrace's reason; the child is then not to be used. */
+int tf_tracer_run(
+	pid_t child, const struct tf_plan *plan, const struct tf_thread *thread, struct tf_err *e);
+
+#endif
