@@ -187,6 +187,7 @@ struct shared {
 };
 
 static struct shared *shared;
+static int acted[2]; /* a pipe: the wire has done what it was told */
 static struct report report;
 static struct inventory held_before, held_after;
 
@@ -195,6 +196,7 @@ static void sides_setup(void)
 	signal(SIGPIPE, SIG_DFL);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert(shared != MAP_FAILED);
+	ck_assert(!pipe(acted));
 	inventory_take(&held_before); /* what the first call allocates is there from now on */
 }
 
@@ -293,6 +295,9 @@ static UNUSED void receiver_end(pid_t pid, int talk)
 
 /* --- the wire --- */
 
+#define AT_BYTE	   (-1) /* wire.message: at wire.at bytes from the beginning */
+#define AT_TRAILER (-2) /* in the trailer, at 8 bytes or more */
+
 enum act { PASS, CUT, STALL, FLIP, SLOW, KILL };
 
 struct wire {
@@ -300,7 +305,7 @@ struct wire {
 	int message;	  /* in front of this message: header 0, then extent and data by turns, ... */
 	uint64_t into;	  /* and so many bytes into it */
 	uint64_t prefix;  /* bytes of a greeting, which count as one more message at the beginning */
-	uint64_t at;	  /* or, message < 0: at this byte of the way there */
+	uint64_t at;	  /* AT_BYTE */
 	bool back;	  /* at byte `at` of the way back instead */
 	pid_t *victim;	  /* KILL */
 };
@@ -334,15 +339,26 @@ static void next_message(struct parser *p)
 		p->left = 16, p->is_extent = true;
 }
 
+static bool is_place(const struct parser *p)
+{
+	static const uint8_t trailer[8] = {255, 255, 255, 255, 255, 255, 255, 255};
+
+	if (p->w.message == AT_BYTE)
+		return p->total == p->w.at;
+	if (p->into != p->w.into)
+		return false;
+	if (p->w.message == AT_TRAILER)
+		return p->is_extent && p->into >= 8 && !memcmp(p->head, trailer, 8);
+	return p->index == p->w.message;
+}
+
 /* Bytes of [buf, buf+n) in front of the place; n if it is not among them. */
 static size_t place_in(struct parser *p, const uint8_t *buf, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		if (!p->left)
 			next_message(p);
-		if (p->w.act != PASS && !p->w.back && !shared->acted &&
-			(p->w.message < 0 ? p->total == p->w.at
-					  : p->index == p->w.message && p->into == p->w.into))
+		if (p->w.act != PASS && !p->w.back && !shared->acted && is_place(p))
 			return i;
 		if (p->is_extent && p->into < 16)
 			p->head[p->into] = buf[i];
@@ -387,6 +403,9 @@ static bool slow;
 static void act_at(struct parser *p, int source, int receiver, uint8_t *byte)
 {
 	shared->acted = true;
+	if (p->w.act == KILL)
+		kill(*p->w.victim, SIGKILL);
+	(void)!write(acted[1], "", 1);
 	switch (p->w.act) {
 	case CUT:
 		_exit(0);
@@ -399,8 +418,6 @@ static void act_at(struct parser *p, int source, int receiver, uint8_t *byte)
 		slow = true;
 		return;
 	case KILL:
-		kill(*p->w.victim, SIGKILL);
-		return;
 	case PASS:
 		return;
 	}
@@ -439,6 +456,8 @@ static _Noreturn void wire_main(int source, int receiver, const struct wire *w)
 	static uint8_t buf[1 << 16];
 
 	while (poll(fds, 2, -1) > 0) {
+		if (slow && (fds[0].revents & POLLHUP))
+			_exit(0);
 		if (fds[0].revents) {
 			ssize_t n = recv(source, buf, slow ? 1 : sizeof(buf), 0);
 
@@ -464,12 +483,21 @@ static _Noreturn void wire_main(int source, int receiver, const struct wire *w)
 
 /* --- one journey over the wire --- */
 
+/* Waits until the wire has done what it was told. */
+static void await_act(void)
+{
+	struct pollfd p = {acted[0], POLLIN, 0};
+
+	poll(&p, 1, -1);
+}
+
 struct journey {
 	struct wire wire;
 	struct telefork_options from;
 	struct order to;
 	int (*greet)(int fd); /* the source's greeting; not 0: no more */
 	void (*meanwhile)(struct telefork_job *job);	/* in the parent, after telefork() */
+	void (*orphans)(void);				/* at the end, before the comparison */
 	int started;					/* telefork()'s value */
 	struct telefork_result result;
 	pid_t receiver;
@@ -513,9 +541,9 @@ static UNUSED void travel(struct journey *j)
 	j->receiver = receiver_start(b[1], &j->to, &talk);
 	wire = fork();
 	if (!wire) {
-		int keep[5] = {0, 1, 2, a[1], b[0]};
+		int keep[6] = {0, 1, 2, a[1], b[0], acted[1]};
 
-		tf_host_close_all(keep, 5);
+		tf_host_close_all(keep, 6);
 		wire_main(a[1], b[0], &j->wire);
 	}
 	close(a[1]);
@@ -525,6 +553,10 @@ static UNUSED void travel(struct journey *j)
 	close(a[0]);
 	ck_assert_int_eq(waitpid(wire, NULL, 0), wire);
 	receiver_end(j->receiver, talk);
+	if (j->orphans)
+		j->orphans();
+	while (poll(&(struct pollfd){acted[0], POLLIN, 0}, 1, 0) > 0)
+		(void)!read(acted[0], &(char){0}, 1);
 	inventory_take(&held_after);
 	ck_assert_str_eq(inventory_differs(&held_before, &held_after), "");
 }
@@ -549,6 +581,21 @@ static UNUSED void check_arrived(const struct journey *j, const char *what)
 	ck_assert_msg(WIFEXITED(report.status) && WEXITSTATUS(report.status) == COPY_EXIT,
 		"%s: copy: status %x", what, (unsigned)report.status);
 	ck_assert_msg(!report.differs[0], "%s: receiver: %s", what, report.differs);
+}
+
+static Suite *sides_suite(const char *name, const TTest *const *tests, size_t n)
+{
+	Suite *s = suite_create(name);
+
+	for (size_t i = 0; i < n; i++) {
+		TCase *t = tcase_create(tests[i]->name);
+
+		tcase_set_timeout(t, 120);
+		tcase_add_checked_fixture(t, sides_setup, NULL);
+		tcase_add_test(t, tests[i]);
+		suite_add_tcase(s, t);
+	}
+	return s;
 }
 
 /* main() of every program that includes this. */
