@@ -39,6 +39,11 @@
 /* Bytes a second, on the whole, without a deadline. */
 #define SLOWEST 4096u
 
+/* After a refusal: for so long what still comes is read, or until nothing comes for so long. Closing
+ * with bytes unread would take the refusal away from the sender (TCP resets). */
+#define REFUSE_NS 2000000000u
+#define QUIET_MS  300
+
 extern const uint8_t __start_tf_restorer[], __stop_tf_restorer[];
 
 static uint64_t restorer_size(void)
@@ -519,7 +524,7 @@ void tf_pad_refuse(struct tf_pad *p)
 {
 	struct tf_reply r = {.code = p->err.code};
 	struct tf_err quiet = {0};
-	uint64_t until = tf_now_ns() + 2000000000u;
+	uint64_t until = tf_now_ns() + REFUSE_NS;
 	char sink[65536];
 
 	if (!p->answers)
@@ -531,7 +536,8 @@ void tf_pad_refuse(struct tf_pad *p)
 	while (tf_now_ns() < until) {
 		struct pollfd in = {.fd = p->io.fd, .events = POLLIN};
 
-		if (poll(&in, 1, 100) > 0 && recv(p->io.fd, sink, sizeof(sink), MSG_DONTWAIT) <= 0)
+		if (poll(&in, 1, QUIET_MS) <= 0 ||
+			recv(p->io.fd, sink, sizeof(sink), MSG_DONTWAIT) <= 0)
 			break;
 	}
 }

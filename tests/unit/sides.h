@@ -35,6 +35,9 @@
 #define FDS_MAX	  1200
 #define COPY_EXIT 42
 
+/* A time limit that is to pass: longer than the slowest step of a side that works. */
+#define PATIENCE (tf_host_emulated() ? 600 : 200)
+
 /* --- what a process holds --- */
 
 struct inventory {
@@ -167,7 +170,6 @@ static const char *inventory_differs(const struct inventory *a, const struct inv
 struct order {
 	struct telefork_options options;
 	bool greet; /* a greeting with TOKEN comes first */
-	bool quiet; /* no report: it will be killed */
 };
 
 #define TOKEN "the receiver's token"
@@ -222,6 +224,8 @@ static int receiver_main(void)
 		return 1;
 	inventory_take(&before);
 	inventory_take(&before);
+	if (send(4, "", 1, MSG_NOSIGNAL) != 1)
+		return 1;
 	r.pid = order.greet ? greeted(3, &r.result) : 0;
 	if (!r.pid)
 		r.pid = telepad(3, &order.options, &r.result);
@@ -280,6 +284,7 @@ static UNUSED pid_t receiver_start(int fd, const struct order *order, int *ret_t
 	}
 	close(talk[1]);
 	ck_assert(write(talk[0], order, sizeof(*order)) == sizeof(*order));
+	ck_assert(read(talk[0], &(char){0}, 1) == 1); /* it is ready */
 	*ret_talk = talk[0];
 	return pid;
 }
@@ -423,20 +428,6 @@ static void act_at(struct parser *p, int source, int receiver, uint8_t *byte)
 	}
 }
 
-static void forward(struct parser *p, int source, int receiver, uint8_t *buf, size_t n)
-{
-	while (n) {
-		size_t first = place_in(p, buf, n);
-
-		pass_on(receiver, buf, first);
-		shared->forward += first;
-		if (first < n)
-			act_at(p, source, receiver, buf + first);
-		buf += first;
-		n -= first;
-	}
-}
-
 static void backward(struct parser *p, int source, const uint8_t *buf, size_t n)
 {
 	bool cut = p->w.act == CUT && p->w.back && shared->back + n > p->w.at;
@@ -449,6 +440,44 @@ static void backward(struct parser *p, int source, const uint8_t *buf, size_t n)
 		_exit(0);
 }
 
+/* A byte every 20 ms; the other direction is not slowed down. */
+static void crawl(struct parser *p, int source, int receiver, const uint8_t *buf, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct pollfd fds[2] = {{source, 0, 0}, {receiver, POLLIN, 0}};
+		uint8_t reply[4096];
+		ssize_t got;
+
+		pass_on(receiver, buf + i, 1);
+		poll(fds, 2, 20);
+		if (fds[0].revents & POLLHUP)
+			_exit(0);
+		if (!fds[1].revents)
+			continue;
+		got = recv(receiver, reply, sizeof(reply), 0);
+		if (got <= 0)
+			_exit(0);
+		backward(p, source, reply, (size_t)got);
+	}
+}
+
+static void forward(struct parser *p, int source, int receiver, uint8_t *buf, size_t n)
+{
+	while (n) {
+		size_t first = place_in(p, buf, n);
+
+		if (slow)
+			crawl(p, source, receiver, buf, first);
+		else
+			pass_on(receiver, buf, first);
+		shared->forward += first;
+		if (first < n)
+			act_at(p, source, receiver, buf + first);
+		buf += first;
+		n -= first;
+	}
+}
+
 static _Noreturn void wire_main(int source, int receiver, const struct wire *w)
 {
 	struct parser p = {.w = *w, .index = -1};
@@ -456,10 +485,8 @@ static _Noreturn void wire_main(int source, int receiver, const struct wire *w)
 	static uint8_t buf[1 << 16];
 
 	while (poll(fds, 2, -1) > 0) {
-		if (slow && (fds[0].revents & POLLHUP))
-			_exit(0);
 		if (fds[0].revents) {
-			ssize_t n = recv(source, buf, slow ? 1 : sizeof(buf), 0);
+			ssize_t n = recv(source, buf, sizeof(buf), 0);
 
 			if (n <= 0) {
 				shutdown(receiver, SHUT_WR);
@@ -467,8 +494,6 @@ static _Noreturn void wire_main(int source, int receiver, const struct wire *w)
 			} else {
 				forward(&p, source, receiver, buf, (size_t)n);
 			}
-			if (slow)
-				poll(NULL, 0, 20); /* this sender's speed */
 		}
 		if (fds[1].revents) {
 			ssize_t n = recv(receiver, buf, sizeof(buf), 0);
@@ -484,7 +509,7 @@ static _Noreturn void wire_main(int source, int receiver, const struct wire *w)
 /* --- one journey over the wire --- */
 
 /* Waits until the wire has done what it was told. */
-static void await_act(void)
+static UNUSED void await_act(void)
 {
 	struct pollfd p = {acted[0], POLLIN, 0};
 
@@ -498,15 +523,20 @@ struct journey {
 	int (*greet)(int fd); /* the source's greeting; not 0: no more */
 	void (*meanwhile)(struct telefork_job *job);	/* in the parent, after telefork() */
 	void (*orphans)(void);				/* at the end, before the comparison */
+	int (*copy)(void);				/* in the copy: all is well */
+	int low;					/* use_low: the channel's number */
+	bool use_low;
 	int started;					/* telefork()'s value */
 	struct telefork_result result;
 	pid_t receiver;
 };
 
-static _Noreturn void copy_main(void)
+static _Noreturn void copy_main(const struct journey *j)
 {
 	char byte = 'k';
 
+	if (j->copy && !j->copy())
+		_exit(2);
 	if (telefork_peer_fd() >= 0 && write(telefork_peer_fd(), &byte, 1) != 1)
 		_exit(1);
 	_exit(COPY_EXIT);
@@ -522,7 +552,7 @@ static void depart(struct journey *j, int fd)
 		return;
 	j->started = telefork(fd, &j->from, &job);
 	if (!j->started)
-		copy_main();
+		copy_main(j);
 	if (j->started < 0)
 		return;
 	if (j->meanwhile)
@@ -532,7 +562,7 @@ static void depart(struct journey *j, int fd)
 
 static UNUSED void travel(struct journey *j)
 {
-	int a[2], b[2], talk;
+	int a[2], b[2], talk, saved = -1;
 	pid_t wire;
 
 	memset(shared, 0, sizeof(*shared));
@@ -549,8 +579,19 @@ static UNUSED void travel(struct journey *j)
 	close(a[1]);
 	close(b[0]);
 	close(b[1]);
+	if (j->use_low) {
+		saved = fcntl(j->low, F_DUPFD_CLOEXEC, 100);
+		dup2(a[0], j->low);
+		close(a[0]);
+		a[0] = j->low;
+	}
 	depart(j, a[0]);
-	close(a[0]);
+	if (j->use_low) {
+		dup2(saved, j->low);
+		close(saved);
+	} else {
+		close(a[0]);
+	}
 	ck_assert_int_eq(waitpid(wire, NULL, 0), wire);
 	receiver_end(j->receiver, talk);
 	if (j->orphans)
@@ -583,7 +624,7 @@ static UNUSED void check_arrived(const struct journey *j, const char *what)
 	ck_assert_msg(!report.differs[0], "%s: receiver: %s", what, report.differs);
 }
 
-static Suite *sides_suite(const char *name, const TTest *const *tests, size_t n)
+static Suite *sides_suite(const char *name, void (*set_up)(void), const TTest *const *tests, size_t n)
 {
 	Suite *s = suite_create(name);
 
@@ -591,7 +632,7 @@ static Suite *sides_suite(const char *name, const TTest *const *tests, size_t n)
 		TCase *t = tcase_create(tests[i]->name);
 
 		tcase_set_timeout(t, 120);
-		tcase_add_checked_fixture(t, sides_setup, NULL);
+		tcase_add_checked_fixture(t, set_up, NULL);
 		tcase_add_test(t, tests[i]);
 		suite_add_tcase(s, t);
 	}

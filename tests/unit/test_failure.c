@@ -272,7 +272,7 @@ static const int phases[] = {0, 1, 2, 3, 8};
 START_TEST(peer_stops_reading)
 {
 	for (int i = 0; i < PHASES; i++) {
-		struct journey j = {.wire = {STALL, .message = phases[i]}, .from.idle_ms = 150};
+		struct journey j = {.wire = {STALL, .message = phases[i]}, .from.idle_ms = PATIENCE};
 
 		fails(&j, TELEFORK_E_TIMEOUT, TELEFORK_E_CLOSED, "stops reading at message %d",
 			phases[i]);
@@ -285,7 +285,7 @@ START_TEST(peer_stops_sending)
 {
 	for (int i = 0; i < PHASES; i++) {
 		struct journey j = {.wire = {STALL, .message = phases[i], .into = 3},
-			.to.options.idle_ms = 150};
+			.to.options.idle_ms = PATIENCE};
 
 		fails(&j, TELEFORK_E_CLOSED, TELEFORK_E_TIMEOUT, "stops sending at message %d",
 			phases[i]);
@@ -298,9 +298,9 @@ START_TEST(crawls)
 {
 	for (int i = 0; i < PHASES; i++) {
 		struct journey to = {.wire = {SLOW, .message = phases[i]},
-			.to.options.deadline_ms = 250};
+			.to.options.deadline_ms = 2 * PATIENCE};
 		struct journey from = {.wire = {SLOW, .message = phases[i]},
-			.from.deadline_ms = 250};
+			.from.deadline_ms = 2 * PATIENCE};
 
 		fails(&to, TELEFORK_E_TIMEOUT, TELEFORK_E_TIMEOUT, "crawls from message %d",
 			phases[i]);
@@ -313,7 +313,7 @@ END_TEST
 /* Nor without a deadline: what is announced has to come at some speed. */
 START_TEST(crawls_without_a_deadline)
 {
-	struct journey j = {.wire = {SLOW, .message = 0}, .to.options.idle_ms = 200};
+	struct journey j = {.wire = {SLOW, .message = 0}, .to.options.idle_ms = PATIENCE};
 
 	fails(&j, TELEFORK_E_TIMEOUT, TELEFORK_E_TIMEOUT, "crawls, no deadline");
 }
@@ -424,7 +424,7 @@ START_TEST(job_can_be_polled)
 }
 END_TEST
 
-static Suite *suite(void)
+int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
 		cut_at_every_message, cut_at_random_bytes, cut_in_the_answer, cut_in_the_greeting,
@@ -433,10 +433,6 @@ static Suite *suite(void)
 		sender_killed, cancelled, job_can_be_polled,
 	};
 
-	return sides_suite("failure", tests, sizeof(tests) / sizeof(*tests));
-}
-
-int main(int argc, char **argv)
-{
-	return sides_main(argc, argv, suite());
+	return sides_main(argc, argv,
+		sides_suite("failure", sides_setup, tests, sizeof(tests) / sizeof(*tests)));
 }
