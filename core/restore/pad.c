@@ -209,7 +209,7 @@ static _Noreturn void child_fail(int control, int code, const char *what)
 
 static void child_stdio(const struct tf_pad *p, const struct tf_relay_ends *ends, int control)
 {
-	int null = open("/dev/null", O_RDWR);
+	int null = open("/dev/null", O_RDWR), log = fcntl(2, F_GETFD) < 0 ? null : 2;
 
 	for (int i = 0; i < 3; i++) {
 		int from = null;
@@ -219,7 +219,7 @@ static void child_stdio(const struct tf_pad *p, const struct tf_relay_ends *ends
 		else if (p->options->stdio == TELEFORK_STDIO_INHERIT)
 			continue;
 		else if (p->options->stdio == TELEFORK_STDIO_LOG && i)
-			from = 2;
+			from = log;
 		if (from != i && dup2(from, i) < 0)
 			child_fail(control, TELEFORK_E_SYSTEM, "standard streams");
 	}
@@ -300,8 +300,14 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 	return h;
 }
 
+/* The receiver's own standard streams may be closed: what the new process needs must not stand there. */
+static int above_stdio(int fd)
+{
+	return fd < 0 || fd > STDERR_FILENO ? fd : fcntl(fd, F_DUPFD, STDERR_FILENO + 1);
+}
+
 static _Noreturn void child_main(const struct tf_pad *p, int channel, int control,
-	const struct tf_relay_ends *ends)
+	struct tf_relay_ends *ends)
 {
 	uint64_t all = ~UINT64_C(0);
 	stack_t off = {.ss_flags = SS_DISABLE};
@@ -314,6 +320,11 @@ static _Noreturn void child_main(const struct tf_pad *p, int channel, int contro
 	sigaltstack(&off, NULL);
 	if (tf_pad_relayed(p))
 		setpgid(0, 0); /* what the function started ends with it */
+	control = above_stdio(control);
+	channel = above_stdio(channel);
+	ends->back = above_stdio(ends->back);
+	for (int i = 0; i < 2; i++)
+		ends->output[i] = above_stdio(ends->output[i]);
 	child_stdio(p, ends, control);
 	child_fds(p, channel, control, ends->back);
 	h = child_map(p);

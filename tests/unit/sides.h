@@ -531,13 +531,16 @@ struct journey {
 	pid_t receiver;
 };
 
-static _Noreturn void copy_main(const struct journey *j)
+/* Its way back has the channel's number, and the flags that this had. */
+static _Noreturn void copy_main(const struct journey *j, int fd, int flags)
 {
 	char byte = 'k';
 
 	if (j->copy && !j->copy())
 		_exit(2);
-	if (telefork_peer_fd() >= 0 && write(telefork_peer_fd(), &byte, 1) != 1)
+	if (telefork_peer_fd() != fd || fcntl(fd, F_GETFD) != flags)
+		_exit(3);
+	if (write(telefork_peer_fd(), &byte, 1) != 1)
 		_exit(1);
 	_exit(COPY_EXIT);
 }
@@ -546,13 +549,14 @@ static _Noreturn void copy_main(const struct journey *j)
 static void depart(struct journey *j, int fd)
 {
 	struct telefork_job *job;
+	int flags = fcntl(fd, F_GETFD);
 
 	j->started = j->greet ? j->greet(fd) : 0;
 	if (j->started)
 		return;
 	j->started = telefork(fd, &j->from, &job);
 	if (!j->started)
-		copy_main(j);
+		copy_main(j, fd, flags);
 	if (j->started < 0)
 		return;
 	if (j->meanwhile)
@@ -567,7 +571,8 @@ static UNUSED void travel(struct journey *j)
 
 	memset(shared, 0, sizeof(*shared));
 	inventory_take(&held_before);
-	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM, 0, a) && !socketpair(AF_UNIX, SOCK_STREAM, 0, b));
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, a));
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, b));
 	j->receiver = receiver_start(b[1], &j->to, &talk);
 	wire = fork();
 	if (!wire) {
