@@ -565,8 +565,10 @@ static int plan_all(struct builder *b)
 	plan_thread(b, t);
 	plan_mailbox(b);
 	plan_files(b);
-	tf_plan_syscall(p, "to outlive the receiver", SYS_prctl, 5, (uint64_t)PR_SET_PDEATHSIG,
-		UINT64_C(0), UINT64_C(0), UINT64_C(0), UINT64_C(0));
+	if (b->r->fds.back == b->r->fds.channel) /* else the receiver stays between, and is needed */
+		tf_plan_syscall(p, "to outlive the receiver", SYS_prctl, 5,
+			(uint64_t)PR_SET_PDEATHSIG, UINT64_C(0), UINT64_C(0), UINT64_C(0),
+			UINT64_C(0));
 	tf_plan_add(p, TF_OP_BARRIER, "ready")->arg[0] = (uint64_t)b->r->fds.control;
 	tf_plan_syscall(p, "control", SYS_close, 1, (uint64_t)b->r->fds.control);
 	return plan_frame(b, t);
