@@ -629,7 +629,8 @@ static UNUSED void check_arrived(const struct journey *j, const char *what)
 	ck_assert_msg(!report.differs[0], "%s: receiver: %s", what, report.differs);
 }
 
-static Suite *sides_suite(const char *name, void (*set_up)(void), const TTest *const *tests, size_t n)
+static Suite *sides_suite(const char *name, void (*set_up)(void), void (*tear_down)(void),
+	const TTest *const *tests, size_t n)
 {
 	Suite *s = suite_create(name);
 
@@ -637,7 +638,7 @@ static Suite *sides_suite(const char *name, void (*set_up)(void), const TTest *c
 		TCase *t = tcase_create(tests[i]->name);
 
 		tcase_set_timeout(t, 120);
-		tcase_add_checked_fixture(t, set_up, NULL);
+		tcase_add_checked_fixture(t, set_up, tear_down);
 		tcase_add_test(t, tests[i]);
 		suite_add_tcase(s, t);
 	}

@@ -434,5 +434,5 @@ int main(int argc, char **argv)
 	};
 
 	return sides_main(argc, argv,
-		sides_suite("failure", sides_setup, tests, sizeof(tests) / sizeof(*tests)));
+		sides_suite("failure", sides_setup, NULL, tests, sizeof(tests) / sizeof(*tests)));
 }

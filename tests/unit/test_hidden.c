@@ -524,5 +524,5 @@ int main(int argc, char **argv)
 	};
 
 	return sides_main(argc, argv,
-		sides_suite("hidden", set_up, tests, sizeof(tests) / sizeof(*tests)));
+		sides_suite("hidden", set_up, NULL, tests, sizeof(tests) / sizeof(*tests)));
 }
