@@ -2,8 +2,10 @@
 /* Waiting for a transfer, cancelling it. The parent's side of capture/self.c. */
 #include "core/job.h"
 #include "core/base/io.h"
+#include "core/channel/channel.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,8 +40,13 @@ int telefork_job_fd(const struct telefork_job *job)
 
 int telefork_cancel(struct telefork_job *job)
 {
+	struct pollfd ended = {.fd = job ? job->fd : -1, .events = POLLIN};
+
 	if (!job)
 		return TELEFORK_E_INVAL;
+	/* An ended snapshot that is not ours to reap has given its pid away. */
+	if (poll(&ended, 1, 0) > 0)
+		return 0;
 	job->cancelled = true;
 	return kill(job->snapshot, SIGKILL) && errno != ESRCH ? TELEFORK_E_SYSTEM : 0;
 }
@@ -48,7 +55,7 @@ static void describe_death(const struct telefork_job *job, int status, struct te
 {
 	if (job->cancelled) {
 		r->error = TELEFORK_E_CANCELLED;
-		snprintf(r->message, sizeof(r->message), "cancelled");
+		snprintf(r->message, sizeof(r->message), "cancelled by telefork_cancel()");
 		return;
 	}
 	r->error = TELEFORK_E_SYSTEM;
@@ -80,6 +87,7 @@ int telefork_wait(struct telefork_job *job, struct telefork_result *result)
 	r->total_ns = tf_now_ns() - job->start_ns;
 	if (result)
 		*result = *r;
+	tf_file_forget(job->channel_fd);
 	close(job->fd);
 	free(job);
 	return r->error;

@@ -26,6 +26,7 @@ _Static_assert(sizeof(struct tf_status) <= 4096, "a status message must fit PIPE
 
 struct telefork_job {
 	int fd;		/* read end of the status pipe */
+	int channel_fd; /* what the transfer writes to */
 	pid_t snapshot; /* child, or (reparented) somebody's */
 	bool child;	/* ours to reap, with __WALL */
 	bool cancelled;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -125,6 +126,7 @@ int tf_job_start(struct tf_snapshot *s, struct telefork_job **ret_job, struct tf
 	if (!job)
 		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory");
 	job->start_ns = tf_now_ns();
+	job->channel_fd = s->channel_fd;
 	rc = tf_snapshot_fork(s, &job->fd, &job->snapshot, &job->child, e);
 	if (rc == TELEFORK_PARENT) {
 		job->stopped_ns = tf_now_ns() - job->start_ns;
@@ -137,6 +139,26 @@ int tf_job_start(struct tf_snapshot *s, struct telefork_job **ret_job, struct tf
 	return rc;
 }
 
+/* Why this thread's latest telefork() started nothing. */
+static _Thread_local char why[TELEFORK_MESSAGE_MAX];
+
+static int check_channel(int fd, struct tf_err *e)
+{
+	int flags = fcntl(fd, F_GETFL), one;
+	socklen_t size = sizeof(one);
+
+	if (flags < 0)
+		return tf_fail_errno(e, TELEFORK_E_INVAL, errno, "descriptor %d", fd);
+	if ((flags & O_PATH) || (flags & O_ACCMODE) == O_RDONLY)
+		return tf_fail(e, TELEFORK_E_INVAL, "descriptor %d is not open for writing", fd);
+	if (!getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &one, &size) && one)
+		return tf_fail(e, TELEFORK_E_INVAL,
+			"descriptor %d is a listening socket: accept() a connection first", fd);
+	if (!getsockopt(fd, SOL_SOCKET, SO_TYPE, &one, &size) && one != SOCK_STREAM)
+		return tf_fail(e, TELEFORK_E_INVAL, "descriptor %d is no stream socket", fd);
+	return 0;
+}
+
 int telefork(int fd, const struct telefork_options *options, struct telefork_job **ret_job)
 {
 	struct tf_snapshot s = {.options = options, .origin = TF_ORIGIN_CALL, .channel_fd = fd,
@@ -144,9 +166,20 @@ int telefork(int fd, const struct telefork_options *options, struct telefork_job
 	struct tf_err e = {0};
 	int rc = tf_options_check(options, &e);
 
-	if (!rc && (!ret_job || fcntl(fd, F_GETFD) < 0))
-		rc = TELEFORK_E_INVAL;
-	return rc ? rc : tf_job_start(&s, ret_job, &e);
+	if (!rc && !ret_job)
+		rc = tf_fail(&e, TELEFORK_E_INVAL, "telefork() needs a place for the job");
+	if (!rc)
+		rc = check_channel(fd, &e);
+	if (!rc)
+		rc = tf_job_start(&s, ret_job, &e);
+	if (rc < 0)
+		snprintf(why, sizeof(why), "%s", e.text);
+	return rc;
+}
+
+const char *telefork_why(void)
+{
+	return why;
 }
 
 int telefork_peer_fd(void)

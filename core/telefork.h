@@ -138,11 +138,24 @@ int telefork_dial(const char *uri, const struct telefork_options *options,
  * to be written as an image). Returns
  *   TELEFORK_PARENT in the parent, as soon as a snapshot exists; *job is then set,
  *   0 in the copy, when it runs over there,
- *   a negative code if nothing was started (*job is untouched): _UNSUPPORTED, _NOMEM, _INVAL, _SYSTEM.
- * Between the call and telefork_wait() fd is the transfer's: do not use it. Afterwards it is the
- * caller's again, and leads to the copy (see telefork_peer_fd). Not async-signal-safe.
+ *   a negative code if nothing was started (*job is untouched; telefork_why() tells the reason):
+ *     _UNSUPPORTED, _NOMEM, _INVAL, _SYSTEM.
+ * Between the call and telefork_wait() fd is the transfer's: do not use or close it. Afterwards it is
+ * the caller's again, and leads to the copy (see telefork_peer_fd). Not
+ * async-signal-safe. Several transfers, each on a descriptor of its own, may be under way at once.
+ *
+ * A transfer does not need the process that began it: when that exits or is killed before
+ * telefork_wait(), the snapshot goes on to the end, and the copy runs; its way back then reads an end
+ * of file. Only telefork_cancel() gives up. Signals do not reach the snapshot, but for SIGKILL and
+ * SIGSTOP sent to the process group, to which it belongs. It shows in /proc, and to wait4(2) with
+ * __WALL; under QEMU user mode, where it is made by forking twice, also to another thread that waits
+ * for any child at that moment, or that takes the SIGCHLD.
  */
 int telefork(int fd, const struct telefork_options *options, struct telefork_job **job);
+
+/* Why this thread's latest telefork() returned a negative code: a text that names the thing. Valid until
+ * the thread's next telefork(). */
+const char *telefork_why(void);
 
 /* In a copy: the descriptor that leads back to the process that called telefork(); -1 elsewhere,
  * and in a copy that came by way of a file. Owned by the copy. */

@@ -17,6 +17,7 @@
 #define TF_R_NR_write         64
 #define TF_R_NR_pread64       67
 #define TF_R_NR_ppoll         73
+#define TF_R_NR_ppoll         73
 #define TF_R_NR_exit          93
 #define TF_R_NR_exit_group    94
 #define TF_R_NR_clock_gettime 113

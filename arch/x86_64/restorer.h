@@ -15,6 +15,7 @@
 #define TF_R_NR_read          0
 #define TF_R_NR_write         1
 #define TF_R_NR_close         3
+#define TF_R_NR_ppoll         271
 #define TF_R_NR_poll          7
 #define TF_R_NR_rt_sigreturn  15
 #define TF_R_NR_pread64       17

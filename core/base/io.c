@@ -32,6 +32,20 @@ void tf_io_init(struct tf_io *io, int fd, const struct telefork_options *o)
 		io->deadline_ns = tf_now_ns() + (uint64_t)o->deadline_ms * 1000000u;
 }
 
+/* Whoever talks or hangs up while we are sending does not want the rest. */
+static int heard(struct tf_io *io, struct tf_err *e)
+{
+	char byte;
+
+	if (recv(io->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+		return tf_fail(e, TELEFORK_E_CLOSED,
+			"the other side answered before everything was sent, %llu bytes were sent",
+			(unsigned long long)io->sent);
+	return tf_fail(e, TELEFORK_E_CLOSED,
+		"the other side closed the connection, %llu bytes were sent",
+		(unsigned long long)io->sent);
+}
+
 static int wait_for(struct tf_io *io, short events, struct tf_err *e)
 {
 	struct pollfd p = {.fd = io->fd, .events = events};
@@ -40,16 +54,22 @@ static int wait_for(struct tf_io *io, short events, struct tf_err *e)
 	for (;;) {
 		uint64_t now = tf_now_ns(), limit = start + (uint64_t)io->idle_ms * 1000000u;
 		bool deadline = io->deadline_ns && io->deadline_ns < limit;
+		uint64_t ms;
 		int n;
 
 		if (deadline)
 			limit = io->deadline_ns;
+		ms = (limit - now) / 1000000u;
 		if (now >= limit && deadline)
-			return tf_fail(e, TELEFORK_E_TIMEOUT, "the deadline passed");
+			return tf_fail(e, TELEFORK_E_TIMEOUT,
+				"the deadline passed, %llu bytes were sent, %llu received",
+				(unsigned long long)io->sent, (unsigned long long)io->received);
 		if (now >= limit)
 			return tf_fail(e, TELEFORK_E_TIMEOUT,
 				"the other side moved no byte for %d ms", io->idle_ms);
-		n = poll(&p, 1, (int)((limit - now) / 1000000u) + 1);
+		n = poll(&p, 1, ms < INT32_MAX ? (int)ms + 1 : INT32_MAX);
+		if (n > 0 && events == (POLLIN | POLLOUT) && (p.revents & POLLIN))
+			return heard(io, e);
 		if (n > 0)
 			return 0;
 		if (n < 0 && errno != EINTR)
@@ -76,11 +96,11 @@ int tf_io_writev(struct tf_io *io, struct iovec *iov, int n, struct tf_err *e)
 			iov++, n--;
 			continue;
 		}
-		if (!io->socket && (rc = wait_for(io, POLLOUT, e)))
+		if ((!io->socket || io->deadline_ns) && (rc = wait_for(io, POLLOUT, e)))
 			return rc;
 		done = write_some(io, iov, n);
 		if (done < 0 && errno == EAGAIN) {
-			if ((rc = wait_for(io, POLLOUT, e)))
+			if ((rc = wait_for(io, io->heed ? POLLIN | POLLOUT : POLLOUT, e)))
 				return rc;
 			continue;
 		}
@@ -88,7 +108,8 @@ int tf_io_writev(struct tf_io *io, struct iovec *iov, int n, struct tf_err *e)
 			continue;
 		if (done < 0 && (errno == EPIPE || errno == ECONNRESET))
 			return tf_fail(e, TELEFORK_E_CLOSED,
-				"the other side closed the connection");
+				"the other side closed the connection, %llu bytes were sent",
+				(unsigned long long)io->sent);
 		if (done < 0)
 			return tf_fail_errno(e, TELEFORK_E_IO, errno, "write");
 		io->sent += (uint64_t)done;
@@ -124,7 +145,8 @@ int tf_io_read_raw(struct tf_io *io, void *p, size_t n, struct tf_err *e)
 			continue;
 		if (!got || (got < 0 && errno == ECONNRESET))
 			return tf_fail(e, TELEFORK_E_CLOSED,
-				"the other side closed the connection");
+				"the other side closed the connection, %llu bytes were received",
+				(unsigned long long)io->received);
 		if (got < 0)
 			return tf_fail_errno(e, TELEFORK_E_IO, errno, "read");
 		io->received += (uint64_t)got;

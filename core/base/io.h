@@ -25,6 +25,7 @@ struct tf_io {
 	 * NULL: they come as they are. */
 	uint32_t frame_left;
 	int (*next_frame)(struct tf_io *io, struct tf_err *e);
+	bool heed; /* writing: an answer that comes early (a refusal) ends it with _CLOSED */
 };
 
 /* Nanoseconds of CLOCK_MONOTONIC. */

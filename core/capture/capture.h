@@ -38,6 +38,8 @@ struct tf_capture {
 	int channel_fd;	 /* the descriptor of the channel in the process */
 	int peer_keep;	 /* a second descriptor not to list as the program's (status), or -1 */
 	bool file;	 /* io.fd is a regular file */
+	int replaced;	 /* signal that the snapshot takes for itself, 0: none; its action was: */
+	struct tf_sigaction replaced_action;
 	bool drop;	 /* drop pages from this process once sent: it is a snapshot */
 	struct tf_frozen *frozen;
 	uint32_t n_frozen;

@@ -189,6 +189,8 @@ static int describe_sigactions(struct tf_capture *c)
 		return TELEFORK_E_NOMEM;
 	for (int i = 0; i < TF_SIGNALS; i++) /* libc hides 32 and 33 */
 		syscall(SYS_rt_sigaction, i + 1, NULL, &img->sigactions[i], sizeof(uint64_t));
+	if (c->replaced)
+		img->sigactions[c->replaced - 1] = c->replaced_action;
 	return 0;
 }
 

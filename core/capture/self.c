@@ -72,6 +72,14 @@ static void held_fds(struct telefork_result *r)
 	}
 }
 
+/* A pipe leads one way: nobody answers. */
+static bool answers(void)
+{
+	int flags = fcntl(capture.io.fd, F_GETFL);
+
+	return !capture.file && (capture.io.socket || (flags & O_ACCMODE) == O_RDWR);
+}
+
 /* When sending fails, the other side may have said why before it closed. */
 static void read_refusal(void)
 {
@@ -79,7 +87,7 @@ static void read_refusal(void)
 	struct tf_reply reply;
 	char message[TELEFORK_MESSAGE_MAX];
 
-	if (capture.err.code != TELEFORK_E_CLOSED || capture.file)
+	if (capture.err.code != TELEFORK_E_CLOSED || !answers())
 		return;
 	capture.io.idle_ms = 1000;
 	if (!tf_reply_read(&capture.io, &reply, message, &quiet) && reply.code) {
@@ -90,25 +98,23 @@ static void read_refusal(void)
 
 static void read_answer(struct telefork_result *r)
 {
+	struct tf_err quiet = {0};
 	struct tf_reply reply;
 	char message[TELEFORK_MESSAGE_MAX];
+	int rc = tf_reply_read(&capture.io, &reply, message, &quiet);
 
-	if (tf_reply_read(&capture.io, &reply, message, &capture.err))
+	if (rc) {
+		tf_fail(&capture.err, rc,
+			"no answer came: %s; whether the copy runs over there is not known",
+			quiet.text);
 		return;
+	}
 	if (reply.code) {
 		tf_fail(&capture.err, reply.code, "%s", message);
 		return;
 	}
 	r->pid = reply.pid;
 	r->registers = reply.registers;
-}
-
-/* A pipe leads one way: nobody answers. */
-static bool answers(void)
-{
-	int flags = fcntl(capture.io.fd, F_GETFL);
-
-	return !capture.file && (capture.io.socket || (flags & O_ACCMODE) == O_RDWR);
 }
 
 static void send_and_exit(const void *ucontext)
@@ -180,6 +186,8 @@ static int catch_on_own_stack(struct tf_capture *c, int signo)
 	sa.sa_sigaction = (void (*)(int, siginfo_t *, void *))tf_arch_signal_trampoline;
 	sigemptyset(&only);
 	sigaddset(&only, signo);
+	c->replaced = signo;
+	syscall(SYS_rt_sigaction, signo, NULL, &c->replaced_action, sizeof(uint64_t));
 	if (!ss.ss_sp || sigaltstack(&ss, NULL) || sigaction(signo, &sa, NULL) ||
 		sigprocmask(SIG_UNBLOCK, &only, NULL))
 		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "cannot take a signal");
@@ -249,6 +257,7 @@ static int child_main(const struct tf_snapshot *s, const struct tf_before *befor
 		finish(&(struct telefork_result){0});
 	c->file = !fstat(c->channel_fd, &st) && S_ISREG(st.st_mode);
 	tf_io_init(&c->io, c->channel_fd, s->options);
+	c->io.heed = c->io.socket;
 	if (s->ucontext)
 		send_and_exit(s->ucontext);
 	rc = tf_capture_raise(c, send_and_exit);
@@ -259,14 +268,40 @@ static int child_main(const struct tf_snapshot *s, const struct tf_before *befor
 
 /* --- the parent --- */
 
+/* A child of the program that has ended and was not waited for; 0: none. */
+static pid_t ended_child(siginfo_t *info)
+{
+	info->si_pid = 0;
+	return waitid(P_ALL, 0, info, WEXITED | WNOHANG | WNOWAIT) ? 0 : info->si_pid;
+}
+
+/* SIGCHLD is pending at most once: the one of the child in between is taken back, but it may stand for
+ * a child of the program's own, or hide one that ended at the same time. Those are raised again as
+ * the kernel told them. */
+static void take_back_sigchld(pid_t middle, pid_t ended_before)
+{
+	siginfo_t info, child;
+	sigset_t chld;
+
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	if (sigtimedwait(&chld, &info, &(struct timespec){0}) != SIGCHLD)
+		return;
+	if (info.si_pid == middle) {
+		if (!ended_child(&child) || child.si_pid == ended_before)
+			return;
+		info = child;
+	}
+	syscall(SYS_rt_sigqueueinfo, getpid(), SIGCHLD, &info);
+}
+
 /* Where the kernel has no clone with exit signal 0 (QEMU 7.2 user mode): fork twice. The child in
- * between dies at once; its SIGCHLD, blocked meanwhile, is taken back. */
+ * between ends at once, and tells by its status whether there is a snapshot. */
 static pid_t clone_twice(void)
 {
-	pid_t middle = _Fork();
 	siginfo_t info;
-	sigset_t chld;
-	int status;
+	pid_t before = ended_child(&info), middle = _Fork();
+	int status = 0;
 
 	if (middle < 0)
 		return -1;
@@ -275,15 +310,15 @@ static pid_t clone_twice(void)
 
 		if (!inner)
 			return 0;
-		_exit(inner < 0);
+		_exit(inner < 0 ? errno : 0);
 	}
 	while (waitpid(middle, &status, 0) < 0 && errno == EINTR)
 		;
-	sigemptyset(&chld);
-	sigaddset(&chld, SIGCHLD);
-	if (sigtimedwait(&chld, &info, &(struct timespec){0}) == SIGCHLD && info.si_pid != middle)
-		sigqueue(getpid(), SIGCHLD, info.si_value); /* not ours: put it back */
-	return WIFEXITED(status) && !WEXITSTATUS(status) ? middle : -1;
+	take_back_sigchld(middle, before);
+	if (WIFEXITED(status) && !WEXITSTATUS(status))
+		return middle;
+	errno = WIFEXITED(status) ? WEXITSTATUS(status) : EAGAIN;
+	return -1;
 }
 
 pid_t tf_fork_hidden(bool *ret_child)
@@ -303,6 +338,26 @@ static void restore_mask(uint64_t mask)
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 }
 
+/* Both ends above the standard streams, which the program may have closed. */
+static int status_pipe(int fd[2])
+{
+	if (pipe2(fd, O_CLOEXEC))
+		return -1;
+	for (int i = 0; i < 2; i++) {
+		int low = fd[i];
+
+		if (low > STDERR_FILENO)
+			continue;
+		fd[i] = fcntl(low, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+		close(low);
+		if (fd[i] >= 0)
+			continue;
+		close(fd[!i]);
+		return -1;
+	}
+	return 0;
+}
+
 int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret_pid,
 	bool *ret_child, struct tf_err *e)
 {
@@ -313,7 +368,7 @@ int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret
 	pid_t pid;
 
 	tf_capture_before(&before);
-	if (pipe2(fd, O_CLOEXEC))
+	if (status_pipe(fd))
 		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "pipe");
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
 	pid = tf_fork_hidden(ret_child);

@@ -63,6 +63,9 @@ int tf_greet_server(struct tf_io *io, const char *token, struct tf_err *e); /* c
  * what was wrong. _AUTH, _VERSION, _PROTOCOL, or as tf_io_read. */
 int tf_greet_client(struct tf_io *io, const char *token, struct tf_err *e);
 
+/* Server's part for a client that is not wanted: hears it out and tells it why. Returns why->code. */
+int tf_greet_refuse(struct tf_io *io, const struct tf_err *why);
+
 /* Opens a file that has no name until tf_file_publish(). _IO. */
 int tf_file_create(const char *path, struct tf_err *e);
 

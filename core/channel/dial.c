@@ -16,18 +16,46 @@
 
 #define CONNECT_MS 10000
 
-static int connect_one(int fd, const struct sockaddr_storage *addr, socklen_t len, int ms)
+static int ms_until(uint64_t deadline_ns)
+{
+	uint64_t now = tf_now_ns();
+
+	return now < deadline_ns ? (int)((deadline_ns - now) / 1000000u) + 1 : 0;
+}
+
+/* A unix socket is connected at once or, when the listener's queue is full, after a wait that only
+ * SO_SNDTIMEO bounds: unix(7). */
+static int connect_unix(int fd, const struct sockaddr_storage *addr, socklen_t len, uint64_t deadline)
+{
+	int rc, ms = ms_until(deadline);
+	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
+
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+	while ((rc = connect(fd, (const struct sockaddr *)addr, len)) && errno == EINTR &&
+		ms_until(deadline))
+		;
+	if (rc)
+		return errno == EAGAIN || errno == EINTR ? ETIMEDOUT : errno;
+	tv = (struct timeval){0};
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+	return 0;
+}
+
+static int connect_one(int fd, const struct sockaddr_storage *addr, socklen_t len, uint64_t deadline)
 {
 	struct pollfd p = {.fd = fd, .events = POLLOUT};
 	int err = 0, n;
 	socklen_t size = sizeof(err);
 
+	if (addr->ss_family == AF_UNIX)
+		return connect_unix(fd, addr, len, deadline);
 	if (!connect(fd, (const struct sockaddr *)addr, len))
 		return 0;
-	if (errno != EINPROGRESS && errno != EAGAIN)
+	if (errno != EINPROGRESS)
 		return errno;
 	do
-		n = poll(&p, 1, ms);
+		n = poll(&p, 1, ms_until(deadline));
 	while (n < 0 && errno == EINTR);
 	if (!n)
 		return ETIMEDOUT;
@@ -39,6 +67,7 @@ int tf_channel_connect(const struct tf_resolved *r, const char *text,
 	const struct telefork_options *o, struct tf_err *e)
 {
 	int ms = o && o->deadline_ms > 0 && o->deadline_ms < CONNECT_MS ? o->deadline_ms : CONNECT_MS;
+	uint64_t deadline = tf_now_ns() + (uint64_t)ms * 1000000u;
 	int err = ENOENT;
 
 	for (unsigned i = 0; i < r->n; i++) {
@@ -49,7 +78,7 @@ int tf_channel_connect(const struct tf_resolved *r, const char *text,
 			err = errno;
 			continue;
 		}
-		err = connect_one(fd, &r->addr[i], r->len[i], ms);
+		err = connect_one(fd, &r->addr[i], r->len[i], deadline);
 		if (!err) {
 			fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 			if (family != AF_UNIX)
@@ -70,6 +99,8 @@ int tf_channel_connect(const struct tf_resolved *r, const char *text,
 
 struct nameless {
 	int fd;
+	dev_t dev; /* the number may be another file's by now: its owner closed it */
+	ino_t ino;
 	char *partial; /* where the file system has no O_TMPFILE: its name for the time being */
 	char *path;
 	struct nameless *next;
@@ -140,6 +171,11 @@ int tf_file_create(const char *path, struct tf_err *e)
 		free(n);
 		return TELEFORK_E_IO;
 	}
+	if (!fstat(n->fd, &st)) {
+		n->dev = st.st_dev;
+		n->ino = st.st_ino;
+	}
+	tf_file_forget(n->fd);
 	pthread_mutex_lock(&lock);
 	n->next = nameless;
 	nameless = n;
@@ -150,8 +186,12 @@ int tf_file_create(const char *path, struct tf_err *e)
 /* Runs in the snapshot, where nobody else is: the list is read without the lock. */
 int tf_file_publish(int fd, struct tf_err *e)
 {
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return 0;
 	for (struct nameless *n = nameless; n; n = n->next) {
-		if (n->fd != fd)
+		if (n->fd != fd || n->dev != st.st_dev || n->ino != st.st_ino)
 			continue;
 		if (!n->partial)
 			return tf_file_publish_at(fd, n->path, e);

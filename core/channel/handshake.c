@@ -56,18 +56,37 @@ static int tell(struct tf_io *io, int code, const char *text, struct tf_err *e)
 	return tf_io_writev(io, iov, 2, e);
 }
 
+static int hear(struct tf_io *io, struct greeting *g, char given[static TELEFORK_TOKEN_MAX + 1],
+	struct tf_err *e)
+{
+	int rc = tf_io_read(io, g, sizeof(*g), e);
+
+	if (rc)
+		return rc;
+	if (memcmp(g->magic, GREETING, sizeof(g->magic)) || g->size > TELEFORK_TOKEN_MAX)
+		return tf_fail(e, TELEFORK_E_PROTOCOL, "the other side is no telefork sender");
+	return tf_io_read(io, given, g->size, e);
+}
+
+int tf_greet_refuse(struct tf_io *io, const struct tf_err *why)
+{
+	char given[TELEFORK_TOKEN_MAX + 1];
+	struct tf_err quiet = {0};
+	struct greeting g;
+
+	if (!hear(io, &g, given, &quiet))
+		tell(io, why->code, why->text, &quiet);
+	return why->code;
+}
+
 int tf_greet_client(struct tf_io *io, const char *token, struct tf_err *e)
 {
 	char given[TELEFORK_TOKEN_MAX + 1];
 	struct tf_err quiet = {0};
 	struct greeting g;
-	int rc = tf_io_read(io, &g, sizeof(g), e);
+	int rc = hear(io, &g, given, e);
 
 	if (rc)
-		return rc;
-	if (memcmp(g.magic, GREETING, sizeof(g.magic)) || g.size > TELEFORK_TOKEN_MAX)
-		return tf_fail(e, TELEFORK_E_PROTOCOL, "the other side is no telefork sender");
-	if ((rc = tf_io_read(io, given, g.size, e)))
 		return rc;
 	if (g.value != TELEFORK_FORMAT) {
 		tf_fail(e, TELEFORK_E_VERSION,

@@ -13,6 +13,7 @@
 #include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,19 +21,29 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define HANDSHAKE_MS 10000
+#define HANDSHAKE_S  10
 #define JOBS_MAX     64
-#define NO_TOKEN \
+#define REFUSERS     16 /* sessions more, that only say that there are too many */
+#define NO_TOKEN                                                                                   \
 	"%s: whoever connects can run anything here: give --token-file FILE, or say --insecure"
 
 struct arguments {
 	const char *address, *token_file;
 	bool insecure, once;
-	int jobs;
+	int jobs, handshake_ms;
 	uint64_t max_memory;
 };
 
-enum { KEY_TOKEN = 256, KEY_INSECURE, KEY_ONCE, KEY_JOBS, KEY_MEMORY };
+struct serve {
+	struct tf_address address;
+	const char *token; /* NULL: none is asked for */
+	struct telefork_options options;
+	bool once;
+	int jobs, handshake_ms, running;
+	pid_t *session; /* running ones */
+};
+
+enum { KEY_TOKEN = 256, KEY_INSECURE, KEY_ONCE, KEY_JOBS, KEY_MEMORY, KEY_HANDSHAKE };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -57,6 +68,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->max_memory = strtoull(arg, NULL, 0) << 20;
 		if (!a->max_memory)
 			argp_error(state, "--max-memory %s: MiB, at least 1", arg);
+		return 0;
+	case KEY_HANDSHAKE:
+		a->handshake_ms = atoi(arg) * 1000;
+		if (atoi(arg) < 1 || atoi(arg) > 86400)
+			argp_error(state, "--handshake-time %s: 1 to 86400 seconds", arg);
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->address)
@@ -100,32 +116,48 @@ static int check_peer(int fd, struct tf_err *e)
 	return 0;
 }
 
-static int greet(int fd, const struct tf_address *address, const char *token, struct tf_err *e)
+/* full: nobody is taken at the moment. */
+static int greet(int fd, const struct serve *s, bool full, struct tf_err *e)
 {
-	struct telefork_options limits = {.deadline_ms = HANDSHAKE_MS};
+	struct telefork_options limits = {.deadline_ms = s->handshake_ms};
 	struct tf_io io;
-	int rc = address->kind == TF_ADDRESS_UNIX ? check_peer(fd, e) : 0;
 
 	tf_io_init(&io, fd, &limits);
-	return rc ? rc : tf_greet_client(&io, token, e);
+	if (full)
+		tf_fail(e, TELEFORK_E_LIMIT, "this receiver has %d processes already: try later",
+			s->jobs);
+	else if (s->address.kind == TF_ADDRESS_UNIX)
+		check_peer(fd, e);
+	return e->code ? tf_greet_refuse(&io, e) : tf_greet_client(&io, s->token, e);
+}
+
+/* Until the plan is made the handshake's time runs. */
+static int receive(struct tf_pad *pad, int fd, const struct serve *s)
+{
+	struct telefork_options head = s->options;
+	int rc;
+
+	head.deadline_ms = s->handshake_ms;
+	rc = tf_pad_prepare(pad, fd, &head);
+	pad->options = &s->options;
+	pad->io.deadline_ns = 0;
+	return rc ? rc : tf_pad_start(pad);
 }
 
 /* One sender. Returns the exit code of the process that arrived, as a shell would. */
-static int session(int fd, const struct tf_address *address, const char *token,
-	const struct telefork_options *o)
+static int session(int fd, const struct serve *s, bool full)
 {
 	char exe[4 * TF_MAX_STR + 1];
 	struct tf_err e = {0};
 	struct tf_pad pad;
 	int rc, status = 0;
+	pid_t child;
 
-	if (greet(fd, address, token, &e)) {
+	if (greet(fd, s, full, &e)) {
 		tf_complain("refused", e.text);
 		return TF_EXIT_REFUSED;
 	}
-	rc = tf_pad_prepare(&pad, fd, o);
-	if (!rc)
-		rc = tf_pad_start(&pad);
+	rc = receive(&pad, fd, s);
 	if (rc) {
 		tf_complain(telefork_errname(rc), pad.err.text);
 		tf_pad_refuse(&pad);
@@ -136,50 +168,131 @@ static int session(int fd, const struct tf_address *address, const char *token,
 		pad.image.source.pid, exe, pad.image.n_maps, (unsigned long long)pad.result.memory);
 	if (tf_pad_relayed(&pad))
 		tf_relay_run(&pad.relay);
+	child = pad.child;
+	tf_pad_done(&pad);
 	close(fd); /* else from here on the connection is the copy's */
-	telefork_child_wait(pad.child, &status);
+	telefork_child_wait(child, &status);
 	if (WIFSIGNALED(status))
-		fprintf(stderr, "telefork: pid %d ended by signal %d\n", (int)pad.child,
+		fprintf(stderr, "telefork: pid %d ended by signal %d\n", (int)child,
 			WTERMSIG(status));
 	return tf_exit_status(status);
 }
 
-static void reap(int *running, bool wait)
+/* --- many senders --- */
+
+static volatile sig_atomic_t stopped;
+
+static void on_signal(int signo)
 {
-	while (*running && waitpid(-1, NULL, wait ? 0 : WNOHANG) > 0) {
-		(*running)--;
-		wait = false;
-	}
+	stopped |= signo != SIGCHLD;
 }
 
-static int serve_all(int listener, const struct arguments *a, const struct tf_address *address,
-	const char *token, const struct telefork_options *o)
+/* Signals that arrive while we wait for a sender, and only then. */
+static void take_signals(sigset_t *ret_waiting)
 {
-	int running = 0;
+	static const int signals[] = {SIGCHLD, SIGTERM, SIGINT};
+	struct sigaction sa = {.sa_handler = on_signal};
+	sigset_t set;
 
-	for (;;) {
-		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-		pid_t pid;
-
-		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
-			continue;
-		if (fd < 0) {
-			fprintf(stderr, "telefork: accept: %s\n", strerror(errno));
-			return TF_EXIT_SYSTEM;
-		}
-		if (a->once)
-			return session(fd, address, token, o);
-		reap(&running, running >= a->jobs);
-		pid = fork();
-		if (!pid) {
-			close(listener);
-			_exit(session(fd, address, token, o));
-		}
-		running += pid > 0;
-		if (pid < 0)
-			fprintf(stderr, "telefork: fork: %s\n", strerror(errno));
-		close(fd);
+	sigemptyset(&set);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
+		sigaddset(&set, signals[i]);
+		sigaction(signals[i], &sa, NULL);
 	}
+	sigprocmask(SIG_BLOCK, &set, ret_waiting);
+	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
+		sigdelset(ret_waiting, signals[i]);
+}
+
+static void give_signals_back(const sigset_t *waiting)
+{
+	signal(SIGCHLD, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	sigprocmask(SIG_SETMASK, waiting, NULL);
+}
+
+static void reap(struct serve *s, int flags)
+{
+	pid_t pid;
+
+	while (s->running && (pid = waitpid(-1, NULL, flags)) > 0)
+		for (int i = 0; i < s->running; i++)
+			if (s->session[i] == pid)
+				s->session[i] = s->session[--s->running];
+}
+
+static void start_session(int fd, int listener, struct serve *s, const sigset_t *waiting)
+{
+	pid_t pid;
+
+	if (s->running == s->jobs + REFUSERS)
+		return; /* it sees the connection close */
+	pid = fork();
+	if (!pid) {
+		give_signals_back(waiting);
+		close(listener);
+		_exit(session(fd, s, s->running >= s->jobs));
+	}
+	if (pid > 0)
+		s->session[s->running++] = pid;
+	else
+		fprintf(stderr, "telefork: fork: %s\n", strerror(errno));
+}
+
+/* Waits for a sender. A descriptor; -1: a signal came, or nobody after all; -2: no more. */
+static int next_sender(int listener, const sigset_t *waiting)
+{
+	struct pollfd p = {listener, POLLIN, 0};
+	int fd;
+
+	if (ppoll(&p, 1, NULL, waiting) < 0)
+		return -1;
+	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	if (fd >= 0 || errno == EINTR || errno == ECONNABORTED || errno == EAGAIN)
+		return fd;
+	fprintf(stderr, "telefork: accept: %s\n", strerror(errno));
+	return -2;
+}
+
+/* Transfers under way end with their sessions; processes that run here stay. */
+static void end_sessions(struct serve *s)
+{
+	for (int i = 0; i < s->running; i++)
+		kill(s->session[i], SIGTERM);
+	reap(s, 0);
+}
+
+static int serve_all(int listener, struct serve *s)
+{
+	sigset_t waiting;
+	int fd = -1;
+
+	s->session = calloc((size_t)s->jobs + REFUSERS, sizeof(*s->session));
+	if (!s->session)
+		return TF_EXIT_SYSTEM;
+	/* Between poll and accept a sender may leave. */
+	fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK);
+	take_signals(&waiting);
+	while (!stopped && fd != -2) {
+		fd = next_sender(listener, &waiting);
+		reap(s, WNOHANG);
+		if (fd >= 0 && s->once)
+			break;
+		if (fd >= 0) {
+			start_session(fd, listener, s, &waiting);
+			close(fd);
+		}
+	}
+	close(listener);
+	if (s->address.kind == TF_ADDRESS_UNIX)
+		unlink(s->address.path);
+	end_sessions(s);
+	free(s->session);
+	give_signals_back(&waiting);
+	if (fd >= 0 && s->once)
+		return session(fd, s, false);
+	return fd == -2 ? TF_EXIT_SYSTEM : TF_EXIT_OK;
 }
 
 static bool is_loopback(const struct tf_address *a)
@@ -208,31 +321,32 @@ static int take_stdin(const struct arguments *a, struct tf_address *address, str
 static int start(const struct arguments *a, struct tf_err *e)
 {
 	static char token[TELEFORK_TOKEN_MAX + 1];
-	struct telefork_options o = {.stdio = TELEFORK_STDIO_LOG, .max_memory = a->max_memory};
-	struct tf_address address;
+	struct serve s = {
+		.options = {.stdio = TELEFORK_STDIO_LOG, .max_memory = a->max_memory},
+		.token = a->token_file ? token : NULL,
+		.once = a->once, .jobs = a->jobs, .handshake_ms = a->handshake_ms,
+	};
 	char text[TF_ADDRESS_TEXT];
-	int fd = tf_address_parse(a->address, &address, e);
+	int fd = tf_address_parse(a->address, &s.address, e);
 
-	if (!fd && address.kind == TF_ADDRESS_TCP && !a->token_file && !a->insecure)
+	if (!fd && s.address.kind == TF_ADDRESS_TCP && !a->token_file && !a->insecure)
 		fd = tf_fail(e, TELEFORK_E_AUTH, NO_TOKEN, a->address);
 	if (!fd && a->token_file)
 		fd = read_token(a->token_file, token, e);
-	if (!fd && address.kind == TF_ADDRESS_STDIO) {
-		fd = take_stdin(a, &address, e);
-		return fd < 0 ? fd : session(fd, &address, a->token_file ? token : NULL, &o);
+	if (!fd && s.address.kind == TF_ADDRESS_STDIO) {
+		fd = take_stdin(a, &s.address, e);
+		return fd < 0 ? fd : session(fd, &s, false);
 	}
 	if (!fd)
-		fd = tf_channel_listen(&address, text, sizeof(text), e);
+		fd = tf_channel_listen(&s.address, text, sizeof(text), e);
 	if (fd < 0)
 		return fd;
-	if (address.kind == TF_ADDRESS_TCP && !is_loopback(&address))
-		fprintf(stderr,
-			"telefork: warning: %s is not loopback, and memory travels in the "
-			"clear\n",
-			text);
+	if (s.address.kind == TF_ADDRESS_TCP && !is_loopback(&s.address))
+		fprintf(stderr, "telefork: warning: %s is not loopback, and memory travels in the "
+				"clear\n", text);
 	printf("%s\n", text);
 	fflush(stdout);
-	return serve_all(fd, a, &address, a->token_file ? token : NULL, &o);
+	return serve_all(fd, &s);
 }
 
 int tf_cmd_serve(int argc, char **argv)
@@ -242,6 +356,8 @@ int tf_cmd_serve(int argc, char **argv)
 		{"insecure", KEY_INSECURE, 0, 0, "Accept anyone (tcp)", 0},
 		{"once", KEY_ONCE, 0, 0, "One process, then exit as it did", 0},
 		{"max-jobs", KEY_JOBS, "N", 0, "Processes at once (64)", 0},
+		{"handshake-time", KEY_HANDSHAKE, "SECONDS", 0,
+			"A sender has to have said what it brings by then (10)", 0},
 		{"max-memory", KEY_MEMORY, "MIB", 0, "Most memory of one process", 0},
 		{0},
 	};
@@ -252,7 +368,7 @@ int tf_cmd_serve(int argc, char **argv)
 		       "With "
 		       "--once, ADDRESS may be - for a socket on standard input.",
 		.help_filter = tf_exit_help};
-	struct arguments a = {.jobs = JOBS_MAX};
+	struct arguments a = {.jobs = JOBS_MAX, .handshake_ms = HANDSHAKE_S * 1000};
 	struct tf_err e = {0};
 	int rc;
 

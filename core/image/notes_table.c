@@ -49,6 +49,7 @@ static const struct tf_field source_fields[] = {
 	F(boottime_ns, TIME, "CLOCK_BOOTTIME at capture"),
 	F(mailbox, ADDR, "address of struct tf_mailbox, 0: none"),
 	F(stack_limit, HEX64, "RLIMIT_STACK, bytes"),
+	F(channel_fd, I32, "descriptor of the channel, where the copy finds its peer; -1: none"),
 	F(umask, OCT32, "file mode creation mask"),
 	F(generation, U32, "moves so far"),
 	F(release, STR, "uname -r"),

@@ -501,6 +501,7 @@ static void plan_files(struct builder *b)
 {
 	struct tf_plan *p = &b->r->plan;
 	const struct tf_image *img = b->img;
+	uint32_t peer_flags = b->r->fds.back != b->r->fds.channel ? O_CLOEXEC : 0;
 
 	tf_plan_syscall(p, "umask", SYS_umask, 1, (uint64_t)img->source.umask);
 	if (img->source.cwd[0])
@@ -510,6 +511,8 @@ static void plan_files(struct builder *b)
 	for (uint32_t i = 0; i < img->n_fds; i++) {
 		const struct tf_fd *fd = &img->fds[i];
 
+		if (fd->fd == img->source.channel_fd)
+			peer_flags |= fd->flags & O_CLOEXEC;
 		if (fd->fd <= 2 || (b->r->fds.peer && fd->fd == img->source.channel_fd))
 			continue;
 		tf_plan_syscall(p, "held", SYS_dup3, 3, (uint64_t)b->r->fds.reserve,
@@ -517,8 +520,7 @@ static void plan_files(struct builder *b)
 	}
 	if (b->r->fds.peer)
 		tf_plan_syscall(p, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.back,
-			(uint64_t)img->source.channel_fd,
-			(uint64_t)(b->r->fds.back != b->r->fds.channel ? O_CLOEXEC : 0));
+			(uint64_t)img->source.channel_fd, (uint64_t)peer_flags);
 	if (b->r->fds.back != b->r->fds.channel)
 		tf_plan_syscall(p, "the way back", SYS_close, 1, (uint64_t)b->r->fds.back);
 	tf_plan_syscall(p, "reserve", SYS_close, 1, (uint64_t)b->r->fds.reserve);
@@ -620,6 +622,10 @@ static int plan_all(struct builder *b)
 	plan_files(b);
 	if (b->traced)
 		tf_arch_plan_traced(p, t);
+	if (b->r->fds.back == b->r->fds.channel) /* else the receiver stays between, and is needed */
+		tf_plan_syscall(p, "to outlive the receiver", SYS_prctl, 5,
+			(uint64_t)PR_SET_PDEATHSIG, UINT64_C(0), UINT64_C(0), UINT64_C(0),
+			UINT64_C(0));
 	tf_plan_add(p, TF_OP_BARRIER, "ready")->arg[0] = (uint64_t)b->r->fds.control;
 	tf_plan_syscall(p, "control", SYS_close, 1, (uint64_t)b->r->fds.control);
 	return plan_frame(b, t);

@@ -24,10 +24,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -36,6 +38,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* Bytes a second, on the whole, without a deadline. */
+#define SLOWEST 4096u
+
+/* After a refusal: for so long what still comes is read, or until nothing comes for so long. Closing
+ * with bytes unread would take the refusal away from the sender (TCP resets). */
+#define REFUSE_NS 2000000000u
+#define QUIET_MS  300
+
 extern const uint8_t __start_tf_restorer[], __stop_tf_restorer[];
 
 static uint64_t restorer_size(void)
@@ -43,15 +53,31 @@ static uint64_t restorer_size(void)
 	return (uint64_t)(__stop_tf_restorer - __start_tf_restorer);
 }
 
+/* The deadline, or without one: idle time is no bound for a sender that sends a byte now and then, so
+ * the whole has to come at a rate. */
+static uint64_t last_moment(const struct tf_pad *p, uint64_t bytes)
+{
+	uint64_t seconds = bytes / SLOWEST;
+
+	if (p->options->deadline_ms > 0)
+		return p->io.deadline_ns;
+	if (seconds > 1000000000u)
+		seconds = 1000000000u;
+	return tf_now_ns() + (uint64_t)p->io.idle_ms * 1000000u + seconds * 1000000000u;
+}
+
 /* --- prepare --- */
 
 static int read_stream_head(struct tf_pad *p)
 {
 	struct tf_stream_header h;
-	int rc = tf_stream_read_header(&p->io, &h, &p->err);
+	int rc;
 
+	p->io.deadline_ns = last_moment(p, 0);
+	rc = tf_stream_read_header(&p->io, &h, &p->err);
 	if (rc)
 		return rc;
+	p->io.deadline_ns = last_moment(p, h.head_size);
 	p->stream_flags = h.flags;
 	p->head_size = h.head_size;
 	p->head = tf_arena_alloc(&p->arena, h.head_size);
@@ -123,6 +149,18 @@ static int check_relay(struct tf_pad *p)
 	return 0;
 }
 
+/* Probing takes signal actions and addresses for a moment: one thread at a time. */
+static int gather_facts(struct tf_pad *p)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	int rc;
+
+	pthread_mutex_lock(&lock);
+	rc = tf_facts_gather(&p->facts, &p->arena, &p->err);
+	pthread_mutex_unlock(&lock);
+	return rc;
+}
+
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options)
 {
 	static const struct telefork_options defaults;
@@ -135,12 +173,16 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	tf_io_init(&p->io, fd, p->options);
 	find_way_back(p);
 	rc = p->file ? read_file_head(p) : read_stream_head(p);
+	if (p->options->deadline_ms <= 0)
+		p->io.deadline_ns = 0; /* was the head's */
 	if (!rc)
 		rc = tf_image_decode(&p->image, &p->arena, p->head, p->head_size, &p->err);
 	if (!rc && p->file)
 		rc = check_file_head(p);
+	for (uint32_t i = 0; i < p->image.n_segments && !rc; i++)
+		p->to_come += p->image.segments[i].filesz;
 	if (!rc)
-		rc = tf_facts_gather(&p->facts, &p->arena, &p->err);
+		rc = gather_facts(p);
 	if (!rc)
 		rc = tf_compat_check(&p->image, &p->facts, p->options->max_memory, &p->err);
 	if (!rc)
@@ -169,7 +211,7 @@ static _Noreturn void child_fail(int control, int code, const char *what)
 
 static void child_stdio(const struct tf_pad *p, const struct tf_relay_ends *ends, int control)
 {
-	int null = open("/dev/null", O_RDWR);
+	int null = open("/dev/null", O_RDWR), log = fcntl(2, F_GETFD) < 0 ? null : 2;
 
 	for (int i = 0; i < 3; i++) {
 		int from = null;
@@ -179,7 +221,7 @@ static void child_stdio(const struct tf_pad *p, const struct tf_relay_ends *ends
 		else if (p->options->stdio == TELEFORK_STDIO_INHERIT)
 			continue;
 		else if (p->options->stdio == TELEFORK_STDIO_LOG && i)
-			from = 2;
+			from = log;
 		if (from != i && dup2(from, i) < 0)
 			child_fail(control, TELEFORK_E_SYSTEM, "standard streams");
 	}
@@ -220,6 +262,13 @@ static void child_fds(const struct tf_pad *p, int channel, int control, int back
 	tf_host_close_all(keep, 7);
 }
 
+/* A socket gives up by itself (limit_reads), and so does a pump that is a file's; a pipe or a socket that
+ * never blocks has to be waited for. */
+static bool reads_are_limited(const struct tf_pad *p)
+{
+	return p->file || (p->io.socket && !(fcntl(p->restore.fds.channel, F_GETFL) & O_NONBLOCK));
+}
+
 /* Maps the restorer's range and puts everything into it. */
 static struct tf_plan_header *child_map(const struct tf_pad *p)
 {
@@ -242,6 +291,8 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 		.buffer = r->buffer_at,
 		.count = p->count,
 		.chain = p->chain,
+		.max_bytes = p->to_come,
+		.idle_ms = reads_are_limited(p) ? 0 : p->io.idle_ms,
 	};
 	memcpy((void *)r->fills_at, r->fills, r->n_fills * sizeof(*r->fills));
 	memcpy((void *)r->steps_at, r->plan.steps, r->plan.n_steps * sizeof(*r->plan.steps));
@@ -253,17 +304,31 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 	return h;
 }
 
+/* The receiver's own standard streams may be closed: what the new process needs must not stand there. */
+static int above_stdio(int fd)
+{
+	return fd < 0 || fd > STDERR_FILENO ? fd : fcntl(fd, F_DUPFD, STDERR_FILENO + 1);
+}
+
 static _Noreturn void child_main(const struct tf_pad *p, int channel, int control,
-	const struct tf_relay_ends *ends)
+	struct tf_relay_ends *ends)
 {
 	uint64_t all = ~UINT64_C(0);
 	stack_t off = {.ss_flags = SS_DISABLE};
 	struct tf_plan_header *h;
 
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
+	/* Nothing half made outlives the receiver; the plan takes this back at its end. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || getppid() != p->receiver)
+		_exit(127);
 	sigaltstack(&off, NULL);
 	if (tf_pad_relayed(p))
 		setpgid(0, 0); /* what the function started ends with it */
+	control = above_stdio(control);
+	channel = above_stdio(channel);
+	ends->back = above_stdio(ends->back);
+	for (int i = 0; i < 2; i++)
+		ends->output[i] = above_stdio(ends->output[i]);
 	child_stdio(p, ends, control);
 	child_fds(p, channel, control, ends->back);
 	h = child_map(p);
@@ -277,8 +342,10 @@ static _Noreturn void child_main(const struct tf_pad *p, int channel, int contro
 
 static void kill_child(struct tf_pad *p)
 {
-	if (p->child <= 0)
+	if (p->child <= 0) {
+		p->child = 0;
 		return;
+	}
 	kill(p->child, SIGKILL);
 	while (waitpid(p->child, NULL, 0) < 0 && errno == EINTR)
 		;
@@ -306,11 +373,14 @@ static int explain(struct tf_pad *p, const struct tf_report *r)
 	if (r->error == -EAGAIN)
 		return tf_fail(&p->err, TELEFORK_E_TIMEOUT, "the sender moved no byte for %d ms",
 			p->io.idle_ms);
+	if (r->error == -ECONNRESET)
+		return tf_fail(&p->err, TELEFORK_E_CLOSED,
+			"the connection was reset in the middle of the memory");
 	if (r->step >= plan->n_steps)
 		return tf_fail(&p->err, TELEFORK_E_RESTORE, "the plan ended too soon");
 	tf_step_text(&plan->steps[r->step], text, sizeof(text));
-	return tf_fail(&p->err, TELEFORK_E_RESTORE, "step %llu, %s: %s",
-		(unsigned long long)r->step, text, tf_errno_name(-r->error));
+	return tf_fail(&p->err, r->error == -ENOMEM ? TELEFORK_E_NOMEM : TELEFORK_E_RESTORE,
+		"step %llu, %s: %s", (unsigned long long)r->step, text, tf_errno_name(-r->error));
 }
 
 /* The child's word, within the time limits: 0 when it is ready. */
@@ -322,7 +392,7 @@ static int await_ready(struct tf_pad *p)
 	int rc, status = 0;
 
 	tf_io_init(&control, p->control, NULL);
-	control.deadline_ns = p->io.deadline_ns;
+	control.deadline_ns = last_moment(p, p->to_come);
 	control.idle_ms = INT32_MAX; /* the child's own reads time out */
 	rc = tf_io_read(&control, &r, sizeof(r), &quiet);
 	if (rc == TELEFORK_E_CLOSED) {
@@ -334,6 +404,9 @@ static int await_ready(struct tf_pad *p)
 			"(9: out of memory?)",
 			WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 	}
+	if (rc == TELEFORK_E_TIMEOUT && p->options->deadline_ms <= 0)
+		return tf_fail(&p->err, rc, "%llu bytes of memory came at less than %u bytes a second",
+			(unsigned long long)p->to_come, SLOWEST);
 	if (rc)
 		return tf_fail(&p->err, rc, "%s", quiet.text);
 	if (r.tag != 'r')
@@ -347,7 +420,10 @@ static void limit_reads(struct tf_pad *p)
 {
 	struct timeval tv = {.tv_sec = p->io.idle_ms / 1000,
 		.tv_usec = p->io.idle_ms % 1000 * 1000};
+	socklen_t size = sizeof(p->read_limit);
 
+	if (p->io.socket)
+		getsockopt(p->io.fd, SOL_SOCKET, SO_RCVTIMEO, &p->read_limit, &size);
 	if (p->io.socket)
 		setsockopt(p->io.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
 }
@@ -355,8 +431,8 @@ static void limit_reads(struct tf_pad *p)
 static void unlimit_reads(struct tf_pad *p)
 {
 	if (p->io.socket)
-		setsockopt(p->io.fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){0},
-			sizeof(struct timeval));
+		setsockopt(p->io.fd, SOL_SOCKET, SO_RCVTIMEO, &p->read_limit,
+			sizeof(p->read_limit));
 }
 
 static int start_child(struct tf_pad *p)
@@ -370,6 +446,7 @@ static int start_child(struct tf_pad *p)
 			   (p->file && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pump))))
 		rc = tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "socketpair");
 	if (!rc) {
+		p->receiver = getpid();
 		p->child = _Fork();
 		if (!p->child)
 			child_main(p, pump[1] >= 0 ? pump[1] : p->io.fd, control[1], &ends);
@@ -389,7 +466,9 @@ static int start_child(struct tf_pad *p)
 static int pump_file(struct tf_pad *p)
 {
 	struct tf_extent trailer = {TF_TRAILER_OFFSET, p->table_header.count, p->table_header.crc};
+	struct tf_err quiet = {0};
 	struct tf_io out;
+	int rc = 0;
 	uint8_t *data = tf_arena_alloc(&p->arena, TF_EXTENT_MAX);
 
 	if (!data)
@@ -398,15 +477,18 @@ static int pump_file(struct tf_pad *p)
 	for (uint32_t i = p->count; i < p->table_header.count; i++) {
 		struct tf_extent *x = &p->table[i];
 		struct iovec iov[2] = {{x, sizeof(*x)}, {data, x->size}};
-		int rc = tf_io_pread(p->io.fd, data, x->size, x->offset, &p->err);
 
-		if (!rc && tf_io_writev(&out, iov, 2, NULL))
+		rc = tf_io_pread(p->io.fd, data, x->size, x->offset, &p->err);
+
+		if (!rc)
+			rc = tf_io_writev(&out, iov, 2, &quiet);
+		if (rc == TELEFORK_E_CLOSED)
 			return 0; /* the child reports why it does not read any more */
 		if (rc)
-			return rc;
+			return tf_fail(&p->err, rc, "filling the new process: %s", quiet.text);
 	}
-	(void)tf_io_write(&out, &trailer, sizeof(trailer), NULL);
-	return 0;
+	rc = tf_io_write(&out, &trailer, sizeof(trailer), &quiet);
+	return !rc || rc == TELEFORK_E_CLOSED ? 0 : tf_fail(&p->err, rc, "%s", quiet.text);
 }
 
 static int answer(struct tf_pad *p)
@@ -426,7 +508,7 @@ static int let_go(struct tf_pad *p)
 {
 	char go = 'g';
 
-	return write(p->control, &go, 1) == 1
+	return send(p->control, &go, 1, MSG_NOSIGNAL) == 1
 		? 0
 		: tf_fail(&p->err, TELEFORK_E_RESTORE, "the new process ended before it could run");
 }
@@ -459,7 +541,7 @@ void tf_pad_refuse(struct tf_pad *p)
 {
 	struct tf_reply r = {.code = p->err.code};
 	struct tf_err quiet = {0};
-	uint64_t until = tf_now_ns() + 2000000000u;
+	uint64_t until = tf_now_ns() + REFUSE_NS;
 	char sink[65536];
 
 	if (!p->answers)
@@ -471,7 +553,8 @@ void tf_pad_refuse(struct tf_pad *p)
 	while (tf_now_ns() < until) {
 		struct pollfd in = {.fd = p->io.fd, .events = POLLIN};
 
-		if (poll(&in, 1, 100) > 0 && recv(p->io.fd, sink, sizeof(sink), MSG_DONTWAIT) <= 0)
+		if (poll(&in, 1, QUIET_MS) <= 0 ||
+			recv(p->io.fd, sink, sizeof(sink), MSG_DONTWAIT) <= 0)
 			break;
 	}
 }

@@ -6,6 +6,8 @@
 #ifndef TF_RESTORE_PAD_H
 #define TF_RESTORE_PAD_H
 
+#include <sys/time.h>
+
 #include "core/image/stream.h"
 #include "core/restore/build.h"
 #include "core/restore/relay.h"
@@ -25,7 +27,10 @@ struct tf_pad {
 	struct tf_table_header table_header; /* file */
 	struct tf_extent *table;	     /* file */
 	uint32_t stream_flags;
-	pid_t child;
+	uint64_t to_come;	/* bytes of all extents of memory at most */
+	struct timeval read_limit; /* the socket's own, put back afterwards */
+	int stdio[3];		/* for the copy's 0, 1, 2; -1: as options.stdio says */
+	pid_t child, receiver;
 	int control;		/* our end of the control socket */
 	int pump;		/* our end of the copy's channel when it comes from a file; -1 */
 	struct tf_relay relay;	/* TF_STREAM_RELAY: what we stand between, once it runs */

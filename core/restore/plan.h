@@ -71,6 +71,9 @@ struct tf_plan_header {
 	uint64_t buffer;     /* scratch, TF_PLAN_BUFFER bytes */
 	uint32_t count, chain; /* of the head's extents, which were read before */
 	uint64_t bytes;	     /* result: bytes filled */
+	uint64_t max_bytes;  /* of all extents: no sender goes on for ever */
+	int32_t idle_ms;     /* wait so long for each read; 0: the descriptor has a limit of its own */
+	uint32_t reserved;
 };
 
 #define TF_PLAN_BUFFER 65536u

@@ -29,13 +29,36 @@ static IN_BLOB _Noreturn void fail(const struct tf_plan_header *p, uint64_t step
 		tf_r_syscall(TF_R_NR_exit_group, 127, 0, 0, 0, 0, 0);
 }
 
-/* Reads exactly n bytes; 0, -errno, or TF_REPORT_CLOSED. */
-static IN_BLOB int64_t read_all(int fd, uint64_t address, uint64_t n)
+/* Until fd can be read. 0, or -errno: -EAGAIN when the time is over. */
+static IN_BLOB int64_t await(int fd, int32_t ms)
+{
+	struct {
+		int32_t fd;
+		int16_t events, revents;
+	} p;
+	int64_t ts[2];
+	long n;
+
+	p.fd = fd;
+	p.events = 1; /* POLLIN */
+	p.revents = 0;
+	ts[0] = ms / 1000;
+	ts[1] = (int64_t)(ms % 1000) * 1000000;
+	n = tf_r_syscall(TF_R_NR_ppoll, (long)&p, 1, (long)ts, 0, 0, 0);
+	return n > 0 ? 0 : n ? n : -11 /* EAGAIN */;
+}
+
+/* Reads exactly n bytes; 0, -errno, or TF_REPORT_CLOSED. idle_ms: as in struct tf_plan_header. */
+static IN_BLOB int64_t read_all(int fd, int32_t idle_ms, uint64_t address, uint64_t n)
 {
 	while (n) {
-		long got = tf_r_syscall(TF_R_NR_read, fd, (long)address, (long)n, 0, 0, 0);
+		long got = idle_ms ? await(fd, idle_ms) : 0;
 
-		if (got == -4 /* EINTR */)
+		if (!got)
+			got = tf_r_syscall(TF_R_NR_read, fd, (long)address, (long)n, 0, 0, 0);
+		else if (got == -11)
+			return got;
+		if (got == -4 /* EINTR */ || (got == -11 /* EAGAIN */ && idle_ms))
 			continue;
 		if (!got)
 			return TF_REPORT_CLOSED;
@@ -93,7 +116,7 @@ static IN_BLOB int64_t read_extent(const struct tf_plan_header *p, int fd, const
 			to = p->buffer;
 			n = n < TF_PLAN_BUFFER ? n : TF_PLAN_BUFFER;
 		}
-		rc = read_all(fd, to, n);
+		rc = read_all(fd, p->idle_ms, to, n);
 		if (rc)
 			return rc;
 		state = crc(p, state, (const void *)to, n);
@@ -106,14 +129,14 @@ static IN_BLOB int64_t fill(struct tf_plan_header *p, int fd, uint64_t *ret_wher
 {
 	for (;;) {
 		struct tf_extent x;
-		int64_t rc = read_all(fd, (uint64_t)&x, sizeof(x));
+		int64_t rc = read_all(fd, p->idle_ms, (uint64_t)&x, sizeof(x));
 
 		if (rc)
 			return rc;
 		*ret_where = x.offset;
 		if (x.offset == TF_TRAILER_OFFSET)
 			return x.size == p->count && x.crc == p->chain ? 0 : TF_REPORT_CHECKSUM;
-		if (!x.size || x.size > TF_EXTENT_MAX || p->count == TF_MAX_EXTENTS)
+		if (!x.size || x.size > TF_EXTENT_MAX || x.size > p->max_bytes - p->bytes)
 			return TF_REPORT_IMAGE;
 		rc = read_extent(p, fd, &x);
 		if (rc)
@@ -160,7 +183,7 @@ static IN_BLOB int64_t barrier(const struct tf_plan_header *p, uint64_t step, in
 	n = tf_r_syscall(TF_R_NR_write, fd, (long)&r, sizeof(r), 0, 0, 0);
 	if (n != sizeof(r))
 		return IS_ERROR(n) ? n : TF_REPORT_CLOSED;
-	n = read_all(fd, (uint64_t)&go, 1);
+	n = read_all(fd, 0, (uint64_t)&go, 1);
 	return n ? n : go == 'g' ? 0 : TF_REPORT_CLOSED;
 }
 

@@ -115,6 +115,7 @@ static inline void sample_source(struct tf_image *img, uint32_t machine, uint32_
 		.boottime_ns = 22345678901234,
 		.mailbox = 0x430100,
 		.stack_limit = 8 << 20,
+		.channel_fd = 5,
 		.umask = 022,
 		.generation = 3,
 		.release = "6.1.0-sample",
