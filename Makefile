@@ -63,8 +63,9 @@ QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switc
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo
-PROBES      := hop spin yoyo registers signed
-PROBE_SRC   := tests/probes/probe.c tests/probes/back.c
+PROBES      := hop spin yoyo registers signed memory
+PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
+	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c
 PROBE_ARCH_SRC := registers.S state.c
 
 # ---------------------------------------------------------------- flags
@@ -291,6 +292,12 @@ $(foreach a,$(ARCHES),$(foreach c,file-static file-pie file-dyn tcp-pie,signed-$
 )signed-$(a)-moments 240 tests/signed.sh $(B_$(a)) 12 qemu-$(a)
 )
 signed-native-moments 120 tests/signed.sh $(B_$(HOST)) 12
+native-memory-file 120 tests/journey.sh file $(B) memory-dyn
+native-memory-unix 120 tests/journey.sh unix $(B) memory-static
+native-memory-tcp 120 tests/journey.sh tcp $(B) memory-pie
+qemu-aarch64-memory-file 240 tests/journey.sh file $(B_aarch64) memory-static qemu-aarch64
+qemu-aarch64-memory-tcp 240 tests/journey.sh tcp $(B_aarch64) memory-dyn qemu-aarch64
+qemu-x86_64-memory-file 240 tests/journey.sh file $(B_x86_64) memory-pie qemu-x86_64
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn signed-static signed-pie signed-dyn
 )
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
