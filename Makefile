@@ -63,9 +63,10 @@ QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switc
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo
-PROBES      := hop spin yoyo registers signed memory
+PROBES      := hop spin yoyo registers signed memory clib
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
-	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c
+	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
+	tests/probes/clib_threads.c tests/probes/clib_process.c
 PROBE_ARCH_SRC := registers.S state.c
 
 # ---------------------------------------------------------------- flags
@@ -298,6 +299,12 @@ native-memory-tcp 120 tests/journey.sh tcp $(B) memory-pie
 qemu-aarch64-memory-file 240 tests/journey.sh file $(B_aarch64) memory-static qemu-aarch64
 qemu-aarch64-memory-tcp 240 tests/journey.sh tcp $(B_aarch64) memory-dyn qemu-aarch64
 qemu-x86_64-memory-file 240 tests/journey.sh file $(B_x86_64) memory-pie qemu-x86_64
+native-clib-twice 60 tests/twice.sh $(B) clib-static
+$(foreach v,static pie dyn,native-clib-$(v) 60 tests/journey.sh unix $(B) clib-$(v)
+)
+$(foreach a,$(ARCHES),qemu-$(a)-clib-twice 120 tests/twice.sh $(B_$(a)) clib-dyn qemu-$(a)
+qemu-$(a)-clib-tcp 240 tests/journey.sh tcp $(B_$(a)) clib-static qemu-$(a)
+)
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn signed-static signed-pie signed-dyn
 )
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
