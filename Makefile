@@ -63,7 +63,7 @@ QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switc
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo
-PROBES      := hop spin yoyo registers signed memory clib
+PROBES      := hop spin yoyo registers signed memory clib threads
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
@@ -304,6 +304,10 @@ $(foreach v,static pie dyn,native-clib-$(v) 60 tests/journey.sh unix $(B) clib-$
 )
 $(foreach a,$(ARCHES),qemu-$(a)-clib-twice 120 tests/twice.sh $(B_$(a)) clib-dyn qemu-$(a)
 qemu-$(a)-clib-tcp 240 tests/journey.sh tcp $(B_$(a)) clib-static qemu-$(a)
+)
+native-threads-unix 300 tests/journey.sh unix $(B) threads-dyn
+native-threads-tcp 300 tests/journey.sh tcp $(B) threads-static
+$(foreach a,$(ARCHES),qemu-$(a)-threads 300 tests/journey.sh unix $(B_$(a)) threads-pie qemu-$(a)
 )
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn signed-static signed-pie signed-dyn
 )
