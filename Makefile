@@ -64,8 +64,10 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo test_failure test_hidden \
 	test_serve
-PROBES      := hop spin yoyo registers signed
-PROBE_SRC   := tests/probes/probe.c tests/probes/back.c
+PROBES      := hop spin yoyo registers signed memory clib threads
+PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
+	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
+	tests/probes/clib_threads.c tests/probes/clib_process.c
 PROBE_ARCH_SRC := registers.S state.c
 
 # ---------------------------------------------------------------- flags
@@ -292,6 +294,22 @@ $(foreach a,$(ARCHES),$(foreach c,file-static file-pie file-dyn tcp-pie,signed-$
 )signed-$(a)-moments 240 tests/signed.sh $(B_$(a)) 12 qemu-$(a)
 )
 signed-native-moments 120 tests/signed.sh $(B_$(HOST)) 12
+native-memory-file 120 tests/journey.sh file $(B) memory-dyn
+native-memory-unix 120 tests/journey.sh unix $(B) memory-static
+native-memory-tcp 120 tests/journey.sh tcp $(B) memory-pie
+qemu-aarch64-memory-file 240 tests/journey.sh file $(B_aarch64) memory-static qemu-aarch64
+qemu-aarch64-memory-tcp 240 tests/journey.sh tcp $(B_aarch64) memory-dyn qemu-aarch64
+qemu-x86_64-memory-file 240 tests/journey.sh file $(B_x86_64) memory-pie qemu-x86_64
+native-clib-twice 60 tests/twice.sh $(B) clib-static
+$(foreach v,static pie dyn,native-clib-$(v) 60 tests/journey.sh unix $(B) clib-$(v)
+)
+$(foreach a,$(ARCHES),qemu-$(a)-clib-twice 120 tests/twice.sh $(B_$(a)) clib-dyn qemu-$(a)
+qemu-$(a)-clib-tcp 240 tests/journey.sh tcp $(B_$(a)) clib-static qemu-$(a)
+)
+native-threads-unix 300 tests/journey.sh unix $(B) threads-dyn
+native-threads-tcp 300 tests/journey.sh tcp $(B) threads-static
+$(foreach a,$(ARCHES),qemu-$(a)-threads 300 tests/journey.sh unix $(B_$(a)) threads-pie qemu-$(a)
+)
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn signed-static signed-pie signed-dyn
 )
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))

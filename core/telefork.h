@@ -16,7 +16,14 @@
  *
  * What a copy has, and what fork(2) does not tell: as after fork(), only the calling thread exists
  * in the copy; areas marked MADV_DONTFORK are absent and MADV_WIPEONFORK ones are zero; memory locks,
- * timers and pending signals stay behind. Its pid is another. See telefork(3).
+ * timers and pending signals stay behind. Its pid is another, and so is its thread id: a recursive,
+ * error-checking, robust or priority-inheriting mutex that the calling thread holds cannot be
+ * unlocked in the copy (EPERM). See telefork(3).
+ *
+ * In a program with other threads the C library's fork() makes the snapshot: handlers of
+ * pthread_atfork() run in the process and in the copy, and no lock of the C library is left held. The
+ * other threads run on: private memory is of one moment, memory that is mapped shared is copied while
+ * they may write to it. The snapshot is then a child of init, or of the nearest subreaper.
  */
 #ifndef TELEFORK_H
 #define TELEFORK_H

@@ -7,7 +7,7 @@ set -eu
 # the emulator keeps next to it lie in nobody's way.
 route=$1 build=$2 probe=$3 run=${4:-}
 receive="$run"
-if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=268435456 $run"; fi
+if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=1073741824 $run"; fi
 tmp=$(mktemp -d)
 pid=
 trap 'if [ -n "$pid" ]; then kill "$pid" 2>/dev/null || true; fi; rm -rf "$tmp"' EXIT

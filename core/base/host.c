@@ -21,19 +21,16 @@ struct dirent64_raw {
 	char name[];
 };
 
+/* Not remembered: a copy may wake where it is otherwise. */
 bool tf_host_emulated(void)
 {
-	static int known = -1;
 	int saved = errno;
+	/* Nothing is traced by us: a kernel says ESRCH, QEMU user mode ENOSYS. */
+	bool missing = syscall(SYS_ptrace, PTRACE_PEEKDATA, (long)getpid(), 0L, 0L) < 0 &&
+		errno == ENOSYS;
 
-	if (known < 0) {
-		/* Nothing is traced by us: a kernel says ESRCH, QEMU user mode ENOSYS. */
-		long rc = syscall(SYS_ptrace, PTRACE_PEEKDATA, (long)getpid(), 0L, 0L);
-
-		known = rc < 0 && errno == ENOSYS;
-	}
 	errno = saved;
-	return known;
+	return missing;
 }
 
 unsigned tf_host_threads(void)

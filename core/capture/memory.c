@@ -5,6 +5,7 @@
  * program's later writes need not copy it. Forked child: no allocator, no lock.
  */
 #include "core/capture/capture.h"
+#include "arch/arch.h"
 #include "core/base/host.h"
 #include "core/base/maps.h"
 
@@ -40,6 +41,8 @@ struct page_region_67 {
  * skips empty page tables, where pagemap writes eight bytes for each absent page. */
 #define LARGE_MAP  (UINT64_C(64) << 20)
 #define SPLIT_GAP  (UINT64_C(256) << 20)
+
+#define EMULATOR_PAGES 8
 
 /* Names what cannot travel. Everything is looked at, so that all reasons are told at once. */
 static void check_map(struct tf_capture *c, const struct tf_map *m)
@@ -130,6 +133,19 @@ static uint32_t cut(struct tf_map *maps, uint32_t n, uint64_t start, uint64_t en
 	return n - (last - i);
 }
 
+/* In a copy under QEMU user mode: the pages that the emulator it landed in put beside it. */
+static void cut_emulator(struct tf_image *img)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), pages[EMULATOR_PAGES];
+	unsigned n;
+
+	if (!tf_mailbox.generation || !tf_host_emulated())
+		return;
+	n = tf_arch_emulator_pages(pages, EMULATOR_PAGES);
+	for (unsigned i = 0; i < n; i++)
+		img->n_maps = cut(img->maps, img->n_maps, pages[i], pages[i] + page);
+}
+
 /* Without what is not the program's: our arena, frozen copies, and the range that an earlier restorer
  * left behind. The kernel may have merged them with the program's own neighbours. */
 int tf_capture_read_maps(struct tf_capture *c)
@@ -141,7 +157,7 @@ int tf_capture_read_maps(struct tf_capture *c)
 
 	if (rc)
 		return rc;
-	room = tf_arena_array(&c->arena, img->n_maps + 3, sizeof(*room));
+	room = tf_arena_array(&c->arena, img->n_maps + 3 + EMULATOR_PAGES, sizeof(*room));
 	if (!room)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for mappings");
 	memcpy(room, img->maps, img->n_maps * sizeof(*room));
@@ -150,6 +166,7 @@ int tf_capture_read_maps(struct tf_capture *c)
 	img->n_maps = cut(room, img->n_maps, frozen, frozen + c->frozen_size);
 	img->n_maps = cut(room, img->n_maps, tf_mailbox.hole_start,
 		tf_mailbox.hole_start + tf_mailbox.hole_size);
+	cut_emulator(img);
 	return 0;
 }
 
@@ -446,11 +463,26 @@ static bool near(const struct tf_run *r, const void *p)
 	return (uint64_t)p + margin >= r->start && (uint64_t)p < r->end + margin;
 }
 
-/* Whether we write there ourselves while sending: errno, this library's and the C library's data. */
-static bool ours_to_write(const struct tf_run *r)
+static bool holds(const struct tf_map *m, const void *p)
+{
+	return (uint64_t)p >= m->start && (uint64_t)p < m->end;
+}
+
+/* Data of a program or library. Ours is among it, and in a static program it lies anywhere; the dynamic
+ * linker writes to its own and to tables of the caller when a function is called for the first time. */
+static bool is_data(const struct tf_capture *c, const struct tf_map *m)
+{
+	if (m->kind == TF_MAP_FILE)
+		return m->prot & PROT_WRITE;
+	return m > c->image.maps && m[-1].end == m->start && m[-1].kind == TF_MAP_FILE;
+}
+
+/* Whether we write there ourselves while sending: errno, the stack, and data. */
+static bool ours_to_write(const struct tf_capture *c, const struct tf_map *m,
+	const struct tf_run *r)
 {
 	return near(r, __builtin_frame_address(0)) || near(r, __builtin_thread_pointer()) ||
-		near(r, &tf_mailbox) || near(r, &environ);
+		is_data(c, m) || holds(m, c) || holds(m, &tf_mailbox);
 }
 
 /* What may change between its check and its departure leaves by way of a copy. */
@@ -487,7 +519,7 @@ static int send_run(struct tf_capture *c, const struct tf_run *r)
 		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno,
 			"mapping %llx-%llx cannot be read: mprotect", (unsigned long long)m->start,
 			(unsigned long long)m->end);
-	if (!f && ours_to_write(r))
+	if (!f && m && ours_to_write(c, m, r))
 		return send_copied(c, tf_image_offset(&c->image, r->start), data, size);
 	return tf_sink_data(&c->sink, tf_image_offset(&c->image, r->start), data, size, NULL,
 		&c->err);
@@ -500,8 +532,7 @@ static void drop_run(const struct tf_capture *c, const struct tf_run *r)
 {
 	const struct tf_map *m = tf_image_map_at(&c->image, r->start);
 
-	if (m && m->kind == TF_MAP_ANON && !(m->flags & TF_MAP_SHARED) &&
-		!ours_to_write(r))
+	if (m && m->kind == TF_MAP_ANON && !(m->flags & TF_MAP_SHARED) && !ours_to_write(c, m, r))
 		madvise((void *)r->start, r->end - r->start, MADV_DONTNEED);
 }
 

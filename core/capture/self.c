@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -32,6 +33,7 @@
 #include <unistd.h>
 
 #define HANDLER_STACK (256u << 10)
+#define HELPER_STACK  (256u << 10) /* for the program's atfork handlers */
 #define RESULT_COPY   1
 
 TF_OWN struct tf_mailbox tf_mailbox = {.magic = TF_MAILBOX_MAGIC, .peer_fd = -1};
@@ -297,10 +299,10 @@ static void take_back_sigchld(pid_t middle, pid_t ended_before)
 
 /* Where the kernel has no clone with exit signal 0 (QEMU 7.2 user mode): fork twice. The child in
  * between ends at once, and tells by its status whether there is a snapshot. */
-static pid_t clone_twice(void)
+static pid_t clone_twice(pid_t (*first)(void))
 {
 	siginfo_t info;
-	pid_t before = ended_child(&info), middle = _Fork();
+	pid_t before = ended_child(&info), middle = first();
 	int status = 0;
 
 	if (middle < 0)
@@ -329,8 +331,54 @@ pid_t tf_fork_hidden(bool *ret_child)
 	if (*ret_child)
 		pid = syscall(SYS_clone, 0L, 0L, 0L, 0L, 0L);
 	else
-		pid = clone_twice();
+		pid = clone_twice(_Fork);
 	return (pid_t)pid;
+}
+
+struct helper {
+	jmp_buf caller;
+	volatile pid_t pid;
+};
+
+static int helper_main(void *arg)
+{
+	struct helper *h = arg;
+	pid_t pid = fork();
+
+	if (!pid)
+		longjmp(h->caller, 1); /* the snapshot goes on where the program stands */
+	h->pid = pid;
+	return 0;
+}
+
+/*
+ * With other threads about, the C library's own fork() is the only one that gives a child without a
+ * lock held by somebody who is not there (malloc, streams, atfork handlers). Its child is a child
+ * that shows. So a helper calls it, that lives in our memory, as our thread, for as long as that takes,
+ * and whose end nobody is told. The snapshot, an orphan then, is init's to reap.
+ */
+static pid_t fork_with_locks(bool *ret_child)
+{
+	struct helper h = {.pid = -1};
+	uint8_t *volatile stack;
+	pid_t helper;
+
+	*ret_child = false;
+	if (tf_host_emulated()) /* shares no memory with what CLONE_VFORK makes */
+		return clone_twice(fork);
+	stack = mmap(NULL, HELPER_STACK, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	if (stack == MAP_FAILED)
+		return -1;
+	if (setjmp(h.caller)) {
+		munmap(stack, HELPER_STACK);
+		return 0;
+	}
+	helper = clone(helper_main, stack + HELPER_STACK, CLONE_VM | CLONE_VFORK, &h);
+	while (helper > 0 && waitpid(helper, NULL, __WALL) < 0 && errno == EINTR)
+		;
+	munmap(stack, HELPER_STACK);
+	return h.pid;
 }
 
 static void restore_mask(uint64_t mask)
@@ -363,6 +411,8 @@ int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret
 {
 	struct tf_status status = {0};
 	struct tf_before before;
+	/* A handler may have interrupted whoever holds a lock: it only comes here without threads. */
+	bool threaded = s->origin != TF_ORIGIN_SIGNAL && tf_host_threads() > 1;
 	uint64_t all = ~UINT64_C(0);
 	int fd[2];
 	pid_t pid;
@@ -371,7 +421,7 @@ int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret
 	if (status_pipe(fd))
 		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "pipe");
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
-	pid = tf_fork_hidden(ret_child);
+	pid = threaded ? fork_with_locks(ret_child) : tf_fork_hidden(ret_child);
 	if (!pid) {
 		int rc;
 

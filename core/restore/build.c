@@ -205,7 +205,9 @@ static void plan_beyond_end(struct builder *b, const struct tf_map *m, uint32_t 
 	}
 	s = tf_plan_syscall(p, "beyond the end of a file", SYS_mmap, 6, m->data_end,
 		m->end - m->data_end, (uint64_t)prot,
-		(uint64_t)(MAP_PRIVATE | MAP_FIXED_NOREPLACE), (uint64_t)b->sigbus_fd, UINT64_C(0));
+		(uint64_t)((m->flags & TF_MAP_SHARED ? MAP_SHARED : MAP_PRIVATE) |
+			MAP_FIXED_NOREPLACE),
+		(uint64_t)b->sigbus_fd, UINT64_C(0));
 	s->refs = 1u << 4;
 	s->expect = TF_EXPECT_VALUE;
 	s->expected = m->data_end;

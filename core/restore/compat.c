@@ -115,6 +115,30 @@ static bool guest_has(const struct tf_facts *f, const struct tf_map *m)
 	return false;
 }
 
+#define STACK_NEAR (UINT64_C(1) << 30) /* mappings closer than that belong together */
+
+/* The receiver's stack lies below the pages that the emulator keeps: how large it has to be for them to
+ * lie behind map i of the process and what follows it. A power of two. */
+static uint64_t stack_to_clear(const struct check *c, uint32_t i, uint64_t page)
+{
+	uint64_t top = tf_restore_map_range(c->img, i).end, size = UINT64_C(1) << 28, need = 0;
+
+	for (; i < c->img->n_maps; i++) {
+		struct tf_range r = tf_restore_map_range(c->img, i);
+
+		if (r.start > top && r.start - top > STACK_NEAR)
+			break;
+		top = r.end;
+	}
+	for (uint32_t k = 0; k < c->f->n_maps; k++)
+		if (c->f->maps[k].kind == TF_MAP_STACK)
+			need = c->f->maps[k].end - c->f->maps[k].start;
+	need += top - page;
+	while (size < need)
+		size *= 2;
+	return size;
+}
+
 /* QEMU returns from handlers through a page of its own, and keeps descriptor tables in others, next to
  * the stack it made: a larger stack moves them out of the way. */
 static void check_kept_pages(struct check *c)
@@ -129,8 +153,9 @@ static void check_kept_pages(struct check *c)
 				continue;
 			tf_fail_more(c->e, TELEFORK_E_COLLISION,
 				"%llx-%llx of the process holds page %llx, which the emulator needs: "
-				"start the receiver with QEMU_STACK_SIZE=268435456",
-				(ull)r.start, (ull)r.end, (ull)page);
+				"start the receiver with QEMU_STACK_SIZE=%llu",
+				(ull)r.start, (ull)r.end, (ull)page,
+				(ull)stack_to_clear(c, i, page));
 			c->collisions++;
 			return;
 		}

@@ -6,6 +6,7 @@
 #include "tests/probes/probe.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -195,10 +196,17 @@ static int copy_main(const struct probe *p, const struct probe_args *a)
 	return probe_say(fd < 0 ? STDOUT_FILENO : fd);
 }
 
-static void after_snapshot(const struct probe *p, const struct probe_args *a)
+/* The process goes on as fast as it can while its snapshot travels. */
+static void after_snapshot(const struct probe *p, const struct probe_args *a,
+	const struct telefork_job *job)
 {
-	if (!a->hold && p->spoil)
+	struct pollfd ended = {.fd = telefork_job_fd(job), .events = POLLIN};
+
+	if (a->hold || !p->spoil)
+		return;
+	do
 		p->spoil();
+	while (!poll(&ended, 1, 0));
 }
 
 static int by_file(const struct probe *p, const struct probe_args *a)
@@ -221,7 +229,7 @@ static int parent_main(
 	struct telefork_result r;
 	int rc;
 
-	after_snapshot(p, a);
+	after_snapshot(p, a, job);
 	rc = telefork_wait(job, &r);
 	if (rc)
 		return probe_error(p->name, rc, r.message);

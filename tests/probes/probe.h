@@ -41,8 +41,8 @@ struct probe {
 	/* In the copy: compares, calls probe_lost() and probe_count(). With --hold after SIGTERM.
 	 */
 	void (*verify)(void);
-	/* In the process, as soon as the snapshot exists and not with --hold: spoils the state (the
-	 * copy is a point in time). NULL: nothing. */
+	/* In the process, from when the snapshot exists until it has travelled, again and again, and
+	 * not with --hold: spoils the state (the copy is a point in time). NULL: nothing. */
 	void (*spoil)(void);
 };
 
