@@ -57,7 +57,7 @@ static int open_image(const char *file)
 {
 	int fd, null;
 
-	if (strcmp(file, "-"))
+	if (strcmp(file, "-") != 0)
 		return open(file, O_RDONLY | O_CLOEXEC);
 	fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
 	null = fd < 0 ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);

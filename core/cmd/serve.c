@@ -304,7 +304,7 @@ static bool is_loopback(const struct tf_address *a)
 /* A socket that somebody else accepted: inetd, systemd, socat. */
 static int take_stdin(const struct arguments *a, struct tf_address *address, struct tf_err *e)
 {
-	struct sockaddr_storage peer;
+	struct sockaddr_storage peer = {0};
 	socklen_t size = sizeof(peer);
 
 	if (!a->once)
