@@ -7,23 +7,27 @@ function escape(s) {
 		s = "\\&" s
 	return s
 }
-function emit(   i, n, line) {
+function emit(   i, n, line, indent, item) {
 	print ".SS " name
 	print ".nf"
-	n = split(prototype, line, "\n")
+	n = split(prototype, part, "\n")
 	for (i = 1; i <= n; i++) {
-		sub(/^\t+/, "    ", line[i])
-		print ".B \"" escape(line[i]) "\""
+		sub(/^\t+/, "    ", part[i])
+		print ".B \"" escape(part[i]) "\""
 	}
 	print ".fi"
 	print ".PP"
 	for (i = 1; i <= n_text; i++) {
-		if (text[i] == "")
+		line = text[i]
+		indent = match(line, /[^ ]/) - 1
+		sub(/^ +/, "", line)
+		if (line == "" || (item && !indent))
 			print ".PP"
-		else if (text[i] ~ /^  /)
-			print ".br\n" escape(substr(text[i], 3))
-		else
-			print escape(text[i])
+		if (indent == 2)
+			print ".IP \\(bu 2"
+		item = indent > 0
+		if (line != "")
+			print escape(line)
 	}
 }
 /^\/\*/ { comment = 1; n_text = 0 }
