@@ -72,6 +72,10 @@ expect 64 '"frobnicate" is no command; there are serve .* \(see telefork --help\
 expect 64 'which command' telefork
 expect 64 'usage: telefork-pad' pad
 
+exported=$(nm -D --defined-only "$build/lib/libtelefork.so" | awk '$2 == "T" { print $3 }' | sort)
+shown=$(sh docs/man/make.sh docs/man/telefork.3 | sed -n 's/^\.SS \(tele[a-z_]*\)$/\1/p' | sort)
+[ "$exported" = "$shown" ] || fail "telefork.3 describes $shown, the library has $exported"
+
 # --- images ---
 
 expect 66 'no-such-file: .*ENOENT' telefork inspect "$tmp/no-such-file"
