@@ -194,8 +194,15 @@ static A_KEY int down_a(int n)
 	return below + 1 + room[0] - (char)n;
 }
 
+/* QEMU 7.2 may enter a handler with a stack that is not aligned. */
+#if __has_attribute(force_align_arg_pointer)
+#define HANDLER __attribute__((force_align_arg_pointer))
+#else
+#define HANDLER
+#endif
+
 /* Below a handler there is a signal frame, and the C library's own code. */
-static A_KEY void handler(int signo)
+static HANDLER A_KEY void handler(int signo)
 {
 	if (down_a(DEPTH) != DEPTH + 1 || returned != DEPTH + 1)
 		complain("frames");
