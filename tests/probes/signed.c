@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
@@ -49,6 +50,20 @@ static uintptr_t authenticate(uintptr_t value, uintptr_t modifier)
 
 	__asm__ volatile("hint #12" : "+r"(x17) : "r"(x16));
 	return x17;
+}
+
+/* A page of code that an indirect call may not enter, where the processor and the kernel have BTI:
+ * ret, without a landing pad. PROT_BTI is 16. */
+static void *guarded_page(void)
+{
+	uint32_t *page =
+		mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (page == MAP_FAILED)
+		return NULL;
+	page[0] = 0xd65f03c0;
+	__builtin___clear_cache((char *)page, (char *)(page + 1));
+	return mprotect(page, 65536, PROT_READ | PROT_EXEC | 16) ? NULL : page;
 }
 
 /* Code that no unwind table describes: one function that calls another, one that does not. */
@@ -82,6 +97,11 @@ static uintptr_t sign(uintptr_t value, uintptr_t modifier)
 static uintptr_t authenticate(uintptr_t value, uintptr_t modifier)
 {
 	return value + modifier * 0;
+}
+
+static void *guarded_page(void)
+{
+	return NULL;
 }
 
 static void bare_call(void (*fn)(void))
@@ -119,6 +139,26 @@ static void complain(const char *what)
 	size_t n = strlen(verdict);
 
 	snprintf(verdict + n, sizeof(verdict) - n, "%s ", what);
+}
+
+static void *guarded;
+static bool guarded_before;
+static sigjmp_buf trapped;
+
+static void on_trap(int signo)
+{
+	siglongjmp(trapped, signo);
+}
+
+static bool is_guarded(void)
+{
+	if (!guarded)
+		return false;
+	signal(SIGILL, on_trap);
+	if (sigsetjmp(trapped, 1))
+		return true;
+	((void (*)(void))guarded)();
+	return false;
 }
 
 /* --- captured by a call, from many frames deep --- */
@@ -300,11 +340,15 @@ static int copy_main(void)
 	/* Only its own keys make it good: they travel between real kernels alone. */
 	if (!tf_host_emulated() && ((int (*)(void))authenticate(kept, (uintptr_t)&kept))() != 42)
 		complain("pointer");
+	/* QEMU user mode does not tell which pages are. */
+	if (!tf_host_emulated() && is_guarded() != guarded_before)
+		complain("bti");
 	if (!*verdict)
-		strcpy(verdict, "ok");
+		snprintf(verdict, sizeof(verdict), "ok%s",
+			guarded_before ? " with guarded code" : "");
 	if (channel < 0) {
 		printf("%s\n", verdict);
-		return strcmp(verdict, "ok") ? 1 : 0;
+		return strncmp(verdict, "ok", 2) ? 1 : 0;
 	}
 	return write(telefork_peer_fd(), verdict, strlen(verdict)) < 0;
 }
@@ -322,7 +366,7 @@ static int parent_main(void)
 	if (read(channel, said, sizeof(said) - 1) < 0)
 		perror("signed: read");
 	printf("pid %d there: %s\n", (int)r.pid, *said ? said : "ended without a word");
-	return strcmp(said, "ok") ? 1 : 0;
+	return strncmp(said, "ok", 2) ? 1 : 0;
 }
 
 int main(int argc, char **argv)
@@ -343,6 +387,8 @@ int main(int argc, char **argv)
 		return 64;
 	opt.address = argv[1];
 	kept = sign((uintptr_t)answer, (uintptr_t)&kept);
+	guarded = guarded_page();
+	guarded_before = is_guarded();
 	if (opt.moment)
 		return by_signal();
 	moved = 1;
