@@ -18,7 +18,8 @@
  * in the copy; areas marked MADV_DONTFORK are absent and MADV_WIPEONFORK ones are zero; memory locks,
  * timers and pending signals stay behind. Its pid is another, and so is its thread id: a recursive,
  * error-checking, robust or priority-inheriting mutex that the calling thread holds cannot be
- * unlocked in the copy (EPERM). See telefork(3).
+ * unlocked in the copy (EPERM). Where there is no ptrace (QEMU user mode), pointers that an aarch64
+ * program signed itself are not good in the copy; return addresses are. See telefork(3).
  *
  * In a program with other threads the C library's fork() makes the snapshot: handlers of
  * pthread_atfork() run in the process and in the copy, and no lock of the C library is left held. The

@@ -43,6 +43,7 @@ static const struct {
 	{NT_ARM_SVE, TF_REGSET_MAX, true, "NT_ARM_SVE"},
 	{NT_ARM_PACA_KEYS, 64, true, "NT_ARM_PACA_KEYS"},
 	{NT_ARM_PACG_KEYS, 16, true, "NT_ARM_PACG_KEYS"},
+	{NT_ARM_PAC_ENABLED_KEYS, 8, true, "NT_ARM_PAC_ENABLED_KEYS"},
 };
 
 /* The thread's own vector length counts, not this process's. */
