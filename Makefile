@@ -64,7 +64,7 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo test_failure test_hidden \
 	test_serve
-PROBES      := hop spin yoyo registers signed memory clib threads
+PROBES      := hop spin yoyo registers signed memory clib threads chain
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
@@ -309,6 +309,10 @@ qemu-$(a)-clib-tcp 240 tests/journey.sh tcp $(B_$(a)) clib-static qemu-$(a)
 native-threads-unix 300 tests/journey.sh unix $(B) threads-dyn
 native-threads-tcp 300 tests/journey.sh tcp $(B) threads-static
 $(foreach a,$(ARCHES),qemu-$(a)-threads 300 tests/journey.sh unix $(B_$(a)) threads-pie qemu-$(a)
+)
+chain-native 60 tests/chain.sh chain-pie native=$(B) native=$(B) native=$(B)
+chain-mixed 120 tests/chain.sh chain-dyn native=$(B) qemu-$(HOST)=$(B) native=$(B)
+$(foreach a,$(ARCHES),chain-qemu-$(a) 120 tests/chain.sh chain-static qemu-$(a)=$(B_$(a)) qemu-$(a)=$(B_$(a)) qemu-$(a)=$(B_$(a))
 )
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn signed-static signed-pie signed-dyn
 )
