@@ -245,9 +245,9 @@ build/$(HOST)/luajit:
 build/$(FOREIGN)/luajit:
 	@mkdir -p $(@D)
 	$(call say,UNPACK,$@)
-	$(Q)cd $(@D) && rm -rf luajit.deb luajit.d && mkdir luajit.deb luajit.d && cd luajit.deb && \
+	$(Q)cd $(@D) && rm -rf luajit.deb luajit.root && mkdir luajit.deb luajit.root && cd luajit.deb && \
 		apt-get -qq -o APT::Sandbox::User=root download luajit:$(DEB_$(FOREIGN)) && \
-		dpkg-deb -x luajit_*.deb ../luajit.d && ln -sf luajit.d/usr/bin/luajit ../luajit
+		dpkg-deb -x luajit_*.deb ../luajit.root && ln -sf luajit.root/usr/bin/luajit ../luajit
 
 # A guest: Debian's kernel, and an initramfs around the agent. $(1) architecture
 define guest_rules
