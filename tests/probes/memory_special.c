@@ -51,6 +51,20 @@ static void heap_make(void)
 	brk_before = sbrk(0);
 }
 
+/* The C library remembers the break, the kernel has to agree: what grows has to be there. */
+static void brk_check(void)
+{
+	uint8_t *grown;
+
+	if (sbrk(0) != brk_before || (void *)syscall(SYS_brk, 0) != brk_before) {
+		probe_lost("heap: the break is not where it was");
+		return;
+	}
+	grown = sbrk((intptr_t)(4 * page));
+	if (grown != brk_before || mem_fault(grown, true) || mem_fault(grown + 4 * page - 1, true))
+		probe_lost("heap: the break cannot grow");
+}
+
 static void heap_check(void)
 {
 	uint64_t bad = 0;
@@ -64,8 +78,8 @@ static void heap_check(void)
 		probe_lost("heap: %llu words differ", (unsigned long long)bad);
 	if (tf_mailbox.flags & TF_MAILBOX_NO_BRK)
 		mem_skip("growth of the brk area");
-	else if (sbrk(0) != brk_before || sbrk((intptr_t)page) != brk_before)
-		probe_lost("heap: the break is not where it was");
+	else
+		brk_check();
 	for (int i = 0; i < CHUNKS; i += 2) {
 		free(chunk[i]);
 		chunk[i] = malloc(CHUNK * 9);
