@@ -44,7 +44,7 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 
 # ---------------------------------------------------------------- sources
 
-BASE_SRC    := err arena buf crc32c io maps host twin
+BASE_SRC    := err arena buf crc32c io maps host guest twin
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
 CAPTURE_SRC := self changes describe files memory signal task task_ask
@@ -64,7 +64,7 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo test_failure test_hidden \
 	test_serve test_tracer
-PROBES      := hop spin yoyo registers signed memory clib threads
+PROBES      := hop spin yoyo registers signed memory clib threads chain
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
@@ -95,7 +95,7 @@ DEB_x86_64  := amd64
 DEB_aarch64 := arm64
 CROSS    := $(subst _,-,$(FOREIGN))-linux-gnu
 PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cross \
-	qemu-user qemu-system-x86 qemu-system-arm cpio xz-utils zstd
+	qemu-user qemu-system-x86 qemu-system-arm cpio xz-utils zstd luajit libgcc-s1:$(DEB_$(FOREIGN))
 # For both architectures.
 PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
@@ -238,6 +238,17 @@ $(B)/tests/vmcheck: $(B)/obj/qemu/vmcheck.o $(QEMU_OBJ)
 $(B)/bin/telebed: $(B)/obj/harness/main.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson)
 
+# LuaJIT, a program that is not ours. Its package cannot be installed for two architectures at once.
+build/$(HOST)/luajit:
+	@mkdir -p $(@D)
+	$(Q)ln -sf /usr/bin/luajit $@
+build/$(FOREIGN)/luajit:
+	@mkdir -p $(@D)
+	$(call say,UNPACK,$@)
+	$(Q)cd $(@D) && rm -rf luajit.deb luajit.root && mkdir luajit.deb luajit.root && cd luajit.deb && \
+		apt-get -qq -o APT::Sandbox::User=root download luajit:$(DEB_$(FOREIGN)) && \
+		dpkg-deb -x luajit_*.deb ../luajit.root && ln -sf luajit.root/usr/bin/luajit ../luajit
+
 # A guest: Debian's kernel, and an initramfs around the agent. $(1) architecture
 define guest_rules
 build/guest/$(1)/init: $(call obj,$(GUEST_SRC),$(B_$(1)))
@@ -310,6 +321,14 @@ native-threads-unix 300 tests/journey.sh unix $(B) threads-dyn
 native-threads-tcp 300 tests/journey.sh tcp $(B) threads-static
 $(foreach a,$(ARCHES),qemu-$(a)-threads 300 tests/journey.sh unix $(B_$(a)) threads-pie qemu-$(a)
 )
+chain-native 60 tests/chain.sh chain-pie native=$(B) native=$(B) native=$(B)
+chain-mixed 120 tests/chain.sh chain-dyn native=$(B) qemu-$(HOST)=$(B) native=$(B)
+$(foreach a,$(ARCHES),chain-qemu-$(a) 120 tests/chain.sh chain-static qemu-$(a)=$(B_$(a)) qemu-$(a)=$(B_$(a)) qemu-$(a)=$(B_$(a))
+)
+luajit-file 60 tests/journey.sh file $(B) luajit.lua
+luajit-unix 60 tests/journey.sh unix $(B) luajit.lua
+$(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit.lua qemu-$(a)
+)
 $(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn signed-static signed-pie signed-dyn
 )
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
@@ -323,7 +342,7 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-check: all unit $(UNIT_TESTS:%=$(B_SAN)/tests/%) guests ## builds and runs every test; what .ci/run calls
+check: all unit $(UNIT_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
 

@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # journey.sh file|unix|tcp BUILD PROBE [RUNNER]: a probe goes by that route; the receiver is
-# BUILD/bin/telefork-pad, both run by RUNNER (qemu-aarch64, ...) if one is given.
+# BUILD/bin/telefork-pad, both run by RUNNER (qemu-aarch64, ...) if one is given. PROBE may be a script
+# for BUILD/luajit.
 set -eu
 # Under QEMU user mode the receiver's stack is made larger than any program's, so that the pages which
 # the emulator keeps next to it lie in nobody's way.
 route=$1 build=$2 probe=$3 run=${4:-}
 receive="$run"
 if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=1073741824 $run"; fi
+case $probe in
+*.lua) program=("$build/luajit" "tests/probes/$probe" "$build/lib/libtelefork.so") ;;
+*) program=("$build/probes/$probe") ;;
+esac
 tmp=$(mktemp -d)
 pid=
 trap 'if [ -n "$pid" ]; then kill "$pid" 2>/dev/null || true; fi; rm -rf "$tmp"' EXIT
 
 if [ "$route" = file ]; then
-	$run "$build/probes/$probe" "$tmp/image.tf"
+	$run "${program[@]}" "$tmp/image.tf"
 	[ "$(stat -c %a "$tmp/image.tf")" = 600 ]
 	# Nothing but the image was left.
 	[ "$(find "$tmp" -mindepth 1 | wc -l)" = 1 ]
@@ -42,11 +47,11 @@ $receive "$build/bin/telefork-pad" serve --token-file "$tmp/token" "$address" >"
 pid=$!
 exec 3<"$tmp/address"
 read -r address <&3
-$run "$build/probes/$probe" "$address" --token "$(cat "$tmp/token")"
+$run "${program[@]}" "$address" --token "$(cat "$tmp/token")"
 # A wrong token is refused, by name, and the receiver goes on.
-if out=$($run "$build/probes/$probe" "$address" --token wrong 2>&1); then
+if out=$($run "${program[@]}" "$address" --token wrong 2>&1); then
 	echo "a wrong token was accepted"
 	exit 1
 fi
 case $out in *TELEFORK_E_AUTH*) ;; *) echo "not refused by name: $out"; exit 1 ;; esac
-$run "$build/probes/$probe" "$address" --token "$(cat "$tmp/token")"
+$run "${program[@]}" "$address" --token "$(cat "$tmp/token")"

@@ -6,6 +6,7 @@
  */
 #include "core/capture/capture.h"
 #include "arch/arch.h"
+#include "core/base/guest.h"
 #include "core/base/host.h"
 #include "core/base/maps.h"
 
@@ -152,19 +153,13 @@ int tf_capture_read_maps(struct tf_capture *c)
 {
 	struct tf_image *img = &c->image;
 	uint64_t arena = (uint64_t)c->arena.base, frozen = (uint64_t)c->frozen_base;
-	struct tf_map *room;
-	int rc = tf_maps_read(&c->arena, TF_HOST_MAPS, &img->maps, &img->n_maps, &c->err);
+	int rc = tf_guest_maps(&c->arena, 3 + EMULATOR_PAGES, &img->maps, &img->n_maps, &c->err);
 
 	if (rc)
 		return rc;
-	room = tf_arena_array(&c->arena, img->n_maps + 3 + EMULATOR_PAGES, sizeof(*room));
-	if (!room)
-		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for mappings");
-	memcpy(room, img->maps, img->n_maps * sizeof(*room));
-	img->maps = room;
-	img->n_maps = cut(room, img->n_maps, arena, arena + c->arena.size);
-	img->n_maps = cut(room, img->n_maps, frozen, frozen + c->frozen_size);
-	img->n_maps = cut(room, img->n_maps, tf_mailbox.hole_start,
+	img->n_maps = cut(img->maps, img->n_maps, arena, arena + c->arena.size);
+	img->n_maps = cut(img->maps, img->n_maps, frozen, frozen + c->frozen_size);
+	img->n_maps = cut(img->maps, img->n_maps, tf_mailbox.hole_start,
 		tf_mailbox.hole_start + tf_mailbox.hole_size);
 	cut_emulator(img);
 	return 0;

@@ -2,6 +2,7 @@
 /* Asking the destination, see facts.h. Nothing is changed but for the moment of a probe mapping. */
 #include "core/restore/facts.h"
 #include "arch/arch.h"
+#include "core/base/guest.h"
 #include "core/base/host.h"
 #include "core/base/maps.h"
 #include "core/capture/capture.h"
@@ -121,7 +122,7 @@ int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
 	gather_limits(f, a);
 	rc = gather_auxv(f, a, e);
 	if (!rc)
-		rc = tf_maps_read(a, TF_HOST_MAPS, &f->maps, &f->n_maps, e);
+		rc = tf_guest_maps(a, 0, &f->maps, &f->n_maps, e);
 	if (!rc && emulated)
 		rc = tf_maps_read(a, TF_HOST_TRUE_MAPS, &f->taken, &f->n_taken, e);
 	if (rc)

@@ -7,6 +7,7 @@
 #include "core/restore/merge.h"
 #include "arch/arch.h"
 #include "arch/restorer.h"
+#include "core/base/guest.h"
 #include "core/base/host.h"
 #include "core/base/maps.h"
 #include "core/restore/hole.h"
@@ -248,7 +249,7 @@ int tf_merge_receive(struct tf_merge *m, struct tf_io *io, const struct tf_strea
 	if (!rc)
 		rc = receive_head(m, io, h, &chain, &count, e);
 	if (!rc)
-		rc = tf_maps_read(&m->arena, TF_HOST_MAPS, &m->maps, &m->n_maps, e);
+		rc = tf_guest_maps(&m->arena, 0, &m->maps, &m->n_maps, e);
 	if (!rc && h->memory > tf_host_memory_free(&m->arena))
 		rc = tf_fail(e, TELEFORK_E_NOMEM, "%llu bytes of changes are more than is free",
 			(ull)h->memory);

@@ -15,15 +15,6 @@
 #define STACK_USED  ((size_t)7 << 20)
 #define STACK_SPARE ((size_t)768 << 10) /* below it: the call, and growth over there */
 
-struct mem_counts mem_counts;
-uint64_t mem_seed;
-
-void mem_skip(const char *what)
-{
-	mem_counts.skipped++;
-	fprintf(stderr, "memory: not seen here: %s\n", what);
-}
-
 /* --- the stack --- */
 
 struct frame {

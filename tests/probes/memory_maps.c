@@ -15,8 +15,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MAX_MAPS  70000
-#define MAX_FLAGS 1024
+#define MAX_MAPS   70000
+#define MAX_FLAGS  1024
+#define FLAGS_TEXT 96
 
 enum kind { OTHER, STACK, VDSO, OF_FILE };
 
@@ -24,16 +25,18 @@ struct entry {
 	uint64_t start, end;
 	uint8_t kind;
 	char perms[5];
-	char flags[96]; /* " rd wr mr ", from VmFlags */
+	const char *flags; /* " rd wr mr ", from VmFlags; "" if not known */
 };
 
 struct list {
 	size_t n, max;
 	struct entry *v;
 	bool overflow, emulated;
+	char (*flags)[FLAGS_TEXT]; /* of each of v; NULL: the list has none */
 };
 
 static struct list maps[2], flags[2];
+static char flag_texts[2][MAX_FLAGS][FLAGS_TEXT];
 
 /*
  * Every difference that is meant to be, in one table. kind -1: any. Flags are smaps(5)'s names.
@@ -54,7 +57,7 @@ void mem_maps_init(void)
 {
 	for (int i = 0; i < 2; i++) {
 		maps[i] = (struct list){.max = MAX_MAPS};
-		flags[i] = (struct list){.max = MAX_FLAGS};
+		flags[i] = (struct list){.max = MAX_FLAGS, .flags = flag_texts[i]};
 		maps[i].v = mmap(NULL, MAX_MAPS * sizeof(struct entry), PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		flags[i].v = mmap(NULL, MAX_FLAGS * sizeof(struct entry), PROT_READ | PROT_WRITE,
@@ -84,7 +87,7 @@ static void take_line(struct list *l, const char *line)
 
 	if (*line >= 'A' && *line <= 'Z') {
 		if (l->n && !strncmp(line, "VmFlags:", 8))
-			snprintf(e->flags, sizeof(e->flags), "%s", line + 8);
+			e->flags = strncpy(l->flags[l->n - 1], line + 8, FLAGS_TEXT - 1);
 		return;
 	}
 	if (l->n == l->max) {
@@ -98,7 +101,8 @@ static void take_line(struct list *l, const char *line)
 	if (e->end > UINT64_C(1) << 57)
 		return; /* [vsyscall] */
 	memcpy(e->perms, p + 1, 4);
-	e->perms[4] = e->flags[0] = '\0';
+	e->perms[4] = '\0';
+	e->flags = "";
 	path = strpbrk(line, "/[");
 	e->kind = OTHER;
 	if (path && !strncmp(path, "[stack", 6))

@@ -51,6 +51,20 @@ static void heap_make(void)
 	brk_before = sbrk(0);
 }
 
+/* The C library remembers the break, the kernel has to agree: what grows has to be there. */
+static void brk_check(void)
+{
+	uint8_t *grown;
+
+	if (sbrk(0) != brk_before || (void *)syscall(SYS_brk, 0) != brk_before) {
+		probe_lost("heap: the break is not where it was");
+		return;
+	}
+	grown = sbrk((intptr_t)(4 * page));
+	if (grown != brk_before || mem_fault(grown, true) || mem_fault(grown + 4 * page - 1, true))
+		probe_lost("heap: the break cannot grow");
+}
+
 static void heap_check(void)
 {
 	uint64_t bad = 0;
@@ -64,8 +78,8 @@ static void heap_check(void)
 		probe_lost("heap: %llu words differ", (unsigned long long)bad);
 	if (tf_mailbox.flags & TF_MAILBOX_NO_BRK)
 		mem_skip("growth of the brk area");
-	else if (sbrk(0) != brk_before || sbrk((intptr_t)page) != brk_before)
-		probe_lost("heap: the break is not where it was");
+	else
+		brk_check();
 	for (int i = 0; i < CHUNKS; i += 2) {
 		free(chunk[i]);
 		chunk[i] = malloc(CHUNK * 9);
@@ -359,8 +373,9 @@ static void lock_check(void)
 
 /* --- 60,000 mappings --- */
 
-#define SMALL	   60000u
-#define SMALL_DATA 16u /* every 16th has content */
+#define SMALL	    60000u
+#define SMALL_LEAST 4096u
+#define SMALL_DATA  16u /* every 16th has content */
 
 static uint8_t *small;
 static size_t n_small;
@@ -374,7 +389,12 @@ static int small_prot(size_t i)
 
 void mem_small_make(void)
 {
-	n_small = SMALL;
+	/* So many take the kernel memory, and an emulated machine minutes to list. */
+	n_small = mem_scale(SMALL << 10) >> 10;
+	if (n_small < SMALL_LEAST)
+		n_small = SMALL_LEAST;
+	if (n_small < SMALL)
+		mem_skip("60,000 mappings: memory is small");
 	small = mem_map("small mappings", n_small * page, PROT_NONE, MAP_PRIVATE);
 	for (size_t i = 0; small && i < n_small; i++) {
 		uint8_t *at = small + i * page;
