@@ -64,7 +64,7 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo test_failure test_hidden \
 	test_serve
-PROBES      := hop spin yoyo registers signed memory clib threads
+PROBES      := hop spin yoyo registers signed memory clib threads still
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
@@ -287,6 +287,10 @@ $(foreach r,unix tcp,$(foreach v,static pie dyn,yoyo-$(r)-$(v) 60 tests/yoyo.sh 
 ))
 $(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 120 tests/yoyo.sh tcp $(B_$(a)) yoyo-$(v) qemu-$(a)
 ))
+$(foreach v,static pie dyn,witness-native-$(v) 60 tests/witness.sh $(B) still-$(v)
+)
+$(foreach a,$(ARCHES),witness-qemu-$(a) 120 tests/witness.sh $(B_$(a)) still-pie qemu-$(a)
+)
 registers-native 60 tests/registers.sh $(B) $(HOST)
 $(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
 )

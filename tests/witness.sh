@@ -20,9 +20,14 @@ fail() {
 	exit 1
 }
 
-# Whether the image's program stands where it should.
+# Whether the image's program stands where it should. A copy's code is plain memory without a name:
+# then it is the address that counts.
+address=
 still() {
-	"$telefork" inspect "$1" | grep -q ' in stand_still'
+	local at
+	at=$("$telefork" inspect "$1" | grep '^  at 0x')
+	case $at in *' in stand_still'*) address=$(echo "$at" | cut -d' ' -f4) ;; esac
+	[ -n "$address" ] && [ "$(echo "$at" | cut -d' ' -f4)" = "$address" ]
 }
 
 # look PID FILE
