@@ -95,7 +95,7 @@ DEB_x86_64  := amd64
 DEB_aarch64 := arm64
 CROSS    := $(subst _,-,$(FOREIGN))-linux-gnu
 PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cross \
-	qemu-user qemu-system-x86 qemu-system-arm cpio xz-utils zstd
+	qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd
 # For both architectures.
 PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
@@ -291,6 +291,10 @@ $(foreach v,static pie dyn,witness-native-$(v) 60 tests/witness.sh $(B) still-$(
 )
 $(foreach a,$(ARCHES),witness-qemu-$(a) 120 tests/witness.sh $(B_$(a)) still-pie qemu-$(a)
 )
+$(foreach v,static pie,gdb-native-$(v) 60 tests/gdb.sh $(B) still-$(v)
+)
+$(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 120 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
+))
 registers-native 60 tests/registers.sh $(B) $(HOST)
 $(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
 )
