@@ -64,7 +64,7 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo test_failure test_hidden \
 	test_serve test_tracer
-PROBES      := hop spin yoyo registers signed memory clib threads chain
+PROBES      := hop spin yoyo registers signed memory clib threads chain still
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
@@ -95,7 +95,7 @@ DEB_x86_64  := amd64
 DEB_aarch64 := arm64
 CROSS    := $(subst _,-,$(FOREIGN))-linux-gnu
 PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cross \
-	qemu-user qemu-system-x86 qemu-system-arm cpio xz-utils zstd luajit libgcc-s1:$(DEB_$(FOREIGN))
+	qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit libgcc-s1:$(DEB_$(FOREIGN))
 # For both architectures.
 PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
@@ -297,6 +297,14 @@ $(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-
 $(foreach r,unix tcp,$(foreach v,static pie dyn,yoyo-$(r)-$(v) 60 tests/yoyo.sh $(r) $(B_$(HOST)) yoyo-$(v)
 ))
 $(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 120 tests/yoyo.sh tcp $(B_$(a)) yoyo-$(v) qemu-$(a)
+))
+$(foreach v,static pie dyn,witness-native-$(v) 60 tests/witness.sh $(B) still-$(v)
+)
+$(foreach a,$(ARCHES),witness-qemu-$(a) 120 tests/witness.sh $(B_$(a)) still-pie qemu-$(a)
+)
+$(foreach v,static pie,gdb-native-$(v) 60 tests/gdb.sh $(B) still-$(v)
+)
+$(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 120 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
 ))
 registers-native 60 tests/registers.sh $(B) $(HOST)
 $(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)

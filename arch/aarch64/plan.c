@@ -5,6 +5,7 @@
  */
 #include "arch/arch.h"
 #include "arch/aarch64/layout.h"
+#include "core/base/own.h"
 
 #include <elf.h>
 #include <signal.h>
@@ -101,7 +102,7 @@ static uint64_t vdso_end(uint64_t base)
 }
 
 /* volatile: syscall() is declared a leaf function, which may not call back into this file. */
-static volatile uint64_t return_address;
+TF_OWN static volatile uint64_t return_address;
 
 static void probe(int signo)
 {

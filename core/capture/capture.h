@@ -15,6 +15,7 @@
 /* What only the parent can say: asked before the fork, because the child starts without it. */
 struct tf_before {
 	int32_t pid, ppid, tid;
+	int saved_errno; /* goes into the image instead of what capturing made of errno */
 	uint64_t sigmask;
 	struct tf_altstack altstack;
 	uint64_t robust_head, robust_len, tid_addr;

@@ -52,7 +52,7 @@ void tf_capture_before(struct tf_before *b)
 	void *head = NULL;
 	size_t len = 0;
 
-	*b = (struct tf_before){.pid = getpid(), .ppid = getppid()};
+	*b = (struct tf_before){.pid = getpid(), .ppid = getppid(), .saved_errno = errno};
 	b->tid = (int32_t)syscall(SYS_gettid);
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &b->sigmask, sizeof(b->sigmask));
 	sigaltstack(NULL, &ss);

@@ -493,6 +493,9 @@ static int send_copied(struct tf_capture *c, uint64_t offset, const uint8_t *dat
 		uint64_t n = size - at < TF_EXTENT_MAX ? size - at : TF_EXTENT_MAX;
 
 		memcpy(c->bounce, data + at, n);
+		if ((uint8_t *)&errno >= data + at && (uint8_t *)(&errno + 1) <= data + at + n)
+			memcpy(c->bounce + ((uint8_t *)&errno - (data + at)), &c->before.saved_errno,
+				sizeof(errno));
 		rc = tf_sink_data(&c->sink, offset + at, c->bounce, n, NULL, &c->err);
 		if (!rc)
 			rc = tf_sink_flush(&c->sink, &c->err);

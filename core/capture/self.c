@@ -36,7 +36,8 @@
 #define HELPER_STACK  (256u << 10) /* for the program's atfork handlers */
 #define RESULT_COPY   1
 
-TF_OWN struct tf_mailbox tf_mailbox = {.magic = TF_MAILBOX_MAGIC, .peer_fd = -1};
+TF_OWN struct tf_mailbox tf_mailbox = {.magic = TF_MAILBOX_MAGIC, .peer_fd = -1,
+	.own_start = (uint64_t)__start_tf_own, .own_end = (uint64_t)__stop_tf_own};
 
 /* The child's, for its signal handler. The parent never touches it. */
 TF_OWN static struct tf_capture capture;
@@ -270,6 +271,12 @@ static int child_main(const struct tf_snapshot *s, const struct tf_before *befor
 
 /* --- the parent --- */
 
+/* Even _Fork() writes in the child: the tid into the thread's descriptor, a fresh robust list. */
+static pid_t plain_fork(void)
+{
+	return (pid_t)syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L);
+}
+
 /* A child of the program that has ended and was not waited for; 0: none. */
 static pid_t ended_child(siginfo_t *info)
 {
@@ -308,7 +315,7 @@ static pid_t clone_twice(pid_t (*first)(void))
 	if (middle < 0)
 		return -1;
 	if (!middle) {
-		pid_t inner = _Fork();
+		pid_t inner = plain_fork();
 
 		if (!inner)
 			return 0;
@@ -331,7 +338,7 @@ pid_t tf_fork_hidden(bool *ret_child)
 	if (*ret_child)
 		pid = syscall(SYS_clone, 0L, 0L, 0L, 0L, 0L);
 	else
-		pid = clone_twice(_Fork);
+		pid = clone_twice(plain_fork);
 	return (pid_t)pid;
 }
 

@@ -5,6 +5,7 @@
  * is async-signal-safe: no allocator, no lock, no resolver (the address was looked up beforehand).
  */
 #include "core/base/host.h"
+#include "core/base/own.h"
 #include "core/telefork_internal.h"
 #include "arch/arch.h"
 
@@ -17,7 +18,7 @@
 
 /* Set up once, read by handlers. The attempt under way is the only one: a signal that arrives
  * meanwhile waits, because the handler blocks it until READY. */
-static struct {
+TF_OWN static struct {
 	int signo;
 	struct tf_address address;
 	struct tf_resolved resolved;
@@ -99,6 +100,7 @@ void tf_signal_arrived(int signo, const void *ucontext)
 		return;
 	fcntl(on.status_fd, F_SETFL, 0); /* the attempt before this one comes first */
 	collect(true);
+	errno = saved; /* the copy's, too */
 	if (tf_host_threads() > 1)
 		refuse(TELEFORK_E_THREADS,
 			"the process has other threads: a signal can only copy the one it interrupts");

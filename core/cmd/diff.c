@@ -62,7 +62,7 @@ static const char *map_name(const struct tf_map *m)
 /* The symbol that holds addr, in either image: the copy's file mappings are plain memory. */
 static bool find_symbol(const struct report *r, uint64_t addr, struct tf_place *place)
 {
-	return tf_place_find(r->a, addr, place) || tf_place_find(r->b, addr, place);
+	return tf_place_find_any(r->a, addr, place) || tf_place_find_any(r->b, addr, place);
 }
 
 static void print_where(const struct report *r, const struct tf_difference *d)

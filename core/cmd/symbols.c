@@ -24,6 +24,7 @@ struct object {
 	const struct tf_file *file;
 	const struct tf_map *map; /* its first mapping */
 	uint64_t bias;            /* address in memory minus address in the file's headers */
+	bool data;                /* variables are looked for as well */
 	uint16_t n_phdrs;
 	Elf64_Phdr phdrs[MAX_PHDRS];
 };
@@ -67,6 +68,9 @@ static bool find_object(struct object *o, const struct tf_file *f, uint64_t addr
 		o->map = m;
 		return read_object(o, f, img->vdso.base);
 	}
+	/* Zeroed variables stand in plain memory right behind the file's. */
+	while (!m->path[0] && m > img->maps && m[-1].end == m->start)
+		m--;
 	if (!m->path[0])
 		return false;
 	for (uint32_t i = (uint32_t)(m - img->maps) + 1; i-- > 0;) {
@@ -146,14 +150,17 @@ static size_t build_id_of_elf(Elf *elf, uint8_t id[static 64])
 	return 0;
 }
 
-static bool is_function_at(uint8_t info, uint64_t value, uint64_t size, uint64_t addr)
+static bool is_at(
+	const struct object *o, uint8_t info, uint64_t value, uint64_t size, uint64_t addr)
 {
 	unsigned type = ELF64_ST_TYPE(info);
 
-	return (type == STT_FUNC || type == STT_GNU_IFUNC) && addr - value < (size ? size : 1);
+	return (type == STT_FUNC || type == STT_GNU_IFUNC || (o->data && type == STT_OBJECT)) &&
+	       addr - value < (size ? size : 1);
 }
 
-static bool search_section(Elf *elf, Elf_Scn *scn, uint64_t addr, struct tf_place *place)
+static bool search_section(const struct object *o, Elf *elf, Elf_Scn *scn, uint64_t addr,
+	struct tf_place *place)
 {
 	Elf_Data *data = elf_getdata(scn, NULL);
 	GElf_Shdr sh;
@@ -165,7 +172,7 @@ static bool search_section(Elf *elf, Elf_Scn *scn, uint64_t addr, struct tf_plac
 		const char *name;
 
 		if (!gelf_getsym(data, (int)i, &sym) || !sym.st_shndx ||
-			!is_function_at(sym.st_info, sym.st_value, sym.st_size, addr))
+			!is_at(o, sym.st_info, sym.st_value, sym.st_size, addr))
 			continue;
 		name = elf_strptr(elf, sh.sh_link, sym.st_name);
 		if (!name || !*name)
@@ -177,7 +184,8 @@ static bool search_section(Elf *elf, Elf_Scn *scn, uint64_t addr, struct tf_plac
 	return false;
 }
 
-static bool search_elf(Elf *elf, uint64_t addr, struct tf_place *place)
+static bool search_elf(
+	const struct object *o, Elf *elf, uint64_t addr, struct tf_place *place)
 {
 	static const uint32_t types[] = {SHT_SYMTAB, SHT_DYNSYM};
 
@@ -186,7 +194,7 @@ static bool search_elf(Elf *elf, uint64_t addr, struct tf_place *place)
 			GElf_Shdr sh;
 
 			if (gelf_getshdr(scn, &sh) && sh.sh_type == types[t] &&
-				search_section(elf, scn, addr, place))
+				search_section(o, elf, scn, addr, place))
 				return true;
 		}
 	}
@@ -213,7 +221,7 @@ static bool find_on_host(const struct object *o, uint64_t addr, struct tf_place 
 	if (!elf)
 		return false;
 	if (build_id_of_elf(elf, theirs) == n && !memcmp(mine, theirs, n))
-		found = search_elf(elf, addr - o->bias, place);
+		found = search_elf(o, elf, addr - o->bias, place);
 	elf_end(elf);
 	place->from_host = found;
 	return found;
@@ -283,7 +291,7 @@ static bool find_in_memory(const struct object *o, uint64_t addr, struct tf_plac
 			uint64_t value = sym[k].st_value + o->bias;
 
 			if (!sym[k].st_shndx || sym[k].st_name >= d.n_strings ||
-				!is_function_at(sym[k].st_info, value, sym[k].st_size, addr))
+				!is_at(o, sym[k].st_info, value, sym[k].st_size, addr))
 				continue;
 			read_name(
 				o, d.strings + sym[k].st_name, d.n_strings - sym[k].st_name, place);
@@ -308,10 +316,10 @@ static bool find_in_vdso(const struct tf_file *f, uint64_t addr, struct tf_place
 	return false;
 }
 
-bool tf_place_find(const struct tf_file *f, uint64_t addr, struct tf_place *ret_place)
+static bool find(const struct tf_file *f, uint64_t addr, bool data, struct tf_place *ret_place)
 {
 	struct tf_place place = {0};
-	struct object o = {0};
+	struct object o = {.data = data};
 
 	if (!find_in_vdso(f, addr, &place)) {
 		if (!find_object(&o, f, addr) ||
@@ -320,4 +328,14 @@ bool tf_place_find(const struct tf_file *f, uint64_t addr, struct tf_place *ret_
 	}
 	*ret_place = place;
 	return true;
+}
+
+bool tf_place_find(const struct tf_file *f, uint64_t addr, struct tf_place *ret_place)
+{
+	return find(f, addr, false, ret_place);
+}
+
+bool tf_place_find_any(const struct tf_file *f, uint64_t addr, struct tf_place *ret_place)
+{
+	return find(f, addr, true, ret_place);
 }

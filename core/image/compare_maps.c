@@ -131,14 +131,16 @@ static void compare_kind(struct tf_comparison *c, struct piece *p)
 	tell_field(c, p, "kind", "kind", except);
 }
 
-/* Flags that a landing changes; the first of a piece's that is not excused decides. */
-static enum tf_compare_exception except_vmflags(const struct piece *p, uint32_t changed)
+/* Flags that a landing changes. MAP_STACK means no huge pages since Linux 6.7. */
+static enum tf_compare_exception except_vmflags(const struct piece *p)
 {
-	uint32_t gained = p->b->vmflags & changed, gone = p->a->vmflags & changed;
+	uint32_t gained = p->b->vmflags & ~p->a->vmflags, gone = p->a->vmflags & ~p->b->vmflags;
+	bool stack = p->a->kind == TF_MAP_STACK;
 
 	if (is_kernels(p->a))
 		return TF_EXCEPT_VDSO;
-	if (gone == TF_VMF_GROWSDOWN && !(gained & ~TF_VMF_NORESERVE))
+	if (stack && !(gone & ~TF_VMF_GROWSDOWN) &&
+		!(gained & ~(TF_VMF_NORESERVE | TF_VMF_NOHUGEPAGE)))
 		return TF_EXCEPT_STACK;
 	if (gone == TF_VMF_LOCKED && !(gained & ~TF_VMF_NORESERVE))
 		return TF_EXCEPT_LOCK;
@@ -147,11 +149,11 @@ static enum tf_compare_exception except_vmflags(const struct piece *p, uint32_t 
 
 static void compare_vmflags(struct tf_comparison *c, struct piece *p)
 {
-	uint32_t changed = (p->a->vmflags ^ p->b->vmflags) & ~TF_VMF_MAYWRITE;
+	uint32_t changed = (p->a->vmflags ^ p->b->vmflags);
 
 	if (!changed || (c->a->source.flags | c->b->source.flags) & TF_SOURCE_NO_SMAPS)
 		return;
-	tell_field(c, p, "vmflags", "flags", except_vmflags(p, changed));
+	tell_field(c, p, "vmflags", "flags", except_vmflags(p));
 }
 
 /* Where reading ends: a mapped file may be shorter than its mapping. */

@@ -11,7 +11,7 @@
 
 #define STEP     (1u << 18)  /* bytes read at once; a multiple of every page size */
 #define RSEQ_MAX 256u        /* struct rseq has 32 bytes, and may grow */
-#define WORK_MAX (64u << 10) /* a mailbox cannot excuse more than this */
+#define OWN_MAX  (64u << 10) /* a mailbox cannot excuse more than this */
 
 /* A range whose bytes may differ. Sorted by start when complete; the first that fits decides. */
 struct excuse {
@@ -51,8 +51,10 @@ static void excuse_dead_stack(
 	sp -= min(sp, c->arch->red_zone);
 	if (c->stack && sp >= c->stack->start && sp <= c->stack->end)
 		excuse(m, c->stack->start, sp, TF_EXCEPT_DEAD_STACK);
-	if (sp - a->altstack.sp <= a->altstack.size)
-		excuse(m, a->altstack.sp, sp, TF_EXCEPT_DEAD_STACK);
+	/* The alternate stack: all of it while the thread is elsewhere. */
+	if (sp < a->altstack.sp || sp > a->altstack.sp + a->altstack.size)
+		sp = a->altstack.sp + a->altstack.size;
+	excuse(m, a->altstack.sp, sp, TF_EXCEPT_DEAD_STACK);
 }
 
 static bool holds(const struct tf_file *f, uint64_t addr, int32_t expected)
@@ -82,8 +84,8 @@ static void excuse_library(struct memory *m)
 	if (!m->c->mailbox)
 		return;
 	excuse(m, m->c->mailbox, m->c->mailbox + sizeof(*box), TF_EXCEPT_LIBRARY);
-	if (box->work_size <= WORK_MAX)
-		excuse(m, box->work, box->work + box->work_size, TF_EXCEPT_LIBRARY);
+	if (box->own_end - box->own_start <= OWN_MAX)
+		excuse(m, box->own_start, box->own_end, TF_EXCEPT_LIBRARY);
 }
 
 static void find_excuses(struct memory *m)

@@ -242,8 +242,8 @@ struct tf_mailbox {
 	uint32_t flags;	     /* TF_MAILBOX_* */
 	uint32_t reserved;
 	uint64_t brk;	     /* what brk(0) says in the copy */
-	uint64_t work;	     /* the library's own state while it captures: no part of the program's */
-	uint64_t work_size;  /* bytes */
+	uint64_t own_start;  /* the library's own state (own.h): no part of the program's */
+	uint64_t own_end;
 };
 
 #define TF_MAILBOX_MAGIC    UINT64_C(0x786f626c69616d74) /* "tmailbox" */
