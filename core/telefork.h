@@ -123,7 +123,8 @@ struct telefork_result {
 	uint32_t mappings;      /* mappings carried */
 	uint64_t memory;        /* bytes of present memory carried */
 	uint32_t held_total;    /* descriptors of the process that did not travel: their numbers are
-				   reserved in the copy, every use answers EBADF */
+				   reserved in the copy until it closes them, every use (but fstat,
+				   dup and close-on-exec) answers EBADF */
 	int held[TELEFORK_HELD_MAX];
 	char message[TELEFORK_MESSAGE_MAX]; /* what failed, by name, and the way out; else "" */
 };
