@@ -124,7 +124,8 @@ struct telefork_result {
 	uint32_t mappings;      /* mappings carried */
 	uint64_t memory;        /* bytes of present memory carried */
 	uint32_t held_total;    /* descriptors of the process that did not travel: their numbers are
-				   reserved in the copy, every use answers EBADF */
+				   reserved in the copy until it closes them, every use (but fstat,
+				   dup and close-on-exec) answers EBADF */
 	int held[TELEFORK_HELD_MAX];
 	char message[TELEFORK_MESSAGE_MAX]; /* what failed, by name, and the way out; else "" */
 };
@@ -214,8 +215,10 @@ int telefork_yoyo(const char *uri, void (*fn)(void *arg), void *arg,
 
 /*
  * Receives one process from fd (stream socket, pipe, or an image file opened for reading) as a child
- * of the caller and returns its pid, or a negative code with nothing left behind. Returns when the
- * copy runs. With a socket, the copy keeps the connection. *result may be NULL.
+ * of the caller and returns its pid, or a negative code with nothing left behind; the sender is told
+ * why, and the new process dies with the receiver until it is complete. What comes has to come within
+ * options->deadline_ms or, without one, within idle_ms and at 4 KiB a second on the whole. Returns when
+ * the copy runs. With a socket, the copy keeps the connection. *result may be NULL.
  */
 pid_t telepad(int fd, const struct telefork_options *options, struct telefork_result *result);
 

@@ -727,6 +727,20 @@ int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
 	return 0;
 }
 
+/* The vDSO's pages are moved and written to: they have to be what the mappings say. */
+static int check_vdso(struct builder *b)
+{
+	const struct tf_vdso *told = &b->img->vdso;
+	struct tf_vdso v;
+
+	tf_vdso_find(&v, b->img->maps, b->img->n_maps);
+	if (v.base == told->base && v.size == told->size && v.vvar_base == told->vvar_base &&
+		v.vvar_size == told->vvar_size)
+		return 0;
+	return tf_fail(b->e, TELEFORK_E_IMAGE, "the vDSO at %llx is not where the mappings have it",
+		(unsigned long long)told->base);
+}
+
 int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const struct tf_facts *f,
 	uint64_t restorer_size, struct tf_arena *a, struct tf_err *e)
 {
@@ -736,7 +750,9 @@ int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const str
 
 	b.traced = f->flags & TF_FACT_PTRACE && tf_arch_has_traced(&img->threads[0]);
 	r->vdso_equal = tf_vdso_equal(&img->vdso, &f->vdso);
-	rc = reserve(&b, a);
+	rc = check_vdso(&b);
+	if (!rc)
+		rc = reserve(&b, a);
 	if (!rc)
 		rc = place(&b, restorer_size, a);
 	if (!rc)

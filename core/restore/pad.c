@@ -124,13 +124,19 @@ static int check_file_head(struct tf_pad *p)
 	return 0;
 }
 
-static void find_way_back(struct tf_pad *p)
+static int find_way_back(struct tf_pad *p)
 {
 	struct stat st;
 	int flags = fcntl(p->io.fd, F_GETFL);
 
+	if (flags < 0)
+		return tf_fail_errno(&p->err, TELEFORK_E_INVAL, errno, "descriptor %d", p->io.fd);
+	if ((flags & O_PATH) || (flags & O_ACCMODE) == O_WRONLY)
+		return tf_fail(&p->err, TELEFORK_E_INVAL, "descriptor %d is not open for reading",
+			p->io.fd);
 	p->file = !fstat(p->io.fd, &st) && S_ISREG(st.st_mode);
 	p->answers = !p->file && (p->io.socket || (flags & O_ACCMODE) == O_RDWR);
+	return 0;
 }
 
 bool tf_pad_relayed(const struct tf_pad *p)
@@ -168,10 +174,14 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 
 	*p = (struct tf_pad){.options = options ? options : &defaults,
 		.control = -1, .pump = -1, .relay = TF_RELAY_NONE};
-	if (tf_arena_init(&p->arena, TF_ARENA_DEFAULT))
-		return tf_fail(&p->err, TELEFORK_E_NOMEM, "no address space for an image");
 	tf_io_init(&p->io, fd, p->options);
-	find_way_back(p);
+	rc = find_way_back(p);
+	if (rc)
+		return rc;
+	if (tf_arena_init(&p->arena, TF_ARENA_DEFAULT))
+		return tf_fail(&p->err, TELEFORK_E_NOMEM,
+			"no address space for an image (1 GiB, most of which stays untouched): "
+			"ulimit -v");
 	rc = p->file ? read_file_head(p) : read_stream_head(p);
 	if (p->options->deadline_ms <= 0)
 		p->io.deadline_ns = 0; /* was the head's */

@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -170,6 +171,7 @@ static const char *inventory_differs(const struct inventory *a, const struct inv
 struct order {
 	struct telefork_options options;
 	bool greet; /* a greeting with TOKEN comes first */
+	rlim_t address_space; /* RLIMIT_AS; 0: as it is */
 };
 
 #define TOKEN "the receiver's token"
@@ -222,6 +224,8 @@ static int receiver_main(void)
 
 	if (read(4, &order, sizeof(order)) != sizeof(order))
 		return 1;
+	if (order.address_space)
+		setrlimit(RLIMIT_AS, &(struct rlimit){order.address_space, order.address_space});
 	inventory_take(&before);
 	inventory_take(&before);
 	if (send(4, "", 1, MSG_NOSIGNAL) != 1)
