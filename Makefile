@@ -64,7 +64,8 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 # These move themselves: a sanitizer's process cannot.
 MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test_pad
-UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo test_tracer $(MOVE_TESTS)
+UNIT_TESTS  := test_arch test_base test_compat test_image test_notes test_plan test_stream \
+	test_registers test_yoyo test_tracer $(MOVE_TESTS)
 SAN_TESTS   := $(filter-out $(MOVE_TESTS),$(UNIT_TESTS))
 PROBES      := hop spin yoyo registers signed memory clib threads chain still
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
@@ -231,6 +232,13 @@ endif
 $(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c,$(B)) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)
 
+# libFuzzer is clang's.
+B_FUZZ := build/$(HOST)-fuzz
+FUZZERS := fuzz_image fuzz_stream
+$(eval $(call arch_rules,$(HOST),$(B_FUZZ),clang,fuzzer-no-link$(comma)address$(comma)undefined))
+$(B_FUZZ)/fuzz/%: $(B_FUZZ)/obj/tests/fuzz/%.o $(B_FUZZ)/lib/libtelefork.a
+	$(call link,$(B_FUZZ),-fsanitize=fuzzer)
+
 QEMU_OBJ := $(call obj,$(QEMU_SRC:%=qemu/%.c),$(B))
 
 $(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
@@ -288,6 +296,7 @@ unit: $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu
 define UNIT_CASES
 $(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
 ))
+unit-qemu 60 $(B)/tests/test_qemu
 endef
 define CASES
 $(foreach t,$(SAN_TESTS),unit-sanitized-$(t) 400 $(B_SAN)/tests/$(t)
@@ -359,6 +368,20 @@ endif
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
 
+fuzz: $(FUZZERS:%=fuzz-%) ## feeds the decoder and the receiver with nonsense for FUZZ_SECONDS each
+$(FUZZERS:%=fuzz-%): fuzz-%: $(B_FUZZ)/fuzz/%
+	@mkdir -p $(B_FUZZ)/corpus/$*
+	$(call say,FUZZ,$*)
+	$(Q)cd $(B_FUZZ) && fuzz/$* -max_total_time=$(FUZZ_SECONDS) -max_len=32768 -timeout=20 \
+		-print_final_stats=1 corpus/$* $(CURDIR)/tests/golden 2>fuzz/$*.log || { tail -40 fuzz/$*.log; exit 1; }
+	@sed -n 's/^stat::number_of_executed_units: */$*: runs /p' $(B_FUZZ)/fuzz/$*.log
+
+lint: lint-man $(foreach a,$(ARCHES),lib-$(a)) ## clang-format, shellcheck, both backends alike, cppcheck, clang-tidy
+	@tests/lint.sh
+
+format: ## lays out every source as .clang-format says
+	clang-format -i $$(find core arch qemu harness tests -name '*.[ch]')
+
 install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed $(MAN) ## programs, library, header and man pages to DESTDIR/PREFIX
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include)
 	install $(addprefix $(B)/bin/,telefork telefork-pad telebed) $(DESTDIR)$(PREFIX)/bin
@@ -379,5 +402,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all bench guests unit check lint-man install clean help FORCE \
+.PHONY: all bench guests unit check fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
