@@ -60,11 +60,11 @@ int tf_proc_read(struct tf_arena *a, const char *path, char **ret_text, size_t *
 	return 0;
 }
 
-static uint64_t parse_number(const char **p, unsigned base)
+static uint64_t parse_number(const char **p, const char *end, unsigned base)
 {
 	uint64_t v = 0;
 
-	for (;; (*p)++) {
+	for (; *p < end; (*p)++) {
 		unsigned c = (unsigned char)**p, digit;
 
 		if (c >= '0' && c <= '9')
@@ -72,9 +72,19 @@ static uint64_t parse_number(const char **p, unsigned base)
 		else if (base == 16 && c >= 'a' && c <= 'f')
 			digit = c - 'a' + 10;
 		else
-			return v;
+			break;
 		v = v * base + digit;
 	}
+	return v;
+}
+
+/* A number and the character behind it. */
+static bool parse_field(const char **p, const char *end, unsigned base, char behind, uint64_t *ret)
+{
+	const char *start = *p;
+
+	*ret = parse_number(p, end, base);
+	return *p > start && *p < end && *(*p)++ == behind;
 }
 
 static uint32_t kind_of(const char *path, size_t n, uint64_t ino)
@@ -99,24 +109,19 @@ static bool parse_vma(const char *line, const char *end, struct tf_map *m, const
 	const char *p = line;
 	uint64_t major, minor;
 
-	m->start = parse_number(&p, 16);
-	if (p == line || *p++ != '-')
+	if (!parse_field(&p, end, 16, '-', &m->start) || !parse_field(&p, end, 16, ' ', &m->end) ||
+		m->end <= m->start || end - p < 5)
 		return false;
-	m->end = m->data_end = parse_number(&p, 16);
-	if (*p++ != ' ' || end - p < 5 || m->end <= m->start)
-		return false;
+	m->data_end = m->end;
 	m->prot = (p[0] == 'r' ? PROT_READ : 0u) | (p[1] == 'w' ? PROT_WRITE : 0u) |
 		(p[2] == 'x' ? PROT_EXEC : 0u);
 	m->flags = p[3] == 's' ? TF_MAP_SHARED : 0;
 	p += 5;
-	m->offset = parse_number(&p, 16);
-	p++;
-	major = parse_number(&p, 16);
-	p++;
-	minor = parse_number(&p, 16);
+	if (!parse_field(&p, end, 16, ' ', &m->offset) || !parse_field(&p, end, 16, ':', &major) ||
+		!parse_field(&p, end, 16, ' ', &minor))
+		return false;
 	m->dev = major << 32 | minor;
-	p++;
-	m->ino = parse_number(&p, 10);
+	m->ino = parse_number(&p, end, 10);
 	while (p < end && *p == ' ')
 		p++;
 	*ret_path = p;

@@ -345,7 +345,7 @@ static const char *regset_owner(uint32_t type)
 
 void tf_notes_put(struct tf_writer *w, const struct tf_image *img)
 {
-	for (size_t i = 0; i < tf_n_kinds; i++)
+	for (size_t i = 0; i < tf_n_kinds && !w->failed; i++)
 		put_kind(w, &tf_kinds[i], img);
 	for (uint32_t i = 0; i < img->n_threads && !w->failed; i++) {
 		const struct tf_regs *regs = &img->threads[i].regs;
