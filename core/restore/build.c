@@ -323,6 +323,14 @@ static bool in_code(const struct tf_image *img, uint64_t from, uint64_t n)
 	return false;
 }
 
+/* Whether n bytes at addr are bytes of the old vDSO that have come: an image may say anything. */
+static bool in_vdso(const struct tf_image *img, uint64_t addr, uint64_t n)
+{
+	const struct tf_map *m = tf_image_map_at(img, addr);
+
+	return m && m->kind == TF_MAP_VDSO && n <= m->end - addr && has_data(img, m);
+}
+
 /* The old pages are data; their entry points lead to the destination's functions or to the kernel.
  * QEMU's own vDSO has no data area: it is made of system calls already and works as it is. */
 static void plan_patch_vdso(struct builder *b)
@@ -347,7 +355,8 @@ static void plan_patch_vdso(struct builder *b)
 			n = tf_arch_code_syscall(code, nr);
 		/* Two names share an entry; a thread that stands in the bytes must not be pulled
 		 * off the road: its call goes on in the old code, which finds no clock and asks. */
-		if (v->symbols[i].size < n || in_code(b->img, v->symbols[i].value, n))
+		if (v->symbols[i].size < n || in_code(b->img, v->symbols[i].value, n) ||
+			!in_vdso(b->img, v->symbols[i].value, n))
 			continue;
 		s = tf_plan_add(&b->r->plan, TF_OP_COPY, "vdso entry");
 		s->arg[0] = v->symbols[i].value;
@@ -362,7 +371,8 @@ static bool inside_map(const struct tf_image *img, uint64_t addr, uint64_t n)
 {
 	const struct tf_map *m = tf_image_map_at(img, addr);
 
-	return m && (m->prot & PROT_WRITE) && n <= m->data_end - addr;
+	return m && (m->prot & PROT_WRITE) && addr < m->data_end && n <= m->data_end - addr &&
+		!is_vdso_part(m);
 }
 
 /* Where the keys cannot be the source's, signed return addresses get the new ones'. Before
@@ -746,6 +756,7 @@ int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const str
 {
 	struct builder b = {.r = r, .img = img, .f = f, .e = e, .page = f->page_size,
 		.sigbus_fd = -1};
+	void *table;
 	int rc;
 
 	b.traced = f->flags & TF_FACT_PTRACE && tf_arch_has_traced(&img->threads[0]);
@@ -759,12 +770,10 @@ int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const str
 		rc = make_fills(&b, a);
 	if (rc)
 		return tf_fail(e, rc, "out of memory for a plan");
-	if (!tf_arch_has_crc32c()) {
-		void *table;
-
-		r->crc_table_at = (uint32_t)(data_add(&b, NULL, 8192, 64, &table) - r->data_at);
+	/* Also where the processor has an instruction: a plan follows from the facts alone. */
+	r->crc_table_at = (uint32_t)(data_add(&b, NULL, 8192, 64, &table) - r->data_at);
+	if (!tf_arch_has_crc32c())
 		tf_crc32c_table(table);
-	}
 	rc = plan_all(&b);
 	if (!rc && r->plan.full)
 		rc = tf_fail(e, TELEFORK_E_LIMIT, "the plan does not fit its reservation");

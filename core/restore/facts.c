@@ -143,41 +143,63 @@ static const struct {
 #define FIELD(n) {#n, offsetof(struct tf_facts, n), sizeof(((struct tf_facts *)0)->n)}
 	FIELD(machine), FIELD(page_size), FIELD(flags), FIELD(min_addr), FIELD(max_addr),
 	FIELD(max_map_count), FIELD(memory_free), FIELD(address_limit), FIELD(fd_limit),
-	FIELD(brk), FIELD(auxv_size),
+	FIELD(brk), FIELD(auxv_size), FIELD(rseq.addr), FIELD(rseq.len), FIELD(rseq.sig),
+	FIELD(vdso.base), FIELD(vdso.size), FIELD(vdso.vvar_base), FIELD(vdso.vvar_size),
+	FIELD(vdso.digest), FIELD(cpu.xcr0), FIELD(cpu.xsave_size), FIELD(cpu.vl),
+	FIELD(cpu.vl_mask),
 #undef FIELD
 };
 
-static bool set_field(struct tf_facts *f, const char *name, uint64_t value)
+static bool set_field(struct tf_facts *f, const char *name, size_t n, uint64_t value)
 {
 	for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
-		if (strcmp(fields[i].name, name))
+		if (strlen(fields[i].name) != n || memcmp(fields[i].name, name, n))
 			continue;
+		if (fields[i].size == 4 && value > UINT32_MAX)
+			return false;
 		memcpy((char *)f + fields[i].offset, &value, fields[i].size); /* little-endian */
 		return true;
 	}
-	return false;
+	if (n != 4 || memcmp(name, "keep", n) || f->n_keep == TF_FACT_KEEP_MAX)
+		return false;
+	f->keep[f->n_keep++] = value;
+	return true;
+}
+
+/* "name value", up to eol. */
+static bool parse_fact(struct tf_facts *f, const char *line, const char *eol)
+{
+	const char *space = memchr(line, ' ', (size_t)(eol - line));
+	const char *value = space ? space + 1 : eol;
+	char *end;
+	uint64_t number;
+
+	if (value == eol || *value < '0' || *value > '9')
+		return false;
+	errno = 0;
+	number = strtoull(value, &end, !strncmp(value, "0x", 2) ? 16 : 10);
+	return end == eol && !errno && set_field(f, line, (size_t)(space - line), number);
 }
 
 int tf_facts_parse(struct tf_facts *f, struct tf_arena *a, const char *text, struct tf_err *e)
 {
 	unsigned line = 1;
+	const char *eol;
+	int rc;
 
 	*f = (struct tf_facts){.release = ""};
-	f->maps = f->taken = tf_arena_alloc(a, sizeof(*f->maps));
-	for (const char *p = text; *p; line++) {
-		char name[32];
-		unsigned long long value;
-		int n = 0;
-
-		if (*p != '#' && *p != '\n' &&
-			(sscanf(p, "%31s %lli%n", name, (long long *)&value, &n) != 2 ||
-				!set_field(f, name, value)))
+	for (const char *p = text; *p; p = *eol ? eol + 1 : eol, line++) {
+		eol = strchrnul(p, '\n');
+		if (eol - p == 5 && !memcmp(p, "maps:", 5)) {
+			p = *eol ? eol + 1 : eol;
+			rc = tf_maps_parse(a, p, strlen(p), &f->maps, &f->n_maps, e);
+			f->taken = f->maps;
+			f->n_taken = f->n_maps;
+			return rc;
+		}
+		if (*p != '#' && p != eol && !parse_fact(f, p, eol))
 			return tf_fail(e, TELEFORK_E_INVAL, "facts: line %u: not a known fact",
 				line);
-		p = strchr(p, '\n');
-		if (!p)
-			break;
-		p++;
 	}
-	return f->maps ? 0 : TELEFORK_E_NOMEM;
+	return 0;
 }

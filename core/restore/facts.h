@@ -38,8 +38,10 @@ struct tf_facts {
  * Everything lives in the arena. 0, _NOMEM, _SYSTEM. */
 int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e);
 
-/* Fills everything in f but the mappings from a text of "name value" lines (tests; numbers decimal
- * or 0x). Unknown names are _INVAL with the line. */
+/* Fills f from a text of "name value" lines (tests; numbers decimal or 0x; a name is a field's, such
+ * as rseq.addr; each "keep" adds a page), then, after a line "maps:", the receiver's mappings as
+ * /proc/PID/maps has them: they become maps and taken. "#" begins a comment's line. _INVAL with the
+ * line for a name or a number that is none, _SYSTEM for a mapping, _NOMEM. */
 int tf_facts_parse(struct tf_facts *f, struct tf_arena *a, const char *text, struct tf_err *e);
 
 #endif
