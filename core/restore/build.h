@@ -45,7 +45,8 @@ struct tf_restore {
 };
 
 /* Everything that keeps this image from living at this destination, one reason a line, into e.
- * 0 or _INCOMPATIBLE (or _LIMIT, if the only reasons are limits). max_memory 0: what is free. */
+ * 0 or _INCOMPATIBLE (or _COLLISION, if pages of an emulator are the only reason: a fresh receiver may
+ * have room). max_memory 0: what is free. */
 int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64_t max_memory,
 	struct tf_err *e);
 
