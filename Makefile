@@ -229,6 +229,13 @@ endif
 $(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c,$(B)) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)
 
+# libFuzzer is clang's.
+B_FUZZ := build/$(HOST)-fuzz
+FUZZERS := fuzz_image fuzz_stream
+$(eval $(call arch_rules,$(HOST),$(B_FUZZ),clang,fuzzer-no-link$(comma)address$(comma)undefined))
+$(B_FUZZ)/fuzz/%: $(B_FUZZ)/obj/tests/fuzz/%.o $(B_FUZZ)/lib/libtelefork.a
+	$(call link,$(B_FUZZ),-fsanitize=fuzzer)
+
 QEMU_OBJ := $(call obj,$(QEMU_SRC:%=qemu/%.c),$(B))
 
 $(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
@@ -357,6 +364,14 @@ endif
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
 
+fuzz: $(FUZZERS:%=fuzz-%) ## feeds the decoder and the receiver with nonsense for FUZZ_SECONDS each
+$(FUZZERS:%=fuzz-%): fuzz-%: $(B_FUZZ)/fuzz/%
+	@mkdir -p $(B_FUZZ)/corpus/$*
+	$(call say,FUZZ,$*)
+	$(Q)cd $(B_FUZZ) && fuzz/$* -max_total_time=$(FUZZ_SECONDS) -max_len=32768 -timeout=20 \
+		-print_final_stats=1 corpus/$* $(CURDIR)/tests/golden 2>fuzz/$*.log || { tail -40 fuzz/$*.log; exit 1; }
+	@sed -n 's/^stat::number_of_executed_units: */$*: runs /p' $(B_FUZZ)/fuzz/$*.log
+
 install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed $(MAN) ## programs, library, header and man pages to DESTDIR/PREFIX
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include)
 	install $(addprefix $(B)/bin/,telefork telefork-pad telebed) $(DESTDIR)$(PREFIX)/bin
@@ -377,5 +392,5 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all bench guests unit check lint-man install clean help FORCE \
+.PHONY: all bench guests unit check lint-man install clean help FORCE fuzz $(FUZZERS:%=fuzz-%) \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
