@@ -293,6 +293,7 @@ unit: $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu
 define UNIT_CASES
 $(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
 ))
+unit-qemu 60 $(B)/tests/test_qemu
 endef
 define CASES
 $(foreach t,$(SAN_TESTS),unit-sanitized-$(t) 400 $(B_SAN)/tests/$(t)
@@ -372,6 +373,12 @@ $(FUZZERS:%=fuzz-%): fuzz-%: $(B_FUZZ)/fuzz/%
 		-print_final_stats=1 corpus/$* $(CURDIR)/tests/golden 2>fuzz/$*.log || { tail -40 fuzz/$*.log; exit 1; }
 	@sed -n 's/^stat::number_of_executed_units: */$*: runs /p' $(B_FUZZ)/fuzz/$*.log
 
+lint: lint-man $(foreach a,$(ARCHES),lib-$(a)) ## clang-format, shellcheck, both backends alike, cppcheck, clang-tidy
+	@tests/lint.sh
+
+format: ## lays out every source as .clang-format says
+	clang-format -i $$(find core arch qemu harness tests -name '*.[ch]')
+
 install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed $(MAN) ## programs, library, header and man pages to DESTDIR/PREFIX
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include)
 	install $(addprefix $(B)/bin/,telefork telefork-pad telebed) $(DESTDIR)$(PREFIX)/bin
@@ -392,5 +399,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all bench guests unit check lint-man install clean help FORCE fuzz $(FUZZERS:%=fuzz-%) \
+.PHONY: all bench guests unit check fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

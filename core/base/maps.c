@@ -204,8 +204,8 @@ int tf_maps_parse(struct tf_arena *a, const char *text, size_t size, struct tf_m
 int tf_maps_read(struct tf_arena *a, const char *path, struct tf_map **ret_maps, uint32_t *ret_n,
 	struct tf_err *e)
 {
-	char *text;
-	size_t size;
+	char *text = NULL;
+	size_t size = 0;
 	int rc = tf_proc_read(a, path, &text, &size, e);
 
 	return rc ? rc : tf_maps_parse(a, text, size, ret_maps, ret_n, e);

@@ -28,7 +28,7 @@ static int parse_tcp(const char *rest, struct tf_address *a, struct tf_err *e)
 	if ((size_t)(end - host) >= sizeof(a->host) || strlen(colon + 1) >= sizeof(a->port))
 		return bad(e, a->text, "it is too long");
 	memcpy(a->host, host, (size_t)(end - host));
-	strcpy(a->port, colon + 1);
+	memcpy(a->port, colon + 1, strlen(colon));
 	a->kind = TF_ADDRESS_TCP;
 	return 0;
 }
@@ -40,7 +40,7 @@ static int parse_path(const char *path, enum tf_address_kind kind, struct tf_add
 		return bad(e, a->text, "a path is missing");
 	if (kind == TF_ADDRESS_UNIX && strlen(path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
 		return bad(e, a->text, "the path of a socket has at most 107 bytes");
-	strcpy(a->path, path);
+	memcpy(a->path, path, strlen(path) + 1);
 	a->kind = kind;
 	return 0;
 }
@@ -53,7 +53,7 @@ int tf_address_parse(const char *uri, struct tf_address *a, struct tf_err *e)
 	if (strlen(uri) >= sizeof(a->text))
 		return tf_fail(e, TELEFORK_E_ADDRESS, "the address has more than %zu bytes",
 			sizeof(a->text) - 1);
-	strcpy(a->text, uri);
+	memcpy(a->text, uri, strlen(uri) + 1);
 	if (!strcmp(uri, "-")) {
 		a->kind = TF_ADDRESS_STDIO;
 		return 0;
