@@ -13,17 +13,26 @@ static const struct {
 	char name[3];
 	uint32_t flag;
 } vmflag_names[] = {
-	{"hg", TF_VMF_HUGEPAGE}, {"nh", TF_VMF_NOHUGEPAGE}, {"dd", TF_VMF_DONTDUMP},
-	{"dc", TF_VMF_DONTFORK}, {"wf", TF_VMF_WIPEONFORK}, {"mg", TF_VMF_MERGEABLE},
-	{"sr", TF_VMF_SEQ}, {"rr", TF_VMF_RAND}, {"nr", TF_VMF_NORESERVE},
-	{"gd", TF_VMF_GROWSDOWN}, {"bt", TF_VMF_BTI}, {"mt", TF_VMF_MTE}, {"lo", TF_VMF_LOCKED},
+	{"hg", TF_VMF_HUGEPAGE},
+	{"nh", TF_VMF_NOHUGEPAGE},
+	{"dd", TF_VMF_DONTDUMP},
+	{"dc", TF_VMF_DONTFORK},
+	{"wf", TF_VMF_WIPEONFORK},
+	{"mg", TF_VMF_MERGEABLE},
+	{"sr", TF_VMF_SEQ},
+	{"rr", TF_VMF_RAND},
+	{"nr", TF_VMF_NORESERVE},
+	{"gd", TF_VMF_GROWSDOWN},
+	{"bt", TF_VMF_BTI},
+	{"mt", TF_VMF_MTE},
+	{"lo", TF_VMF_LOCKED},
 	{"mw", TF_VMF_MAYWRITE},
 };
 
 #define N_VMFLAGS (sizeof(vmflag_names) / sizeof(*vmflag_names))
 
-int tf_proc_read(struct tf_arena *a, const char *path, char **ret_text, size_t *ret_size,
-	struct tf_err *e)
+int tf_proc_read(
+	struct tf_arena *a, const char *path, char **ret_text, size_t *ret_size, struct tf_err *e)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char *text = (char *)a->base + a->used;
@@ -114,7 +123,7 @@ static bool parse_vma(const char *line, const char *end, struct tf_map *m, const
 		return false;
 	m->data_end = m->end;
 	m->prot = (p[0] == 'r' ? PROT_READ : 0u) | (p[1] == 'w' ? PROT_WRITE : 0u) |
-		(p[2] == 'x' ? PROT_EXEC : 0u);
+		  (p[2] == 'x' ? PROT_EXEC : 0u);
 	m->flags = p[3] == 's' ? TF_MAP_SHARED : 0;
 	p += 5;
 	if (!parse_field(&p, end, 16, ' ', &m->offset) || !parse_field(&p, end, 16, ':', &major) ||
@@ -186,8 +195,8 @@ int tf_maps_parse(struct tf_arena *a, const char *text, size_t size, struct tf_m
 			continue;
 		}
 		if (!parse_vma(p, eol, &maps[n], &path, &path_n))
-			return tf_fail(e, TELEFORK_E_SYSTEM, "mappings: line %u is not understood",
-				line);
+			return tf_fail(
+				e, TELEFORK_E_SYSTEM, "mappings: line %u is not understood", line);
 		skipped = maps[n].end > TF_MAX_ADDR;
 		if (skipped)
 			continue;

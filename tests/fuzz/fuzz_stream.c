@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * libFuzzer target: everything that a receiver does with what arrives, up to the complete plan: the
- * stream's header and the head's extents, decoding, the check against a destination on paper, and the
- * plan, which is then played on paper (plan_model.h). First inputs: tests/golden, heads without a
- * stream around them.
+ * stream's header and the head's extents, decoding, the check against a destination on paper, and
+ * the plan, which is then played on paper (plan_model.h). First inputs: tests/golden, heads without
+ * a stream around them.
  *
  * Checksums are right nowhere by chance: they are set right here, unless the input begins with 'x'.
  */
@@ -135,7 +135,7 @@ static void plan(const struct tf_image *img, const char *text, bool equal)
 		f.vdso.digest = img->vdso.digest;
 	rc = tf_compat_check(img, &f, 0, &e);
 	if (!rc)
-		rc = tf_restore_choose_fds(&r, img, &f, true, &e);
+		rc = tf_restore_choose_fds(&r, img, &f, true, false, &e);
 	if (!rc)
 		rc = tf_restore_build(&r, img, &f, 3000, &arena, &e);
 	if (rc) {

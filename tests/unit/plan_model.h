@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A plan played on paper: the receiver's mappings and the restorer's range as a list of areas, each
- * step applied to it by the kernel's rules. Whatever touches what is not there, replaces what is, or
- * leaves something behind ends in PLAN_BROKEN(format, ...), which the includer defines: a failed test,
- * or the end of a fuzzer. Header only; knows nothing of how build.c makes a plan.
+ * step applied to it by the kernel's rules. Whatever touches what is not there, replaces what is,
+ * or leaves something behind ends in PLAN_BROKEN(format, ...), which the includer defines: a failed
+ * test, or the end of a fuzzer. Header only; knows nothing of how build.c makes a plan.
  */
 #ifndef TESTS_UNIT_PLAN_MODEL_H
 #define TESTS_UNIT_PLAN_MODEL_H
@@ -33,8 +33,8 @@ struct model {
 	uint64_t step;
 };
 
-static inline void model_add(struct model *m, uint64_t start, uint64_t end, uint32_t prot,
-	enum model_owner owner)
+static inline void model_add(
+	struct model *m, uint64_t start, uint64_t end, uint32_t prot, enum model_owner owner)
 {
 	for (size_t i = 0; i < m->n; i++)
 		if (m->area[i].start < end && m->area[i].end > start)
@@ -43,8 +43,7 @@ static inline void model_add(struct model *m, uint64_t start, uint64_t end, uint
 				(unsigned long long)end, (unsigned long long)m->area[i].start,
 				(unsigned long long)m->area[i].end);
 	if (start >= end || m->n == MODEL_AREAS)
-		PLAN_BROKEN("step %llu: an empty area, or too many",
-			(unsigned long long)m->step);
+		PLAN_BROKEN("step %llu: an empty area, or too many", (unsigned long long)m->step);
 	m->area[m->n++] = (struct model_area){start, end, prot, owner};
 }
 
@@ -210,8 +209,8 @@ static inline void model_step(struct model *m, const struct tf_step *s)
 	}
 }
 
-/* What is there at the end: every mapping of the image with its protection, the restorer's range, and
- * pages that an emulator needs. */
+/* What is there at the end: every mapping of the image with its protection, the restorer's range,
+ * and pages that an emulator needs. */
 static inline void model_end(struct model *m)
 {
 	const struct tf_restore *r = m->r;
@@ -243,8 +242,8 @@ static inline void model_end(struct model *m)
 		for (uint32_t k = 0; k < m->f->n_keep; k++)
 			kept |= a->start <= m->f->keep[k] && a->end >= m->f->keep[k] + page;
 		if (a->owner == MODEL_RECEIVER && !kept && !(m->f->vdso.base == a->start))
-			PLAN_BROKEN("%llx-%llx of the receiver stays",
-				(unsigned long long)a->start, (unsigned long long)a->end);
+			PLAN_BROKEN("%llx-%llx of the receiver stays", (unsigned long long)a->start,
+				(unsigned long long)a->end);
 		if (a->owner == MODEL_NEW && (a->prot || a->end - a->start != page))
 			PLAN_BROKEN("%llx-%llx is not of the image", (unsigned long long)a->start,
 				(unsigned long long)a->end);
@@ -255,9 +254,8 @@ static inline void model_end(struct model *m)
 }
 
 /* Plays the plan r, which was built from img and f. */
-static inline void model_play(
-	struct model *m, const struct tf_restore *r, const struct tf_image *img,
-	const struct tf_facts *f)
+static inline void model_play(struct model *m, const struct tf_restore *r,
+	const struct tf_image *img, const struct tf_facts *f)
 {
 	*m = (struct model){.r = r, .img = img, .f = f};
 	for (uint32_t i = 0; i < f->n_maps; i++)

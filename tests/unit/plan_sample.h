@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Destinations on paper: facts for the architecture that this build runs on, under a kernel and under
- * QEMU user mode, and the sample image made to fit them. What plans are tested and fuzzed with.
+ * Destinations on paper: facts for the architecture that this build runs on, under a kernel and
+ * under QEMU user mode, and the sample image made to fit them. What plans are tested and fuzzed
+ * with.
  */
 #ifndef TESTS_UNIT_PLAN_SAMPLE_H
 #define TESTS_UNIT_PLAN_SAMPLE_H
@@ -13,14 +14,14 @@
 #include "tests/unit/image_sample.h"
 
 /* A static receiver at a low address. */
-#define SAMPLE_FACTS_MAPS                                                 \
-	"maps:\n"                                                         \
-	"10000-e0000 r-xp 00000000 fe:01 42   /usr/bin/telefork-pad\n"    \
-	"ef000-f0000 rw-p 000df000 fe:01 42   /usr/bin/telefork-pad\n"    \
-	"f0000-112000 rw-p 00000000 00:00 0   [heap]\n"                   \
-	"7ffff7f00000-7ffff7f80000 rw-p 00000000 00:00 0 \n"              \
-	"7ffff7fa0000-7ffff7fb0000 r--p 00000000 00:00 0    [vvar]\n"     \
-	"7ffff7fb0000-7ffff7fc0000 r-xp 00000000 00:00 0    [vdso]\n"     \
+#define SAMPLE_FACTS_MAPS                                              \
+	"maps:\n"                                                      \
+	"10000-e0000 r-xp 00000000 fe:01 42   /usr/bin/telefork-pad\n" \
+	"ef000-f0000 rw-p 000df000 fe:01 42   /usr/bin/telefork-pad\n" \
+	"f0000-112000 rw-p 00000000 00:00 0   [heap]\n"                \
+	"7ffff7f00000-7ffff7f80000 rw-p 00000000 00:00 0 \n"           \
+	"7ffff7fa0000-7ffff7fb0000 r--p 00000000 00:00 0    [vvar]\n"  \
+	"7ffff7fb0000-7ffff7fc0000 r-xp 00000000 00:00 0    [vdso]\n"  \
 	"7ffffffde000-7ffffffff000 rw-p 00000000 00:00 0    [stack]\n"
 
 /* Another kernel's vDSO; rseq, and every mm field can be set. */
@@ -83,8 +84,7 @@ static inline int sample_facts(
 	f->cpu.n_words = TF_FEATURE_WORDS;
 	f->vdso.symbols = tf_arena_array(a, 1, sizeof(*f->vdso.symbols));
 	f->vdso.n_symbols = 1;
-	f->vdso.symbols[0] =
-		(struct tf_symbol){f->vdso.base + 0x500, 64, sample_vdso_name(0)};
+	f->vdso.symbols[0] = (struct tf_symbol){f->vdso.base + 0x500, 64, sample_vdso_name(0)};
 	return 0;
 }
 

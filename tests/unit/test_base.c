@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * core/base: the parser of /proc/PID/maps and smaps on texts that kernels and emulators write and on
- * ones that nobody should, CRC32C in both ways, and the time limits of input and output. What errors
- * of the system can be had on any machine (a closed peer, a full pipe, a short file) is provoked.
+ * core/base: the parser of /proc/PID/maps and smaps on texts that kernels and emulators write and
+ * on ones that nobody should, CRC32C in both ways, and the time limits of input and output. What
+ * errors of the system can be had on any machine (a closed peer, a full pipe, a short file) is
+ * provoked.
  */
 #include <check.h>
 #include <fcntl.h>
@@ -124,10 +125,11 @@ END_TEST
 /* Addresses of the kernel's half are no part of a process: neither they nor their flags count. */
 START_TEST(maps_leaves_out_vsyscall)
 {
-	ck_assert_int_eq(parse("1000-2000 r--p 00000000 00:00 0\n"
-			       "VmFlags: rd hg \n"
-			       "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n"
-			       "VmFlags: ex nh \n"),
+	ck_assert_int_eq(
+		parse("1000-2000 r--p 00000000 00:00 0\n"
+		      "VmFlags: rd hg \n"
+		      "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]\n"
+		      "VmFlags: ex nh \n"),
 		0);
 	ck_assert_uint_eq(n_maps, 1);
 	ck_assert_uint_eq(maps[0].vmflags, TF_VMF_HUGEPAGE);
@@ -148,8 +150,8 @@ START_TEST(smaps_flags)
 			       "VmFlags: rd bt mt nh"),
 		0);
 	ck_assert_uint_eq(n_maps, 3);
-	ck_assert_uint_eq(maps[0].vmflags,
-		TF_VMF_ALL & ~(TF_VMF_BTI | TF_VMF_MTE | TF_VMF_NOHUGEPAGE));
+	ck_assert_uint_eq(
+		maps[0].vmflags, TF_VMF_ALL & ~(TF_VMF_BTI | TF_VMF_MTE | TF_VMF_NOHUGEPAGE));
 	ck_assert_uint_eq(maps[1].vmflags, 0);
 	ck_assert_uint_eq(maps[2].vmflags, TF_VMF_BTI | TF_VMF_MTE | TF_VMF_NOHUGEPAGE);
 	tf_vmflags_text(TF_VMF_HUGEPAGE | TF_VMF_LOCKED, names, sizeof(names));
@@ -200,7 +202,8 @@ START_TEST(maps_cut)
 				   "VmFlags: rd wr \n"
 				   "3000-4000 rw-p 00000000 00:00 0\n";
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	char *two = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *two =
+		mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	ck_assert_ptr_ne(two, MAP_FAILED);
 	ck_assert_int_eq(mprotect(two + page, page, PROT_NONE), 0);
@@ -226,9 +229,8 @@ START_TEST(maps_huge)
 
 	ck_assert_ptr_nonnull(text);
 	for (uint32_t i = 0; i < n; i++)
-		at += (size_t)snprintf(text + at, room - at,
-			"%x-%x r--p 00000000 00:00 0 \n", 0x10000 + i * 0x2000,
-			0x11000 + i * 0x2000);
+		at += (size_t)snprintf(text + at, room - at, "%x-%x r--p 00000000 00:00 0 \n",
+			0x10000 + i * 0x2000, 0x11000 + i * 0x2000);
 	ck_assert_int_eq(tf_maps_parse(&arena, text, at, &maps, &n_maps, &e), 0);
 	ck_assert_uint_eq(n_maps, n);
 	ck_assert_uint_eq(maps[n - 1].end, 0x11000 + (uint64_t)(n - 1) * 0x2000);
@@ -250,7 +252,7 @@ START_TEST(maps_of_this_process)
 	ck_assert_msg(!tf_maps_read(&arena, "/proc/self/maps", &maps, &n_maps, &e), "%s", e.text);
 	for (uint32_t i = 0; i < n_maps; i++)
 		found |= maps[i].start <= (uint64_t)p + page && maps[i].end > (uint64_t)p + page &&
-			!(maps[i].prot & PROT_WRITE);
+			 !(maps[i].prot & PROT_WRITE);
 	ck_assert(found);
 	ck_assert_int_eq(
 		tf_maps_read(&arena, "/proc/self/none", &maps, &n_maps, &e), TELEFORK_E_SYSTEM);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whether a process can live at a destination: each reason alone, by its words and its code, and all
- * of them at once; and the text of facts that destinations on paper are read from. Nothing here
+ * Whether a process can live at a destination: each reason alone, by its words and its code, and
+ * all of them at once; and the text of facts that destinations on paper are read from. Nothing here
  * depends on the machine but the architecture's own features (test_arch.c has those).
  */
 #include <check.h>
@@ -258,11 +258,11 @@ END_TEST
 
 START_TEST(facts_nonsense)
 {
-	static const char *const lines[] = {"page_size", "page_size ", "page_size x", "page_size -1",
-		"page_size 4096 ", "page_size 4096x", "page_size  4096", "page_size 4294967296",
-		"brk 0x", "brk 18446744073709551616", "brk 0x10000000000000000", "page 4096",
-		"page_sizes 4096", " brk 1", "maps", "rseq 1",
-		"keep 1\nkeep 1\nkeep 1\nkeep 1\nkeep 1\nkeep 1\nkeep 1\nkeep 1\nkeep 1"};
+	static const char *const lines[] = {"page_size", "page_size ", "page_size x",
+		"page_size -1", "page_size 4096 ", "page_size 4096x", "page_size  4096",
+		"page_size 4294967296", "brk 0x", "brk 18446744073709551616",
+		"brk 0x10000000000000000", "page 4096", "page_sizes 4096", " brk 1", "maps",
+		"rseq 1", "keep 1\nkeep 1\nkeep 1\nkeep 1\nkeep 1\nkeep 1\nkeep 1\nkeep 1\nkeep 1"};
 	char text[256];
 
 	for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++) {

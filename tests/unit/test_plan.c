@@ -55,9 +55,9 @@ static void build(bool peer)
 
 	plan = (struct tf_restore){0};
 	ck_assert_int_eq(tf_image_encode(&image, &arena, &head), 0);
-	ck_assert_int_eq(tf_restore_choose_fds(&plan, &image, &facts, peer, &e), 0);
-	ck_assert_msg(!tf_restore_build(&plan, &image, &facts, RESTORER_SIZE, &arena, &e), "%s",
-		e.text);
+	ck_assert_int_eq(tf_restore_choose_fds(&plan, &image, &facts, peer, false, &e), 0);
+	ck_assert_msg(
+		!tf_restore_build(&plan, &image, &facts, RESTORER_SIZE, &arena, &e), "%s", e.text);
 	model_play(&model, &plan, &image, &facts);
 }
 
@@ -265,9 +265,9 @@ START_TEST(vdso_equal)
 	ck_assert_uint_eq(count("vdso"), 0);
 	/* Its bytes still arrive, and go nowhere. */
 	for (uint64_t i = 0; i < plan.n_fills; i++)
-		ck_assert((plan.fills[i].address == 0) ==
-			(tf_image_address(&image, plan.fills[i].offset, NULL) ==
-				image.vdso.base));
+		ck_assert(
+			(plan.fills[i].address == 0) ==
+			(tf_image_address(&image, plan.fills[i].offset, NULL) == image.vdso.base));
 }
 END_TEST
 
@@ -434,12 +434,12 @@ START_TEST(descriptors)
 	image.source.channel_fd = -1;
 	build(true);
 	ck_assert(!plan.fds.peer);
-	image.fds[2].fd = 1021; /* 1022, 1023 and one too many */
+	image.fds[2].fd = 1021; /* and four more for the restore */
 	ck_assert_int_eq(
-		tf_restore_choose_fds(&plan, &image, &facts, true, &e), TELEFORK_E_LIMIT);
+		tf_restore_choose_fds(&plan, &image, &facts, true, false, &e), TELEFORK_E_LIMIT);
 	ck_assert_ptr_nonnull(strstr(e.text, "1021"));
 	e = (struct tf_err){0};
-	facts.fd_limit = 1025;
+	facts.fd_limit = 1026;
 	build(true);
 	ck_assert_int_eq(plan.fds.reserve, 1024);
 }
@@ -480,7 +480,7 @@ START_TEST(stack_range)
 		{(8 << 20) + 4096, 0, top - (8 << 20)}, /* whole 64 KiB */
 		{UINT64_MAX, 0, top - (8 << 20)},       /* no limit: the usual one */
 		{1 << 30, 0, top - (64 << 20)},
-		{1 << 20, 0, 0x7f0000000000}, /* has already more */
+		{1 << 20, 0, 0x7f0000000000},              /* has already more */
 		{8 << 20, 0x7effffc00000, 0x7effffd00000}, /* a neighbour and its gap */
 		{8 << 20, 0x7efffff80000, 0x7f0000000000},
 	};
@@ -555,9 +555,6 @@ START_TEST(protections)
 	s = step("file", 1);
 	ck_assert_int_eq(s->nr, SYS_mprotect);
 	ck_assert_uint_eq(s->arg[2], prot);
-	image.maps[0].vmflags = TF_VMF_BTI;
-	ck_assert_uint_eq(tf_restore_map_prot(&image, 0), prot | 0x10);
-	image.maps[0].vmflags = 0;
 	image.source.flags = TF_SOURCE_EMULATED;
 	ck_assert_uint_eq(tf_restore_map_prot(&image, 2), PROT_READ | PROT_WRITE | PROT_EXEC);
 	image.maps[2].prot = 0;
@@ -612,7 +609,7 @@ START_TEST(no_room)
 {
 	struct tf_map taken = {.start = 0x20000, .end = 0x7ffffffff000, .path = ""};
 
-	ck_assert_int_eq(tf_restore_choose_fds(&plan, &image, &facts, false, &e), 0);
+	ck_assert_int_eq(tf_restore_choose_fds(&plan, &image, &facts, false, false, &e), 0);
 	facts.taken = &taken;
 	facts.n_taken = 1;
 	ck_assert_int_eq(tf_restore_build(&plan, &image, &facts, RESTORER_SIZE, &arena, &e),
@@ -634,18 +631,23 @@ START_TEST(many_mappings)
 	image.maps = tf_arena_array(&arena, n, sizeof(*image.maps));
 	image.n_maps = n;
 	image.vdso = (struct tf_vdso){0};
+	image.n_signatures = 0;
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t start = 0x10000000 + (uint64_t)i * 0x4000;
 
-		image.maps[i] = (struct tf_map){.start = start, .end = start + 0x2000,
-			.data_end = start + 0x1000, .prot = PROT_READ, .path = "",
-			.vmflags = 0xff, .kind = TF_MAP_FILE};
+		image.maps[i] = (struct tf_map){.start = start,
+			.end = start + 0x2000,
+			.data_end = start + 0x1000,
+			.prot = PROT_READ,
+			.path = "",
+			.vmflags = 0xff,
+			.kind = TF_MAP_FILE};
 		runs[i] = (struct tf_run){start, start + 0x1000};
 	}
 	cover(runs, n);
-	ck_assert_int_eq(tf_restore_choose_fds(&plan, &image, &facts, true, &e), 0);
-	ck_assert_msg(!tf_restore_build(&plan, &image, &facts, RESTORER_SIZE, &arena, &e), "%s",
-		e.text);
+	ck_assert_int_eq(tf_restore_choose_fds(&plan, &image, &facts, true, false, &e), 0);
+	ck_assert_msg(
+		!tf_restore_build(&plan, &image, &facts, RESTORER_SIZE, &arena, &e), "%s", e.text);
 	ck_assert_uint_gt(plan.plan.n_steps, 11 * n);
 	ck_assert_uint_eq(plan.n_fills, n);
 }
@@ -693,8 +695,8 @@ START_TEST(hole_edges)
 	/* Nothing in the way: as high as it goes. */
 	ck_assert_uint_eq(tf_hole_find(NULL, 0, NULL, 0, size, bottom, top), top - M - size);
 	/* Just enough room, and one page too little. */
-	ck_assert_uint_eq(tf_hole_find(NULL, 0, NULL, 0, size, bottom, bottom + size + 2 * M),
-		bottom + M);
+	ck_assert_uint_eq(
+		tf_hole_find(NULL, 0, NULL, 0, size, bottom, bottom + size + 2 * M), bottom + M);
 	ck_assert_uint_eq(
 		tf_hole_find(NULL, 0, NULL, 0, size, bottom, bottom + size + 2 * M - 4096), 0);
 	ck_assert_uint_eq(tf_hole_find(NULL, 0, NULL, 0, size, top, bottom), 0);
@@ -702,14 +704,11 @@ START_TEST(hole_edges)
 	a = (struct tf_range){top - size - 2 * M - 4096, top - size - 2 * M};
 	ck_assert_uint_eq(tf_hole_find(&a, 1, NULL, 0, size, bottom, top), top - M - size);
 	a.end += 4096;
-	ck_assert_uint_eq(
-		tf_hole_find(&a, 1, NULL, 0, size, bottom, top), a.start - M - size);
+	ck_assert_uint_eq(tf_hole_find(&a, 1, NULL, 0, size, bottom, top), a.start - M - size);
 	/* Both lists count; ranges above the top do not. */
 	b = (struct tf_range){a.start - 0x5000000, a.start - 0x100000};
-	ck_assert_uint_eq(
-		tf_hole_find(&a, 1, &b, 1, size, bottom, top), b.start - M - size);
-	ck_assert_uint_eq(
-		tf_hole_find(&b, 1, &a, 1, size, bottom, top), b.start - M - size);
+	ck_assert_uint_eq(tf_hole_find(&a, 1, &b, 1, size, bottom, top), b.start - M - size);
+	ck_assert_uint_eq(tf_hole_find(&b, 1, &a, 1, size, bottom, top), b.start - M - size);
 	a = (struct tf_range){top, top + 0x1000000};
 	ck_assert_uint_eq(tf_hole_find(&a, 1, NULL, 0, size, bottom, top), top - M - size);
 	/* All of it is taken. */

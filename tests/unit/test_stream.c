@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The stream and its file form: what a sink writes, the readers take back. Then every byte of the
- * header, of each extent's header and of the trailer is flipped, one byte of each extent's data, and
- * the stream is cut at every boundary and beside it: always an error, never a crash. Memory is read by
- * the restorer itself, in a forked child, by a plan of two steps: fill, and tell.
+ * header, of each extent's header and of the trailer is flipped, one byte of each extent's data,
+ * and the stream is cut at every boundary and beside it: always an error, never a crash. Memory is
+ * read by the restorer itself, in a forked child, by a plan of two steps: fill, and tell.
  */
 #include <check.h>
 #include <fcntl.h>
@@ -20,8 +20,8 @@
 #include "core/image/stream.h"
 #include "tests/unit/image_sample.h"
 
-#define ROOM	  ((size_t)4 << 20)
-#define N_PIECES  5
+#define ROOM       ((size_t)4 << 20)
+#define N_PIECES   5
 #define MAX_BOUNDS 64
 
 static struct tf_arena arena;
@@ -50,8 +50,7 @@ static void set_up(void)
 	e = (struct tf_err){0};
 	memory = mmap(NULL, ROOM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert_ptr_ne(memory, MAP_FAILED);
-	ck_assert_int_eq(
-		sample_image(&image, &arena, tf_arch_native()->machine, 4096, 1), 0);
+	ck_assert_int_eq(sample_image(&image, &arena, tf_arch_native()->machine, 4096, 1), 0);
 	ck_assert_int_eq(tf_image_encode(&image, &arena, &head), 0);
 }
 
@@ -77,8 +76,8 @@ static void send_pieces(struct tf_sink *s)
 	for (int i = 0; i < N_PIECES; i++) {
 		uint64_t offset = image.segments[pieces[i].segment].offset + pieces[i].from;
 
-		ck_assert_uint_le(pieces[i].from + pieces[i].size,
-			image.segments[pieces[i].segment].filesz);
+		ck_assert_uint_le(
+			pieces[i].from + pieces[i].size, image.segments[pieces[i].segment].filesz);
 		for (uint64_t k = 0; k < pieces[i].size; k++)
 			data[i][k] = content(offset + k);
 		ck_assert_int_eq(tf_sink_data(s, offset, data[i], pieces[i].size, NULL, &e), 0);
@@ -148,8 +147,8 @@ static uint8_t *address_of(uint64_t offset)
 	for (uint64_t i = 0; i < n; i++)
 		if (offset >= fills[i].offset && offset - fills[i].offset < fills[i].size)
 			return fills[i].address
-				? (uint8_t *)(fills[i].address + offset - fills[i].offset)
-				: NULL;
+				       ? (uint8_t *)(fills[i].address + offset - fills[i].offset)
+				       : NULL;
 	return NULL;
 }
 
@@ -469,7 +468,7 @@ START_TEST(file_damaged)
 	send_sample(fd, true);
 	size = (uint64_t)lseek(fd, 0, SEEK_END);
 	ck_assert_uint_eq(size, image.data_end + sizeof(struct tf_table_header) +
-			(N_PIECES + 1) * sizeof(struct tf_extent));
+					(N_PIECES + 1) * sizeof(struct tf_extent));
 	ck_assert_int_eq(read_file(fd), 0);
 	for (uint64_t at = image.data_end; at < size; at++) {
 		uint8_t mask = _i ? (uint8_t)(1u << at % 8) : 0xff;
