@@ -418,7 +418,7 @@ START_TEST(io_files)
 	ck_assert_int_eq(tf_io_pwrite(fd, "abcd", 4, 10, &e), 0);
 	ck_assert_int_eq(tf_io_pread(fd, got, 4, 10, &e), 0);
 	ck_assert_mem_eq(got, "abcd", 4);
-	ck_assert_int_eq(tf_io_pread(fd, got, 4, 11, &e), TELEFORK_E_CLOSED);
+	ck_assert_int_eq(tf_io_pread(fd, got, 4, 11, &e), TELEFORK_E_IMAGE);
 	ck_assert_ptr_nonnull(strstr(e.text, "byte 14"));
 	close(fd);
 	e = (struct tf_err){0};
