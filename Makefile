@@ -64,8 +64,8 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 # These move themselves: a sanitizer's process cannot.
 MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test_pad
-UNIT_TESTS  := test_arch test_base test_compat test_image test_notes test_plan test_stream \
-	test_registers test_yoyo test_tracer $(MOVE_TESTS)
+UNIT_TESTS  := test_arch test_base test_compat test_image test_notes test_plan test_registers \
+	test_stream test_tracer test_yoyo $(MOVE_TESTS)
 SAN_TESTS   := $(filter-out $(MOVE_TESTS),$(UNIT_TESTS))
 PROBES      := hop spin yoyo registers signed memory clib threads chain still
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \

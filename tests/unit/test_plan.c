@@ -248,8 +248,8 @@ START_TEST(vdso_entries_left_alone)
 	build(false);
 	ck_assert_uint_eq(count("vdso entry"), 0);
 	tf_arch_native()->set_pc(&image.threads[0].regs, image.vdso.symbols[1].value);
-	image.vdso.vvar_base = image.vdso.vvar_size = 0; /* an emulator's: made of system calls */
-	image.maps[4].kind = TF_MAP_ANON;
+	image.maps[4].kind = TF_MAP_ANON; /* an emulator's: made of system calls, without data */
+	image.vdso.vvar_base = image.vdso.vvar_size = 0;
 	build(false);
 	ck_assert_uint_eq(count("vdso entry"), 0);
 }
