@@ -22,6 +22,7 @@ static char altstack[65536];
 static volatile sig_atomic_t got, got_pid;
 static void *volatile handler_sp;
 static int exit_pipe = -1;
+static void *volatile kept;
 
 static void on_signal(int signo, siginfo_t *info, void *context)
 {
@@ -121,8 +122,10 @@ static void check_children(void)
 	char c = 0;
 	pid_t pid = fork();
 
-	if (!pid)
-		_exit(getpid() == gettid() && malloc(1000) ? 7 : 8);
+	if (!pid) {
+		kept = malloc(1000);
+		_exit(getpid() == gettid() && kept ? 7 : 8);
+	}
 	status = status_of(pid);
 	clib_expect(WIFEXITED(status) && WEXITSTATUS(status) == 7, "fork");
 	pid = fork();
