@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The mappings of this process, emulated or not. QEMU 7.2 user mode makes /proc/self/maps up from the
- * host's list and leaves out every mapping of the host's that holds pages of its own as well: the
- * kernel merges them, and what the program has there is in no list. No allocator, no lock.
+ * The mappings of this process, emulated or not. QEMU 7.2 user mode makes /proc/self/maps up from
+ * the host's list and leaves out every mapping of the host's that holds pages of its own as well:
+ * the kernel merges them, and what the program has there is in no list. No allocator, no lock.
  */
 #ifndef TF_BASE_GUEST_H
 #define TF_BASE_GUEST_H

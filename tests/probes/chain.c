@@ -58,7 +58,8 @@ static void look_at_library(unsigned move)
 		_exit(7);
 	if (waitpid(pid, &status, 0) != pid || WEXITSTATUS(status) != 7)
 		probe_lost("move %u: fork", move);
-	if (clock_gettime(CLOCK_MONOTONIC, &a) || nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL) ||
+	if (clock_gettime(CLOCK_MONOTONIC, &a) ||
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL) ||
 		clock_gettime(CLOCK_MONOTONIC, &b) ||
 		(b.tv_sec == a.tv_sec && b.tv_nsec < a.tv_nsec + 1000000))
 		probe_lost("move %u: the clock stands still", move);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * clib: uses the C library after the move, all of it that keeps a state: heap, streams, locale,
- * environment, clocks, randomness, contexts, deep stacks; threads, signals and processes are in files
- * of their own. What is used over there was set up, or used, at home.
+ * environment, clocks, randomness, contexts, deep stacks; threads, signals and processes are in
+ * files of their own. What is used over there was set up, or used, at home.
  */
 #include "tests/probes/clib.h"
 #include "tests/probes/probe.h"
@@ -134,16 +134,16 @@ static void clock_check(void)
 	struct tm tm;
 	time_t now = time(NULL);
 
-	clib_expect(!clock_gettime(CLOCK_MONOTONIC, &a) && (a.tv_sec || a.tv_nsec),
-		"clock_gettime");
+	clib_expect(
+		!clock_gettime(CLOCK_MONOTONIC, &a) && (a.tv_sec || a.tv_nsec), "clock_gettime");
 	clib_expect(!nanosleep(&wait, NULL), "nanosleep");
 	clib_expect(!clock_gettime(CLOCK_MONOTONIC, &b) &&
-			(b.tv_sec - a.tv_sec) * 1000000000L + b.tv_nsec - a.tv_nsec >= 3000000,
+			    (b.tv_sec - a.tv_sec) * 1000000000L + b.tv_nsec - a.tv_nsec >= 3000000,
 		"the monotonic clock goes on");
 	clib_expect(!clock_gettime(CLOCK_REALTIME, &b) && labs(b.tv_sec - now) < 60,
 		"time and clock_gettime agree");
 	clib_expect(!clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a) &&
-			!clock_gettime(CLOCK_THREAD_CPUTIME_ID, &a),
+			    !clock_gettime(CLOCK_THREAD_CPUTIME_ID, &a),
 		"clocks of the process");
 	clib_expect(localtime_r(&now, &tm) && tm.tm_year > 69, "localtime");
 	clib_expect(sched_getcpu() >= 0, "sched_getcpu");
@@ -159,7 +159,7 @@ static void random_check(void)
 	uint64_t a = 0, b = 0;
 
 	clib_expect(getrandom(&a, sizeof(a), 0) == sizeof(a) &&
-			getrandom(&b, sizeof(b), 0) == sizeof(b) && a != b,
+			    getrandom(&b, sizeof(b), 0) == sizeof(b) && a != b,
 		"getrandom");
 	if (getauxval(AT_BASE))
 		arc4 = (uint32_t(*)(void))(uintptr_t)dlsym(RTLD_DEFAULT, "arc4random");
@@ -211,7 +211,7 @@ static bool library_works(void *handle)
 	char text[8] = "";
 
 	return fn && fn((const unsigned char *)"abc", 3, text, sizeof(text)) == 4 &&
-		!strcmp(text, "YWJj");
+	       !strcmp(text, "YWJj");
 }
 
 static void context_check(void)

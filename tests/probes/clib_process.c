@@ -22,6 +22,7 @@ static char altstack[65536];
 static volatile sig_atomic_t got, got_pid;
 static void *volatile handler_sp;
 static int exit_pipe = -1;
+static void *volatile kept;
 
 static void on_signal(int signo, siginfo_t *info, void *context)
 {
@@ -65,14 +66,14 @@ static void check_signals(void)
 	sigprocmask(SIG_SETMASK, NULL, &set);
 	clib_expect(sigismember(&set, SIGWINCH) && !sigismember(&set, SIGUSR2), "signal mask");
 	clib_expect(!sigaction(SIGUSR2, NULL, &sa) && sa.sa_sigaction == on_signal &&
-			(sa.sa_flags & SA_ONSTACK),
+			    (sa.sa_flags & SA_ONSTACK),
 		"signal action");
 	clib_expect(!sigaction(SIGHUP, NULL, &sa) && sa.sa_handler == SIG_IGN, "ignored signal");
 	clib_expect(!sigaltstack(NULL, &ss) && ss.ss_sp == altstack && !ss.ss_flags, "sigaltstack");
 	raise(SIGUSR2);
 	clib_expect(got == SIGUSR2 && got_pid == getpid(), "raise");
-	clib_expect((char *)handler_sp >= altstack &&
-			(char *)handler_sp < altstack + sizeof(altstack),
+	clib_expect(
+		(char *)handler_sp >= altstack && (char *)handler_sp < altstack + sizeof(altstack),
 		"a handler on the alternate stack");
 	pthread_kill(pthread_self(), SIGRTMIN + 3);
 	clib_expect(got == SIGRTMIN + 3, "pthread_kill, real-time signal");
@@ -97,7 +98,7 @@ static void check_identity(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGWINCH); /* is blocked */
 	clib_expect(!kill(getpid(), SIGWINCH) && sigwaitinfo(&set, &info) == SIGWINCH &&
-			info.si_pid == getpid(),
+			    info.si_pid == getpid(),
 		"kill and sigwaitinfo");
 	/* The library asks every thread that it knows of: it must know of one. */
 	clib_expect(!setgid(getgid()), "setgid");
@@ -121,8 +122,10 @@ static void check_children(void)
 	char c = 0;
 	pid_t pid = fork();
 
-	if (!pid)
-		_exit(getpid() == gettid() && malloc(1000) ? 7 : 8);
+	if (!pid) {
+		kept = malloc(1000);
+		_exit(getpid() == gettid() && kept ? 7 : 8);
+	}
 	status = status_of(pid);
 	clib_expect(WIFEXITED(status) && WEXITSTATUS(status) == 7, "fork");
 	pid = fork();
@@ -161,14 +164,15 @@ static void check_programs(void)
 	FILE *p;
 
 	if (access("/bin/sh", X_OK)) {
-		fprintf(stderr, "clib: no /bin/sh here: system, popen and posix_spawn are left out\n");
+		fprintf(stderr,
+			"clib: no /bin/sh here: system, popen and posix_spawn are left out\n");
 		return;
 	}
 	status = system("exit 5");
 	clib_expect(WIFEXITED(status) && WEXITSTATUS(status) == 5, "system");
 	p = popen("echo $TELEFORK_CLIB", "re");
-	clib_expect(p && fgets(text, sizeof(text), p) && !strcmp(text, "set over there\n"),
-		"popen");
+	clib_expect(
+		p && fgets(text, sizeof(text), p) && !strcmp(text, "set over there\n"), "popen");
 	clib_expect(p && !pclose(p), "pclose");
 	status = posix_spawn(&pid, "/bin/sh", NULL, NULL,
 		(char *[]){(char *)"sh", (char *)"-c", (char *)"exit 6", NULL}, environ);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Threads and what they hold. As after fork(2) only the calling thread is in the copy, under another
- * thread id; a mutex without an owner is as good as new, one that the calling thread holds is in the
- * table below.
+ * Threads and what they hold. As after fork(2) only the calling thread is in the copy, under
+ * another thread id; a mutex without an owner is as good as new, one that the calling thread holds
+ * is in the table below.
  */
 #include "tests/probes/clib.h"
 #include "tests/probes/probe.h"
@@ -20,9 +20,9 @@
 #define N_THREADS 4
 
 /*
- * Every sort of mutex. held_unlock: what unlocking one answers over there that the calling thread held
- * at the move. A sort whose word holds the owner's thread id knows the old one, as after fork(2):
- * POSIX calls using it undefined, glibc answers EPERM.
+ * Every sort of mutex. held_unlock: what unlocking one answers over there that the calling thread
+ * held at the move. A sort whose word holds the owner's thread id knows the old one, as after
+ * fork(2): POSIX calls using it undefined, glibc answers EPERM.
  */
 static struct sort {
 	const char *name;
@@ -35,8 +35,10 @@ static struct sort {
 	{.name = "adaptive", .type = PTHREAD_MUTEX_ADAPTIVE_NP},
 	{.name = "robust", .robust = PTHREAD_MUTEX_ROBUST, .held_unlock = EPERM},
 	{.name = "inheriting", .protocol = PTHREAD_PRIO_INHERIT, .held_unlock = EPERM},
-	{.name = "robust inheriting", .protocol = PTHREAD_PRIO_INHERIT,
-		.robust = PTHREAD_MUTEX_ROBUST, .held_unlock = EPERM},
+	{.name = "robust inheriting",
+		.protocol = PTHREAD_PRIO_INHERIT,
+		.robust = PTHREAD_MUTEX_ROBUST,
+		.held_unlock = EPERM},
 };
 
 #define N_SORTS (sizeof(sorts) / sizeof(*sorts))
@@ -131,7 +133,7 @@ static void check_threads(void)
 		clib_expect(!pthread_join(t[i], &back) && back == &sorts[i], "a thread");
 	}
 	clib_expect(!pthread_create(&t[0], NULL, worker, NULL) && !pthread_cancel(t[0]) &&
-			!pthread_join(t[0], NULL),
+			    !pthread_join(t[0], NULL),
 		"pthread_cancel");
 }
 

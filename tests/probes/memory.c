@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * memory: every sort of memory that a process can have and that can travel, seven megabytes of stack
- * and 60,000 mappings among it. While the snapshot travels the process writes over all of it, as fast
- * as it can: the copy is a point in time. What may differ over there is in memory_maps.c's table.
+ * memory: every sort of memory that a process can have and that can travel, seven megabytes of
+ * stack and 60,000 mappings among it. While the snapshot travels the process writes over all of it,
+ * as fast as it can: the copy is a point in time. What may differ over there is in memory_maps.c's
+ * table.
  */
 #include "tests/probes/memory.h"
 

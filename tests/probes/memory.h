@@ -36,8 +36,8 @@ uint64_t mem_compare(const void *p, size_t size);
 /* A mapping, or NULL with its name in the list of what was lost. */
 uint8_t *mem_map(const char *name, size_t size, int prot, int flags);
 
-/* Signal that an access at p raises (SIGSEGV or SIGBUS, at that very address), 0 if none, -1 if it is
- * another signal or address. */
+/* Signal that an access at p raises (SIGSEGV or SIGBUS, at that very address), 0 if none, -1 if it
+ * is another signal or address. */
 int mem_fault(volatile uint8_t *p, bool write);
 
 /* Bytes that this machine can spare, at most max: a twentieth of what is available. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One area of every sort that a table can describe: a size, protections, flags, advice, and what has
- * to be there after the move. The sorts that need more than that are in memory_special.c.
+ * One area of every sort that a table can describe: a size, protections, flags, advice, and what
+ * has to be there after the move. The sorts that need more than that are in memory_special.c.
  */
 #include "tests/probes/memory.h"
 #include "core/base/host.h"
@@ -14,9 +14,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define KIB(n) ((size_t)(n) << 10)
+#define KIB(n)       ((size_t)(n) << 10)
 #define PROT_BTI_BIT 0x10 /* arch/arm64/include/uapi/asm/mman.h; elsewhere mprotect refuses it */
-#define RW (PROT_READ | PROT_WRITE)
+#define RW           (PROT_READ | PROT_WRITE)
 
 enum expect { SAME, ZERO, ABSENT };
 
@@ -44,7 +44,8 @@ static struct sort {
 	/* As after fork(2): the next two are not, or are empty, in any child. */
 	{"wiped on fork", KIB(128), RW, MAP_PRIVATE, MADV_WIPEONFORK, ZERO, NULL},
 	{"not forked", KIB(128), RW, MAP_PRIVATE, MADV_DONTFORK, ABSENT, NULL},
-	{"branch targets", KIB(64), PROT_READ | PROT_EXEC | PROT_BTI_BIT, MAP_PRIVATE, 0, SAME, NULL},
+	{"branch targets", KIB(64), PROT_READ | PROT_EXEC | PROT_BTI_BIT, MAP_PRIVATE, 0, SAME,
+		NULL},
 };
 
 #define N_SORTS (sizeof(sorts) / sizeof(*sorts))

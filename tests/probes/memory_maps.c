@@ -49,8 +49,10 @@ static const struct exception {
 	{-1, "lo", "memory locks stay behind, as after fork(2)"},
 	{-1, "sd ac", "the kernel's own notes: soft-dirty, accounted"},
 	{STACK, "gd nr", "a stack is mapped whole, down to its limit, and not accounted at once"},
-	{OF_FILE, "mw ms me mr sh", "mappings of files travel by value and are anonymous over there"},
-	{VDSO, "*", "the old vDSO's pages are data over there, and the kernel's own lies elsewhere"},
+	{OF_FILE, "mw ms me mr sh",
+		"mappings of files travel by value and are anonymous over there"},
+	{VDSO, "*",
+		"the old vDSO's pages are data over there, and the kernel's own lies elsewhere"},
 };
 
 void mem_maps_init(void)
@@ -220,8 +222,8 @@ static uint64_t first_gap(const struct entry *e, const struct list *l, size_t *f
 	return at < e->end ? at : e->end;
 }
 
-/* In QEMU user mode: a page that the emulator itself needs, and the one at the break that keeps brk from
- * growing into what is not its own. */
+/* In QEMU user mode: a page that the emulator itself needs, and the one at the break that keeps brk
+ * from growing into what is not its own. */
 static bool is_emulators(const struct entry *e)
 {
 	uint64_t pages[8], page = (uint64_t)sysconf(_SC_PAGESIZE), found = 0;
@@ -258,8 +260,7 @@ static void compare(const struct list *before, const struct list *after, const c
 		const struct entry *e = &after->v[i];
 		uint64_t gap = first_gap(e, before, &from, NULL);
 
-		if (gap < e->end && e->kind != VDSO && e->kind != STACK &&
-			!is_emulators(e))
+		if (gap < e->end && e->kind != VDSO && e->kind != STACK && !is_emulators(e))
 			probe_lost("mapping %llx-%llx (%s) is new", (unsigned long long)e->start,
 				(unsigned long long)e->end, e->perms);
 	}

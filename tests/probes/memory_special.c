@@ -259,7 +259,7 @@ static void holes_check(void)
 
 /* --- a sparse reservation --- */
 
-#define SPARSE	     (UINT64_C(1) << 40)
+#define SPARSE       (UINT64_C(1) << 40)
 #define SPARSE_SMALL (UINT64_C(256) << 20) /* QEMU 7.2 keeps a record of each page */
 #define SPARSE_PAGES 24
 
@@ -373,7 +373,7 @@ static void lock_check(void)
 
 /* --- 60,000 mappings --- */
 
-#define SMALL	    60000u
+#define SMALL       60000u
 #define SMALL_LEAST 4096u
 #define SMALL_DATA  16u /* every 16th has content */
 
@@ -440,8 +440,12 @@ void mem_small_check(void)
 static const struct {
 	void (*make)(void), (*check)(void);
 } specials[] = {
-	{heap_make, heap_check}, {file_make, file_check}, {code_make, code_check},
-	{holes_make, holes_check}, {sparse_make, sparse_check}, {huge_make, huge_check},
+	{heap_make, heap_check},
+	{file_make, file_check},
+	{code_make, code_check},
+	{holes_make, holes_check},
+	{sparse_make, sparse_check},
+	{huge_make, huge_check},
 	{lock_make, lock_check},
 };
 

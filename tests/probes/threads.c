@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * threads: a program whose other threads never rest. Four of them hammer malloc, streams and private
- * memory while the main thread forks itself to the address, 50 times (3 where it is emulated). In each copy only the main
- * thread is there, no lock is held by a thread that is not, and private memory is as it was at one
- * point in time. A copy that hangs is ended by SIGALRM, and its verdict is missing.
+ * threads: a program whose other threads never rest. Four of them hammer malloc, streams and
+ * private memory while the main thread forks itself to the address, 50 times (3 where it is
+ * emulated). In each copy only the main thread is there, no lock is held by a thread that is not,
+ * and private memory is as it was at one point in time. A copy that hangs is ended by SIGALRM, and
+ * its verdict is missing.
  */
 #include "core/base/host.h"
 #include "tests/probes/clib.h"
@@ -22,12 +23,13 @@
 #include <unistd.h>
 
 #define N_THREADS  4
-#define ROUNDS	   50
+#define ROUNDS     50
 #define ROUNDS_EMU 3 /* an emulated thread does little */
-#define COPY_LIMIT 60 /* seconds: a copy needs milliseconds, an emulated one on a busy machine more */
+#define COPY_LIMIT \
+	60 /* seconds: a copy needs milliseconds, an emulated one on a busy machine more */
 
 #define COUNTERS 2048
-#define STRIDE	 256 /* words: 2 KiB, so 4 MiB in all */
+#define STRIDE   256 /* words: 2 KiB, so 4 MiB in all */
 
 unsigned clib_checks;
 static volatile uint64_t *counters;
@@ -116,7 +118,7 @@ static void verify(void)
 	for (int i = 0; i < 100; i++)
 		hammer(&seed);
 	clib_expect(!pthread_create(&t, NULL, short_life, before) && !pthread_join(t, &back) &&
-			back == before,
+			    back == before,
 		"a thread");
 	pid = fork();
 	if (!pid)
@@ -209,7 +211,8 @@ int main(int argc, char **argv)
 	for (int i = 0; i < (emulated ? ROUNDS_EMU : ROUNDS) && !rc; i++)
 		rc = go(&a);
 	/* QEMU 7.2 user mode cannot hide the snapshot from another thread's handler. */
-	if (!rc && ((children_ended && !emulated) || waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD)) {
+	if (!rc && ((children_ended && !emulated) || waitpid(-1, NULL, WNOHANG) != -1 ||
+			   errno != ECHILD)) {
 		printf("not ok: a child of a snapshot shows\n");
 		rc = 1;
 	}
