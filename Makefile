@@ -64,9 +64,9 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 # These move themselves: a sanitizer's process cannot.
 MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test_pad
-UNIT_TESTS  := test_arch test_base test_compat test_image test_notes test_plan test_registers \
-	test_stream test_tracer test_yoyo $(MOVE_TESTS)
-SAN_TESTS   := $(filter-out $(MOVE_TESTS),$(UNIT_TESTS))
+SAN_TESTS   := test_arch test_base test_compat test_image test_notes test_plan test_registers \
+	test_stream test_tracer test_yoyo
+UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
 PROBES      := hop spin yoyo registers signed memory clib threads chain still
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
@@ -213,7 +213,7 @@ lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
 bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness,$$(B_$(1))/bin/$$b)
 probes-$(1): $$(foreach p,$(PROBES),$$(foreach v,static pie dyn,$$(B_$(1))/probes/$$p-$$v))
 examples-$(1): $$(B_$(1))/examples/pathtracer
-unit-$(1): $$(UNIT_TESTS:%=$$(B_$(1))/tests/%) $$(B_$(1))/bin/telefork-pad
+unit-$(1): $$(UNIT_TESTS:%=$$(B_$(1))/tests/%) $(if $(SAN),,$$(B_$(1))/bin/telefork-pad)
 endef
 
 $(foreach a,$(ARCHES),$(eval $(call arch_targets,$(a))))
