@@ -211,18 +211,24 @@ static int put_back(struct asking *q)
 	return 0;
 }
 
-/* Nothing may have changed that a table knows. */
+/* Nothing may have changed: neither what a table knows nor the bytes that were borrowed. */
 static int check_unharmed(struct asking *q)
 {
 	struct tf_capture *c = &q->t->capture;
 	struct tf_cpu cpu = c->image.cpu;
 	struct tf_regs now = {0};
+	uint8_t after[SCRATCH];
 	int rc = tf_arch_regs_from_task(q->t->pid, &cpu, &c->arena, &now, &c->err);
 
 	if (!rc && tf_regs_diff(tf_arch_native(), &q->thread->regs, &c->image.cpu, &now, &cpu, NULL,
 			   NULL, NULL))
 		rc = tf_fail(&c->err, TELEFORK_E_SYSTEM,
 			"process %d: its registers are not what they were", (int)q->t->pid);
+	if (!rc)
+		rc = tf_task_read(q->t, q->scratch, after, SCRATCH);
+	if (!rc && memcmp(after, q->before, SCRATCH) != 0)
+		rc = tf_fail(&c->err, TELEFORK_E_SYSTEM,
+			"process %d: its memory is not what it was", (int)q->t->pid);
 	return rc;
 }
 
