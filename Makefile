@@ -70,6 +70,9 @@ PROBES      := hop spin yoyo registers signed memory clib threads chain still
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
+# Moments of the spin probe in make check; make moments has 500 of each.
+MOMENTS_qemu_aarch64 := 100
+MOMENTS_qemu_x86_64  := 30
 PROBE_ARCH_SRC := registers.S state.c
 
 # ---------------------------------------------------------------- flags
@@ -228,6 +231,11 @@ ifeq ($(SAN),)
 $(eval $(call arch_rules,$(HOST),$(B_SAN),$(CC_$(HOST)),address$(comma)undefined))
 endif
 
+$(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -o $@
+
 $(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c,$(B)) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)
 
@@ -308,6 +316,9 @@ $(foreach v,static pie,gdb-native-$(v) 60 tests/gdb.sh $(B) still-$(v)
 )
 $(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 120 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
 ))
+moments-native 200 $(B)/tests/tools/moments $(B) 500
+$(foreach a,$(ARCHES),moments-qemu-$(a) 300 $(B)/tests/tools/moments $(B_$(a)) $(MOMENTS_qemu_$(a)) qemu-$(a)
+)
 registers-native 60 tests/registers.sh $(B) $(HOST)
 $(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
 )
@@ -352,9 +363,14 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) ## builds and runs every test; what .ci/run calls
+check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) \
+	$(addprefix $(B)/tests/tools/,moments) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
+
+moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/moments ## 500 captures of each architecture
+	$(B)/tests/tools/moments $(B) 500
+	$(foreach a,$(ARCHES),$(B)/tests/tools/moments $(B_$(a)) 500 qemu-$(a) &&) true
 
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
@@ -379,5 +395,5 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all bench guests unit check lint-man install clean help FORCE \
+.PHONY: all bench moments guests unit check lint-man install clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
