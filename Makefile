@@ -67,7 +67,7 @@ MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test
 UNIT_TESTS  := test_arch test_image test_notes test_registers test_yoyo test_tracer $(MOVE_TESTS)
 SAN_TESTS   := $(filter-out $(MOVE_TESTS),$(UNIT_TESTS))
 PROBES      := hop spin yoyo registers signed memory clib threads chain still
-PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
+PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
 # Moments of the spin probe in make check; make moments has 500 of each.
@@ -316,6 +316,9 @@ $(foreach v,static pie,gdb-native-$(v) 60 tests/gdb.sh $(B) still-$(v)
 )
 $(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 120 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
 ))
+mutants-native 120 tests/mutants.sh $(B) $(B)/tests/tools/mutate
+$(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-qemu-$(a) 400 tests/mutants.sh $(B_$(a)) $(B)/tests/tools/mutate qemu-$(a)
+)
 moments-native 200 $(B)/tests/tools/moments $(B) 500
 $(foreach a,$(ARCHES),moments-qemu-$(a) 300 $(B)/tests/tools/moments $(B_$(a)) $(MOMENTS_qemu_$(a)) qemu-$(a)
 )
@@ -363,8 +366,7 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) \
-	$(addprefix $(B)/tests/tools/,moments) ## builds and runs every test; what .ci/run calls
+check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) $(addprefix $(B)/tests/tools/,moments mutate) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
 
