@@ -68,9 +68,12 @@ SAN_TESTS   := test_arch test_base test_compat test_image test_notes test_plan t
 	test_stream test_tracer test_yoyo
 UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
 PROBES      := hop spin yoyo registers signed memory clib threads chain still
-PROBE_SRC   := tests/probes/probe.c tests/probes/back.c \
+PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
+# Moments of the spin probe in make check; make moments has 500 of each.
+MOMENTS_qemu_aarch64 := 100
+MOMENTS_qemu_x86_64  := 30
 PROBE_ARCH_SRC := registers.S state.c
 
 # ---------------------------------------------------------------- flags
@@ -229,6 +232,11 @@ ifeq ($(SAN),)
 $(eval $(call arch_rules,$(HOST),$(B_SAN),$(CC_$(HOST)),address$(comma)undefined))
 endif
 
+$(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -o $@
+
 $(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c,$(B)) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)
 
@@ -317,6 +325,12 @@ $(foreach v,static pie,gdb-native-$(v) 60 tests/gdb.sh $(B) still-$(v)
 )
 $(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 120 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
 ))
+mutants-native 120 tests/mutants.sh $(B) $(B)/tests/tools/mutate
+$(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-qemu-$(a) 400 tests/mutants.sh $(B_$(a)) $(B)/tests/tools/mutate qemu-$(a)
+)
+moments-native 200 $(B)/tests/tools/moments $(B) 500
+$(foreach a,$(ARCHES),moments-qemu-$(a) 300 $(B)/tests/tools/moments $(B_$(a)) $(MOMENTS_qemu_$(a)) qemu-$(a)
+)
 registers-native 60 tests/registers.sh $(B) $(HOST)
 $(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
 )
@@ -361,9 +375,13 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) ## builds and runs every test; what .ci/run calls
+check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) $(addprefix $(B)/tests/tools/,moments mutate) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
+
+moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/moments ## 500 captures of each architecture
+	$(B)/tests/tools/moments $(B) 500
+	$(foreach a,$(ARCHES),$(B)/tests/tools/moments $(B_$(a)) 500 qemu-$(a) &&) true
 
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
@@ -402,6 +420,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all bench guests unit check fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+.PHONY: all bench moments guests unit check fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

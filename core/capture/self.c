@@ -233,6 +233,15 @@ static int freeze(struct tf_capture *c)
 	return rc;
 }
 
+/* fork() wrote the snapshot's tid where the C library keeps it: the image says what the program had. */
+static void own_tid(const struct tf_before *before)
+{
+	int32_t *word = (int32_t *)before->tid_addr;
+
+	if (word && *word == (int32_t)syscall(SYS_gettid))
+		*word = before->tid;
+}
+
 /* Runs in the snapshot; returns only in the copy. */
 static int child_main(const struct tf_snapshot *s, const struct tf_before *before, int out)
 {
@@ -253,6 +262,7 @@ static int child_main(const struct tf_snapshot *s, const struct tf_before *befor
 		tf_fail(&c->err, rc, "no address space for a snapshot");
 	else
 		rc = freeze(c);
+	own_tid(&c->before);
 	say_ready();
 	if (rc)
 		_exit(0);

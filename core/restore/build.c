@@ -18,6 +18,7 @@
 #define STACK_MAX	 (UINT64_C(64) << 20) /* mapped for a stack without a limit */
 #define STACK_DEFAULT	 (UINT64_C(8) << 20)
 #define STACK_GAP	 (UINT64_C(1) << 20) /* stack_guard_gap: 256 pages, mm/mmap.c */
+#define OWNERS_MAX	 (UINT64_C(64) << 20) /* static storage searched for held mutexes */
 
 struct builder {
 	struct tf_restore *r;
@@ -462,16 +463,54 @@ static void plan_store(struct builder *b, const char *comment, uint64_t address,
 	s->arg[2] = size;
 }
 
+/* Static storage of the program and its libraries: a file's writable mapping, and .bss behind it. */
+static bool is_static_storage(const struct tf_image *img, const struct tf_map *m)
+{
+	const struct tf_map *before = m > img->maps ? m - 1 : m;
+
+	if (!(m->prot & PROT_WRITE) || m->flags & TF_MAP_SHARED)
+		return false;
+	return m->kind == TF_MAP_FILE ||
+		(m->kind == TF_MAP_ANON && before->kind == TF_MAP_FILE && before->end == m->start &&
+			before->prot & PROT_WRITE);
+}
+
+/* The loader's lock is held by whoever was captured inside dlopen(). */
+static void plan_owners(struct builder *b, const struct tf_thread *t)
+{
+	uint64_t tid_step = tf_plan_last(&b->r->plan), left = OWNERS_MAX;
+
+	for (uint32_t i = 0; i < b->img->n_segments && left; i++) {
+		const struct tf_segment *g = &b->img->segments[i];
+		const struct tf_map *m = tf_image_map_at(b->img, g->vaddr);
+		uint64_t n = g->filesz < left ? g->filesz : left;
+		struct tf_step *s;
+
+		if (!n || !m || !is_static_storage(b->img, m))
+			continue;
+		s = tf_plan_add(&b->r->plan, TF_OP_OWNERS, "held mutexes");
+		s->arg[0] = g->vaddr;
+		s->arg[1] = g->vaddr + n;
+		s->arg[2] = (uint32_t)t->tid;
+		s->arg[3] = tid_step;
+		s->refs = 1u << 3;
+		left -= n;
+	}
+}
+
 static void plan_tid(struct builder *b, const struct tf_thread *t)
 {
+	uint64_t tid_step;
 	struct tf_step *s;
 
 	tf_plan_syscall(&b->r->plan, "clear_child_tid", SYS_set_tid_address, 1, t->tid_addr);
+	tid_step = tf_plan_last(&b->r->plan);
+	plan_owners(b, t);
 	if (!t->tid_addr || !inside_map(b->img, t->tid_addr, 4))
 		return;
 	s = tf_plan_add(&b->r->plan, TF_OP_STORE_IF, "the C library's own tid");
 	s->arg[0] = t->tid_addr;
-	s->arg[1] = tf_plan_last(&b->r->plan) - 1;
+	s->arg[1] = tid_step;
 	s->refs = 1u << 1;
 	s->arg[2] = 4;
 	s->arg[3] = (uint32_t)t->tid;

@@ -19,6 +19,7 @@ enum tf_op {
 	TF_OP_FILL,	 /* read extents from fd arg[0] until the trailer, into memory */
 	TF_OP_STORE,	 /* arg[2] bytes (4 or 8) of arg[1] -> address arg[0] */
 	TF_OP_STORE_IF,	 /* the same, if the word there is arg[3] */
+	TF_OP_OWNERS,	 /* mutexes in [arg[0], arg[1]) that tid arg[2] holds: arg[3] holds them */
 	TF_OP_COPY,	 /* arg[2] bytes from address arg[1] (in the plan's data) -> address arg[0] */
 	TF_OP_BARRIER,	 /* write 'r' to fd arg[0], then wait for 'g' from it */
 	TF_OP_ARCH,	 /* register code arg[0] = arg[1] */

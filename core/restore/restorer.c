@@ -161,6 +161,26 @@ static IN_BLOB bool word_is(uint64_t address, uint64_t size, uint64_t value)
 			 : *(volatile uint64_t *)address == value;
 }
 
+/* glibc's pthread_mutex_t: lock, count, owner, users, kind, 4 bytes each, 8-byte aligned. lock is 1 or
+ * 2, or (robust, priority inheritance) the owner's tid with two flags. Whoever holds a recursive one
+ * is known by his tid: under another he would wait for himself. */
+static IN_BLOB void owners(uint64_t from, uint64_t end, uint32_t old, uint32_t tid)
+{
+	for (; end - from >= 20; from += 8) {
+		volatile uint32_t *m = (volatile uint32_t *)from;
+		uint32_t lock;
+
+		if (m[2] != old || m[3] != 1 || m[4] > 1023)
+			continue;
+		lock = m[0];
+		if ((lock & 0x3fffffff) == old)
+			m[0] = (lock & 0xc0000000) | tid;
+		else if (lock != 1 && lock != 2)
+			continue;
+		m[2] = tid;
+	}
+}
+
 static IN_BLOB void copy(uint64_t to, uint64_t from, uint64_t n)
 {
 	for (uint64_t i = 0; i < n; i++)
@@ -214,6 +234,9 @@ static IN_BLOB int64_t run_step(struct tf_plan_header *p, struct tf_step *s, uin
 	case TF_OP_STORE_IF:
 		if (word_is(a[0], a[2], a[3]))
 			store(a[0], a[1], a[2]);
+		return 0;
+	case TF_OP_OWNERS:
+		owners(a[0], a[1], (uint32_t)a[2], (uint32_t)a[3]);
 		return 0;
 	case TF_OP_COPY:
 		copy(a[0], a[1], a[2]);

@@ -13,7 +13,9 @@
 #include "tests/probes/registers.h"
 #include "arch/arch.h"
 #include "core/channel/channel.h"
+#include "tests/probes/areas.h"
 #include "tests/probes/probe.h"
+#include "tests/probes/process.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,9 +36,6 @@ static struct tf_cpu cpu;
 static struct probe_args args;
 static struct probe_back back;
 static volatile sig_atomic_t asked, holding;
-static sigset_t mask;
-static stack_t altstack;
-static char stack[65536];
 
 /* --- at the place --- */
 
@@ -120,42 +119,6 @@ static void compare(
 		probe_count("registers", equal);
 }
 
-/* The rest of what a signal frame holds: mask and alternate stack. */
-static void set_up_signals(uint64_t seed)
-{
-	static const int own[] = {TICK, CAPTURE, SIGTERM, SIGSEGV, SIGBUS, SIGILL, SIGFPE};
-	uint64_t bits = probe_next(&seed);
-
-	sigemptyset(&mask);
-	for (int i = 1; i < 32; i++)
-		if (bits >> i & 1)
-			sigaddset(&mask, i);
-	for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
-		sigdelset(&mask, own[i]);
-	sigdelset(&mask, SIGKILL);
-	sigdelset(&mask, SIGSTOP);
-	sigprocmask(SIG_SETMASK, &mask, NULL);
-	altstack = (stack_t){.ss_sp = stack, .ss_size = sizeof(stack) - (bits >> 32 & 0xff0)};
-	sigaltstack(&altstack, NULL);
-}
-
-static void compare_signals(const char *whose)
-{
-	sigset_t now;
-	stack_t ss;
-
-	sigprocmask(SIG_SETMASK, NULL, &now);
-	for (int i = 1; i < 32; i++)
-		if (sigismember(&now, i) != sigismember(&mask, i))
-			probe_lost("%ssignal mask: SIG%s is%s blocked", whose, sigabbrev_np(i),
-				sigismember(&now, i) ? "" : " not");
-	sigaltstack(NULL, &ss);
-	if (ss.ss_sp != altstack.ss_sp || ss.ss_size != altstack.ss_size || ss.ss_flags)
-		probe_lost(
-			"%salternate stack: expected %p, %zu bytes found %p, %zu bytes, flags %#x",
-			whose, altstack.ss_sp, altstack.ss_size, ss.ss_sp, ss.ss_size, ss.ss_flags);
-}
-
 /* Stays until SIGTERM with the registers that came. */
 static void hold(void)
 {
@@ -171,7 +134,8 @@ static void hold(void)
 static int copy_main(void)
 {
 	compare("", &want, &found);
-	compare_signals("");
+	process_compare("");
+	areas_compare();
 	if (args.hold) {
 		hold();
 		compare("while it was held, ", &found, &held);
@@ -188,7 +152,7 @@ static int process_main(void)
 	if (r.error)
 		return probe_error("registers", r.error, r.message);
 	compare("in the process itself, ", &want, &found);
-	compare_signals("in the process itself, ");
+	process_compare("in the process itself, ");
 	if (args.hold)
 		hold();
 	if (probe_lost_any())
@@ -217,6 +181,7 @@ static bool set_vector_length(int *argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	static const int own[] = {TICK, CAPTURE, SIGTERM};
 	int rc;
 
 	if (!set_vector_length(&argc, argv))
@@ -226,7 +191,6 @@ int main(int argc, char **argv)
 	tf_arch_cpu(&cpu, true);
 	registers_pattern(&want, &cpu, args.seed);
 	registers_layout(&found, &cpu);
-	set_up_signals(args.seed);
 	if (!args.file && !probe_back_open(&back, args.address))
 		return 2;
 	rc = telefork_on_signal(CAPTURE, args.address, &args.options);
@@ -234,6 +198,8 @@ int main(int argc, char **argv)
 		return probe_error("registers", rc, NULL);
 	handle(TICK);
 	handle(SIGTERM);
+	process_set_up(args.seed, own, 3);
+	areas_set_up(args.seed);
 	tick(2000);
 	registers_spin(&want, &found, false);
 	return telefork_generation() ? copy_main() : process_main();
