@@ -355,8 +355,8 @@ witness-$(a) 600 $(B)/bin/telebed run witness --filter .$(a).system
 telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
-telebed-host 300 $(B)/bin/telebed run return probes --filter native
-telebed-user 300 $(B)/bin/telebed run probes --filter user
+telebed-host 300 $(B)/bin/telebed run return probes witness --filter native
+telebed-user 300 $(B)/bin/telebed run probes witness --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 baseline-native 120 tests/baseline.sh
