@@ -60,6 +60,8 @@ ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c tracer.c unwind.c entry.
 CMD_SRC     := main serve restore run exits inspect inspect_json diff disasm symbols
 PAD_SRC     := pad_main serve restore exits
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
+HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare explain report \
+	remote remote_guest remote_host
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 # These move themselves, or look at a child from outside: a sanitizer's process cannot.
@@ -101,7 +103,7 @@ DEB_x86_64  := amd64
 DEB_aarch64 := arm64
 CROSS    := $(subst _,-,$(FOREIGN))-linux-gnu
 PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cross \
-	qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit libgcc-s1:$(DEB_$(FOREIGN))
+	libconfig-dev qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit libgcc-s1:$(DEB_$(FOREIGN))
 # For both architectures.
 PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
@@ -253,8 +255,8 @@ $(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson $(LIBS_unit))
 $(B)/tests/vmcheck: $(B)/obj/qemu/vmcheck.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson)
-$(B)/bin/telebed: $(B)/obj/harness/main.o $(QEMU_OBJ)
-	$(call link,$(B),,-ljansson)
+$(B)/bin/telebed: $(HARNESS_SRC:%=$(B)/obj/harness/%.o) $(QEMU_OBJ) $(B)/lib/libtelefork.a
+	$(call link,$(B),,-ljansson -lconfig)
 
 # LuaJIT, a program that is not ours. Its package cannot be installed for two architectures at once.
 build/$(HOST)/luajit:
@@ -362,8 +364,13 @@ luajit-file 60 tests/journey.sh file $(B) luajit.lua
 luajit-unix 60 tests/journey.sh unix $(B) luajit.lua
 $(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit.lua qemu-$(a)
 )
-$(foreach a,$(ARCHES),guests-$(a) 300 $(B)/bin/telebed run $(a) build/$(a) hop-static hop-pie hop-dyn signed-static signed-pie signed-dyn
+$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes --filter .$(a).system
+witness-$(a) 600 $(B)/bin/telebed run witness --filter .$(a).system
+telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )
+telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
+telebed-host 300 $(B)/bin/telebed run return probes witness --filter native
+telebed-user 300 $(B)/bin/telebed run probes witness --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 baseline-native 120 tests/baseline.sh

@@ -69,6 +69,7 @@ static void become_program(const struct plan *p, pid_t guard)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != guard)
 		_exit(126);
+	setpgid(0, 0);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
@@ -112,29 +113,68 @@ static void arrange(struct plan *p)
 	close_range(top + 1, ~0u, 0);
 }
 
-/* Watch the program and the harness; whichever goes first, the other learns or dies. */
+/* SIGKILL to everything that is the guard's child: the program, and what it left behind. */
+static void kill_children(void)
+{
+	int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+	char buf[512];
+	pid_t pid = 0;
+	ssize_t n;
+
+	while (fd >= 0 && (n = read(fd, buf, sizeof(buf))) > 0) {
+		for (ssize_t i = 0; i < n; i++) {
+			if (buf[i] >= '0' && buf[i] <= '9') {
+				pid = pid * 10 + (buf[i] - '0');
+			} else if (pid > 0) {
+				kill(pid, SIGKILL);
+				pid = 0;
+			}
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Reap what has ended; false when no child is left. *@program becomes 0 with its end. */
+static bool reap(int sock, pid_t *program)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid != *program)
+			continue;
+		say(sock, SAY_ENDED, status);
+		*program = 0;
+	}
+	return pid == 0;
+}
+
+/*
+ * Watch the program and the harness; whichever goes first, the other learns or dies. It goes on
+ * until nothing is left of what the program started, since orphans are the guard's to reap.
+ */
 static void watch(int sock, int signals, pid_t pid)
 {
 	struct pollfd fds[2] = {{.fd = sock, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
 	struct signalfd_siginfo info;
+	bool killing = false;
 	char byte;
-	int status;
 
-	for (;;) {
+	do {
 		poll(fds, 2, -1);
-		if (fds[1].revents) {
+		if (fds[1].revents)
 			(void)!read(signals, &info, sizeof(info));
-			if (waitpid(pid, &status, WNOHANG) == pid) {
-				say(sock, SAY_ENDED, status);
-				return;
-			}
-		}
 		if (fds[0].revents) {
-			kill(pid, SIGKILL);
+			killing = true;
+			if (pid)
+				kill(pid, SIGKILL);
 			if (recv(sock, &byte, 1, MSG_DONTWAIT) <= 0)
 				fds[0].fd = -1;
 		}
-	}
+		if (killing)
+			kill_children();
+	} while (reap(sock, &pid));
 }
 
 static void run_guard(struct plan *p) __attribute__((noreturn));
@@ -147,6 +187,7 @@ static void run_guard(struct plan *p)
 
 	setsid();
 	prctl(PR_SET_NAME, "tf-guard");
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	arrange(p);
 	dup2(p->null, 0);
 	dup2(p->log, 1);
@@ -292,6 +333,16 @@ void tf_vm_child_explain(struct tf_vm_child *c, char *buf, size_t size)
 	else
 		snprintf(buf, size, "%s ended with exit status %d", c->program,
 			WEXITSTATUS(c->status));
+}
+
+void tf_vm_child_signal(struct tf_vm_child *c, int signo)
+{
+	siginfo_t guard = {0};
+
+	/* While the guard lives, the group is the program's or its orphans'. */
+	if (c->pid > 0 && !waitid(P_PID, (id_t)c->guard, &guard, WEXITED | WNOHANG | WNOWAIT) &&
+		!guard.si_pid)
+		kill(-c->pid, signo);
 }
 
 int tf_vm_child_kill(struct tf_vm_child *c)

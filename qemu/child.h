@@ -7,7 +7,8 @@
  *
  * The guard kills the program when the socket reports that the harness is gone, and is itself
  * single-threaded, so that its own death kills the program through PDEATHSIG. It also reaps
- * it, hence a pid is never used after it may have been given to somebody else.
+ * it, hence a pid is never used after it may have been given to somebody else. What the program
+ * leaves behind at its end becomes the guard's own and ends at the latest with it.
  */
 #ifndef TF_QEMU_CHILD_H
 #define TF_QEMU_CHILD_H
@@ -46,10 +47,13 @@ bool tf_vm_child_ended(struct tf_vm_child *child, int timeout_ms, int *ret_statu
 /* How it ended, in words ("qemu-system-x86_64 was killed by signal 9"). */
 void tf_vm_child_explain(struct tf_vm_child *child, char *buf, size_t size);
 
-/* SIGKILL, and wait for the end (at most 10 s, then -ETIMEDOUT). */
+/* Send @signo to the program's process group, as long as it or what it left behind is there. */
+void tf_vm_child_signal(struct tf_vm_child *child, int signo);
+
+/* SIGKILL to it and all that it started, and wait for its end (at most 10 s, then -ETIMEDOUT). */
 int tf_vm_child_kill(struct tf_vm_child *child);
 
-/* Kill if it runs, reap, free. NULL is fine. */
+/* Kill if it runs, with all that it started, reap, free. NULL is fine. */
 void tf_vm_child_free(struct tf_vm_child *child);
 
 #endif

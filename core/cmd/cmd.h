@@ -47,4 +47,8 @@ char *tf_exit_help(int key, const char *text, void *input);
  * be NULL) comes first: what the trouble is with. */
 void tf_complain(const char *subject, const char *text);
 
+/* Says on stderr that a process arrived and runs: "telefork: pid 12 (was 99): EXE, ...". */
+struct tf_pad;
+void tf_announce(const struct tf_pad *pad);
+
 #endif

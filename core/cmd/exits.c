@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Exit codes and how trouble is told: the same for every command. */
 #include "core/cmd/cmd.h"
+#include "core/image/notes.h"
+#include "core/restore/pad.h"
 #include "core/telefork.h"
 
 #include <stdio.h>
@@ -72,4 +74,14 @@ void tf_complain(const char *subject, const char *text)
 			putc(c, stderr);
 	}
 	putc('\n', stderr);
+}
+
+void tf_announce(const struct tf_pad *pad)
+{
+	char exe[4 * TF_MAX_STR + 1];
+
+	tf_text_safe(pad->image.source.exe, exe, sizeof(exe));
+	fprintf(stderr, "telefork: pid %d (was %d): %s, %u mappings, %llu bytes\n",
+		(int)pad->child, pad->image.source.pid, exe, pad->image.n_maps,
+		(unsigned long long)pad->result.memory);
 }

@@ -86,6 +86,7 @@ static int restore(const struct arguments *a, int fd)
 	} else if (a->dry_run) {
 		code = print_plan(&pad);
 	} else {
+		tf_announce(&pad);
 		code = telefork_child_wait(pad.child, &status) > 0 ? tf_exit_status(status)
 								   : TF_EXIT_SYSTEM;
 	}

@@ -7,7 +7,6 @@
 #include "core/base/cleanup.h"
 #include "core/channel/channel.h"
 #include "core/cmd/cmd.h"
-#include "core/image/notes.h"
 #include "core/restore/pad.h"
 
 #include <argp.h>
@@ -147,7 +146,6 @@ static int receive(struct tf_pad *pad, int fd, const struct serve *s)
 /* One sender. Returns the exit code of the process that arrived, as a shell would. */
 static int session(int fd, const struct serve *s, bool full)
 {
-	char exe[4 * TF_MAX_STR + 1];
 	struct tf_err e = {0};
 	struct tf_pad pad;
 	int rc, status = 0;
@@ -163,9 +161,7 @@ static int session(int fd, const struct serve *s, bool full)
 		tf_pad_refuse(&pad);
 		return tf_exit_code(rc);
 	}
-	tf_text_safe(pad.image.source.exe, exe, sizeof(exe));
-	fprintf(stderr, "telefork: pid %d (was %d): %s, %u mappings, %llu bytes\n", (int)pad.child,
-		pad.image.source.pid, exe, pad.image.n_maps, (unsigned long long)pad.result.memory);
+	tf_announce(&pad);
 	if (tf_pad_relayed(&pad))
 		tf_relay_run(&pad.relay);
 	child = pad.child;

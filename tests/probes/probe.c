@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -99,6 +100,7 @@ int probe_say(int fd)
 int probe_hear(const char *name, int fd)
 {
 	char line[sizeof(lost) + 1024];
+	int back = telefork_peer_fd(); /* of a copy that went on */
 	size_t n = 0;
 	ssize_t got = 1;
 
@@ -111,11 +113,11 @@ int probe_hear(const char *name, int fd)
 		n++;
 	}
 	line[n] = 0;
-	if (!n || line[n - 1] != '\n') {
-		printf("not ok: %s: the copy ended without a verdict\n", name);
-		return 1;
-	}
-	fputs(line, stdout);
+	if (!n || line[n - 1] != '\n')
+		n = (size_t)snprintf(
+			line, sizeof(line), "not ok: %s: the copy ended without a verdict\n", name);
+	fflush(stdout);
+	write_all(back < 0 ? STDOUT_FILENO : back, line, n);
 	return strncmp(line, "ok", 2) ? 1 : 0;
 }
 
@@ -154,11 +156,37 @@ void probe_hold(void)
 		;
 }
 
+/* One instruction that jumps to itself: whenever one looks, the registers are the same. */
+static sigjmp_buf leave;
+
+static void go_on(int signo)
+{
+	(void)signo;
+	siglongjmp(leave, 1);
+}
+
+static void wait_here(void)
+{
+	struct sigaction sa = {.sa_handler = go_on, .sa_flags = SA_RESTART};
+
+	if (sigsetjmp(leave, 1)) {
+		signal(SIGTERM, SIG_DFL);
+		return;
+	}
+	sigaction(SIGTERM, &sa, NULL);
+	probe_hold_announce();
+	for (;;)
+		;
+}
+
 /* --- the journey --- */
 
 static int usage(const char *name)
 {
-	fprintf(stderr, "usage: %s ADDRESS [--token T] [--seed N] [--hold]\n", name);
+	fprintf(stderr,
+		"usage: %s ADDRESS [--next ADDRESS]... [--token T] [--seed N] "
+		"[--hold | --wait]\n",
+		name);
 	return 64;
 }
 
@@ -169,11 +197,15 @@ bool probe_parse(int argc, char **argv, const char *name, struct probe_args *a)
 		usage(name);
 		return false;
 	}
-	a->address = argv[1];
+	a->address = a->route[a->stops++] = argv[1];
 	a->file = argv[1][0] == '/';
 	for (int i = 2; i < argc; i++) {
 		if (!strcmp(argv[i], "--hold")) {
 			a->hold = true;
+		} else if (!strcmp(argv[i], "--next") && i + 1 < argc && a->stops < PROBE_STOPS) {
+			a->route[a->stops++] = argv[++i];
+		} else if (!strcmp(argv[i], "--wait")) {
+			a->wait = true;
 		} else if (!strcmp(argv[i], "--token") && i + 1 < argc) {
 			a->options.token = argv[++i];
 		} else if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
@@ -197,8 +229,8 @@ static int copy_main(const struct probe *p, const struct probe_args *a)
 }
 
 /* The process goes on as fast as it can while its snapshot travels. */
-static void after_snapshot(const struct probe *p, const struct probe_args *a,
-	const struct telefork_job *job)
+static void after_snapshot(
+	const struct probe *p, const struct probe_args *a, const struct telefork_job *job)
 {
 	struct pollfd ended = {.fd = telefork_job_fd(job), .events = POLLIN};
 
@@ -209,11 +241,15 @@ static void after_snapshot(const struct probe *p, const struct probe_args *a,
 	while (!poll(&ended, 1, 0));
 }
 
+/* Which address is next follows from the generation, so that no state of the probe's own changes.
+ */
 static int by_file(const struct probe *p, const struct probe_args *a)
 {
 	struct telefork_result r;
-	int rc = telefork_save(a->address, &a->options, &r);
+	int rc = 0;
 
+	while (!rc && telefork_generation() < a->stops)
+		rc = telefork_save(a->route[telefork_generation()], &a->options, &r);
 	if (!rc)
 		return copy_main(p, a);
 	if (rc < 0)
@@ -248,25 +284,55 @@ static int parent_main(
 	return probe_hear(p->name, fd);
 }
 
-int probe_main(int argc, char **argv, const struct probe *p)
+static int by_socket(const struct probe *p, const struct probe_args *a)
 {
 	struct telefork_result r;
 	struct telefork_job *job;
+	int fd, rc = 0;
+
+	while (!rc && telefork_generation() < a->stops) {
+		fd = telefork_dial(a->route[telefork_generation()], &a->options, &r);
+		if (fd < 0)
+			return probe_error(p->name, fd, r.message);
+		rc = telefork(fd, &a->options, &job);
+	}
+	if (!rc)
+		return copy_main(p, a);
+	return rc < 0 ? probe_error(p->name, rc, NULL) : parent_main(p, a, fd, job);
+}
+
+/* PROBE_GO sends it; the copy then stands where the process stands. */
+static int by_signal(const struct probe *p, const struct probe_args *a)
+{
+	struct probe_back back = {.listener = -1};
+	struct telefork_result r;
+	int rc;
+
+	if (!a->file && !probe_back_open(&back, a->address))
+		return 2;
+	rc = telefork_on_signal(PROBE_GO, a->address, &a->options);
+	if (rc)
+		return probe_error(p->name, rc, NULL);
+	wait_here();
+	if (telefork_generation()) {
+		p->verify();
+		return probe_back_say(&back);
+	}
+	if (telefork_signal_result(&r) && r.error)
+		return probe_error(p->name, r.error, r.message);
+	return a->file ? 0 : probe_back_hear(p->name, &back);
+}
+
+int probe_main(int argc, char **argv, const struct probe *p)
+{
 	struct probe_args a;
-	int fd, rc;
 
 	if (!probe_parse(argc, argv, p->name, &a))
 		return 64;
 	if (a.hold)
 		probe_hold_prepare();
 	p->set_up(a.seed);
-	if (a.file)
-		return by_file(p, &a);
-	fd = telefork_dial(a.address, &a.options, &r);
-	if (fd < 0)
-		return probe_error(p->name, fd, r.message);
-	rc = telefork(fd, &a.options, &job);
-	if (!rc)
-		return copy_main(p, &a);
-	return rc < 0 ? probe_error(p->name, rc, NULL) : parent_main(p, &a, fd, job);
+	if (a.wait)
+		return by_signal(p, &a);
+	return a.file ? by_file(p, &a) : by_socket(p, &a);
 }

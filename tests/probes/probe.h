@@ -3,7 +3,7 @@
  * What all probes have in common. A probe sets up a state, goes to an address, and over there
  * compares everything with what it was.
  *
- *   PROBE ADDRESS [--token T] [--seed N] [--hold]
+ *   PROBE ADDRESS [--next ADDRESS]... [--token T] [--seed N] [--hold | --wait]
  *
  * ADDRESS is a socket's: the process forks itself there, the copy sends its verdict back, and the
  * process prints it. Or it is an absolute path: the process saves itself, says nothing, and the
@@ -13,23 +13,39 @@
  *   ok 60 registers, 3 mappings         what was verified, counted
  *   not ok: register ymm3: expected 0x.. found 0x..; mapping heap: ..
  *
+ * With --next a copy does not stay: it goes on to the next address, as often as one is given, and
+ * the last one compares. All addresses are of the same kind; a verdict comes back the whole way.
+ *
  * Exit codes: 0 ok, 1 not ok, 2 telefork failed ("NAME: message" on standard error), 64 usage.
  *
  * With --hold the process and its copy both print "holding PID" when the state stands, and stay in
  * it, without a system call, until SIGTERM; the verdict comes after that. So a witness can look.
+ *
+ * With --wait the process holds before it goes: "holding PID", and PROBE_GO sends it from where it
+ * is, by telefork_on_signal(). Process and copy then stand in the same loop with the same registers
+ * and the same memory, until SIGTERM; the verdict comes after that. With a path PROBE_GO saves, as
+ * often as it comes, the copy too: where no witness can look (QEMU user mode has no ptrace), they
+ * can show themselves.
  */
 #ifndef TF_TESTS_PROBE_H
 #define TF_TESTS_PROBE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "core/telefork.h"
 
+#define PROBE_GO    SIGPROF /* no probe has another use for it */
+#define PROBE_STOPS 16      /* addresses, at most */
+
 struct probe_args {
-	const char *address;
-	bool file; /* address is a path */
+	const char *address; /* the first; also route[0] */
+	const char *route[PROBE_STOPS];
+	unsigned stops;
+	bool file; /* addresses are paths */
 	bool hold;
+	bool wait;
 	uint64_t seed;
 	struct telefork_options options;
 };
@@ -41,8 +57,8 @@ struct probe {
 	/* In the copy: compares, calls probe_lost() and probe_count(). With --hold after SIGTERM.
 	 */
 	void (*verify)(void);
-	/* In the process, from when the snapshot exists until it has travelled, again and again, and
-	 * not with --hold: spoils the state (the copy is a point in time). NULL: nothing. */
+	/* In the process, from when the snapshot exists until it has travelled, again and again,
+	 * and not with --hold: spoils the state (the copy is a point in time). NULL: nothing. */
 	void (*spoil)(void);
 };
 

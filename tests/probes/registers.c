@@ -4,11 +4,12 @@
  * stays at one place, a signal captures it there, and over there every register is compared by
  * name. The process itself, interrupted by the handler, has to find all of its own again, too.
  *
- *   registers ADDRESS [--token T] [--seed N] [--hold] [--vector-length BYTES]
+ *   registers ADDRESS [--token T] [--seed N] [--hold | --wait] [--vector-length BYTES]
  *
  * A timer's handler looks whether the program has come to its place, and only then raises the
  * signal: it is delivered right when that handler returns. A copy made by a signal has no way back,
- * so it calls the process at an address that it remembers.
+ * so it calls the process at an address that it remembers. With --wait the timer only announces that
+ * the program is there, and somebody else sends the signal.
  */
 #include "tests/probes/registers.h"
 #include "arch/arch.h"
@@ -28,7 +29,7 @@
 #define PR_SVE_SET_VL 50
 #endif
 
-#define CAPTURE SIGUSR2
+#define CAPTURE PROBE_GO
 #define TICK    SIGALRM
 
 static struct registers_state want, found, held;
@@ -41,7 +42,16 @@ static volatile sig_atomic_t asked, holding;
 
 static bool in_place(uint64_t pc)
 {
+	if (args.wait)
+		return pc == (uint64_t)registers_held;
 	return pc >= (uint64_t)registers_begin && pc < (uint64_t)registers_end;
+}
+
+static void tick(suseconds_t usec)
+{
+	struct itimerval every = {{0, usec}, {0, usec}};
+
+	setitimer(ITIMER_REAL, &every, NULL);
 }
 
 void registers_signal(int signo, siginfo_t *info, void *ucontext)
@@ -50,12 +60,15 @@ void registers_signal(int signo, siginfo_t *info, void *ucontext)
 
 	(void)info;
 	if (signo == SIGTERM) {
-		if (holding)
+		if (holding || args.wait)
 			*pc = (uint64_t)registers_leave;
 		else
 			_exit(143);
 	} else if (!in_place(*pc)) {
 		return; /* at the next tick */
+	} else if (args.wait) {
+		tick(0);
+		probe_hold_announce();
 	} else if (!asked) {
 		asked = 1;
 		kill(getpid(), CAPTURE);
@@ -71,13 +84,6 @@ static void handle(int signo)
 
 	sigfillset(&sa.sa_mask);
 	sigaction(signo, &sa, NULL);
-}
-
-static void tick(suseconds_t usec)
-{
-	struct itimerval every = {{0, usec}, {0, usec}};
-
-	setitimer(ITIMER_REAL, &every, NULL);
 }
 
 /* --- comparing --- */
@@ -201,6 +207,6 @@ int main(int argc, char **argv)
 	process_set_up(args.seed, own, 3);
 	areas_set_up(args.seed);
 	tick(2000);
-	registers_spin(&want, &found, false);
+	registers_spin(&want, &found, args.wait);
 	return telefork_generation() ? copy_main() : process_main();
 }

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/* telebed exec and telebed machines: a machine by hand, and what there is. */
+#include <argp.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "harness/command.h"
+#include "harness/explain.h"
+#include "qemu/io.h"
+#include "qemu/remote.h"
+#include "qemu/template.h"
+
+#define BIN "/tmp/bin/"
+
+static const char *const arches[] = {"x86_64", "aarch64"};
+
+struct bed {
+	struct tf_vm_error err;
+	char cache[4096], run[32];
+	char *kernel, *initramfs;
+	struct tf_vm_machine machine;
+	struct tf_vm *vm;
+	int status; /* of the command; -1: not ended */
+	bool closed, dead;
+};
+
+static int describe(struct bed *b, const struct tf_home *home, const char *arch)
+{
+	int rc = tf_vm_cachedir(b->cache, sizeof(b->cache), &b->err);
+
+	if (rc == 0)
+		rc = tf_vm_machine_init(&b->machine, arch, &b->err);
+	if (rc < 0)
+		return rc;
+	b->kernel = tf_vm_format("%s/build/guest/%s/kernel", home->root, arch);
+	b->initramfs = tf_vm_format("%s/build/guest/%s/initramfs", home->root, arch);
+	b->machine.accel = tf_vm_probe_kvm(&b->machine, b->cache) ? TF_VM_KVM : TF_VM_TCG;
+	return b->kernel && b->initramfs ? 0 : tf_vm_fail(&b->err, -ENOMEM, "no memory");
+}
+
+static int start(struct bed *b)
+{
+	struct tf_vm_guest guest = {.kernel = b->kernel, .initramfs = b->initramfs};
+	struct tf_vm_config c = {.id = tf_vm_identity(1), .rundir = b->run};
+	struct tf_vm_template *tmpl;
+	int rc;
+
+	strcpy(b->run, "/tmp/telebed.XXXXXX");
+	if (!mkdtemp(b->run))
+		return tf_vm_fail_errno(&b->err, -errno, "%s", b->run);
+	rc = tf_vm_template_get(&b->machine, &guest, b->cache, 0, &tmpl, &b->err);
+	if (rc < 0)
+		return rc;
+	rc = tf_vm_clone(tmpl, &c, &b->vm, &b->err);
+	tf_vm_template_free(tmpl);
+	return rc;
+}
+
+static void on_output(
+	void *arg, struct tf_vm *vm, uint32_t job, int stream, const void *data, size_t len)
+{
+	(void)arg, (void)vm, (void)job;
+	tf_vm_write_all(stream, data, len);
+}
+
+static void on_exit_of(void *arg, struct tf_vm *vm, uint32_t job, int status)
+{
+	(void)vm, (void)job;
+	((struct bed *)arg)->status = status;
+}
+
+static void on_closed(void *arg, struct tf_vm *vm, uint32_t job)
+{
+	(void)vm, (void)job;
+	((struct bed *)arg)->closed = true;
+}
+
+static void on_dead(void *arg, struct tf_vm *vm, const struct tf_vm_error *why)
+{
+	struct bed *b = arg;
+
+	(void)vm;
+	b->dead = true;
+	b->err = *why;
+}
+
+/* A program that is a file of the host's is put into the guest first. */
+static int command(struct bed *b, char **argv)
+{
+	const struct tf_vm_callbacks cb = {b, on_output, on_exit_of, on_closed, on_dead};
+	struct tf_vm_command cmd = {.argv = (const char *const *)argv};
+	tf_vm_autofree char *there = NULL;
+	struct stat st;
+	uint32_t job;
+	int rc = 0;
+
+	b->status = -1;
+	if (strchr(argv[0], '/') && stat(argv[0], &st) == 0 && S_ISREG(st.st_mode)) {
+		there = tf_vm_format(BIN "%s", strrchr(argv[0], '/') + 1);
+		rc = there ? tf_vm_put(b->vm, argv[0], there, 0755, &b->err) : -ENOMEM;
+		argv[0] = there;
+	}
+	if (rc == 0)
+		rc = tf_vm_spawn(b->vm, &cmd, &job, NULL, &b->err);
+	while (rc == 0 && !b->closed && !b->dead)
+		tf_vm_wait(&b->vm, 1, &cb, 60000);
+	return b->dead ? -ECHILD : rc;
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	char ***args = state->input;
+
+	(void)arg;
+	switch (key) {
+	case ARGP_KEY_ARGS:
+		if (state->argc - state->next < 2)
+			argp_usage(state);
+		*args = state->argv + state->next;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_usage(state);
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+int tf_bed_exec(int argc, char **argv)
+{
+	static const struct argp argp = {.parser = parse,
+		.args_doc = "MACHINE -- COMMAND [ARG...]",
+		.doc = "Runs a command in a fresh machine, x86_64 or aarch64, with its output and "
+		       "its "
+		       "exit code. The machine has a C library and no programs: a COMMAND with a "
+		       "slash that is a file here is copied there first."};
+	struct bed b = {0};
+	struct tf_home home;
+	char **args = NULL;
+	int rc;
+
+	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &args) || !args)
+		return EX_USAGE;
+	rc = tf_home_find(&home, &b.err);
+	if (rc == 0)
+		rc = describe(&b, &home, args[0]);
+	if (rc == 0)
+		rc = start(&b);
+	args += strcmp(args[1], "--") ? 1 : 2;
+	if (rc == 0)
+		rc = *args ? command(&b, args) : tf_vm_fail(&b.err, -EINVAL, "no command");
+	if (rc < 0)
+		fprintf(stderr, "telebed: %s\n", b.err.text);
+	tf_vm_free(b.vm);
+	if (!b.dead && b.run[0])
+		tf_explain_remove(b.run);
+	free(b.kernel);
+	free(b.initramfs);
+	if (rc < 0)
+		return rc == -EINVAL ? EX_USAGE : EX_UNAVAILABLE;
+	return WIFSIGNALED(b.status) ? 128 + WTERMSIG(b.status) : WEXITSTATUS(b.status);
+}
+
+static void show_machine(struct bed *b)
+{
+	bool built = access(b->kernel, R_OK) == 0 && access(b->initramfs, R_OK) == 0;
+
+	printf("%-8s system  %s, %s, %u MiB, %s\n", b->machine.arch, b->machine.cpu,
+		b->machine.accel == TF_VM_KVM ? "KVM" : "TCG", b->machine.memory_mib,
+		built ? "ready" : "not built yet: make guests");
+	printf("%-8s user    qemu-%s\n", b->machine.arch, b->machine.arch);
+	if (!strcmp(b->machine.arch, tf_vm_host_arch()))
+		printf("%-8s native  this host\n", b->machine.arch);
+}
+
+int tf_bed_machines(int argc, char **argv)
+{
+	static const struct argp argp = {
+		.doc = "Shows what machines can be had here, by architecture and tier."};
+	struct tf_home home;
+	struct bed b = {0};
+	int rc;
+
+	if (argp_parse(&argp, argc, argv, 0, NULL, NULL))
+		return EX_USAGE;
+	rc = tf_home_find(&home, &b.err);
+	for (size_t i = 0; i < 2 && rc == 0; i++) {
+		rc = describe(&b, &home, arches[i]);
+		if (rc == 0)
+			show_machine(&b);
+		free(b.kernel);
+		free(b.initramfs);
+	}
+	if (rc < 0)
+		fprintf(stderr, "telebed: %s\n", b.err.text);
+	return rc < 0 ? EX_UNAVAILABLE : 0;
+}

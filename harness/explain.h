@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a kept cell leaves in its folder, so that a failure can be understood and repeated:
+ *
+ *   said.txt    every program of the cell: machine, fate, standard output and error
+ *   why.txt     what did not hold
+ *   NAME/       of each machine: console.log, qemu.log, cmdline
+ *   *.tf        images
+ *   repro.sh    the same cell again
+ */
+#ifndef TF_HARNESS_EXPLAIN_H
+#define TF_HARNESS_EXPLAIN_H
+
+#include "harness/run.h"
+
+/* Writes all of it but the images, which are there. Best effort: what cannot be written is missing.
+ */
+void tf_explain(const struct tf_journey *j);
+
+/* Removes a folder and all that is in it. */
+void tf_explain_remove(const char *folder);
+
+#endif

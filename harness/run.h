@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Running cells: machines are started when a cell needs them, kept while the next ones need the
+ * same and they are well, and a cell's outcome goes to the report.
+ */
+#ifndef TF_HARNESS_RUN_H
+#define TF_HARNESS_RUN_H
+
+#include "harness/scenario.h"
+
+enum tf_verdict {
+	TF_VERDICT_OK,
+	TF_VERDICT_FAILED, /* what was promised does not hold */
+	TF_VERDICT_BROKEN, /* a machine or the harness came to grief: nothing is known */
+	TF_VERDICTS,
+};
+
+extern const char *const tf_verdict_names[TF_VERDICTS];
+
+#define TF_NOT_COUNTED UINT64_MAX
+
+/* What became of a cell. Counts are TF_NOT_COUNTED where nobody counted. */
+struct tf_outcome {
+	const struct tf_cell *cell;
+	enum tf_verdict verdict;
+	uint64_t registers, mappings, bytes, lost;
+	char *said;   /* the probe's own verdict; or NULL */
+	char *why;    /* not ok: what did not hold; several lines; or NULL */
+	char *folder; /* kept, or NULL */
+	int ms;       /* of the journey, without the start of machines */
+	int ready_ms; /* of the slowest machine */
+};
+
+struct tf_run_options {
+	const char *root, *variant; /* see struct tf_site */
+	const char *out;            /* folder for everything; made, absolute */
+	const char *telebed;        /* this program, for repro.sh */
+	bool keep;
+};
+
+struct tf_report;
+
+/* One cell under way (journey.c). */
+struct tf_journey {
+	const struct tf_cell *cell;
+	struct tf_remote **machines; /* cell->n_machines */
+	const struct tf_run_options *options;
+	const char *folder; /* of this cell, on the host */
+	struct tf_outcome *outcome;
+	int64_t deadline_ms;
+	char *token;
+	unsigned images;                         /* fetched so far: 1.tf, 2.tf … */
+	struct tf_job *receivers[TF_CELL_ROUTE]; /* of each place of the route but the first */
+	struct tf_job *probe;
+	char addresses[TF_CELL_ROUTE][512];
+};
+
+/* Runs all cells in their order, telling the report of each. 0: all were run. Negative: a machine
+ * could not be started, the rest was not tried. */
+int tf_run_cells(const struct tf_run_options *o, const struct tf_cells *cells,
+	struct tf_report *report, struct tf_vm_error *err);
+
+/*
+ * The journey of one cell. 0: its outcome is in j->outcome (ok or failed). Negative: machines or
+ * harness came to grief, explained in err. The jobs stay, for explain.c.
+ */
+int tf_journey_go(struct tf_journey *j, struct tf_vm_error *err);
+
+/* Marks the cell as failed, with one more line of why. Returns 0. */
+int tf_journey_failed(struct tf_journey *j, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* tf_job_wait with the machines and the time of the cell. */
+int tf_journey_wait(struct tf_journey *j, struct tf_job *job, int stream, const char *word,
+	char **ret_line, struct tf_vm_error *err);
+
+/* Puts the program build/ARCH/@folder/@name, of the machine's architecture, on @m as @name. */
+int tf_journey_put(struct tf_journey *j, struct tf_remote *m, const char *folder, const char *name,
+	struct tf_vm_error *err);
+
+#endif

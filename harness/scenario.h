@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Scenario files (tests/scenarios/NAME.conf, the schema is in docs/testbed.md): what is to be moved
+ * between which machines, and what must hold. Where a file gives a list of alternatives, every
+ * combination is a cell of its own. Errors name file, line and what was expected.
+ */
+#ifndef TF_HARNESS_SCENARIO_H
+#define TF_HARNESS_SCENARIO_H
+
+#include "harness/remote.h"
+
+#define TF_CELL_MACHINES 8
+#define TF_CELL_ROUTE    16
+#define TF_CELL_ARGS     16
+
+#define TF_CHECK_VERDICT 1u /* the probe's own verdict; always made */
+#define TF_CHECK_WITNESS 2u /* images taken from outside, of original and copy, are compared */
+#define TF_CHECK_GUEST   4u /* QEMU's view of the machine is compared with the image */
+
+/* One combination: a probe goes one route. */
+struct tf_cell {
+	char name[160];    /* "hop/hop-static.x86_64.system.tcp": unique, fit for a filter */
+	char scenario[64]; /* the file's name without folder and .conf */
+	char file[512];    /* the scenario's file */
+	char probe[64];
+	char build[16];               /* "static", "pie", "dyn" */
+	char *args[TF_CELL_ARGS + 1]; /* of the probe, after the address; owned */
+	char arch[16];                /* of the first machine of the route */
+	enum tf_transport transport;
+	unsigned checks; /* TF_CHECK_* */
+	int limit_ms;    /* before scaling */
+	unsigned n_machines, n_route;
+	char machine_names[TF_CELL_MACHINES][32];
+	struct tf_spec machines[TF_CELL_MACHINES];
+	unsigned char route[TF_CELL_ROUTE]; /* indexes into machines */
+};
+
+/* Cells of one or several files. Zero-initialise; release with tf_cells_done. */
+struct tf_cells {
+	struct tf_cell *v;
+	size_t n, cap;
+};
+
+/* Reads the file @path and appends its cells. @help (of 200 bytes) is its one line of help. Cells
+ * that cannot exist on this host (native machines of another architecture) are left out. -EINVAL
+ * for what the schema does not allow, -ENOENT. */
+int tf_scenario_read(
+	const char *path, struct tf_cells *cells, char help[static 200], struct tf_vm_error *err);
+
+/* The cells whose machines are alike come together, so that machines are started once. */
+void tf_cells_sort(struct tf_cells *cells);
+
+/* Drops the cells whose name does not contain @text. */
+void tf_cells_filter(struct tf_cells *cells, const char *text);
+
+void tf_cells_done(struct tf_cells *cells);
+
+/* "A -> B -> A". */
+const char *tf_cell_route(const struct tf_cell *cell, char *buf, size_t size);
+
+#endif

@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# telebed.sh TELEBED words          what it says to scenarios that it does not understand
+# telebed.sh TELEBED machines ARCH  machines that die, hang or do not start; nothing outlives telebed
+set -eu
+telebed=$1 what=$2 arch=${3:-}
+tmp=$(mktemp -d)
+pid=
+trap 'if [ -n "$pid" ]; then kill -9 "$pid" 2>/dev/null || true; fi; rm -rf "$tmp"' EXIT
+
+fail() {
+	echo "$*"
+	[ ! -f "$tmp/out" ] || cat "$tmp/out"
+	exit 1
+}
+
+# expect CODE COMMAND...: its output goes to $tmp/out
+expect() {
+	local want=$1 code=0
+	shift
+	"$@" >"$tmp/out" 2>&1 || code=$?
+	[ "$code" = "$want" ] || fail "exit code $code, not $want: $*"
+}
+
+# says TEXT: the last output has it
+says() {
+	grep -qF -- "$1" "$tmp/out" || fail "'$1' was not said"
+}
+
+# refuses TEXT SCENARIO
+refuses() {
+	printf '%s\n' "$2" >"$tmp/wrong.conf"
+	expect 64 "$telebed" run "$tmp/wrong.conf"
+	says "$tmp/wrong.conf:$1"
+}
+
+words() {
+	refuses "1: expected probe" 'help = "nothing to move";'
+	refuses "2: 'colour' is none of help, probe" 'probe = "hop";
+colour = "red";'
+	refuses "2: tier: 'kvm' is none of native, user, system" 'probe = "hop";
+tier = [ "user", "kvm" ];'
+	refuses "1: route: expected a string or a list" 'probe = "hop"; route = 7;'
+	refuses "2: build: expected strings, element 2 is none" 'probe = "hop";
+build = ( "pie", 3 );'
+	refuses "1: route: 'C' is no name" 'probe = "hop"; route = [ "A", "C" ]; machines = ( { name = "A"; } );'
+	refuses "2: memory: expected a number from 16" 'probe = "hop"; machines = ( { name = "A"; },
+{ name = "B"; memory = "much"; } );'
+	refuses "1: vector_length: expected 16, 32" 'probe = "hop"; machines = ( { name = "A"; vector_length = 48; } );'
+	refuses "1: limit: expected a number from 1" 'probe = "hop"; limit = 0;'
+	refuses "2: syntax error" 'probe = "hop";
+route "A"'
+	refuses "1: checks: a witness in tier user" 'probe = "hop"; tier = "user"; checks = "witness";'
+	expect 64 "$telebed" run nowhere
+	says "nowhere.conf: no such scenario"
+	expect 64 "$telebed" run host --filter nothing-like-this
+	says "no cell has a name with nothing-like-this"
+	expect 64 "$telebed" fly
+	expect 0 "$telebed" --version
+	expect 0 "$telebed" list --cells host
+	says "host/hop-static.x86_64.user.file  A -> B"
+
+	# A probe that fails is a failure, and what it leaves is complete.
+	printf 'probe = "registers"; arguments = [ "--nonsense" ];\n' >"$tmp/bad.conf"
+	expect 1 "$telebed" run "$tmp/bad.conf" --out "$tmp/kept" --json "$tmp/json"
+	says "registers-static on A ended with exit code 64"
+	for f in why.txt said.txt repro.sh; do
+		[ -s "$(echo "$tmp"/kept/bad-*/$f)" ] || fail "no $f was left"
+	done
+	grep -q '"verdict": "failed"' "$tmp/json" || fail "$(cat "$tmp/json")"
+	sh -c "cd $tmp && $(echo "$tmp"/kept/bad-*/repro.sh)" >/dev/null && fail "repro.sh did not fail"
+	# One that holds leaves nothing.
+	printf 'probe = "hop";\n' >"$tmp/good.conf"
+	expect 0 "$telebed" run "$tmp/good.conf" --out "$tmp/gone"
+	[ ! -e "$tmp/gone" ] || fail "left: $(find "$tmp/gone")"
+}
+
+# qemu_of PID: the processes of QEMU that live below it
+qemu_of() {
+	local child
+	for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
+		case $(tr '\0' ' ' <"/proc/$child/cmdline" 2>/dev/null) in
+		qemu-system-*) echo "$child" ;;
+		*) qemu_of "$child" ;;
+		esac
+	done
+}
+
+# wait_line TEXT: until the file $tmp/live has it
+wait_line() {
+	timeout 120 sh -c 'until grep -qF -- "$1" "$2"; do sleep 0.1; done' sh "$1" "$tmp/live" ||
+		fail "'$1' was not said: $(cat "$tmp/live")"
+}
+
+# gone PID: it ends, soon
+gone() {
+	timeout 20 tail --pid="$1" -f /dev/null || fail "process $1 outlives telebed"
+}
+
+# start COMMAND...: in the background, output to $tmp/live
+start() {
+	"$@" >"$tmp/live" 2>&1 &
+	pid=$!
+}
+
+# A machine that dies, one that hangs: told with its own words, and the next cell gets a new one.
+loses() {
+	local signal=$1 text=$2 code=0 qemu
+	printf 'probe = "registers"; arguments = [ "--wait" ]; arch = "%s"; tier = "system"; limit = 4;\n' \
+		"$arch" >"$tmp/stands.conf"
+	start "$telebed" run "$tmp/stands.conf" guests --filter "-static.$arch." --out "$tmp/lost$signal"
+	wait_line "B: $arch machine"
+	qemu=$(qemu_of "$pid" | sort -n | tail -1)
+	kill "-$signal" "$qemu"
+	wait "$pid" || code=$?
+	pid=
+	cp "$tmp/live" "$tmp/out"
+	[ "$code" = 69 ] || fail "exit code $code, not 69"
+	says "not ok 1 - stands/registers-static.$arch"
+	says "$text"
+	grep -q "^ok 2 - guests/hop-static.$arch" "$tmp/out" || fail "no new machine for the next cell"
+	[ -s "$(echo "$tmp/lost$signal"/stands-*/B/cmdline)" ] || fail "no command line was left"
+	gone "$qemu"
+}
+
+machines() {
+	# Output and exit code of a command.
+	expect 64 "$telebed" exec "$arch" -- "build/$arch/probes/registers-static"
+	says "usage: registers ADDRESS"
+	expect 69 "$telebed" exec "$arch" -- /nowhere/program
+	says "No such file"
+
+	# Nothing outlives a telebed that is killed.
+	start "$telebed" exec "$arch" -- "build/$arch/probes/registers-static" /tmp/i.tf --wait
+	wait_line holding
+	qemu=$(qemu_of "$pid")
+	[ -n "$qemu" ] || fail "no QEMU below telebed"
+	kill -9 "$pid"
+	gone "$qemu"
+	printf 'probe = "registers"; arguments = [ "--wait" ]; tier = "user"; arch = "%s";\n' "$arch" \
+		>"$tmp/user.conf"
+	start "$telebed" run "$tmp/user.conf" --out "$tmp/user"
+	timeout 60 sh -c 'until pgrep -f "$1/machines/.*registers-static"; do sleep 0.1; done' sh "$tmp/user" \
+		>"$tmp/pids" || fail "no program below telebed"
+	kill -9 "$pid"
+	while read -r p; do gone "$p"; done <"$tmp/pids"
+	pid=
+
+	loses KILL "killed by signal 9"
+	loses STOP "does not answer in time"
+
+	# A QEMU that does not start is told with its own words.
+	cat >"$tmp/qemu-system-$arch" <<-END
+		#!/bin/sh
+		if [ "\$1" = --version ]; then echo "no QEMU at all"; exit 0; fi
+		echo "not in the mood for $arch" >&2
+		exit 1
+	END
+	chmod +x "$tmp/qemu-system-$arch"
+	expect 69 env PATH="$tmp:$PATH" TELEFORK_CACHE="$tmp/cache" "$telebed" run guests --filter ".$arch."
+	says "Bail out!"
+	says "not in the mood for $arch"
+}
+
+"$what"
