@@ -146,5 +146,15 @@ int64_t tf_arch_task_result(int tid)
 
 int tf_arch_task_put(int tid, const struct tf_regs *regs)
 {
+	const struct tf_regset *sve = tf_regs_find(regs, NT_ARM_SVE);
+
+	/* A system call drops what z has beyond v, and p and FFR
+	 * (Documentation/arch/arm64/sve.rst, 4). */
+	if (sve) {
+		struct iovec iov = {sve->data, sve->size};
+
+		if (ptrace(PTRACE_SETREGSET, tid, (void *)(uintptr_t)NT_ARM_SVE, &iov))
+			return -1;
+	}
 	return put(tid, tf_regs_find(regs, NT_PRSTATUS)->data);
 }

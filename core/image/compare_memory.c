@@ -148,6 +148,19 @@ static void tell_page(struct memory *m, const struct finding found[static TF_EXC
 	}
 }
 
+/* A mutex that a thread holds knows its owner by the thread's id, and follows it. */
+static bool is_tid(const struct memory *m, const uint8_t *a, const uint8_t *b)
+{
+	int32_t old, new;
+
+	memcpy(&old, a, sizeof(old));
+	memcpy(&new, b, sizeof(new));
+	for (uint32_t i = 0; i < m->c->a->n_threads; i++)
+		if (m->c->a->threads[i].tid == old && m->c->b->threads[i].tid == new)
+			return true;
+	return false;
+}
+
 static void compare_page(
 	struct memory *m, uint64_t addr, const uint8_t *a, const uint8_t *b, uint64_t size)
 {
@@ -162,6 +175,8 @@ static void compare_page(
 			continue;
 		}
 		f = &found[except_at(m, addr + i)];
+		if (f == found && is_tid(m, a + (i & ~UINT64_C(3)), b + (i & ~UINT64_C(3))))
+			f = &found[TF_EXCEPT_TID];
 		if (!f->size++)
 			*f = (struct finding){addr + i, 1, a[i], b[i]};
 	}
