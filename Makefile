@@ -60,7 +60,7 @@ ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c tracer.c unwind.c entry.
 CMD_SRC     := main serve restore run exits inspect inspect_json diff disasm symbols
 PAD_SRC     := pad_main serve restore exits
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
-HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare explain report \
+HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare explain progress report \
 	remote remote_guest remote_host
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
@@ -207,6 +207,10 @@ $(2)/probes/%-dyn: $(2)/obj/tests/probes/%.o $(2)/lib/libprobe.a $(2)/lib/libtel
 
 $(2)/examples/%: $(2)/obj/docs/examples/%.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),-lpng -lz -lm)
+# What telebed moves besides the probes.
+$(2)/probes/pathtracer-static: $(2)/examples/pathtracer
+	@mkdir -p $$(@D)
+	$(Q)ln -f $$< $$@
 
 $(2)/tests/%: $(2)/obj/tests/unit/%.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_unit))
@@ -217,7 +221,7 @@ B_$(1) := build/$(1)$(VARIANT)
 lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
 bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness,$$(B_$(1))/bin/$$b)
 probes-$(1): $$(foreach p,$(PROBES),$$(foreach v,static pie dyn,$$(B_$(1))/probes/$$p-$$v))
-examples-$(1): $$(B_$(1))/examples/pathtracer
+examples-$(1): $$(B_$(1))/examples/pathtracer $$(B_$(1))/probes/pathtracer-static
 unit-$(1): $$(UNIT_TESTS:%=$$(B_$(1))/tests/%) $(if $(SAN),,$$(B_$(1))/bin/telefork-pad)
 endef
 

@@ -116,12 +116,21 @@ static int start_receiver(struct tf_journey *j, unsigned place, struct tf_vm_err
 	return 0;
 }
 
+/* An argument with the machine's own name of its folder in it. */
+static char *with_folder(const struct tf_remote *m, const char *arg)
+{
+	const char *at = strstr(arg, "{dir}");
+
+	return at ? tf_vm_format("%.*s%s%s", (int)(at - arg), arg, m->dir, at + 5) : strdup(arg);
+}
+
 /* Starts the probe at the first place, with @first and further addresses. */
 static int start_probe(struct tf_journey *j, bool wait, struct tf_vm_error *err)
 {
 	struct tf_remote *m = machine_at(j, 0);
 	tf_vm_autofree char *name = tf_vm_format("%s-%s", j->cell->probe, j->cell->build);
 	const char *argv[ARGV_MAX];
+	char *args[TF_CELL_ARGS] = {NULL};
 	char path[4096];
 	size_t n = 0;
 	int rc = name ? tf_journey_put(j, m, "probes", name, err) : -ENOMEM;
@@ -140,10 +149,34 @@ static int start_probe(struct tf_journey *j, bool wait, struct tf_vm_error *err)
 	}
 	if (wait)
 		argv[n++] = "--wait";
-	for (unsigned i = 0; j->cell->args[i]; i++)
-		argv[n++] = j->cell->args[i];
+	for (unsigned i = 0; j->cell->args[i] && rc == 0; i++) {
+		args[i] = with_folder(m, j->cell->args[i]);
+		argv[n++] = args[i];
+		if (!args[i])
+			rc = tf_vm_fail(err, -ENOMEM, "no memory");
+	}
 	argv[n] = NULL;
-	return tf_job_start(m, argv, false, &j->probe, err);
+	if (rc == 0)
+		rc = tf_job_start(m, argv, false, &j->probe, err);
+	for (unsigned i = 0; i < TF_CELL_ARGS; i++)
+		free(args[i]);
+	return rc;
+}
+
+/* What the probe was to leave; a probe that failed may have left nothing. */
+static int fetch(struct tf_journey *j, struct tf_vm_error *err)
+{
+	for (unsigned i = 0; j->cell->fetch[i] && j->outcome->verdict == TF_VERDICT_OK; i++) {
+		tf_vm_autofree char *path = tf_vm_format("%s/%s", j->folder, j->cell->fetch[i]);
+		int rc = path ? tf_remote_get(machine_at(j, 0), j->cell->fetch[i], path, err)
+			      : tf_vm_fail(err, -ENOMEM, "no memory");
+
+		if (rc == -ENOENT)
+			tf_journey_failed(j, "%s", err->text);
+		else if (rc < 0)
+			return rc;
+	}
+	return 0;
 }
 
 /* The last "N @what" in a text; TF_NOT_COUNTED if there is none. */
@@ -345,7 +378,13 @@ static int wait_by_file(struct tf_journey *j, struct tf_vm_error *err)
 
 int tf_journey_go(struct tf_journey *j, struct tf_vm_error *err)
 {
+	int rc;
+
 	if (j->cell->transport != TF_TRANSPORT_FILE)
-		return go_by_socket(j, err);
-	return j->cell->checks & TF_CHECK_WITNESS ? wait_by_file(j, err) : go_by_file(j, err);
+		rc = go_by_socket(j, err);
+	else if (j->cell->checks & TF_CHECK_WITNESS)
+		rc = wait_by_file(j, err);
+	else
+		rc = go_by_file(j, err);
+	return rc ? rc : fetch(j, err);
 }

@@ -3,6 +3,7 @@
  * What is the same for machines of every tier: their jobs, the output that is kept, and waiting for
  * a word of a job while all machines are attended to.
  */
+#include "harness/progress.h"
 #include "harness/remote.h"
 
 #include <errno.h>
@@ -154,8 +155,13 @@ static int attend(struct tf_remote *const set[], size_t n, int timeout_ms, struc
 
 	for (size_t i = 0; i < n; i++)
 		fds[i] = (struct pollfd){.fd = set[i]->ops->fd(set[i]), .events = POLLIN};
-	if (poll(fds, n, timeout_ms) == 0)
-		return -ETIMEDOUT;
+	while (poll(fds, n, timeout_ms < TF_PROGRESS_STEP_MS ? timeout_ms : TF_PROGRESS_STEP_MS) ==
+		0) {
+		if (timeout_ms <= TF_PROGRESS_STEP_MS)
+			return -ETIMEDOUT;
+		timeout_ms -= TF_PROGRESS_STEP_MS;
+		tf_progress_tick();
+	}
 	for (size_t i = 0; i < n; i++) {
 		if (fds[i].revents)
 			set[i]->ops->pump(set[i]);

@@ -116,6 +116,8 @@ void tf_report_add(struct tf_report *r, const struct tf_outcome *o)
 		printf("# nothing is known of this one: machine or harness came to grief\n");
 	if (o->why)
 		print_comment(o->why);
+	else if (o->said && o->cell->fetch[0])
+		print_comment(o->said);
 	if (o->folder)
 		printf("# everything of it is in %s\n", o->folder);
 	fflush(stdout);

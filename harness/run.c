@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "harness/explain.h"
+#include "harness/progress.h"
 #include "harness/report.h"
 #include "qemu/io.h"
 
@@ -101,7 +102,7 @@ static void settle(struct run *r, struct tf_journey *j, int rc, const struct tf_
 		tf_journey_failed(j, "%s", r->pool[i]->why.text);
 		o->verdict = TF_VERDICT_BROKEN;
 	}
-	if (o->verdict != TF_VERDICT_OK || r->options->keep) {
+	if (o->verdict != TF_VERDICT_OK || r->options->keep || j->cell->fetch[0]) {
 		tf_explain(j);
 		o->folder = strdup(j->folder);
 	} else {
@@ -145,7 +146,9 @@ static int run_cell(struct run *r, const struct tf_cell *cell, struct tf_vm_erro
 	}
 	start = tf_vm_now_ms();
 	j.deadline_ms = start + limit;
+	tf_progress_begin(cell->name, cell->takes_ms);
 	rc = tf_journey_go(&j, err);
+	tf_progress_end();
 	o.ms = (int)(tf_vm_now_ms() - start);
 	settle(r, &j, rc, err);
 	free(j.token);

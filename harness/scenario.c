@@ -13,6 +13,7 @@
 
 #define LIST_MAX      32
 #define LIMIT_DEFAULT 60 /* seconds */
+#define TAKES_DEFAULT 5
 #define LIMIT_MAX     3600
 
 struct reader {
@@ -28,8 +29,8 @@ struct words {
 
 /* What a file says, before it is expanded. */
 struct scenario {
-	struct words probe, build, arch, tier, transport, route, checks, args;
-	int limit;
+	struct words probe, build, arch, tier, transport, route, checks, args, fetch;
+	int limit, takes;
 	unsigned n_machines;
 	char machine_names[TF_CELL_MACHINES][32];
 	struct tf_spec machines[TF_CELL_MACHINES];
@@ -185,6 +186,7 @@ static int read_key(const struct reader *r, const config_setting_t *s, struct sc
 	} lists[] = {
 		{"probe", &sc->probe, NULL, 0},
 		{"arguments", &sc->args, NULL, 0},
+		{"fetch", &sc->fetch, NULL, 0},
 		{"route", &sc->route, NULL, 0},
 		{"build", &sc->build, builds, 3},
 		{"arch", &sc->arch, arches, 2},
@@ -207,10 +209,12 @@ static int read_key(const struct reader *r, const config_setting_t *s, struct sc
 		return read_machines(r, s, sc);
 	if (!strcmp(key, "limit"))
 		return read_number(r, s, 1, LIMIT_MAX, &sc->limit);
+	if (!strcmp(key, "takes"))
+		return read_number(r, s, 1, LIMIT_MAX, &sc->takes);
 	if (strcmp(key, "help") != 0)
 		return wrong(r, s,
-			"'%s' is none of help, probe, arguments, build, arch, tier, transport, "
-			"route, machines, checks, limit",
+			"'%s' is none of help, probe, arguments, fetch, build, arch, tier, "
+			"transport, route, machines, checks, limit, takes",
 			key);
 	if (!config_setting_get_string(s))
 		return wrong(r, s, "help: expected a string");
@@ -233,6 +237,13 @@ static int complete(const struct reader *r, const config_setting_t *root, struct
 	if (sc->args.n > TF_CELL_ARGS)
 		return wrong(r, config_setting_get_member(root, "arguments"),
 			"arguments: expected at most %d", TF_CELL_ARGS);
+	if (sc->fetch.n > TF_CELL_ARGS)
+		return wrong(r, config_setting_get_member(root, "fetch"),
+			"fetch: expected at most %d", TF_CELL_ARGS);
+	for (unsigned i = 0; i < sc->fetch.n; i++)
+		if (strchr(sc->fetch.v[i], '/'))
+			return wrong(r, config_setting_get_member(root, "fetch"),
+				"fetch: expected names of files without '/'");
 	for (unsigned i = 0; i < sc->route.n; i++) {
 		unsigned m = 0;
 
@@ -322,6 +333,16 @@ static int check_witness(const struct reader *r, const struct tf_cell *c)
 	return 0;
 }
 
+static bool copy_words(const struct words *w, char **to)
+{
+	for (unsigned i = 0; i < w->n; i++) {
+		to[i] = strdup(w->v[i]);
+		if (!to[i])
+			return false;
+	}
+	return true;
+}
+
 static int fill(const struct reader *r, struct tf_cells *cells, const struct scenario *sc,
 	const struct choice *ch)
 {
@@ -334,6 +355,7 @@ static int fill(const struct reader *r, struct tf_cells *cells, const struct sce
 	c->transport =
 		(enum tf_transport)index_of(ch->transport, tf_transport_names, TF_TRANSPORTS);
 	c->limit_ms = sc->limit * 1000;
+	c->takes_ms = sc->takes * 1000;
 	c->checks = TF_CHECK_VERDICT;
 	for (unsigned i = 0; i < sc->checks.n; i++)
 		c->checks |= 1u << index_of(sc->checks.v[i], checks, 3);
@@ -356,11 +378,8 @@ static int fill(const struct reader *r, struct tf_cells *cells, const struct sce
 		if (rc < 0)
 			return rc;
 	}
-	for (unsigned i = 0; i < sc->args.n; i++) {
-		c->args[i] = strdup(sc->args.v[i]);
-		if (!c->args[i])
-			return tf_vm_fail(r->err, -ENOMEM, "no memory");
-	}
+	if (!copy_words(&sc->args, c->args) || !copy_words(&sc->fetch, c->fetch))
+		return tf_vm_fail(r->err, -ENOMEM, "no memory");
 	return 0;
 }
 
@@ -399,7 +418,7 @@ int tf_scenario_read(
 	const char *path, struct tf_cells *cells, char help[static 200], struct tf_vm_error *err)
 {
 	struct reader r = {path, err};
-	struct scenario sc = {.limit = LIMIT_DEFAULT};
+	struct scenario sc = {.limit = LIMIT_DEFAULT, .takes = TAKES_DEFAULT};
 	const config_setting_t *root;
 	config_t config;
 	int rc = 0;
@@ -456,8 +475,10 @@ void tf_cells_sort(struct tf_cells *cells)
 
 static void cell_done(struct tf_cell *c)
 {
-	for (unsigned i = 0; i < TF_CELL_ARGS; i++)
+	for (unsigned i = 0; i < TF_CELL_ARGS; i++) {
 		free(c->args[i]);
+		free(c->fetch[i]);
+	}
 }
 
 void tf_cells_filter(struct tf_cells *cells, const char *text)

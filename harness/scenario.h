@@ -24,11 +24,14 @@ struct tf_cell {
 	char file[512];    /* the scenario's file */
 	char probe[64];
 	char build[16];               /* "static", "pie", "dyn" */
-	char *args[TF_CELL_ARGS + 1]; /* of the probe, after the address; owned */
+	char *args[TF_CELL_ARGS + 1]; /* of the probe, after the address; owned. "{dir}" in one is the
+					 machine's folder */
+	char *fetch[TF_CELL_ARGS + 1]; /* files that the probe leaves there, to be kept; owned */
 	char arch[16];                /* of the first machine of the route */
 	enum tf_transport transport;
 	unsigned checks; /* TF_CHECK_* */
 	int limit_ms;    /* before scaling */
+	int takes_ms;    /* as a rule; only a progress bar goes by it */
 	unsigned n_machines, n_route;
 	char machine_names[TF_CELL_MACHINES][32];
 	struct tf_spec machines[TF_CELL_MACHINES];

@@ -8,6 +8,7 @@
 #include "arch/arch.h"
 #include "core/base/guest.h"
 #include "core/base/host.h"
+#include "core/base/own.h"
 #include "core/base/maps.h"
 
 #include <errno.h>
@@ -326,7 +327,7 @@ static int scan_windows(struct tf_capture *c, int pagemap, uint64_t start, uint6
 
 static int scan_anon(struct tf_capture *c, int pagemap, const struct tf_map *m, bool swap)
 {
-	static bool no_scan;
+	TF_OWN static bool no_scan;
 	int rc;
 
 	if (!no_scan) {

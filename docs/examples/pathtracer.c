@@ -3,12 +3,12 @@
  * The original story of telefork: a path tracer that renders on another machine and is back with the
  * picture in its memory. render() knows nothing of it.
  *
- *   pathtracer OUT.png [URI]
+ *   pathtracer [ADDRESS [--token TOKEN]] [--out FILE.png]
  *
- * Renders here into OUT.png. With a URI ("tcp://big-machine:7700") renders here and over there,
- * writes OUT.png from what came back, compares the two, and prints both times and the bytes moved.
- * TELEFORK_TOKEN in the environment is presented to the receiver. PATHTRACER_SIZE ("160x120") and
- * PATHTRACER_SAMPLES ("8") set the work. Exit code 0: done, and the two are equal bit by bit.
+ * Renders here. With an address ("tcp://big-machine:7700") also over there; then the picture is what
+ * came back, the two are compared, and both times and the bytes moved each way are printed.
+ * PATHTRACER_SIZE ("160x120") and PATHTRACER_SAMPLES ("8") in the environment set the work. Exit code
+ * 0: done, and the two pictures are equal bit by bit.
  */
 #include "core/telefork.h"
 
@@ -211,35 +211,54 @@ static double now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-int main(int argc, char **argv)
+/* Renders over there as well. */
+static int there_and_back(const char *address, const char *token, const struct scene *here,
+	struct scene *scene, double local)
 {
 	struct telefork_result result = {0};
-	struct telefork_options options = {.result = &result, .token = getenv("TELEFORK_TOKEN")};
-	struct scene here = create_scene(), scene = create_scene();
-	size_t size = (size_t)here.width * here.height * 3;
-	double start = now(), local;
+	struct telefork_options options = {.result = &result, .token = token};
 	bool equal;
 
-	if (argc < 2 || argc > 3) {
-		fprintf(stderr, "usage: pathtracer OUT.png [URI]\n");
-		return 64;
-	}
-	render(&here);
-	local = now() - start;
-	if (argc == 2) {
-		save_png(&here, argv[1]);
-		printf("here %.3f s\n", local);
-		return 0;
-	}
-	if (telefork_yoyo(argv[2], render, &scene, &options)) {
+	if (telefork_yoyo(address, render, scene, &options)) {
 		fprintf(stderr, "pathtracer: %s\n", result.message);
 		return 69;
 	}
-	equal = !memcmp(here.pixels, scene.pixels, size);
-	save_png(&scene, argv[1]);
-	printf("here %.3f s, there and back %.3f s, %llu bytes there, %llu back, %s\n", local,
-		(double)result.total_ns / 1e9, (unsigned long long)result.bytes_sent,
-		(unsigned long long)result.bytes_received,
-		equal ? "identical" : "the pictures differ");
+	equal = !memcmp(here->pixels, scene->pixels, (size_t)here->width * here->height * 3);
+	printf("%s: rendered here in %.2f s, there and back in %.2f s, %llu bytes there, %llu back, "
+	       "pictures %s\n",
+		equal ? "ok" : "not ok", local, (double)result.total_ns / 1e9,
+		(unsigned long long)result.bytes_sent, (unsigned long long)result.bytes_received,
+		equal ? "identical" : "differ");
 	return equal ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	const char *address = NULL, *token = NULL, *out = "pathtracer.png";
+	struct scene here = create_scene(), scene = create_scene();
+	double start = now();
+	int rc = 0;
+
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--token") && i + 1 < argc)
+			token = argv[++i];
+		else if (!strcmp(argv[i], "--out") && i + 1 < argc)
+			out = argv[++i];
+		else if (argv[i][0] != '-' && !address)
+			address = argv[i];
+		else
+			rc = 64;
+	}
+	if (rc) {
+		fprintf(stderr, "usage: pathtracer [ADDRESS [--token TOKEN]] [--out FILE.png]\n");
+		return rc;
+	}
+	render(&here);
+	if (address)
+		rc = there_and_back(address, token, &here, &scene, now() - start);
+	else
+		printf("ok: rendered here in %.2f s\n", now() - start);
+	if (rc <= 1)
+		save_png(address ? &scene : &here, out);
+	return rc;
 }
