@@ -23,6 +23,8 @@ JOBS     ?= 2
 FUZZ_SECONDS ?= 60
 export TELEFORK_CACHE ?= $(HOME)/.cache/telefork
 
+STARTED := $(shell date +%s)
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -368,13 +370,12 @@ luajit-file 60 tests/journey.sh file $(B) luajit.lua
 luajit-unix 60 tests/journey.sh unix $(B) luajit.lua
 $(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit.lua qemu-$(a)
 )
-$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes --filter .$(a).system
-witness-$(a) 600 $(B)/bin/telebed run witness --filter .$(a).system
+$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes teleport render yoyo memory --filter .$(a).system
 telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
-telebed-host 300 $(B)/bin/telebed run return probes witness --filter native
-telebed-user 300 $(B)/bin/telebed run probes witness --filter user
+telebed-host 300 $(B)/bin/telebed run return probes witness teleport render --filter native
+telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 baseline-native 120 tests/baseline.sh
@@ -393,6 +394,11 @@ endif
 moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/moments ## 500 captures of each architecture
 	$(B)/tests/tools/moments $(B) 500
 	$(foreach a,$(ARCHES),$(B)/tests/tools/moments $(B_$(a)) 500 qemu-$(a) &&) true
+
+# Only what it moves is built: the first time is somebody's first impression.
+demo: $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a))/probes/pathtracer-static) \
+		$(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
+	@tests/demo.sh $(STARTED)
 
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
@@ -431,6 +437,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all bench moments guests unit check fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+.PHONY: all demo bench moments guests unit check fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

@@ -16,10 +16,12 @@
 #include "qemu/io.h"
 
 #define SCENARIOS "tests/scenarios"
+#define FILTERS	  8
 
 struct arguments {
 	char **names;
-	const char *filter, *out, *json;
+	const char *filter[FILTERS + 1], *out, *json;
+	unsigned n_filters;
 	bool keep, table, cells;
 };
 
@@ -38,7 +40,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case KEY_FILTER:
-		a->filter = arg;
+		if (a->n_filters == FILTERS)
+			argp_error(state, "more than %d filters", FILTERS);
+		else
+			a->filter[a->n_filters++] = arg;
 		return 0;
 	case KEY_KEEP:
 		a->keep = true;
@@ -194,7 +199,8 @@ static int run(const struct arguments *a, const struct tf_home *home, struct tf_
 int tf_bed_run(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
-		{"filter", KEY_FILTER, "TEXT", 0, "Only cells whose name contains TEXT", 0},
+		{"filter", KEY_FILTER, "TEXT", 0,
+			"Only cells whose name contains TEXT (one of several)", 0},
 		{"keep", KEY_KEEP, 0, 0, "Keep the folder of every cell, not only of failed ones",
 			0},
 		{"out", KEY_OUT, "FOLDER", 0, "Folder for everything (a new one in /tmp)", 0},
@@ -221,12 +227,12 @@ int tf_bed_run(int argc, char **argv)
 	rc = tf_home_find(&home, &err);
 	if (rc == 0)
 		rc = read_all(&home, a.names, &cells, NULL, &err);
-	if (rc == 0 && a.filter)
+	if (rc == 0 && a.n_filters)
 		tf_cells_filter(&cells, a.filter);
 	if (rc == 0 && !cells.n)
 		rc = tf_vm_fail(&err, -ENOENT, "no cell %s%s (telebed list --cells shows them)",
-			a.filter ? "has a name with " : "is possible here",
-			a.filter ? a.filter : "");
+			a.n_filters ? "has a name with " : "is possible here",
+			a.n_filters ? a.filter[0] : "");
 	if (rc < 0) {
 		fprintf(stderr, "telebed: %s\n", err.text);
 		tf_cells_done(&cells);

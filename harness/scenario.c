@@ -481,12 +481,20 @@ static void cell_done(struct tf_cell *c)
 	}
 }
 
-void tf_cells_filter(struct tf_cells *cells, const char *text)
+static bool is_chosen(const struct tf_cell *c, const char *const *texts)
+{
+	for (; *texts; texts++)
+		if (strstr(c->name, *texts))
+			return true;
+	return false;
+}
+
+void tf_cells_filter(struct tf_cells *cells, const char *const *texts)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < cells->n; i++) {
-		if (strstr(cells->v[i].name, text))
+		if (is_chosen(&cells->v[i], texts))
 			cells->v[n++] = cells->v[i];
 		else
 			cell_done(&cells->v[i]);

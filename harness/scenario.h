@@ -53,8 +53,8 @@ int tf_scenario_read(
 /* The cells whose machines are alike come together, so that machines are started once. */
 void tf_cells_sort(struct tf_cells *cells);
 
-/* Drops the cells whose name does not contain @text. */
-void tf_cells_filter(struct tf_cells *cells, const char *text);
+/* Drops the cells whose name contains none of @texts, which end with NULL. */
+void tf_cells_filter(struct tf_cells *cells, const char *const *texts);
 
 void tf_cells_done(struct tf_cells *cells);
 
