@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* See changes.h. Runs in a copy, before and after the function that it came for. */
 #include "core/capture/changes.h"
-#include "core/capture/self.h"
+#include "core/base/cleanup.h"
 #include "core/base/host.h"
+#include "core/capture/self.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/sysinfo.h>
 #include <sys/wait.h>
@@ -20,6 +21,7 @@
 #define PM_EXCLUSIVE (UINT64_C(1) << 56)
 #define PM_PRESENT   (UINT64_C(1) << 63)
 #define PM_SWAPPED   (UINT64_C(1) << 62)
+#define PM_FRAME     ((UINT64_C(1) << 55) - 1) /* zero without CAP_SYS_ADMIN */
 
 #define WINDOW 512u /* pages looked at together */
 
@@ -31,12 +33,16 @@ struct walk {
 	uint64_t page;
 	bool swap;	   /* mincore() cannot tell what is absent */
 	bool noting;	   /* the moment itself; else: changes since */
-	bool doubt;	   /* a page that is shared need not be shared with the twin */
-	int twin_mem;	   /* its memory, to compare with; -1: in doubt a page has changed */
-	uint8_t *twin;	   /* WINDOW pages of it */
 	bool readable;
 	uint64_t at_run;   /* first of base->runs that does not end before the page */
 	uint32_t at_map;   /* likewise of base->maps */
+	/* The twin's memory, to compare with; -1: a page that cannot be compared has changed. */
+	int twin_mem, twin_pagemap;
+	uint64_t at;	   /* the window that is looked at, */
+	size_t n;	   /* its pages */
+	bool has_frames, has_bytes; /* of the twin's window, here: */
+	uint64_t frames[WINDOW];
+	uint8_t *bytes;
 };
 
 static bool is_zero(uint64_t addr, uint64_t page)
@@ -67,29 +73,39 @@ static bool was_filled(struct walk *w, uint64_t addr)
 	return w->at_run < b->n_runs && b->runs[w->at_run].start <= addr;
 }
 
-/* old: what the twin has there, if it was asked. */
-static bool is_wanted(struct walk *w, uint64_t addr, uint64_t bits, const uint8_t *old)
+static bool ask_twin(int fd, void *to, size_t size, uint64_t at)
+{
+	return fd >= 0 && pread(fd, to, size, (off_t)at) == (ssize_t)size;
+}
+
+/* Whether a page that somebody shares is the twin's, here: it may have come from elsewhere (mremap), or
+ * be shared with the function's own children or by KSM. */
+static bool is_twins(struct walk *w, uint64_t addr, uint64_t bits)
+{
+	size_t i = (addr - w->at) / w->page;
+
+	if (bits & PM_FRAME) {
+		w->has_frames = w->has_frames || ask_twin(w->twin_pagemap, w->frames, w->n * 8,
+							 w->at / w->page * 8);
+		if (w->has_frames && (w->frames[i] & PM_PRESENT) &&
+			!((w->frames[i] ^ bits) & PM_FRAME))
+			return true;
+	}
+	w->has_bytes = w->has_bytes || ask_twin(w->twin_mem, w->bytes, w->n * w->page, w->at);
+	return w->has_bytes && !memcmp((const void *)addr, w->bytes + i * w->page, w->page);
+}
+
+static bool is_wanted(struct walk *w, uint64_t addr, uint64_t bits)
 {
 	bool present = bits & (PM_PRESENT | PM_SWAPPED);
 
 	if (w->noting)
 		return present && (!w->readable || !is_zero(addr, w->page));
-	if (present && ((bits & (PM_EXCLUSIVE | PM_SWAPPED)) || !was_mapped(w, addr)))
+	if (present && ((bits & (PM_EXCLUSIVE | PM_SWAPPED)) || !was_mapped(w, addr) ||
+			       !is_twins(w, addr, bits)))
 		return true;
-	if (present && w->doubt)
-		return !old || memcmp((const void *)addr, old, w->page);
-	/* Shared with the twin, the zero page, or gone: only the first is as it was. */
-	return was_filled(w, addr) && is_zero(addr, w->page);
-}
-
-/* The twin's side of a window, or NULL. */
-static const uint8_t *ask_twin(const struct walk *w, uint64_t at, size_t n)
-{
-	if (!w->doubt || w->noting || w->twin_mem < 0)
-		return NULL;
-	return pread(w->twin_mem, w->twin, n * w->page, (off_t)at) == (ssize_t)(n * w->page)
-		? w->twin
-		: NULL;
+	/* The twin's, or gone. */
+	return !present && was_filled(w, addr);
 }
 
 /* Pages of [at, at + n pages); n <= WINDOW. */
@@ -97,14 +113,15 @@ static int look_at(struct walk *w, uint64_t at, size_t n)
 {
 	uint64_t entry[WINDOW];
 	ssize_t got = pread(w->pagemap, entry, n * 8, (off_t)(at / w->page * 8));
-	const uint8_t *old;
 
 	if (got != (ssize_t)(n * 8))
 		return tf_fail_errno(&w->c->err, TELEFORK_E_SYSTEM, got < 0 ? errno : EIO,
 			"/proc/self/pagemap at %llx", (unsigned long long)at);
-	old = ask_twin(w, at, n);
+	w->at = at;
+	w->n = n;
+	w->has_frames = w->has_bytes = false;
 	for (size_t i = 0; i < n; i++, at += w->page)
-		if (is_wanted(w, at, entry[i], old ? old + i * w->page : NULL) &&
+		if (is_wanted(w, at, entry[i]) &&
 			tf_capture_add_run(w->c, at, at + w->page))
 			return w->c->err.code;
 	return 0;
@@ -169,6 +186,15 @@ static const struct tf_map *base_map_at(const struct tf_base *b, uint64_t addr)
 	return tf_image_map_at(&as_image, addr);
 }
 
+/* Where the program's part of a map begins. A stack that grows by itself holds nothing below the caller's
+ * frame; any other (a coroutine's) may lie among other things. */
+static uint64_t stack_bottom(const struct tf_map *m, uint64_t stack, uint64_t page)
+{
+	bool grows = m->kind == TF_MAP_STACK && stack >= m->start && stack < m->end;
+
+	return grows ? stack & ~(page - 1) : m->start;
+}
+
 static int walk_map(struct walk *w, struct tf_map *m)
 {
 	const struct tf_base *b = w->c->base;
@@ -191,44 +217,34 @@ static int walk_map(struct walk *w, struct tf_map *m)
 	default:
 		if (m->flags & TF_MAP_SHARED)
 			return w->noting ? 0 : walk_shared(w);
-		if (b->stack >= m->start && b->stack < m->end) /* frames below the caller's */
-			start = b->stack & ~(w->page - 1);
-		return walk_private(w, start, m->end);
+		return walk_private(w, stack_bottom(m, b->stack, w->page), m->end);
 	}
 }
 
-/* Whether a child of this process, other than the twin, may still share its pages. */
-static bool has_children(void)
-{
-	siginfo_t info;
-
-	return !waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT);
-}
-
-/* Opens the twin's memory where it may be needed. The addresses are those of the process that a
+/* Opens the twin's memory. The addresses are those of the process that a
  * kernel sees: under QEMU user mode they have to be the program's own. */
 static void open_twin(struct walk *w)
 {
 	char path[32];
 	uint64_t word = 0, place = (uint64_t)&w->c->base->twin;
 
-	w->twin_mem = -1;
-	w->twin = tf_arena_alloc(&w->c->arena, WINDOW * w->page);
+	w->bytes = tf_arena_alloc(&w->c->arena, WINDOW * w->page);
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)w->c->base->twin);
-	if (w->twin)
+	if (w->bytes)
 		w->twin_mem = open(path, O_RDONLY | O_CLOEXEC);
-	if (w->twin_mem >= 0 && (pread(w->twin_mem, &word, 4, (off_t)place) != 4 ||
-					(int32_t)word != w->c->base->twin)) {
-		close(w->twin_mem);
-		w->twin_mem = -1;
+	if (ask_twin(w->twin_mem, &word, 4, place) && (int32_t)word == w->c->base->twin) {
+		snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)w->c->base->twin);
+		w->twin_pagemap = open(path, O_RDONLY | O_CLOEXEC);
+		return;
 	}
+	tf_closep(&w->twin_mem);
+	w->twin_mem = -1;
 }
 
 static int walk_all(struct tf_capture *c, bool noting)
 {
 	struct walk w = {.c = c, .noting = noting, .page = (uint64_t)sysconf(_SC_PAGESIZE),
-		.twin_mem = -1};
-	bool children = !noting && (!c->base->reaps || has_children());
+		.twin_mem = -1, .twin_pagemap = -1};
 	struct sysinfo si = {0};
 	int rc = 0;
 
@@ -242,27 +258,33 @@ static int walk_all(struct tf_capture *c, bool noting)
 	tf_capture_begin_runs(c);
 	for (uint32_t i = 0; i < c->image.n_maps && !rc; i++) {
 		c->map_runs = c->n_runs;
-		w.doubt = children || (c->image.maps[i].vmflags & TF_VMF_MERGEABLE);
 		rc = walk_map(&w, &c->image.maps[i]);
 	}
 	close(w.pagemap);
-	if (w.twin_mem >= 0)
-		close(w.twin_mem);
+	tf_closep(&w.twin_mem);
+	tf_closep(&w.twin_pagemap);
 	return rc;
 }
 
-/* Tells its pid, which its own memory holds as well, and waits for the other end to close. */
-static _Noreturn void twin_main(struct tf_base *b, int fd)
+/* Tells its pid, which its own memory holds as well, and waits for its copy's end. When the receiver
+ * goes before that, nobody wants the copy any more, nor what it started. */
+static _Noreturn void twin_main(struct tf_base *b, int fd, int back)
 {
+	struct pollfd ends[2] = {{.fd = fd, .events = POLLIN}, {.fd = back, .events = POLLRDHUP}};
 	uint64_t all = ~UINT64_C(0);
-	char byte;
+	int keep[2] = {fd, back};
 
 	sigprocmask(SIG_BLOCK, (sigset_t *)(void *)&all, NULL);
-	tf_host_close_all(&fd, 1);
+	tf_host_close_all(keep, 2);
 	b->twin = getpid();
-	if (write(fd, &b->twin, sizeof(b->twin)) == sizeof(b->twin))
-		while (read(fd, &byte, 1) < 0 && errno == EINTR)
-			;
+	if (write(fd, &b->twin, sizeof(b->twin)) != sizeof(b->twin))
+		_exit(1);
+	while (poll(ends, 2, -1) < 0 && errno == EINTR)
+		;
+	if (ends[0].revents)
+		_exit(0);
+	kill(b->copy, SIGKILL);
+	kill(0, SIGKILL);
 	_exit(0);
 }
 
@@ -276,9 +298,10 @@ static int fork_twin(struct tf_capture *c)
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
 		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "socketpair");
+	b->copy = getpid();
 	pid = tf_fork_hidden(&child);
 	if (!pid)
-		twin_main(b, fd[1]);
+		twin_main(b, fd[1], c->channel_fd);
 	close(fd[1]);
 	b->twin_fd = fd[0];
 	if (pid > 0 && read(fd[0], &b->twin, sizeof(b->twin)) == sizeof(b->twin))
@@ -296,9 +319,6 @@ int tf_changes_begin(struct tf_capture *c, uint64_t stack)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory");
 	b->stack = stack;
 	c->base = b;
-	/* A grandchild that outlives its parent still shares pages: it has to show. QEMU 7.2 user mode
-	 * has no such call. */
-	b->reaps = !prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	rc = tf_capture_freeze(c);
 	if (!rc)
 		rc = walk_all(c, true);
@@ -393,6 +413,18 @@ uint32_t tf_changes_edits(const struct tf_map *before, uint32_t n_before, const 
 	return n;
 }
 
+/* How far a stack grew is no change. */
+static uint64_t cut_stack(struct tf_map *maps, uint32_t n, uint64_t stack)
+{
+	const struct tf_image as_image = {.maps = maps, .n_maps = n};
+	struct tf_map *m = (struct tf_map *)tf_image_map_at(&as_image, stack);
+	uint64_t start = m ? m->start : 0;
+
+	if (m)
+		m->start = stack_bottom(m, stack, (uint64_t)sysconf(_SC_PAGESIZE));
+	return start;
+}
+
 static int find_edits(struct tf_capture *c)
 {
 	const struct tf_base *b = c->base;
@@ -400,12 +432,20 @@ static int find_edits(struct tf_capture *c)
 	uint32_t max = 2 * (b->n_maps + img->n_maps) + 2;
 	/* QEMU 7.2 shows a merged mapping with its first page's protection. */
 	bool protections = !(img->source.flags & TF_SOURCE_EMULATED);
+	struct tf_map *stack;
+	uint64_t start;
 
 	img->edits = tf_arena_array(&c->arena, max, sizeof(*img->edits));
 	if (!img->edits)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for mappings");
+	/* The map itself stays whole: it is yet to be unwound. */
+	cut_stack(b->maps, b->n_maps, b->stack);
+	start = cut_stack(img->maps, img->n_maps, b->stack);
 	img->n_edits = tf_changes_edits(b->maps, b->n_maps, img->maps, img->n_maps, protections,
 		img->edits, max);
+	stack = (struct tf_map *)tf_image_map_at(img, b->stack);
+	if (stack)
+		stack->start = start;
 	return 0;
 }
 

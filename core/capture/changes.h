@@ -6,9 +6,9 @@
  *   tf_changes_begin   mappings; pages that are not zero; copies of shared ones; a twin is forked
  *   …the function…
  *   tf_changes_find    a private page is sent if it was written since: the twin shares all others,
- *                      so that pagemap's bit 56 (exclusively mapped) tells; or if it was not zero and
- *                      is now. Shared pages are compared; so are all others when somebody else than
- *                      the twin may share them (the function's children, KSM).
+ *                      so that pagemap's bit 56 (exclusively mapped) tells; or if it is not the
+ *                      twin's page at the same address: by its frame, or its bytes where frames do
+ *                      not show; or if it was not zero and is gone. Shared pages are compared.
  */
 #ifndef TF_CAPTURE_CHANGES_H
 #define TF_CAPTURE_CHANGES_H
@@ -22,12 +22,13 @@ struct tf_base {
 	uint64_t n_runs;
 	int twin_fd;	     /* closing it ends the twin */
 	int32_t twin;	     /* its pid */
-	bool reaps;	     /* every process that may still share pages is a child of ours */
+	int32_t copy;	     /* that of the process which changes */
 	uint64_t stack;	     /* the caller's frame: below it nothing is of interest */
 };
 
-/* Notes this process's memory; needs c->arena. Everything is kept in the arena. Only the descriptors
- * in use by the library are opened and closed. 0, _NOMEM, _SYSTEM in c->err. */
+/* Notes this process's memory; needs c->arena, and c->channel_fd: when its other end closes, the twin
+ * kills this process and its process group. Everything is kept in the arena. Only the descriptors in use
+ * by the library are opened and closed. 0, _NOMEM, _SYSTEM in c->err. */
 int tf_changes_begin(struct tf_capture *c, uint64_t stack);
 
 /* Sets image.maps, image.edits and the runs of changed pages. The process is at its end: protections
