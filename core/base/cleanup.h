@@ -6,6 +6,8 @@
 #ifndef TF_BASE_CLEANUP_H
 #define TF_BASE_CLEANUP_H
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -26,6 +28,21 @@ static inline int tf_steal_fd(int *fd)
 
 	*fd = -1;
 	return got;
+}
+
+/* Moves a descriptor that stands where a standard stream belongs: the program closed that. -1 with errno
+ * and nothing open on failure. */
+static inline int tf_fd_above_stdio(int fd)
+{
+	int above, saved;
+
+	if (fd < 0 || fd > STDERR_FILENO)
+		return fd;
+	above = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return above;
 }
 
 #define TF_CLOSE __attribute__((cleanup(tf_closep)))

@@ -7,6 +7,7 @@
 #include "core/restore/merge.h"
 #include "arch/arch.h"
 #include "arch/restorer.h"
+#include "core/base/cleanup.h"
 #include "core/base/guest.h"
 #include "core/base/host.h"
 #include "core/base/maps.h"
@@ -39,9 +40,11 @@ static uint64_t find_place(struct tf_err *e)
 	struct tf_map *maps;
 	uint64_t place = 0;
 	uint32_t n;
+	int rc = tf_arena_init(&a, TF_ARENA_DEFAULT);
 
-	if (!tf_arena_init(&a, TF_ARENA_DEFAULT) &&
-		!tf_maps_read(&a, TF_HOST_TRUE_MAPS, &maps, &n, e) &&
+	if (rc)
+		tf_fail(e, rc, "no address space for what comes back");
+	if (!rc && !tf_maps_read(&a, TF_HOST_TRUE_MAPS, &maps, &n, e) &&
 		(taken = tf_arena_array(&a, n, sizeof(*taken)))) {
 		for (uint32_t i = 0; i < n; i++)
 			taken[i] = (struct tf_range){maps[i].start, maps[i].end};
@@ -74,9 +77,9 @@ int tf_merge_init(struct tf_merge *m, struct tf_err *e)
 	rc = map_arena(&m->arena, place, TF_ARENA_DEFAULT, e);
 	if (rc)
 		return rc;
-	m->mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	m->mem = tf_fd_above_stdio(open("/proc/self/mem", O_RDWR | O_CLOEXEC));
 	if (m->mem >= 0 && tf_host_emulated())
-		m->scratch = memfd_create("telefork", MFD_CLOEXEC);
+		m->scratch = tf_fd_above_stdio(memfd_create("telefork", MFD_CLOEXEC));
 	return m->mem < 0 || (tf_host_emulated() && m->scratch < 0)
 		? tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "/proc/self/mem")
 		: 0;
@@ -170,7 +173,7 @@ static int receive_extent(struct tf_merge *m, struct tf_io *io, uint32_t *chain,
 	*s = (struct tf_staged){.address = tf_image_address(&m->image, x.offset, &room),
 		.size = x.size};
 	if (!x.size || x.size > TF_EXTENT_MAX || s->address == UINT64_MAX || x.size > room ||
-		m->n_staged == m->max_staged)
+		m->n_staged == m->max_staged || s->address < m->staged_end)
 		return tf_fail(e, TELEFORK_E_IMAGE, "a change of %u bytes at byte %llu", x.size,
 			(ull)x.offset);
 	s->data = tf_arena_alloc(&m->stage, x.size);
@@ -184,6 +187,7 @@ static int receive_extent(struct tf_merge *m, struct tf_io *io, uint32_t *chain,
 	*chain = tf_chain_crc(*chain, x.crc);
 	(*count)++;
 	m->n_staged++;
+	m->staged_end = s->address + s->size;
 	return rc;
 }
 
@@ -390,6 +394,38 @@ static int map_new(const struct tf_edit *d, struct tf_err *e)
 		(ull)d->end);
 }
 
+/* What this process runs on while it applies: no honest edit is there. */
+static int check_edits(const struct tf_merge *m, struct tf_err *e)
+{
+	uint64_t code = (uint64_t)(uintptr_t)tf_merge_apply & ~(page_size() - 1);
+	const struct tf_keep own[] = {
+		{(uint64_t)m->arena.base, (uint64_t)m->arena.base + m->arena.size},
+		{(uint64_t)m->stage.base, (uint64_t)m->stage.base + m->stage.size},
+		{code, code + page_size()},
+	};
+
+	for (uint32_t i = 0; i < m->image.n_edits; i++) {
+		const struct tf_edit *d = &m->image.edits[i];
+		bool hit = false;
+
+		for (uint32_t k = 0; k < sizeof(own) / sizeof(*own); k++)
+			hit |= d->start < own[k].end && d->end > own[k].start;
+		for (uint32_t k = 0; k < m->n_keep; k++)
+			hit |= d->start < m->keep[k].end && d->end > m->keep[k].start;
+		if (d->op == TF_EDIT_REPLACE)
+			return tf_fail(e, TELEFORK_E_UNSUPPORTED,
+				"the function made %llx-%llx another kind of memory (shared or "
+				"private): this cannot be taken home",
+				(ull)d->start, (ull)d->end);
+		if (hit)
+			return tf_fail(e, TELEFORK_E_IMAGE,
+				"%llx-%llx is this process's own: it cannot be mapped, unmapped or "
+				"protected from over there",
+				(ull)d->start, (ull)d->end);
+	}
+	return 0;
+}
+
 static int check_room(const struct tf_merge *m, struct tf_err *e)
 {
 	struct tf_arena *a = (struct tf_arena *)&m->arena;
@@ -400,12 +436,6 @@ static int check_room(const struct tf_merge *m, struct tf_err *e)
 
 	if (!tf_proc_read(a, "/proc/sys/vm/max_map_count", &text, &size, &quiet))
 		most = strtoull(text, NULL, 10);
-	for (uint32_t i = 0; i < m->image.n_edits; i++)
-		if (m->image.edits[i].op == TF_EDIT_REPLACE)
-			return tf_fail(e, TELEFORK_E_UNSUPPORTED,
-				"the function made %llx-%llx another kind of memory (shared or "
-				"private): this cannot be taken home",
-				(ull)m->image.edits[i].start, (ull)m->image.edits[i].end);
 	return need <= most
 		? 0
 		: tf_fail(e, TELEFORK_E_LIMIT,
@@ -422,21 +452,56 @@ static int grow_brk(const struct tf_merge *m, uint64_t old, struct tf_err *e)
 	return tf_fail(e, TELEFORK_E_NOMEM, "the heap cannot grow to %llx here", (ull)want);
 }
 
-static int apply_undoable(struct tf_merge *m, uint64_t old_brk, uint32_t *n_mapped, struct tf_err *e)
+static bool is_opened(const struct tf_edit *d)
 {
-	int rc = check_room(m, e);
+	return d->op == TF_EDIT_PROTECT && (d->prot & PROT_WRITE);
+}
 
-	for (; !rc && *n_mapped < m->image.n_edits; ++*n_mapped) {
-		rc = map_new(&m->image.edits[*n_mapped], e);
+/* Memory that becomes writable counts against limits: this can fail, and comes first. */
+static int open_up(const struct tf_edit *d, struct tf_err *e)
+{
+	if (!is_opened(d) || !mprotect((void *)d->start, d->end - d->start, (int)d->prot))
+		return 0;
+	return tf_fail_errno(e, errno == ENOMEM ? TELEFORK_E_LIMIT : TELEFORK_E_SYSTEM, errno,
+		"%llx-%llx cannot be made writable here, as the function made it", (ull)d->start,
+		(ull)d->end);
+}
+
+static void close_again(const struct tf_merge *m, const struct tf_edit *d)
+{
+	for (uint32_t i = 0; i < m->n_maps; i++) {
+		const struct tf_map *have = &m->maps[i];
+		uint64_t start = have->start > d->start ? have->start : d->start;
+		uint64_t end = have->end < d->end ? have->end : d->end;
+
+		if (start < end)
+			mprotect((void *)start, end - start, (int)have->prot);
+	}
+}
+
+/* n_done: edits that are made, and have to be undone; the one that failed among them, which may be made
+ * in part. */
+static int apply_undoable(struct tf_merge *m, uint64_t old_brk, uint32_t *n_done, struct tf_err *e)
+{
+	int rc = check_edits(m, e);
+
+	if (!rc)
+		rc = check_room(m, e);
+	while (!rc && *n_done < m->image.n_edits) {
+		const struct tf_edit *d = &m->image.edits[*n_done];
+
+		rc = map_new(d, e);
 		if (rc)
 			break;
+		rc = open_up(d, e);
+		++*n_done;
 	}
 	if (!rc)
 		rc = grow_brk(m, old_brk, e);
 	return rc ? rc : put_protected(m, e);
 }
 
-static void undo(struct tf_merge *m, uint64_t old_brk, uint32_t n_mapped)
+static void undo(struct tf_merge *m, uint64_t old_brk, uint32_t n_done)
 {
 	for (uint32_t i = 0; i < m->n_staged; i++)
 		if (m->staged[i].undo) {
@@ -444,11 +509,13 @@ static void undo(struct tf_merge *m, uint64_t old_brk, uint32_t n_mapped)
 			tell_code(m, &m->staged[i]);
 		}
 	syscall(SYS_brk, old_brk);
-	for (uint32_t i = 0; i < n_mapped; i++) {
+	for (uint32_t i = 0; i < n_done; i++) {
 		const struct tf_edit *d = &m->image.edits[i];
 
 		if (d->op == TF_EDIT_MAP)
 			munmap((void *)d->start, d->end - d->start);
+		else if (is_opened(d))
+			close_again(m, d);
 	}
 }
 
@@ -466,7 +533,7 @@ static void apply_rest(struct tf_merge *m)
 
 		if (d->op == TF_EDIT_UNMAP)
 			munmap((void *)d->start, size);
-		else if (d->prot != (PROT_READ | PROT_WRITE) || d->op == TF_EDIT_PROTECT)
+		else if (d->prot != (PROT_READ | PROT_WRITE) && !is_opened(d))
 			mprotect((void *)d->start, size, (int)d->prot);
 	}
 }
@@ -474,11 +541,11 @@ static void apply_rest(struct tf_merge *m)
 int tf_merge_apply(struct tf_merge *m, struct tf_err *e)
 {
 	uint64_t old_brk = (uint64_t)syscall(SYS_brk, 0);
-	uint32_t n_mapped = 0;
-	int rc = apply_undoable(m, old_brk, &n_mapped, e);
+	uint32_t n_done = 0;
+	int rc = apply_undoable(m, old_brk, &n_done, e);
 
 	if (rc) {
-		undo(m, old_brk, n_mapped);
+		undo(m, old_brk, n_done);
 		return rc;
 	}
 	apply_rest(m);

@@ -31,6 +31,7 @@ struct tf_merge {
 	struct tf_image image;
 	struct tf_staged *staged;
 	uint32_t n_staged, max_staged;
+	uint64_t staged_end; /* of the latest: they ascend */
 	struct tf_map *maps; /* this process's, as they are now */
 	uint32_t n_maps;
 	struct tf_keep keep[TF_KEEP_MAX]; /* sorted */
@@ -51,7 +52,8 @@ void tf_merge_keep(struct tf_merge *m, uint64_t start, uint64_t end);
 int tf_merge_receive(struct tf_merge *m, struct tf_io *io, const struct tf_stream_header *h,
 	struct tf_err *e);
 
-/* 0, or an error with everything as it was: _LIMIT, _NOMEM, _COLLISION, _SYSTEM. */
+/* 0, or an error with everything as it was: _LIMIT, _NOMEM, _COLLISION, _SYSTEM; _IMAGE when a mapping
+ * is to change that is this process's own or among what is kept. */
 int tf_merge_apply(struct tf_merge *m, struct tf_err *e);
 
 void tf_merge_done(struct tf_merge *m);

@@ -190,7 +190,7 @@ static void changes_begin(struct changes *c)
 	img->source.max_map_end = UINT64_C(1) << 47;
 	img->vdso = (struct tf_vdso){0};
 	img->mm.brk = (uint64_t)syscall(SYS_brk, 0);
-	img->n_maps = img->n_edits = 0;
+	img->n_maps = img->n_edits = img->n_signatures = 0;
 	img->maps = tf_arena_array(&c->arena, 8, sizeof(*img->maps));
 	img->edits = tf_arena_array(&c->arena, 8, sizeof(*img->edits));
 }
@@ -376,6 +376,118 @@ START_TEST(a_page_that_cannot_be_written_undoes_the_rest)
 }
 END_TEST
 
+/* What became writable is closed again when a later edit fails. */
+START_TEST(what_was_opened_is_closed_again)
+{
+	uint8_t *place = memory(4, PROT_READ, 0x22), *taken = place + 3 * page;
+	struct tf_err e = {0};
+	int zero = open("/dev/zero", O_RDONLY);
+
+	changes_begin(&changes);
+	ck_assert_int_eq(tf_merge_init(&merge, &e), 0);
+	changes_edit(&changes, place, 2 * page, TF_EDIT_PROTECT, RW);
+	changes_edit(&changes, taken, page, TF_EDIT_MAP, RW);
+	ck_assert_int_eq(come_home(changes_send(&changes, false), &e), TELEFORK_E_COLLISION);
+	/* a kernel says EFAULT where it may not write */
+	ck_assert_int_eq(read(zero, place, 1), -1);
+	ck_assert_int_eq(read(zero, place + page, 1), -1);
+	ck_assert_uint_eq(place[0], 0x22);
+	close(zero);
+}
+END_TEST
+
+START_TEST(mappings_that_cannot_be_opened)
+{
+	char name[] = "/tmp/test_yoyo.XXXXXX";
+	int fd = mkstemp(name), ro;
+	uint8_t *place = memory(3, PROT_READ, 0x22), *file = place + 2 * page;
+	struct tf_err e = {0};
+
+	ck_assert_int_eq(ftruncate(fd, (off_t)page), 0);
+	ro = open(name, O_RDONLY);
+	unlink(name);
+	ck_assert_ptr_eq(mmap(file, page, PROT_READ, MAP_SHARED | MAP_FIXED, ro, 0), file);
+	changes_begin(&changes);
+	ck_assert_int_eq(tf_merge_init(&merge, &e), 0);
+	changes_edit(&changes, place, page, TF_EDIT_PROTECT, RW);
+	changes_edit(&changes, file, page, TF_EDIT_PROTECT, RW);
+	ck_assert_int_eq(come_home(changes_send(&changes, false), &e), TELEFORK_E_SYSTEM);
+	ck_assert_msg(strstr(e.text, "cannot be made writable"), "%s", e.text);
+	close(fd);
+	fd = open("/dev/zero", O_RDONLY);
+	ck_assert_int_eq(read(fd, place, 1), -1);
+	close(fd);
+	close(ro);
+}
+END_TEST
+
+/* A receiver that lies: what this process needs while it applies stays. */
+static void *own_place(int i)
+{
+	switch (i) {
+	case 0:
+		return merge.arena.base;
+	case 1:
+		return merge.arena.base + merge.arena.size; /* where the stage will be */
+	case 2:
+		return (void *)((uint64_t)(uintptr_t)tf_merge_apply & ~(page - 1));
+	default:
+		return (void *)((uint64_t)(uintptr_t)&merge & ~(page - 1));
+	}
+}
+
+START_TEST(edits_of_what_is_ours)
+{
+	uint8_t *mem = memory(1, RW, 0x11), *bytes = memory(1, RW, 0x77);
+	struct tf_err e = {0};
+	enum tf_edit_op op = _i % 2 ? TF_EDIT_PROTECT : TF_EDIT_UNMAP;
+
+	changes_begin(&changes);
+	ck_assert_int_eq(tf_merge_init(&merge, &e), 0);
+	tf_merge_keep(&merge, (uint64_t)&merge, (uint64_t)(&merge + 1));
+	changes_add(&changes, mem, bytes, page);
+	changes_edit(&changes, own_place(_i / 2), page, op, PROT_NONE);
+	ck_assert_int_eq(come_home(changes_send(&changes, false), &e), TELEFORK_E_IMAGE);
+	ck_assert_msg(strstr(e.text, "own"), "%s", e.text);
+	ck_assert_uint_eq(mem[0], 0x11);
+}
+END_TEST
+
+/* Bytes for one place twice: an undo would bring back the first of them. */
+START_TEST(changes_that_do_not_ascend)
+{
+	static uint8_t whole[1 << 16];
+	uint8_t *bytes = memory(1, RW, 0x77), *mem = memory(1, RW, 0x11);
+	struct tf_extent x, trailer;
+	struct tf_err e = {0};
+	ssize_t n, got = 0;
+	uint8_t *last;
+	int fd, p[2];
+
+	changes_begin(&changes);
+	ck_assert_int_eq(tf_merge_init(&merge, &e), 0);
+	changes_add(&changes, mem, bytes, page);
+	fd = changes_send(&changes, false);
+	while ((n = read(fd, whole + got, sizeof(whole) - (size_t)got)) > 0)
+		got += n;
+	close(fd);
+	/* the last extent once more, in front of a trailer that counts it */
+	memcpy(&trailer, whole + got - sizeof(trailer), sizeof(trailer));
+	last = whole + got - sizeof(trailer) - page - sizeof(x);
+	memcpy(&x, last, sizeof(x));
+	memmove(last + sizeof(x) + page, last, sizeof(x) + page);
+	trailer.size++;
+	trailer.crc = tf_chain_crc(trailer.crc, x.crc);
+	memcpy(whole + got + page, &trailer, sizeof(trailer));
+	pair(p);
+	ck_assert_int_eq(write(p[0], whole, (size_t)got + page + sizeof(x)),
+		got + (ssize_t)(page + sizeof(x)));
+	close(p[0]);
+	ck_assert_int_eq(come_home(p[1], &e), TELEFORK_E_IMAGE);
+	ck_assert_uint_eq(mem[0], 0x11);
+}
+END_TEST
+
 START_TEST(damage_is_noticed)
 {
 	uint8_t *bytes = memory(1, RW, 0x77), *mem = memory(1, RW, 0x11);
@@ -459,6 +571,10 @@ int main(void)
 	tcase_add_test(t, everything_comes_home);
 	tcase_add_test(t, nothing_comes_home);
 	tcase_add_test(t, a_page_that_cannot_be_written_undoes_the_rest);
+	tcase_add_test(t, what_was_opened_is_closed_again);
+	tcase_add_test(t, mappings_that_cannot_be_opened);
+	tcase_add_loop_test(t, edits_of_what_is_ours, 0, 8);
+	tcase_add_test(t, changes_that_do_not_ascend);
 	tcase_add_test(t, damage_is_noticed);
 	tcase_add_test(t, a_change_where_nothing_is);
 	tcase_add_test(t, another_kind_of_image);
