@@ -3,6 +3,7 @@
 #include "core/channel/frames.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,7 +16,24 @@ int tf_frame_write(struct tf_io *io, enum tf_frame_type type, const void *p, uin
 	return tf_io_writev(io, iov, 2, e);
 }
 
-/* Output that cannot be written here is lost, as it would be for a child of ours. */
+/* As long as a write would block, or until the deadline. */
+static int wait_for_room(const struct tf_io *io, int fd, struct tf_err *e)
+{
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	uint64_t now = tf_now_ns();
+	int ms = -1;
+
+	if (io->deadline_ns && now >= io->deadline_ns)
+		return tf_fail(e, TELEFORK_E_TIMEOUT, "the deadline passed while output was written");
+	if (io->deadline_ns && (io->deadline_ns - now) / 1000000u < INT32_MAX)
+		ms = (int)((io->deadline_ns - now) / 1000000u) + 1;
+	poll(&p, 1, ms);
+	errno = EAGAIN;
+	return 0;
+}
+
+/* Output that cannot be written here is lost, as it would be for a child of ours; a stream that never
+ * blocks is waited for. */
 static int pass_on(struct tf_io *io, int fd, uint32_t size, struct tf_err *e)
 {
 	char buf[4096];
@@ -29,7 +47,9 @@ static int pass_on(struct tf_io *io, int fd, uint32_t size, struct tf_err *e)
 		for (uint32_t at = 0; at < n;) {
 			ssize_t done = write(fd, buf + at, n - at);
 
-			if (done < 0 && errno != EINTR)
+			if (done < 0 && errno == EAGAIN && (rc = wait_for_room(io, fd, e)))
+				return rc;
+			if (done < 0 && errno != EINTR && errno != EAGAIN)
 				break;
 			at += done > 0 ? (uint32_t)done : 0;
 		}

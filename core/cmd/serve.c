@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -143,31 +144,62 @@ static int receive(struct tf_pad *pad, int fd, const struct serve *s)
 	return rc ? rc : tf_pad_start(pad);
 }
 
+/* What a yoyo's function left behind, also outside of its process group: it was all born here. */
+static void end_orphans(void)
+{
+	char text[4096];
+
+	for (;;) {
+		TF_CLOSE int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+		ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+		if (n <= 0)
+			return;
+		text[n] = '\0';
+		for (char *at = text, *end; *at; at = end) {
+			long pid = strtol(at, &end, 10);
+
+			if (end == at || *end != ' ') /* the last one may be cut */
+				break;
+			kill((pid_t)pid, SIGKILL);
+		}
+		if (waitpid(-1, NULL, __WALL) < 0)
+			return;
+	}
+}
+
 /* One sender. Returns the exit code of the process that arrived, as a shell would. */
 static int session(int fd, const struct serve *s, bool full)
 {
 	struct tf_err e = {0};
 	struct tf_pad pad;
 	int rc, status = 0;
+	bool relayed;
 	pid_t child;
 
 	if (greet(fd, s, full, &e)) {
 		tf_complain("refused", e.text);
 		return TF_EXIT_REFUSED;
 	}
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	rc = receive(&pad, fd, s);
+	if (!rc && !tf_pad_relayed(&pad))
+		prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
 	if (rc) {
 		tf_complain(telefork_errname(rc), pad.err.text);
 		tf_pad_refuse(&pad);
 		return tf_exit_code(rc);
 	}
 	tf_announce(&pad);
-	if (tf_pad_relayed(&pad))
+	relayed = tf_pad_relayed(&pad);
+	if (relayed)
 		tf_relay_run(&pad.relay);
 	child = pad.child;
 	tf_pad_done(&pad);
 	close(fd); /* else from here on the connection is the copy's */
 	telefork_child_wait(child, &status);
+	if (relayed)
+		end_orphans();
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "telefork: pid %d ended by signal %d\n", (int)child,
 			WTERMSIG(status));

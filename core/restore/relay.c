@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -24,6 +25,7 @@ int tf_relay_open(struct tf_relay *r, int fd, const struct telefork_options *opt
 	int back[2], out[2], err[2];
 
 	tf_io_init(&r->io, fd, options);
+	r->io.deadline_ns = 0; /* that of the arrival, not of the function */
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, back))
 		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "socketpair");
 	*ends = (struct tf_relay_ends){back[1], {-1, -1}};
@@ -80,7 +82,7 @@ static bool has_ended(pid_t child, bool wait, int32_t *status)
 	return true;
 }
 
-/* Passes on what one descriptor has; closes it at its end. 1: something, 0: nothing, or an error. */
+/* Passes on what one descriptor has; closes it at its end. How many bytes, or an error. */
 static int pass(struct tf_relay *r, int *fd, enum tf_frame_type type)
 {
 	char buf[TF_FRAME_MAX];
@@ -96,7 +98,7 @@ static int pass(struct tf_relay *r, int *fd, enum tf_frame_type type)
 		close_one(fd);
 		return 0;
 	}
-	return tf_frame_write(&r->io, type, buf, (uint32_t)n, NULL) ?: 1;
+	return tf_frame_write(&r->io, type, buf, (uint32_t)n, NULL) ?: (int)n;
 }
 
 /* One round; 0, or an error: the sender is gone. */
@@ -126,19 +128,35 @@ static int round_trip(struct tf_relay *r, int pidfd)
 	return rc < 0 ? rc : 0;
 }
 
-/* What a dead copy has left in its pipes. */
+/* What a dead copy has left in one descriptor, and no more: who escaped may go on writing. */
+static int drain_one(struct tf_relay *r, int *fd, enum tf_frame_type type)
+{
+	int left = 0, rc = 0;
+
+	if (*fd >= 0)
+		ioctl(*fd, FIONREAD, &left);
+	for (; left > 0 && (rc = pass(r, fd, type)) > 0; left -= rc)
+		;
+	return rc < 0 ? rc : 0;
+}
+
 static int drain(struct tf_relay *r)
 {
-	int rc;
+	int rc = drain_one(r, &r->back, TF_FRAME_DATA);
 
-	do
-		rc = pass(r, &r->back, TF_FRAME_DATA);
-	while (rc > 0);
-	for (int i = 0; i < 2 && rc >= 0; i++)
-		do
-			rc = pass(r, &r->output[i], i ? TF_FRAME_ERR : TF_FRAME_OUT);
-		while (rc > 0);
-	return rc;
+	if (!rc)
+		rc = drain_one(r, &r->output[0], TF_FRAME_OUT);
+	return rc ? rc : drain_one(r, &r->output[1], TF_FRAME_ERR);
+}
+
+/* The copy may have left its group. */
+static void kill_all(const struct tf_relay *r, int pidfd)
+{
+	kill(-r->child, SIGKILL);
+	if (pidfd < 0)
+		kill(r->child, SIGKILL);
+	else
+		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
 }
 
 void tf_relay_run(struct tf_relay *r)
@@ -150,11 +168,11 @@ void tf_relay_run(struct tf_relay *r)
 	/* Its end, not its descriptors': what it started may hold those for ever. */
 	while (!rc && !has_ended(r->child, false, &status))
 		rc = round_trip(r, pidfd);
+	kill_all(r, pidfd);
 	if (!rc)
 		rc = drain(r);
 	if (!rc)
 		tf_frame_write(&r->io, TF_FRAME_END, &status, sizeof(status), NULL);
-	kill(-r->child, SIGKILL);
 	has_ended(r->child, true, &status);
 	tf_relay_close(r);
 }
