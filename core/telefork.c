@@ -70,6 +70,7 @@ int tf_dial(const struct tf_address *a, const struct telefork_options *options, 
 {
 	struct tf_resolved r;
 	struct tf_io io;
+	uint64_t start = tf_now_ns();
 	int fd, rc;
 
 	if (a->kind == TF_ADDRESS_STDIO)
@@ -83,6 +84,8 @@ int tf_dial(const struct tf_address *a, const struct telefork_options *options, 
 	if (fd < 0)
 		return fd;
 	tf_io_init(&io, fd, options);
+	if (io.deadline_ns) /* it began with the connecting */
+		io.deadline_ns = start + (uint64_t)options->deadline_ms * 1000000u;
 	rc = tf_greet_server(&io, options ? options->token : NULL, e);
 	if (!rc)
 		return fd;
@@ -105,9 +108,22 @@ int telefork_dial(const char *uri, const struct telefork_options *options,
 	return fd < 0 && !e.code ? TELEFORK_E_SYSTEM : fd;
 }
 
+/* The C library's memory of brk (glibc). It believes that it is the heap's end. */
+extern void *__curbrk __attribute__((weak));
+
+/* Where brk is another's (QEMU user mode), it cannot grow, which malloc() can bear. Nor can it shrink;
+ * but free() takes the answer for the heap's new end. It does not try when the heap seems not to end at
+ * brk. */
+static void keep_heap(void)
+{
+	if ((tf_mailbox.flags & TF_MAILBOX_NO_BRK) && &__curbrk && __curbrk)
+		__curbrk = (char *)__curbrk + 2 * sizeof(void *);
+}
+
 /* In a copy: takes away what the restorer left. */
 void tf_copy_arrived(void)
 {
+	keep_heap();
 	if (tf_mailbox.hole_size)
 		munmap((void *)tf_mailbox.hole_start, tf_mailbox.hole_size);
 	tf_mailbox.hole_start = tf_mailbox.hole_size = 0;
@@ -237,7 +253,9 @@ static void stay_between(struct tf_pad *pad)
 {
 	struct tf_relay *r = malloc(sizeof(*r));
 	int fd = r ? fcntl(pad->io.fd, F_DUPFD_CLOEXEC, 3) : -1;
+	sigset_t all, before;
 	pthread_t thread;
+	int rc;
 
 	if (fd < 0) {
 		free(r);
@@ -247,7 +265,11 @@ static void stay_between(struct tf_pad *pad)
 	*r = pad->relay;
 	r->io.fd = fd;
 	pad->relay = (struct tf_relay)TF_RELAY_NONE;
-	if (pthread_create(&thread, NULL, relay_main, r)) {
+	sigfillset(&all); /* the program's handlers run in its own threads */
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&thread, NULL, relay_main, r);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc) {
 		tf_relay_close(r);
 		close(fd);
 		free(r);

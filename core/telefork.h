@@ -194,20 +194,24 @@ int telefork_save(const char *path, const struct telefork_options *options,
  * change that fn made to memory (written pages, new, grown and unmapped mappings, protections),
  * applied all or nothing. The copy ends when fn returns.
  *
- * What fn writes to standard output and error over there is written to this process's. Other
- * descriptors do not travel: their numbers are held in the copy. Only memory comes back: signal
+ * What fn writes to standard output and error over there is written to this process's; its standard
+ * input is empty. Other descriptors do not travel: their numbers are held in the copy, and fn must not
+ * close what it did not open. Only memory comes back: signal
  * actions, working directory, descriptors and the like stay as they are here, and so do this
  * thread's id and rseq area, the vDSO and the stack below the caller's frame.
  *
  * Meanwhile signals that have a handler here are blocked, and delivered afterwards; others act as
- * usual. fn must join the threads that it starts; processes that it leaves behind are killed. Memory shared with other processes is sent as it
- * was at the call; of it only what fn changed is written back. options->idle_ms is raised to 2000 at
- * least. If this process dies, the copy is killed.
+ * usual. fn must join the threads that it starts; processes that it leaves behind are killed (by a
+ * receiver that is no "telefork serve", or runs under QEMU user mode, only those in the copy's process
+ * group). Memory shared with other processes is sent as it was at the call; of it the pages that fn
+ * changed are written back, whole: what others write to the same pages meanwhile is lost.
+ * options->idle_ms is raised to 2000 at least; the deadline counts from the call. If this process dies,
+ * or the receiver, the copy is killed. The calling stack may be any, a coroutine's too, with 64 KiB left.
  *
  * Returns 0, or a negative code, and then memory here is as it was and no copy is left:
  * TELEFORK_E_THREADS (this process has other threads, or fn left some), _CRASHED (a signal or exit()
- * ended fn), _TIMEOUT (options->deadline_ms), _CLOSED (the link was lost), _COLLISION and _LIMIT
- * (the changes cannot be made here), and what telefork_dial() and telefork() say. *options->result
+ * ended fn), _TIMEOUT (options->deadline_ms), _CLOSED (the link was lost), _COLLISION,
+ * _LIMIT and _NOMEM (the changes cannot be made here), and what telefork_dial() and telefork() say. *options->result
  * has the sizes and times: bytes_sent, bytes_received, total_ns, message. Not async-signal-safe.
  */
 int telefork_yoyo(const char *uri, void (*fn)(void *arg), void *arg,

@@ -11,6 +11,7 @@
  * Between the snapshot and the return home calls no allocator: the heap that comes back takes the
  * place of its own.
  */
+#include "core/base/cleanup.h"
 #include "core/base/host.h"
 #include "core/base/own.h"
 #include "core/capture/changes.h"
@@ -23,6 +24,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -30,9 +33,10 @@
 struct yoyo {
 	void (*fn)(void *arg);
 	void *arg;
-	const struct telefork_options *options;
+	struct telefork_options options; /* with what is left of the time */
 	uint64_t stack; /* address of the caller's frame */
 	uint64_t sigmask;
+	uint64_t deadline_ns; /* 0: none */
 	int fd;
 	struct tf_before before; /* of this thread, here */
 	struct tf_merge merge;
@@ -61,8 +65,17 @@ static void send_changes(const void *ucontext)
 	_exit(0);
 }
 
-static void go_home(struct tf_capture *c)
+/* The function's own signals would change memory while it is looked at. The number of our channel may be
+ * another file's by now: that one is not written to. */
+static void go_home(struct tf_capture *c, const struct stat *channel)
 {
+	uint64_t all = ~UINT64_C(0);
+	struct stat st;
+
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
+	if (fstat(c->channel_fd, &st) || st.st_ino != channel->st_ino ||
+		st.st_dev != channel->st_dev)
+		_exit(126);
 	if (tf_host_threads() > 1)
 		tf_fail(&c->err, TELEFORK_E_THREADS,
 			"the function left threads running: it has to join them");
@@ -78,11 +91,13 @@ static _Noreturn void copy_main(const struct yoyo *y)
 	struct tf_capture at_home = {.channel_fd = tf_mailbox.peer_fd, .peer_keep = -1,
 		.origin = TF_ORIGIN_RETURN};
 	struct tf_capture *c;
+	struct stat channel;
 
 	tf_copy_arrived();
 	tf_mailbox.peer_fd = -1; /* nobody but us talks to home */
 	tf_io_init(&at_home.io, at_home.channel_fd, NULL);
-	if (tf_arena_init(&at_home.arena, TF_ARENA_DEFAULT))
+	if (fstat(at_home.channel_fd, &channel) ||
+		tf_arena_init(&at_home.arena, TF_ARENA_DEFAULT))
 		_exit(126);
 	c = tf_arena_dup(&at_home.arena, &at_home, sizeof(at_home));
 	c->arena = at_home.arena;
@@ -91,7 +106,7 @@ static _Noreturn void copy_main(const struct yoyo *y)
 		give_up(c);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &y->sigmask, NULL, sizeof(y->sigmask));
 	y->fn(y->arg);
-	go_home(c);
+	go_home(c, &channel);
 	_exit(126);
 }
 
@@ -113,20 +128,27 @@ static uint64_t block_handled(void)
 	return before;
 }
 
-/* What is this process's own and not the program's, or only here true. */
-static void keep_own(struct yoyo *y)
+/* More than what is called from keep_own()'s caller on needs of the stack, a lazily bound symbol included.
+ * What lies further down on a coroutine's stack may be another thing, which comes back. */
+#define OWN_FRAMES 16384u
+
+/* What is this process's own and not the program's, or only here true. In a frame of its own, which is as
+ * deep as that of the one who applies. */
+static __attribute__((noinline)) void keep_own(struct yoyo *y)
 {
 	struct tf_merge *m = &y->merge;
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), rseq = y->before.rseq.addr;
+	uint64_t here = (uint64_t)__builtin_frame_address(0) - OWN_FRAMES;
 	const struct tf_map *stack;
 
 	tf_merge_keep(m, (uint64_t)__start_tf_own, (uint64_t)__stop_tf_own);
 	tf_merge_keep(m, y->before.tid_addr, y->before.tid_addr ? y->before.tid_addr + 4 : 0);
 	tf_merge_keep(m, rseq, rseq ? rseq + y->before.rseq.len : 0);
+	tf_merge_keep(m, here, y->stack);
 	for (uint32_t i = 0; i < m->n_maps; i++) {
 		stack = &m->maps[i];
-		if (y->stack >= stack->start && y->stack < stack->end)
-			tf_merge_keep(m, stack->start - page, y->stack);
+		if (stack->kind == TF_MAP_STACK && y->stack >= stack->start && here < stack->end)
+			tf_merge_keep(m, stack->start - page, here);
 		if (stack->kind == TF_MAP_VDSO || stack->kind == TF_MAP_VVAR)
 			tf_merge_keep(m, stack->start, stack->end);
 	}
@@ -148,15 +170,24 @@ static int read_first(struct tf_io *io, struct tf_stream_header *h, struct tf_er
 	return rc ? rc : tf_fail(e, reply.code ?: TELEFORK_E_PROTOCOL, "%s", text);
 }
 
+/* The deadline began with the call. */
+static void limit_time(struct yoyo *y)
+{
+	uint64_t now = tf_now_ns();
+
+	if (y->deadline_ns)
+		y->options.deadline_ms =
+			now < y->deadline_ns ? (int)((y->deadline_ns - now) / 1000000u) + 1 : 1;
+}
+
 static int come_back(struct yoyo *y)
 {
 	struct tf_stream_header h;
 	struct tf_io io;
 	int rc;
 
-	tf_io_init(&io, y->fd, y->options);
-	if (y->options && y->options->deadline_ms) /* it began with the call */
-		io.deadline_ns = y->result.total_ns + (uint64_t)y->options->deadline_ms * 1000000u;
+	limit_time(y);
+	tf_io_init(&io, y->fd, &y->options);
 	tf_frames_read(&io);
 	rc = read_first(&io, &h, &y->err);
 	if (!rc)
@@ -167,11 +198,14 @@ static int come_back(struct yoyo *y)
 	if (rc)
 		return rc;
 	keep_own(y);
-	return tf_merge_apply(&y->merge, &y->err);
+	rc = tf_merge_apply(&y->merge, &y->err);
+	if (!rc && tf_host_emulated())
+		(void)!brk(NULL); /* the C library's memory of it is of over there */
+	return rc;
 }
 
 /* The snapshot's last word: the copy runs, or why not. */
-static int await_departure(struct yoyo *y, int status_fd, pid_t pid, bool child)
+static void await_departure(struct yoyo *y, int status_fd, pid_t pid, bool child)
 {
 	uint64_t start = y->result.total_ns, stopped = y->result.stopped_ns;
 	struct tf_status s;
@@ -181,23 +215,27 @@ static int await_departure(struct yoyo *y, int status_fd, pid_t pid, bool child)
 	if (child)
 		while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
 			;
-	if (!done)
-		return tf_fail(&y->err, TELEFORK_E_SYSTEM, "the snapshot ended without a word");
+	if (!done) {
+		tf_fail(&y->err, TELEFORK_E_SYSTEM, "the snapshot ended without a word");
+		return;
+	}
 	y->result = s.result;
 	y->result.total_ns = start;
 	y->result.stopped_ns = stopped;
-	return s.result.error ? tf_fail(&y->err, s.result.error, "%s", s.result.message) : 0;
+	if (s.result.error)
+		tf_fail(&y->err, s.result.error, "%s", s.result.message);
 }
 
 static int there_and_back(struct yoyo *y)
 {
-	struct tf_snapshot s = {.options = y->options, .origin = TF_ORIGIN_YOYO,
+	struct tf_snapshot s = {.options = &y->options, .origin = TF_ORIGIN_YOYO,
 		.stream_flags = TF_STREAM_RELAY, .channel_fd = y->fd};
 	uint64_t start = tf_now_ns();
 	int status_fd, rc;
 	bool child;
 	pid_t pid;
 
+	limit_time(y);
 	tf_capture_before(&y->before);
 	rc = tf_snapshot_fork(&s, &status_fd, &pid, &child, &y->err);
 	if (!rc)
@@ -206,25 +244,38 @@ static int there_and_back(struct yoyo *y)
 		return rc;
 	y->result.stopped_ns = tf_now_ns() - start;
 	rc = tf_merge_init(&y->merge, &y->err);
-	if (!rc)
-		rc = await_departure(y, status_fd, pid, child);
+	if (rc) /* the snapshot sees it, and ends */
+		shutdown(y->fd, SHUT_RDWR);
+	await_departure(y, status_fd, pid, child);
+	rc = y->err.code;
 	if (!rc)
 		rc = come_back(y);
 	tf_merge_done(&y->merge);
 	return rc;
 }
 
+/* Where a standard stream is closed, what fn prints must not go into the channel. */
+static int above_stdio(int fd, struct tf_err *e)
+{
+	int above = fd < 0 ? fd : tf_fd_above_stdio(fd);
+
+	return above < 0 && fd >= 0 ? tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "a descriptor") : above;
+}
+
 /* Its frame is the border: above it the stack is the program's and comes back, below it is ours. */
 __attribute__((noinline)) int telefork_yoyo(
 	const char *uri, void (*fn)(void *arg), void *arg, const struct telefork_options *options)
 {
-	struct yoyo y = {.fn = fn, .arg = arg, .options = options,
-		.stack = (uint64_t)__builtin_dwarf_cfa()};
+	struct yoyo y = {.fn = fn, .arg = arg, .stack = (uint64_t)__builtin_dwarf_cfa()};
 	uint64_t start = tf_now_ns();
 	struct tf_address address;
 	int rc = tf_options_check(options, &y.err);
 
 	y.result.total_ns = start;
+	if (!rc && options)
+		y.options = *options;
+	if (y.options.deadline_ms)
+		y.deadline_ns = start + (uint64_t)y.options.deadline_ms * 1000000u;
 	if (!rc && !fn)
 		rc = tf_fail(&y.err, TELEFORK_E_INVAL, "there is no function to run");
 	if (!rc && tf_host_threads() > 1)
@@ -235,7 +286,7 @@ __attribute__((noinline)) int telefork_yoyo(
 	if (!rc && address.kind != TF_ADDRESS_TCP && address.kind != TF_ADDRESS_UNIX)
 		rc = tf_fail(&y.err, TELEFORK_E_ADDRESS, "%s: nobody can come back from there", uri);
 	if (!rc)
-		rc = y.fd = tf_dial(&address, options, &y.err);
+		rc = y.fd = above_stdio(tf_dial(&address, &y.options, &y.err), &y.err);
 	if (rc >= 0) {
 		y.sigmask = block_handled();
 		rc = there_and_back(&y);
