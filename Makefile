@@ -71,7 +71,7 @@ MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test
 SAN_TESTS   := test_arch test_base test_compat test_image test_notes test_plan test_registers \
 	test_stream test_tracer test_yoyo
 UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
-PROBES      := hop spin yoyo registers signed memory clib threads chain still
+PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
@@ -325,6 +325,10 @@ $(foreach r,unix tcp,$(foreach v,static pie dyn,yoyo-$(r)-$(v) 60 tests/yoyo.sh 
 ))
 $(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 120 tests/yoyo.sh tcp $(B_$(a)) yoyo-$(v) qemu-$(a)
 ))
+$(foreach v,static pie dyn,yoyo-more-$(v) 120 tests/yoyo.sh unix $(B_$(HOST)) yoyo_more-$(v)
+)
+$(foreach a,$(ARCHES),yoyo-more-qemu-$(a) 240 tests/yoyo.sh tcp $(B_$(a)) yoyo_more-static qemu-$(a)
+)
 $(foreach v,static pie dyn,witness-native-$(v) 60 tests/witness.sh $(B) still-$(v)
 )
 $(foreach a,$(ARCHES),witness-qemu-$(a) 120 tests/witness.sh $(B_$(a)) still-pie qemu-$(a)
