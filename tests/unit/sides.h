@@ -633,7 +633,7 @@ static UNUSED void check_arrived(const struct journey *j, const char *what)
 	ck_assert_msg(!report.differs[0], "%s: receiver: %s", what, report.differs);
 }
 
-static Suite *sides_suite(const char *name, void (*set_up)(void), void (*tear_down)(void),
+static UNUSED Suite *sides_suite(const char *name, void (*set_up)(void), void (*tear_down)(void),
 	const TTest *const *tests, size_t n)
 {
 	Suite *s = suite_create(name);
@@ -650,7 +650,7 @@ static Suite *sides_suite(const char *name, void (*set_up)(void), void (*tear_do
 }
 
 /* main() of every program that includes this. */
-static int sides_main(int argc, char **argv, Suite *s)
+static UNUSED int sides_main(int argc, char **argv, Suite *s)
 {
 	SRunner *r;
 	int failed;
