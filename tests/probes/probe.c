@@ -192,7 +192,7 @@ static int usage(const char *name)
 
 bool probe_parse(int argc, char **argv, const char *name, struct probe_args *a)
 {
-	*a = (struct probe_args){.seed = 1, .options = {.deadline_ms = 120000}};
+	*a = (struct probe_args){.seed = 1, .options = {.deadline_ms = 240000}};
 	if (argc < 2 || (argv[1][0] == '-' && argv[1][1])) {
 		usage(name);
 		return false;
