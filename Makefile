@@ -72,7 +72,7 @@ MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test
 SAN_TESTS   := test_arch test_base test_compat test_image test_notes test_plan test_registers \
 	test_stream test_tracer test_yoyo
 UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
-PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still
+PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still lua
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
@@ -375,7 +375,7 @@ luajit-file 60 tests/journey.sh file $(B) luajit.lua
 luajit-unix 60 tests/journey.sh unix $(B) luajit.lua
 $(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit.lua qemu-$(a)
 )
-$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes teleport render yoyo memory --filter .$(a).system
+$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes teleport render yoyo memory luajit --filter .$(a).system
 telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words

@@ -116,12 +116,30 @@ static int start_receiver(struct tf_journey *j, unsigned place, struct tf_vm_err
 	return 0;
 }
 
-/* An argument with the machine's own name of its folder in it. */
-static char *with_folder(const struct tf_remote *m, const char *arg)
+/* @text with @word, which stands for something, replaced. NULL without memory. */
+static char *with(const char *text, const char *word, const char *value)
 {
-	const char *at = strstr(arg, "{dir}");
+	const char *at = strstr(text, word);
 
-	return at ? tf_vm_format("%.*s%s%s", (int)(at - arg), arg, m->dir, at + 5) : strdup(arg);
+	return at ? tf_vm_format(
+			    "%.*s%s%s", (int)(at - text), text, value, at + strlen(word))
+		  : strdup(text);
+}
+
+static int put_files(struct tf_journey *j, struct tf_remote *m, struct tf_vm_error *err)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; j->cell->files[i] && rc == 0; i++) {
+		tf_vm_autofree char *file = with(j->cell->files[i], "{arch}", m->spec.arch);
+		tf_vm_autofree char *path =
+			file ? tf_vm_format("%s/%s", j->options->root, file) : NULL;
+		const char *slash = path ? strrchr(path, '/') : NULL;
+
+		rc = slash ? tf_remote_put(m, path, slash + 1, 0755, err)
+			   : tf_vm_fail(err, -ENOMEM, "no memory");
+	}
+	return rc;
 }
 
 /* Starts the probe at the first place, with @first and further addresses. */
@@ -135,6 +153,8 @@ static int start_probe(struct tf_journey *j, bool wait, struct tf_vm_error *err)
 	size_t n = 0;
 	int rc = name ? tf_journey_put(j, m, "probes", name, err) : -ENOMEM;
 
+	if (rc == 0)
+		rc = put_files(j, m, err);
 	if (rc < 0)
 		return rc;
 	argv[n++] = tf_remote_path(m, name, path, sizeof(path));
@@ -150,7 +170,7 @@ static int start_probe(struct tf_journey *j, bool wait, struct tf_vm_error *err)
 	if (wait)
 		argv[n++] = "--wait";
 	for (unsigned i = 0; j->cell->args[i] && rc == 0; i++) {
-		args[i] = with_folder(m, j->cell->args[i]);
+		args[i] = with(j->cell->args[i], "{dir}", m->dir);
 		argv[n++] = args[i];
 		if (!args[i])
 			rc = tf_vm_fail(err, -ENOMEM, "no memory");

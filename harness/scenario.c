@@ -29,7 +29,7 @@ struct words {
 
 /* What a file says, before it is expanded. */
 struct scenario {
-	struct words probe, build, arch, tier, transport, route, checks, args, fetch;
+	struct words probe, build, arch, tier, transport, route, checks, args, files, fetch;
 	int limit, takes;
 	unsigned n_machines;
 	char machine_names[TF_CELL_MACHINES][32];
@@ -186,6 +186,7 @@ static int read_key(const struct reader *r, const config_setting_t *s, struct sc
 	} lists[] = {
 		{"probe", &sc->probe, NULL, 0},
 		{"arguments", &sc->args, NULL, 0},
+		{"files", &sc->files, NULL, 0},
 		{"fetch", &sc->fetch, NULL, 0},
 		{"route", &sc->route, NULL, 0},
 		{"build", &sc->build, builds, 3},
@@ -213,7 +214,7 @@ static int read_key(const struct reader *r, const config_setting_t *s, struct sc
 		return read_number(r, s, 1, LIMIT_MAX, &sc->takes);
 	if (strcmp(key, "help") != 0)
 		return wrong(r, s,
-			"'%s' is none of help, probe, arguments, fetch, build, arch, tier, "
+			"'%s' is none of help, probe, arguments, files, fetch, build, arch, tier, "
 			"transport, route, machines, checks, limit, takes",
 			key);
 	if (!config_setting_get_string(s))
@@ -237,6 +238,9 @@ static int complete(const struct reader *r, const config_setting_t *root, struct
 	if (sc->args.n > TF_CELL_ARGS)
 		return wrong(r, config_setting_get_member(root, "arguments"),
 			"arguments: expected at most %d", TF_CELL_ARGS);
+	if (sc->files.n > TF_CELL_ARGS)
+		return wrong(r, config_setting_get_member(root, "files"),
+			"files: expected at most %d", TF_CELL_ARGS);
 	if (sc->fetch.n > TF_CELL_ARGS)
 		return wrong(r, config_setting_get_member(root, "fetch"),
 			"fetch: expected at most %d", TF_CELL_ARGS);
@@ -378,7 +382,8 @@ static int fill(const struct reader *r, struct tf_cells *cells, const struct sce
 		if (rc < 0)
 			return rc;
 	}
-	if (!copy_words(&sc->args, c->args) || !copy_words(&sc->fetch, c->fetch))
+	if (!copy_words(&sc->args, c->args) || !copy_words(&sc->files, c->files) ||
+		!copy_words(&sc->fetch, c->fetch))
 		return tf_vm_fail(r->err, -ENOMEM, "no memory");
 	return 0;
 }
@@ -477,6 +482,7 @@ static void cell_done(struct tf_cell *c)
 {
 	for (unsigned i = 0; i < TF_CELL_ARGS; i++) {
 		free(c->args[i]);
+		free(c->files[i]);
 		free(c->fetch[i]);
 	}
 }
