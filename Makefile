@@ -29,7 +29,7 @@ STARTED := $(shell date +%s)
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .SECONDARY:
-MAKEFLAGS += --no-builtin-rules --no-builtin-variables
+MAKEFLAGS += --no-builtin-rules --no-builtin-variables --jobs=$(shell nproc) --output-sync=none
 
 comma   := ,
 ALL_ARCHES := x86_64 aarch64
