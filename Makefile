@@ -401,8 +401,8 @@ moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/
 	$(foreach a,$(ARCHES),$(B)/tests/tools/moments $(B_$(a)) 500 qemu-$(a) &&) true
 
 # Only what it moves is built: the first time is somebody's first impression.
-demo: $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a))/probes/pathtracer-static) \
-		$(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
+DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a))/probes/pathtracer-static)
+demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
 	@tests/demo.sh $(STARTED)
 
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
