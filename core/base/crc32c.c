@@ -21,10 +21,14 @@ void tf_crc32c_table(uint32_t t[8][256])
 			t[slice][i] = t[0][t[slice - 1][i] & 255] ^ t[slice - 1][i] >> 8;
 }
 
+/* Asking for the instruction is a trip out of a virtual machine (CPUID), and the answer cannot be kept:
+ * a copy may wake where it is another. Up to this size the table is as fast. */
+#define NOT_WORTH_ASKING 1024u
+
 uint32_t tf_crc32c(uint32_t crc, const void *p, size_t n)
 {
-	if (tf_arch_has_crc32c())
-		return tf_arch_crc32c(crc, p, n);
+	if (n > NOT_WORTH_ASKING && tf_arch_has_crc32c())
+		return ~tf_crc32c_instruction(~crc, p, n);
 	if (!__atomic_load_n(&table_ready, __ATOMIC_ACQUIRE)) {
 		tf_crc32c_table(table);
 		__atomic_store_n(&table_ready, 1, __ATOMIC_RELEASE);
