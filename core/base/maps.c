@@ -29,6 +29,9 @@ static const struct {
 	{"mw", TF_VMF_MAYWRITE},
 };
 
+/* The kernel gives a page or little more at a time, and for some files zeroes as much first. */
+#define READ_STEP 65536u
+
 #define N_VMFLAGS (sizeof(vmflag_names) / sizeof(*vmflag_names))
 
 int tf_proc_read(
@@ -48,7 +51,7 @@ int tf_proc_read(
 			close(fd);
 			return tf_fail(e, TELEFORK_E_NOMEM, "%s is too large", path);
 		}
-		got = read(fd, text + n, room - n - 1 < (1u << 20) ? room - n - 1 : 1u << 20);
+		got = read(fd, text + n, room - n - 1 < READ_STEP ? room - n - 1 : READ_STEP);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0) {
