@@ -50,7 +50,7 @@ struct tf_capture {
 	uint64_t n_runs;
 	uint64_t map_runs; /* runs before the mapping that is being scanned */
 	uint64_t memory;   /* bytes in runs */
-	uint8_t *bounce;   /* TF_EXTENT_MAX bytes, when first needed */
+	uint8_t *bounce;   /* TF_EXTENT_SIZE bytes, when first needed */
 	struct tf_base *base; /* send only what changed since (changes.h); NULL: everything */
 };
 

@@ -486,11 +486,11 @@ static int send_copied(struct tf_capture *c, uint64_t offset, const uint8_t *dat
 	int rc = 0;
 
 	if (!c->bounce)
-		c->bounce = tf_arena_alloc(&c->arena, TF_EXTENT_MAX);
+		c->bounce = tf_arena_alloc(&c->arena, TF_EXTENT_SIZE);
 	if (!c->bounce)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a buffer");
-	for (uint64_t at = 0; at < size && !rc; at += TF_EXTENT_MAX) {
-		uint64_t n = size - at < TF_EXTENT_MAX ? size - at : TF_EXTENT_MAX;
+	for (uint64_t at = 0; at < size && !rc; at += TF_EXTENT_SIZE) {
+		uint64_t n = size - at < TF_EXTENT_SIZE ? size - at : TF_EXTENT_SIZE;
 
 		memcpy(c->bounce, data + at, n);
 		if ((uint8_t *)&errno >= data + at && (uint8_t *)(&errno + 1) <= data + at + n)
@@ -567,7 +567,7 @@ int tf_capture_send_head(struct tf_capture *c, uint32_t stream_flags)
 		rc = tf_image_encode(&c->image, &c->arena, &head);
 	if (rc)
 		return tf_fail(&c->err, rc, "the description of the process is too large");
-	extents = c->image.head_size / TF_EXTENT_MAX + c->memory / TF_EXTENT_MAX + 2 * c->n_runs + 64;
+	extents = (c->image.head_size + c->memory) / TF_EXTENT_SIZE + 2 * c->n_runs + 64;
 	rc = tf_sink_begin(&c->sink, &c->io, c->file, &c->image, c->memory, stream_flags,
 		extents < TF_MAX_EXTENTS ? (uint32_t)extents : TF_MAX_EXTENTS, &c->arena, &c->err);
 	return rc ? rc : tf_sink_data(&c->sink, 0, head, c->image.head_size, NULL, &c->err);

@@ -123,9 +123,11 @@ static void read_answer(struct telefork_result *r)
 static void send_and_exit(const void *ucontext)
 {
 	struct telefork_result r = {0};
+	int before = tf_io_widen(&capture.io);
 	int rc = tf_capture_from_frame(&capture, ucontext,
 		current->ucontext ? 0 : RESULT_COPY, current->stream_flags);
 
+	tf_io_narrow(&capture.io, before);
 	if (rc)
 		read_refusal();
 	else if (answers())
