@@ -15,6 +15,10 @@
 /* CRC of n more bytes, continued from crc (0 for a fresh one). */
 uint32_t tf_crc32c(uint32_t crc, const void *p, size_t n);
 
+/* Makes the table where there is no instruction. A process that sends itself calls it before it looks
+ * which pages it has: else the copy could get the word that there is a table, and no table. */
+void tf_crc32c_prepare(void);
+
 /* Fills the slicing table (8 KiB). */
 void tf_crc32c_table(uint32_t table[8][256]);
 

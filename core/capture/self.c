@@ -15,6 +15,7 @@
  */
 #include "core/capture/self.h"
 #include "arch/arch.h"
+#include "core/base/crc32c.h"
 #include "core/base/host.h"
 #include "core/base/own.h"
 #include "core/capture/changes.h"
@@ -155,6 +156,7 @@ int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, uint64_t r
 	struct tf_thread *t;
 	int rc = tf_capture_describe(c);
 
+	tf_crc32c_prepare();
 	if (rc)
 		return rc;
 	t = c->image.threads;
