@@ -244,7 +244,7 @@ static int child_main(const struct tf_snapshot *s, const struct tf_before *befor
 	struct stat st;
 	int rc;
 
-	memset(c, 0, sizeof(*c));
+	memset(c, 0, offsetof(struct tf_capture, sink)); /* each page of it is copied now */
 	current = s;
 	status_fd = out;
 	c->before = *before;
