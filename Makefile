@@ -85,7 +85,7 @@ PROBE_ARCH_SRC := registers.S state.c
 
 WARN     := -Wall -Wextra -Werror -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla
 CPPFLAGS := -I. -D_GNU_SOURCE -DTF_VERSION='"$(VERSION)"'
-CFLAGS   := -std=gnu17 $(OPT) -g -fPIC -fno-omit-frame-pointer $(WARN)
+CFLAGS   := -std=gnu17 $(OPT) -g -fPIC -fno-plt -fno-omit-frame-pointer $(WARN)
 # The restorer runs where there is no libc, no TLS and nobody's vector registers.
 RESTORER := -std=gnu17 -O2 -g -fPIC $(WARN) -ffreestanding -fno-builtin -fno-stack-protector \
 	-fno-jump-tables -fno-tree-loop-distribute-patterns -mgeneral-regs-only

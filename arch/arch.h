@@ -160,10 +160,8 @@ void tf_arch_scramble(const struct tf_cpu *cpu);
  * (aarch64 instruction cache); nothing on x86_64. */
 void tf_arch_flush(void *start, size_t size);
 
-/* CRC32C (Castagnoli, reflected 0x82f63b78) of n bytes by the processor's own instruction, started
- * from crc (0 for a fresh one, pre- and post-inverted inside). Only where tf_arch_has_crc32c().
- * [child] */
+/* Whether the processor has instructions for CRC32C (tf_r_crc32c). Not cheap on x86_64 virtual
+ * machines. [child] */
 bool tf_arch_has_crc32c(void);
-uint32_t tf_arch_crc32c(uint32_t crc, const void *p, size_t n);
 
 #endif

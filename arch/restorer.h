@@ -14,6 +14,9 @@
  *   void tf_r_flush(uint64_t start, uint64_t size);     instruction cache
  *   uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n);
  *                                                       by instruction, raw (no inversion)
+ *   void tf_r_crc32c_three(uint32_t crc[3], const uint8_t *p, uint64_t n);
+ *                                                       the same for three blocks of n bytes (a
+ *                                                       multiple of 8) that follow each other
  *   _Noreturn void tf_r_enter(uint64_t code, uint64_t stack_top, uint64_t plan);
  *                                                       switches stacks, calls code(plan)
  *   TF_R_NR_read, _write, _close, _exit_group, …        system call numbers of the restorer's own

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The aarch64 processor: features from the auxiliary vector, SVE vector lengths from prctl, whether
- * a program can live here, and CRC32C by instruction. Runs in a forked child: no allocator, no
+ * a program can live here, whether CRC32C has instructions. Runs in a forked child: no allocator, no
  * lock.
  */
 #include "arch/arch.h"
@@ -120,21 +120,4 @@ unsigned tf_arch_compat(const struct tf_image *img, const struct tf_cpu *dst, st
 bool tf_arch_has_crc32c(void)
 {
 	return getauxval(AT_HWCAP) >> HWCAP_BIT_CRC32 & 1;
-}
-
-/* Eight bytes at any address, of whatever type they were stored. */
-typedef uint64_t __attribute__((may_alias, aligned(1))) word;
-
-uint32_t tf_arch_crc32c(uint32_t crc, const void *p, size_t n)
-{
-	const uint8_t *b = p;
-
-	crc = ~crc;
-	for (; n >= 8; n -= 8, b += 8)
-		__asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1"
-			: "+r"(crc)
-			: "r"(*(const word *)b));
-	for (; n; n--, b++)
-		__asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"(*b));
-	return ~crc;
 }

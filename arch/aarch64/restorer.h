@@ -110,6 +110,23 @@ static inline uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n)
 	return crc;
 }
 
+static inline void tf_r_crc32c_three(uint32_t crc[3], const uint8_t *p, uint64_t n)
+{
+	uint32_t a = crc[0], b = crc[1], c = crc[2];
+
+	for (const uint8_t *end = p + n; p < end; p += 8)
+		__asm__(".arch_extension crc\n\t"
+			"crc32cx %w0, %w0, %x3\n\t"
+			"crc32cx %w1, %w1, %x4\n\t"
+			"crc32cx %w2, %w2, %x5"
+			: "+&r"(a), "+&r"(b), "+&r"(c)
+			: "r"(*(const tf_r_word *)p), "r"(*(const tf_r_word *)(p + n)),
+			"r"(*(const tf_r_word *)(p + 2 * n)));
+	crc[0] = a;
+	crc[1] = b;
+	crc[2] = c;
+}
+
 static inline _Noreturn void tf_r_enter(uint64_t code, uint64_t stack_top, uint64_t plan)
 {
 	register uint64_t x0 __asm__("x0") = plan;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The x86_64 processor: which features this process's C library uses and the machine offers, the
- * layout of its XSAVE area, whether a program can live here, and CRC32C by instruction. Runs in a
- * forked child: CPUID, XGETBV and reading memory only.
+ * layout of its XSAVE area, whether a program can live here, whether CRC32C has an instruction. Runs
+ * in a forked child: CPUID, XGETBV and reading memory only.
  */
 #include "arch/arch.h"
 #include "arch/x86_64/layout.h"
@@ -336,20 +336,6 @@ bool tf_arch_has_crc32c(void)
 {
 	uint32_t a, b, c, d;
 
-	return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << BIT_CRC32);
-}
-
-/* Eight bytes at any address, of whatever type they were stored. */
-typedef uint64_t __attribute__((may_alias, aligned(1))) word;
-
-uint32_t tf_arch_crc32c(uint32_t crc, const void *p, size_t n)
-{
-	const uint8_t *b = p;
-	uint64_t r = (uint32_t)~crc;
-
-	for (; n >= 8; n -= 8, b += 8)
-		__asm__("crc32q %1, %0" : "+r"(r) : "m"(*(const word *)b));
-	for (; n; n--, b++)
-		__asm__("crc32b %1, %0" : "+r"(r) : "m"(*b));
-	return ~(uint32_t)r;
+	__cpuid(1, a, b, c, d); /* every x86_64 processor has this leaf */
+	return c & 1u << BIT_CRC32;
 }

@@ -93,6 +93,20 @@ static inline uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n)
 	return (uint32_t)r;
 }
 
+static inline void tf_r_crc32c_three(uint32_t crc[3], const uint8_t *p, uint64_t n)
+{
+	uint64_t a = crc[0], b = crc[1], c = crc[2];
+
+	for (const uint8_t *end = p + n; p < end; p += 8) {
+		__asm__("crc32q %1, %0" : "+r"(a) : "m"(*(const tf_r_word *)p));
+		__asm__("crc32q %1, %0" : "+r"(b) : "m"(*(const tf_r_word *)(p + n)));
+		__asm__("crc32q %1, %0" : "+r"(c) : "m"(*(const tf_r_word *)(p + 2 * n)));
+	}
+	crc[0] = (uint32_t)a;
+	crc[1] = (uint32_t)b;
+	crc[2] = (uint32_t)c;
+}
+
 /* As if code had been called: the stack is 8 bytes off 16. */
 static inline _Noreturn void tf_r_enter(uint64_t code, uint64_t stack_top, uint64_t plan)
 {

@@ -73,14 +73,13 @@ static void sort_ints(int *v, size_t n)
 		}
 }
 
-int tf_host_each_fd(struct tf_arena *a, int (*fn)(void *ctx, int fd), void *ctx, struct tf_err *e)
+int tf_host_fds(struct tf_arena *a, int **ret_fds, uint32_t *ret_n, struct tf_err *e)
 {
 	int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	size_t n = 0;
+	uint32_t n = 0;
 	int *fds = (int *)(void *)(a->base + a->used);
 	char buf[4096];
 	long got;
-	int rc = 0;
 
 	if (dir < 0)
 		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "/proc/self/fd");
@@ -88,23 +87,24 @@ int tf_host_each_fd(struct tf_arena *a, int (*fn)(void *ctx, int fd), void *ctx,
 		for (long at = 0; at < got;) {
 			struct dirent64_raw d;
 			const char *name = buf + at + offsetof(struct dirent64_raw, name);
+			int fd = atoi(name);
 
 			memcpy(&d, buf + at, offsetof(struct dirent64_raw, name));
 			at += d.reclen;
-			if (name[0] < '0' || name[0] > '9' || atoi(name) == dir)
+			if (name[0] < '0' || name[0] > '9' || fd == dir)
 				continue;
-			if (!tf_arena_alloc(a, sizeof(int) * 4)) {
+			if (n % 4 == 0 && !tf_arena_alloc(a, sizeof(int) * 4)) {
 				close(dir);
 				return tf_fail(e, TELEFORK_E_NOMEM, "too many descriptors");
 			}
-			fds[n++] = atoi(name);
+			fds[n++] = fd;
 		}
 	}
 	close(dir);
 	sort_ints(fds, n);
-	for (size_t i = 0; i < n && !rc; i++)
-		rc = fn(ctx, fds[i]);
-	return rc;
+	*ret_fds = fds;
+	*ret_n = n;
+	return 0;
 }
 
 static void close_span(unsigned first, unsigned last)

@@ -23,10 +23,9 @@ uint64_t tf_host_memory_free(struct tf_arena *a);
 #define TF_HOST_MAPS	  "/proc/self/maps"
 #define TF_HOST_TRUE_MAPS "/proc/thread-self/maps"
 
-/* Calls fn for every open descriptor of this process in ascending order, but for the one used to
- * list them. No allocator. Stops when fn returns non-zero, and returns that; 0; or _SYSTEM. */
-int tf_host_each_fd(struct tf_arena *a, int (*fn)(void *ctx, int fd), void *ctx,
-	struct tf_err *e);
+/* The open descriptors of this process in ascending order (arena), but for the one used to list them.
+ * No allocator. 0, _NOMEM, _SYSTEM. */
+int tf_host_fds(struct tf_arena *a, int **ret_fds, uint32_t *ret_n, struct tf_err *e);
 
 /* Closes every descriptor but those in keep[n] (any order, n <= 8). */
 void tf_host_close_all(const int *keep, unsigned n);

@@ -12,6 +12,9 @@
 /* A blocking write to a pipe that poll() called writable may block for more than PIPE_BUF bytes. */
 #define PIPE_STEP 4096u
 
+/* Of a unix socket, where the system allows it: some extents. */
+#define UNSENT_BYTES (1 << 20)
+
 uint64_t tf_now_ns(void)
 {
 	struct timespec ts;
@@ -30,6 +33,24 @@ void tf_io_init(struct tf_io *io, int fd, const struct telefork_options *o)
 		io->idle_ms = o->idle_ms;
 	if (o && o->deadline_ms > 0)
 		io->deadline_ns = tf_now_ns() + (uint64_t)o->deadline_ms * 1000000u;
+}
+
+int tf_io_widen(const struct tf_io *io)
+{
+	int domain, before, wanted = UNSENT_BYTES;
+	socklen_t size = sizeof(int);
+
+	if (getsockopt(io->fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) || domain != AF_UNIX ||
+		getsockopt(io->fd, SOL_SOCKET, SO_SNDBUF, &before, &size) ||
+		setsockopt(io->fd, SOL_SOCKET, SO_SNDBUF, &wanted, sizeof(wanted)))
+		return 0;
+	return before / 2; /* the kernel doubles what it is given, socket(7) */
+}
+
+void tf_io_narrow(const struct tf_io *io, int before)
+{
+	if (before)
+		setsockopt(io->fd, SOL_SOCKET, SO_SNDBUF, &before, sizeof(before));
 }
 
 /* Whoever talks or hangs up while we are sending does not want the rest. */

@@ -34,6 +34,12 @@ uint64_t tf_now_ns(void);
 /* Looks at fd and takes the time limits of o (NULL: defaults); the deadline starts now. */
 void tf_io_init(struct tf_io *io, int fd, const struct telefork_options *o);
 
+/* Gives a unix socket room for more unsent bytes, as far as the system allows (net.core.wmem_max), so
+ * that one side checks while the other one reads; TCP sees to that itself. Returns what
+ * tf_io_narrow() puts back, for it is a property of the socket, which others share. */
+int tf_io_widen(const struct tf_io *io);
+void tf_io_narrow(const struct tf_io *io, int before);
+
 /* Writes all of iov (which is used up). 0, _CLOSED, _TIMEOUT, _IO. n <= 1024. */
 int tf_io_writev(struct tf_io *io, struct iovec *iov, int n, struct tf_err *e);
 int tf_io_write(struct tf_io *io, const void *p, size_t n, struct tf_err *e);

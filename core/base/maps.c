@@ -2,6 +2,7 @@
 /* The parser of maps.h: one pass, hand-written, because sscanf costs ten times as much and 60,000
  * mappings are read while somebody waits. */
 #include "core/base/maps.h"
+#include "core/base/cleanup.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,9 @@ static const struct {
 	{"mw", TF_VMF_MAYWRITE},
 };
 
+/* The kernel gives a page or little more at a time, and for some files zeroes as much first. */
+#define READ_STEP 65536u
+
 #define N_VMFLAGS (sizeof(vmflag_names) / sizeof(*vmflag_names))
 
 int tf_proc_read(
@@ -48,7 +52,7 @@ int tf_proc_read(
 			close(fd);
 			return tf_fail(e, TELEFORK_E_NOMEM, "%s is too large", path);
 		}
-		got = read(fd, text + n, room - n - 1 < (1u << 20) ? room - n - 1 : 1u << 20);
+		got = read(fd, text + n, room - n - 1 < READ_STEP ? room - n - 1 : READ_STEP);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0) {
@@ -144,8 +148,8 @@ static uint32_t parse_vmflags(const char *p, const char *end)
 	uint32_t flags = 0;
 
 	for (; end - p >= 2; p++)
-		for (size_t i = 0; i < N_VMFLAGS; i++)
-			if (p[-1] == ' ' && !memcmp(p, vmflag_names[i].name, 2))
+		for (size_t i = 0; p[-1] == ' ' && i < N_VMFLAGS; i++)
+			if (!memcmp(p, vmflag_names[i].name, 2))
 				flags |= vmflag_names[i].flag;
 	return flags;
 }
@@ -218,6 +222,65 @@ int tf_maps_read(struct tf_arena *a, const char *path, struct tf_map **ret_maps,
 	int rc = tf_proc_read(a, path, &text, &size, e);
 
 	return rc ? rc : tf_maps_parse(a, text, size, ret_maps, ret_n, e);
+}
+
+struct smaps {
+	void (*fn)(void *ctx, uint64_t start, uint32_t vmflags);
+	void *ctx;
+	uint64_t start; /* of the mapping whose fields come */
+};
+
+/* Whole lines. False if one is neither a mapping nor a field. */
+static bool smaps_lines(struct smaps *s, const char *p, const char *end)
+{
+	for (const char *eol; p < end; p = eol + 1) {
+		const char *path;
+		size_t path_n;
+		struct tf_map m;
+
+		eol = memchr(p, '\n', (size_t)(end - p));
+		if (*p < 'A' || *p > 'Z') {
+			if (!parse_vma(p, eol, &m, &path, &path_n))
+				return false;
+			s->start = m.start;
+		} else if (eol - p > 9 && !memcmp(p, "VmFlags: ", 9)) {
+			s->fn(s->ctx, s->start, parse_vmflags(p + 9, eol));
+		}
+	}
+	return true;
+}
+
+int tf_smaps_flags(struct tf_arena *a, const char *path,
+	void (*fn)(void *ctx, uint64_t start, uint32_t vmflags), void *ctx, struct tf_err *e)
+{
+	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct smaps s = {.fn = fn, .ctx = ctx};
+	char *text = (char *)a->base + a->used, *lines;
+	size_t n = 0; /* of a line that has begun */
+
+	if (fd < 0)
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
+	if (a->size - a->used < 2 * READ_STEP)
+		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for %s", path);
+	for (;;) {
+		ssize_t got = n < READ_STEP ? read(fd, text + n, READ_STEP) : 0;
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
+		if (!got)
+			break;
+		lines = memrchr(text + n, '\n', (size_t)got);
+		n += (size_t)got;
+		if (!lines)
+			continue;
+		if (!smaps_lines(&s, text, ++lines))
+			break;
+		n -= (size_t)(lines - text);
+		memmove(text, lines, n);
+	}
+	return n ? tf_fail(e, TELEFORK_E_SYSTEM, "%s is not understood", path) : 0;
 }
 
 void tf_vmflags_text(uint32_t vmflags, char *buf, size_t size)

@@ -34,7 +34,6 @@ struct tf_capture {
 	struct tf_image image;
 	struct tf_err err;
 	struct tf_io io;
-	struct tf_sink sink;
 	uint32_t origin; /* TF_ORIGIN_* */
 	int channel_fd;	 /* the descriptor of the channel in the process */
 	int peer_keep;	 /* a second descriptor not to list as the program's (status), or -1 */
@@ -50,8 +49,9 @@ struct tf_capture {
 	uint64_t n_runs;
 	uint64_t map_runs; /* runs before the mapping that is being scanned */
 	uint64_t memory;   /* bytes in runs */
-	uint8_t *bounce;   /* TF_EXTENT_MAX bytes, when first needed */
+	uint8_t *bounce;   /* TF_EXTENT_SIZE bytes, when first needed */
 	struct tf_base *base; /* send only what changed since (changes.h); NULL: everything */
+	struct tf_sink sink;  /* last: large, and set up late by tf_sink_begin() */
 };
 
 /* Fills *b for the calling thread. Async-signal-safe. */

@@ -49,31 +49,14 @@ static void fd_path(char buf[32], int fd)
 	buf[at] = '\0';
 }
 
-struct listing {
-	struct tf_capture *c;
-	uint32_t n;
-	struct tf_fd *fds;
-};
-
-static int count_fd(void *ctx, int fd)
+static int add_fd(struct tf_capture *c, int fd)
 {
-	struct listing *l = ctx;
-
-	l->n += fd != l->c->peer_keep;
-	return 0;
-}
-
-static int add_fd(void *ctx, int fd)
-{
-	struct listing *l = ctx;
-	struct tf_fd *f = &l->fds[l->c->image.n_fds];
+	struct tf_fd *f = &c->image.fds[c->image.n_fds];
 	char name[32], target[TF_MAX_STR];
 	struct stat st = {0};
 	ssize_t n;
 	off_t at;
 
-	if (fd == l->c->peer_keep || l->c->image.n_fds == l->n)
-		return 0;
 	fd_path(name, fd);
 	n = readlink(name, target, sizeof(target) - 1);
 	target[n > 0 ? n : 0] = '\0';
@@ -84,25 +67,28 @@ static int add_fd(void *ctx, int fd)
 		.kind = tf_capture_fd_kind(&st, target),
 		.flags = (uint32_t)fcntl(fd, F_GETFL),
 		.offset = at > 0 ? (uint64_t)at : 0,
-		.path = tf_arena_strn(&l->c->arena, target, sizeof(target)),
+		.path = tf_arena_strn(&c->arena, target, sizeof(target)),
 	};
 	if (fcntl(fd, F_GETFD) & FD_CLOEXEC)
 		f->flags |= O_CLOEXEC;
 	if (!f->path)
-		return tf_fail(&l->c->err, TELEFORK_E_NOMEM, "too many descriptors");
-	l->c->image.n_fds++;
+		return tf_fail(&c->err, TELEFORK_E_NOMEM, "too many descriptors");
+	c->image.n_fds++;
 	return 0;
 }
 
 int tf_capture_files(struct tf_capture *c)
 {
-	struct listing l = {.c = c};
-	int rc = tf_host_each_fd(&c->arena, count_fd, &l, &c->err);
+	uint32_t n;
+	int *fds, rc = tf_host_fds(&c->arena, &fds, &n, &c->err);
 
 	if (rc)
 		return rc;
-	l.fds = c->image.fds = tf_arena_array(&c->arena, l.n, sizeof(*l.fds));
-	if (!l.fds && l.n)
+	c->image.fds = tf_arena_array(&c->arena, n, sizeof(*c->image.fds));
+	if (!c->image.fds)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "too many descriptors");
-	return tf_host_each_fd(&c->arena, add_fd, &l, &c->err);
+	for (uint32_t i = 0; i < n && !rc; i++)
+		if (fds[i] != c->peer_keep)
+			rc = add_fd(c, fds[i]);
+	return rc;
 }

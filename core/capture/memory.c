@@ -209,31 +209,37 @@ int tf_capture_freeze(struct tf_capture *c)
 	return shared ? freeze_shared(c, shared) : 0;
 }
 
+struct vmflags_taker {
+	struct tf_capture *c;
+	uint32_t at;
+};
+
+/* Both lists are sorted. */
+static void take_vmflags(void *ctx, uint64_t start, uint32_t vmflags)
+{
+	struct vmflags_taker *t = ctx;
+	struct tf_image *img = &t->c->image;
+
+	while (t->at < img->n_maps && img->maps[t->at].start < start)
+		t->at++;
+	if (t->at == img->n_maps || img->maps[t->at].start != start)
+		return;
+	img->maps[t->at].vmflags = vmflags;
+	check_map(t->c, &img->maps[t->at]);
+	/* What could be written to is told above; the copy's mapping is memory, and has no such bit. */
+	img->maps[t->at].vmflags &= ~TF_VMF_MAYWRITE;
+}
+
 /* Takes the flags that only smaps has, and refuses what only they show. */
 int tf_capture_read_vmflags(struct tf_capture *c)
 {
-	struct tf_map *with;
-	uint32_t n, at = 0;
+	struct vmflags_taker t = {.c = c};
 	int rc;
 
 	if (c->image.source.flags & TF_SOURCE_NO_SMAPS)
 		return 0;
-	rc = tf_maps_read(&c->arena, "/proc/self/smaps", &with, &n, &c->err);
-	if (rc)
-		return rc;
-	for (uint32_t i = 0; i < c->image.n_maps; i++) {
-		struct tf_map *m = &c->image.maps[i];
-
-		while (at < n && with[at].start < m->start)
-			at++;
-		if (at < n && with[at].start == m->start) {
-			m->vmflags = with[at].vmflags;
-			check_map(c, m);
-		}
-		/* A file mapping that the child has no more need of keeps no such bit. */
-		m->vmflags &= ~TF_VMF_MAYWRITE;
-	}
-	return c->err.code;
+	rc = tf_smaps_flags(&c->arena, "/proc/self/smaps", take_vmflags, &t, &c->err);
+	return rc ? rc : c->err.code;
 }
 
 int tf_capture_add_run(struct tf_capture *c, uint64_t start, uint64_t end)
@@ -487,11 +493,11 @@ static int send_copied(struct tf_capture *c, uint64_t offset, const uint8_t *dat
 	int rc = 0;
 
 	if (!c->bounce)
-		c->bounce = tf_arena_alloc(&c->arena, TF_EXTENT_MAX);
+		c->bounce = tf_arena_alloc(&c->arena, TF_EXTENT_SIZE);
 	if (!c->bounce)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a buffer");
-	for (uint64_t at = 0; at < size && !rc; at += TF_EXTENT_MAX) {
-		uint64_t n = size - at < TF_EXTENT_MAX ? size - at : TF_EXTENT_MAX;
+	for (uint64_t at = 0; at < size && !rc; at += TF_EXTENT_SIZE) {
+		uint64_t n = size - at < TF_EXTENT_SIZE ? size - at : TF_EXTENT_SIZE;
 
 		memcpy(c->bounce, data + at, n);
 		if ((uint8_t *)&errno >= data + at && (uint8_t *)(&errno + 1) <= data + at + n)
@@ -535,23 +541,28 @@ static void drop_run(const struct tf_capture *c, const struct tf_run *r)
 		madvise((void *)r->start, r->end - r->start, MADV_DONTNEED);
 }
 
-/* Pages are sent and dropped in steps, so that the drop comes soon after. */
-#define DROP_STEP (UINT64_C(8) << 20)
+/* Pages are sent and dropped in steps, so that the drop comes soon after; huge pages in one piece. */
+#define DROP_STEP (UINT64_C(2) << 20)
 
 static int send_memory(struct tf_capture *c)
 {
 	for (uint64_t i = 0; i < c->n_runs; i++) {
-		struct tf_run *r = &c->runs[i];
+		struct tf_run *r = &c->runs[i], part = {.start = r->start};
 
-		for (uint64_t at = r->start; at < r->end; at += DROP_STEP) {
-			struct tf_run part = {at, r->end - at < DROP_STEP ? r->end : at + DROP_STEP};
-			int rc = send_run(c, &part);
+		for (; part.start < r->end; part.start = part.end) {
+			bool whole;
+			int rc;
 
-			if (!rc && c->drop && part.end - part.start == DROP_STEP)
+			part.end = (part.start + DROP_STEP) & ~(DROP_STEP - 1);
+			if (part.end > r->end)
+				part.end = r->end;
+			whole = part.end - part.start == DROP_STEP;
+			rc = send_run(c, &part);
+			if (!rc && c->drop && whole)
 				rc = tf_sink_flush(&c->sink, &c->err);
 			if (rc)
 				return rc;
-			if (c->drop && part.end - part.start == DROP_STEP)
+			if (c->drop && whole)
 				drop_run(c, &part);
 		}
 	}
@@ -568,7 +579,7 @@ int tf_capture_send_head(struct tf_capture *c, uint32_t stream_flags)
 		rc = tf_image_encode(&c->image, &c->arena, &head);
 	if (rc)
 		return tf_fail(&c->err, rc, "the description of the process is too large");
-	extents = c->image.head_size / TF_EXTENT_MAX + c->memory / TF_EXTENT_MAX + 2 * c->n_runs + 64;
+	extents = (c->image.head_size + c->memory) / TF_EXTENT_SIZE + 2 * c->n_runs + 64;
 	rc = tf_sink_begin(&c->sink, &c->io, c->file, &c->image, c->memory, stream_flags,
 		extents < TF_MAX_EXTENTS ? (uint32_t)extents : TF_MAX_EXTENTS, &c->arena, &c->err);
 	return rc ? rc : tf_sink_data(&c->sink, 0, head, c->image.head_size, NULL, &c->err);

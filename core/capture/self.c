@@ -15,6 +15,7 @@
  */
 #include "core/capture/self.h"
 #include "arch/arch.h"
+#include "core/base/crc32c.h"
 #include "core/base/host.h"
 #include "core/base/own.h"
 #include "core/capture/changes.h"
@@ -123,9 +124,11 @@ static void read_answer(struct telefork_result *r)
 static void send_and_exit(const void *ucontext)
 {
 	struct telefork_result r = {0};
+	int before = tf_io_widen(&capture.io);
 	int rc = tf_capture_from_frame(&capture, ucontext,
 		current->ucontext ? 0 : RESULT_COPY, current->stream_flags);
 
+	tf_io_narrow(&capture.io, before);
 	if (rc)
 		read_refusal();
 	else if (answers())
@@ -153,6 +156,7 @@ int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, uint64_t r
 	struct tf_thread *t;
 	int rc = tf_capture_describe(c);
 
+	tf_crc32c_prepare();
 	if (rc)
 		return rc;
 	t = c->image.threads;
@@ -249,7 +253,7 @@ static int child_main(const struct tf_snapshot *s, const struct tf_before *befor
 	struct stat st;
 	int rc;
 
-	memset(c, 0, sizeof(*c));
+	memset(c, 0, offsetof(struct tf_capture, sink)); /* each page of it is copied now */
 	current = s;
 	status_fd = out;
 	c->before = *before;

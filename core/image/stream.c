@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 /* Queued data is written out at this size: large enough to make system calls few, small enough that
- * sent pages are dropped from the snapshot soon. */
-#define BATCH_BYTES (2u << 20)
+ * it is in the cache still, and the other side not idle. */
+#define BATCH_BYTES (2 * TF_EXTENT_SIZE)
 
 uint32_t tf_extent_crc(uint64_t offset, uint32_t size, const void *data)
 {
@@ -95,7 +95,7 @@ int tf_sink_data(struct tf_sink *s, uint64_t offset, const void *data, uint64_t 
 	const uint8_t *p = data;
 
 	while (size) {
-		uint32_t n = size < TF_EXTENT_MAX ? (uint32_t)size : TF_EXTENT_MAX;
+		uint32_t n = size < TF_EXTENT_SIZE ? (uint32_t)size : TF_EXTENT_SIZE;
 		int rc = queue(s, offset, p, n, e);
 
 		if (rc)

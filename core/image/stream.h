@@ -20,7 +20,8 @@
 #define TF_STREAM_MAGIC	  "TELEFORK"
 #define TF_TABLE_MAGIC	  "TFEXTENT"
 #define TF_REPLY_MAGIC	  "TFREPLY1"
-#define TF_EXTENT_MAX	  (1u << 20) /* bytes of data in one extent */
+#define TF_EXTENT_MAX	  (1u << 20) /* bytes of data in one extent, at most */
+#define TF_EXTENT_SIZE	  (1u << 17) /* in one of ours: it is checked and sent from the cache */
 #define TF_TRAILER_OFFSET UINT64_MAX
 #define TF_MAX_EXTENTS	  (1u << 28)
 

@@ -2,6 +2,7 @@
 /* Asking the destination, see facts.h. Nothing is changed but for the moment of a probe mapping. */
 #include "core/restore/facts.h"
 #include "arch/arch.h"
+#include "core/base/cleanup.h"
 #include "core/base/guest.h"
 #include "core/base/host.h"
 #include "core/base/maps.h"
@@ -22,13 +23,17 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-static uint64_t read_number(struct tf_arena *a, const char *path, uint64_t otherwise)
+/* Into a small buffer: the kernel allocates as much as is asked of /proc/sys. */
+static uint64_t read_number(const char *path, uint64_t otherwise)
 {
-	struct tf_err quiet = {0};
-	size_t size;
-	char *text;
+	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char text[32];
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
-	return tf_proc_read(a, path, &text, &size, &quiet) ? otherwise : strtoull(text, NULL, 10);
+	if (n <= 0)
+		return otherwise;
+	text[n] = '\0';
+	return strtoull(text, NULL, 10);
 }
 
 static bool page_exists(uint64_t addr, uint64_t page)
@@ -72,8 +77,8 @@ static void gather_limits(struct tf_facts *f, struct tf_arena *a)
 {
 	struct rlimit lim;
 
-	f->max_map_count = read_number(a, "/proc/sys/vm/max_map_count", 65530);
-	f->min_addr = read_number(a, "/proc/sys/vm/mmap_min_addr", 65536);
+	f->max_map_count = read_number("/proc/sys/vm/max_map_count", 65530);
+	f->min_addr = read_number("/proc/sys/vm/mmap_min_addr", 65536);
 	f->memory_free = tf_host_memory_free(a);
 	f->address_limit = getrlimit(RLIMIT_AS, &lim) ? UINT64_MAX : lim.rlim_cur;
 	f->fd_limit = getrlimit(RLIMIT_NOFILE, &lim) ? 1024 : lim.rlim_max;

@@ -74,7 +74,7 @@ static IN_BLOB uint32_t crc(const struct tf_plan_header *p, uint32_t state, cons
 	uint64_t n)
 {
 	if (p->crc_instruction)
-		return tf_r_crc32c(state, data, n);
+		return tf_crc32c_instruction(state, data, n);
 	return tf_crc32c_slice((const uint32_t(*)[256])p->crc_table, state, data, n);
 }
 

@@ -8,12 +8,18 @@
 
 enum bench_link { BENCH_UNIX, BENCH_TCP, BENCH_LINKS };
 
+/* Of the second after: the part of the page writes that was not done. */
+struct bench_lost {
+	double second; /* sender, receiver and copy use processors, too */
+	double cpu;    /* in each second of the parent's own processor time: copying on write */
+};
+
 struct bench_figures {
 	uint64_t fork_ns;	     /* a plain fork(), the child ends at once */
 	uint64_t bare_ns[BENCH_LINKS]; /* write() to read() into fresh memory of that kind */
 	uint64_t stop_ns[BENCH_LINKS]; /* the parent stands still in telefork() */
 	uint64_t run_ns[BENCH_LINKS];  /* until the copy's first word is here */
-	double lost_fork, lost_telefork; /* of the second after: part of the page writes not done */
+	struct bench_lost lost_fork, lost_telefork;
 	uint64_t snapshot_own;	     /* the snapshot's memory that is not shared with the parent */
 	uint64_t receiver_own;	     /* the receiver's, and the copy's beyond what was carried */
 	uint64_t huge_before, huge_after; /* bytes of the heap in huge pages */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The measurements of bench.h. Everything that is compared with another figure is taken in the same
- * process, right after it. Incompressible content; one word of each page is written by "work".
+ * process and in turns with it. Incompressible content; one word of each page is written by "work".
  */
 #include "tests/bench/bench.h"
 #include "core/job.h"
@@ -9,16 +9,17 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-#define REPEAT	3
-#define FORKS	9
+#define REPEAT	5
 #define HUGE	(UINT64_C(2) << 20)
 #define PAGE	4096u
 #define SECOND	UINT64_C(1000000000)
@@ -93,29 +94,46 @@ static uint64_t private_of(int pid)
 
 static uint64_t measure_fork(void)
 {
-	uint64_t t[FORKS];
+	uint64_t start = tf_now_ns(), ns;
+	pid_t pid = fork();
 
-	for (int i = 0; i < FORKS; i++) {
-		uint64_t start = tf_now_ns();
-		pid_t pid = fork();
-
-		if (!pid)
-			_exit(0);
-		t[i] = tf_now_ns() - start;
-		waitpid(pid, NULL, 0);
-	}
-	return median(t, FORKS);
+	if (!pid)
+		_exit(0);
+	ns = tf_now_ns() - start;
+	waitpid(pid, NULL, 0);
+	return ns;
 }
 
-/* Writes to one page after the other for a second; how many. */
-static uint64_t work(const struct heap *h)
+static uint64_t cpu_ns(void)
 {
-	uint64_t until = tf_now_ns() + SECOND, n = 0;
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * SECOND + (uint64_t)ts.tv_nsec;
+}
+
+/* A second's work: pages written to, one after the other, and the processor time that it had. */
+struct work {
+	double pages, cpu;
+};
+
+static struct work work(const struct heap *h)
+{
+	uint64_t cpu = cpu_ns(), until = tf_now_ns() + SECOND, n = 0;
 
 	while (tf_now_ns() < until)
 		for (unsigned i = 0; i < 256; i++, n++)
 			h->at[n * PAGE % h->size] ^= 1;
-	return n;
+	return (struct work){(double)n, (double)(cpu_ns() - cpu)};
+}
+
+/* Parts of undisturbed work that were not done: of the second, and of each second of processor time. */
+static struct bench_lost lost(const struct work *w, const struct work *undisturbed)
+{
+	return (struct bench_lost){
+		.second = 1 - w->pages / undisturbed->pages,
+		.cpu = 1 - w->pages / w->cpu / (undisturbed->pages / undisturbed->cpu),
+	};
 }
 
 int bench_socketpair(enum bench_link link, int fd[2])
@@ -152,39 +170,35 @@ static _Noreturn void bare_receiver(int fd, uint64_t size, bool huge)
 	_exit(write(fd, "x", 1) != 1);
 }
 
-static int measure_bare(const struct heap *h, enum bench_link link, uint64_t *ret)
+/* The receiver is there before the clock starts, its memory is not. */
+static int measure_bare(const struct heap *h, enum bench_link link, uint64_t *ret_ns)
 {
-	uint64_t t[REPEAT];
+	int fd[2], status;
+	uint64_t start;
+	pid_t pid;
 	char done;
 
-	for (int i = 0; i < REPEAT; i++) {
-		int fd[2], status;
-		uint64_t start;
-		pid_t pid;
-
-		if (bench_socketpair(link, fd))
-			return -1;
-		pid = fork();
-		if (!pid) {
-			munmap(h->at, h->size); /* not shared with the sender */
-			bare_receiver(fd[1], h->size, h->huge);
-		}
-		start = tf_now_ns();
-		for (uint64_t at = 0; at < h->size;) {
-			ssize_t n = write(fd[0], h->at + at, h->size - at);
-
-			if (n <= 0)
-				return -1;
-			at += (uint64_t)n;
-		}
-		if (read(fd[0], &done, 1) != 1)
-			return -1;
-		t[i] = tf_now_ns() - start;
-		close(fd[0]);
-		close(fd[1]);
-		waitpid(pid, &status, 0);
+	if (bench_socketpair(link, fd))
+		return -1;
+	pid = fork();
+	if (!pid) {
+		munmap(h->at, h->size); /* not shared with the sender */
+		bare_receiver(fd[1], h->size, h->huge);
 	}
-	*ret = median(t, REPEAT);
+	start = tf_now_ns();
+	for (uint64_t at = 0; at < h->size;) {
+		ssize_t n = write(fd[0], h->at + at, h->size - at);
+
+		if (n <= 0)
+			return -1;
+		at += (uint64_t)n;
+	}
+	if (read(fd[0], &done, 1) != 1)
+		return -1;
+	*ret_ns = tf_now_ns() - start;
+	close(fd[0]);
+	close(fd[1]);
+	waitpid(pid, &status, 0);
 	return 0;
 }
 
@@ -192,7 +206,7 @@ static int measure_bare(const struct heap *h, enum bench_link link, uint64_t *re
 struct journey {
 	int fd;
 	struct telefork_job *job;
-	uint64_t start;
+	uint64_t start, stop_ns, run_ns;
 	struct telefork_result result;
 };
 
@@ -211,49 +225,90 @@ static int depart(struct journey *j, const char *uri)
 
 		_exit(write(back, "x", 1) != 1 || read(back, &end, 1));
 	}
+	j->stop_ns = tf_now_ns() - j->start;
 	return rc == TELEFORK_PARENT ? 0 : rc;
 }
 
-static int arrive(struct journey *j, uint64_t *ret_ns)
+/* The word first, the snapshot's end later: until the job is done the answer is the snapshot's to read. */
+static int arrive(struct journey *j)
 {
+	struct pollfd done = {.fd = telefork_job_fd(j->job), .events = POLLIN};
 	char word;
-	int rc = telefork_wait(j->job, &j->result);
+	bool told = poll(&done, 1, -1) == 1 && read(j->fd, &word, 1) == 1;
+	int rc;
 
-	if (rc)
-		return rc;
-	if (read(j->fd, &word, 1) != 1)
-		return TELEFORK_E_CLOSED;
-	*ret_ns = tf_now_ns() - j->start;
-	return 0;
+	j->run_ns = tf_now_ns() - j->start;
+	rc = telefork_wait(j->job, &j->result);
+	return rc || told ? rc : TELEFORK_E_CLOSED;
+}
+
+/* Pid of the last child of pid, 0 if it has none. */
+static int last_child(int pid)
+{
+	char path[64];
+	int child = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	f = fopen(path, "r");
+	while (f && fscanf(f, "%d", &child) == 1)
+		;
+	if (f)
+		fclose(f);
+	return child;
+}
+
+/* Ends the copy, and waits until its memory is given back: else that disturbs what comes next. */
+static void leave(struct journey *j, int serve)
+{
+	close(j->fd);
+	while (last_child(serve))
+		usleep(1000);
 }
 
 static int measure_telefork(const struct bench_receivers *r, enum bench_link link,
+	uint64_t *ret_stop_ns, uint64_t *ret_run_ns)
+{
+	struct journey j = {0};
+	int rc = depart(&j, r->uri[link]);
+
+	if (!rc)
+		rc = arrive(&j);
+	if (rc)
+		fprintf(stderr, "bench: %s\n", j.result.message);
+	leave(&j, r->pid[link]);
+	*ret_stop_ns = j.stop_ns;
+	*ret_run_ns = j.run_ns;
+	return rc ? -1 : 0;
+}
+
+/* In turns, so that what else the machine does meets all alike. */
+static int measure_times(const struct heap *h, const struct bench_receivers *r,
 	struct bench_figures *f)
 {
-	uint64_t stop[REPEAT], run[REPEAT];
+	uint64_t forked[REPEAT], bare[BENCH_LINKS][REPEAT], stop[BENCH_LINKS][REPEAT],
+		run[BENCH_LINKS][REPEAT];
 
 	for (int i = 0; i < REPEAT; i++) {
-		struct journey j = {0};
-		int rc = depart(&j, r->uri[link]);
-
-		if (!rc)
-			rc = arrive(&j, &run[i]);
-		close(j.fd);
-		if (rc) {
-			fprintf(stderr, "bench: %s\n", j.result.message);
-			return -1;
-		}
-		stop[i] = j.result.stopped_ns;
+		forked[i] = measure_fork();
+		for (int l = 0; l < BENCH_LINKS; l++)
+			if (measure_bare(h, l, &bare[l][i]) ||
+				measure_telefork(r, l, &stop[l][i], &run[l][i]))
+				return -1;
 	}
-	f->stop_ns[link] = median(stop, REPEAT);
-	f->run_ns[link] = median(run, REPEAT);
+	f->fork_ns = median(forked, REPEAT);
+	for (int l = 0; l < BENCH_LINKS; l++) {
+		f->bare_ns[l] = median(bare[l], REPEAT);
+		f->stop_ns[l] = median(stop[l], REPEAT);
+		f->run_ns[l] = median(run[l], REPEAT);
+	}
 	return 0;
 }
 
 static int measure_lost(const struct heap *h, const struct bench_receivers *r,
 	struct bench_figures *f)
 {
-	uint64_t undisturbed, ns;
+	struct work undisturbed, w;
 	struct journey j = {0};
 	pid_t pid;
 
@@ -264,65 +319,50 @@ static int measure_lost(const struct heap *h, const struct bench_receivers *r,
 		pause();
 		_exit(0);
 	}
-	f->lost_fork = 1 - (double)work(h) / (double)undisturbed;
+	w = work(h);
+	f->lost_fork = lost(&w, &undisturbed);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	work(h);
 	f->huge_before = memory_of(getpid(), "smaps_rollup", "AnonHugePages:");
 	if (depart(&j, r->uri[BENCH_UNIX]))
 		return -1;
-	f->lost_telefork = 1 - (double)work(h) / (double)undisturbed;
+	w = work(h);
+	f->lost_telefork = lost(&w, &undisturbed);
 	f->huge_after = memory_of(getpid(), "smaps_rollup", "AnonHugePages:");
-	if (arrive(&j, &ns))
+	if (arrive(&j))
 		return -1;
-	close(j.fd);
+	leave(&j, r->pid[BENCH_UNIX]);
 	return 0;
 }
 
-/* The receiver's children: the session, and under it the copy. */
+/* The session's memory, and the copy's beyond what was carried: both are there still. */
 static uint64_t receivers_own(int serve, uint64_t carried)
 {
-	int session = 0, copy = 0;
-	char path[64];
-	uint64_t own, of_copy;
-	FILE *f;
+	int session = last_child(serve);
+	uint64_t own = private_of(session), of_copy = private_of(last_child(session));
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", serve, serve);
-	f = fopen(path, "r");
-	while (f && fscanf(f, "%d", &session) == 1) /* the last one is the newest */
-		;
-	if (f)
-		fclose(f);
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", session, session);
-	f = fopen(path, "r");
-	if (f && fscanf(f, "%d", &copy) != 1)
-		copy = 0;
-	if (f)
-		fclose(f);
-	own = private_of(session);
-	of_copy = private_of(copy);
 	return own + (of_copy > carried ? of_copy - carried : 0);
 }
 
 static int measure_memory(const struct bench_receivers *r, struct bench_figures *f)
 {
 	struct journey j = {0};
-	uint64_t ns;
+	struct pollfd done;
 
 	if (depart(&j, r->uri[BENCH_UNIX]))
 		return -1;
-	for (;;) { /* until the snapshot is gone; it is seen at least once while it sends */
+	done = (struct pollfd){.fd = telefork_job_fd(j.job), .events = POLLIN};
+	do { /* the largest of what is seen while it sends */
 		uint64_t now = private_of(j.job->snapshot);
 
-		if (!now)
-			break;
 		if (now > f->snapshot_own)
 			f->snapshot_own = now;
-	}
-	if (arrive(&j, &ns))
+	} while (!poll(&done, 1, 0));
+	if (arrive(&j))
 		return -1;
 	f->receiver_own = receivers_own(r->pid[BENCH_UNIX], j.result.memory);
-	close(j.fd);
+	leave(&j, r->pid[BENCH_UNIX]);
 	return 0;
 }
 
@@ -331,21 +371,10 @@ int bench_measure(uint64_t size, bool huge, const struct bench_receivers *r,
 {
 	void *whole;
 	struct heap h = {fresh(size, huge, &whole), size, huge};
-	int rc = 0;
 
 	*f = (struct bench_figures){0};
 	if (!h.at)
 		return -1;
 	fill(&h);
-	f->fork_ns = measure_fork();
-	for (int link = 0; link < BENCH_LINKS && !rc; link++) {
-		rc = measure_bare(&h, link, &f->bare_ns[link]);
-		if (!rc)
-			rc = measure_telefork(r, link, f);
-	}
-	if (!rc)
-		rc = measure_memory(r, f);
-	if (!rc)
-		rc = measure_lost(&h, r, f);
-	return rc;
+	return measure_times(&h, r, f) || measure_memory(r, f) || measure_lost(&h, r, f) ? -1 : 0;
 }

@@ -163,6 +163,53 @@ START_TEST(smaps_flags)
 }
 END_TEST
 
+struct seen {
+	uint32_t n;
+	uint64_t sum; /* of start times vmflags */
+};
+
+static void see(void *ctx, uint64_t start, uint32_t vmflags)
+{
+	struct seen *s = ctx;
+
+	s->n++;
+	s->sum += start * vmflags;
+}
+
+/* A text of many reads, whose lines end anywhere in them, gives what the parser of whole texts gives. */
+START_TEST(smaps_streamed)
+{
+	char path[] = "/tmp/telefork-smaps.XXXXXX", *text = NULL;
+	int fd = mkstemp(path);
+	struct seen seen = {0}, want = {0};
+	size_t size = 0;
+	FILE *f = open_memstream(&text, &size);
+
+	for (uint64_t i = 1; i < 3000; i++)
+		fprintf(f, "%llx-%llx rw-p 00000000 00:00 0 %.*s\nSize: %llu kB\nVmFlags: rd wr %s\n",
+			(unsigned long long)i << 12, (unsigned long long)(i + 1) << 12, (int)(i % 40),
+			"/a/path/whose/length/is/not/always/the/same", (unsigned long long)i,
+			i % 3 ? "nh dd" : "hg mt");
+	fclose(f);
+	ck_assert_int_eq(write(fd, text, size), (ssize_t)size);
+	ck_assert_int_eq(parse(text), 0);
+	for (uint32_t i = 0; i < n_maps; i++)
+		see(&want, maps[i].start, maps[i].vmflags);
+	ck_assert_int_eq(tf_smaps_flags(&arena, path, see, &seen, &e), 0);
+	ck_assert_uint_eq(seen.n, 2999);
+	ck_assert_uint_eq(seen.n, want.n);
+	ck_assert_uint_eq(seen.sum, want.sum);
+	/* a line that does not end, and one that is nothing */
+	ck_assert_int_eq(ftruncate(fd, (off_t)size - 1), 0);
+	ck_assert_int_eq(tf_smaps_flags(&arena, path, see, &seen, &e), TELEFORK_E_SYSTEM);
+	ck_assert_int_eq(pwrite(fd, "?", 1, 0), 1);
+	ck_assert_int_eq(tf_smaps_flags(&arena, path, see, &seen, &e), TELEFORK_E_SYSTEM);
+	unlink(path);
+	close(fd);
+	free(text);
+}
+END_TEST
+
 START_TEST(maps_nonsense)
 {
 	static const char *const lines[] = {
@@ -293,15 +340,17 @@ START_TEST(crc32c_known)
 }
 END_TEST
 
-/* Table and instruction agree at every alignment and length, whole and in two parts. */
+/* Table and instruction agree at every alignment and length, whole and in two parts; around three
+ * blocks, which the instruction takes side by side, too. */
 START_TEST(crc32c_ways_agree)
 {
-	uint8_t bytes[600];
+	const size_t blocks = 3 * TF_CRC32C_BLOCK;
+	static uint8_t bytes[2 * 3 * TF_CRC32C_BLOCK + 600];
 
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		bytes[i] = (uint8_t)(i * i * 31 + i);
 	for (size_t at = 0; at < 9; at++)
-		for (size_t n = 0; n < 520; n += n < 40 ? 1 : 37) {
+		for (size_t n = 0; n < 2 * blocks + 520; n += n < 40 ? 1 : n < 1100 ? 37 : blocks / 4 - 3) {
 			uint32_t crc = by_table(0, bytes + at, n);
 			size_t half = n / 3;
 
@@ -309,7 +358,8 @@ START_TEST(crc32c_ways_agree)
 				tf_crc32c(tf_crc32c(0, bytes + at, half), bytes + at + half,
 					n - half) != crc)
 				ck_abort_msg("%zu bytes at %zu", n, at);
-			if (tf_arch_has_crc32c() && tf_arch_crc32c(0, bytes + at, n) != crc)
+			if (tf_arch_has_crc32c() &&
+				~tf_crc32c_instruction(~0u, bytes + at, n) != crc)
 				ck_abort_msg("%zu bytes at %zu by instruction", n, at);
 		}
 }
@@ -443,6 +493,7 @@ int main(void)
 	tcase_add_test(t, maps_longest_path);
 	tcase_add_test(t, maps_leaves_out_vsyscall);
 	tcase_add_test(t, smaps_flags);
+	tcase_add_test(t, smaps_streamed);
 	tcase_add_test(t, maps_nonsense);
 	tcase_add_test(t, maps_cut);
 	tcase_add_test(t, maps_huge);
