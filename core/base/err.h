@@ -18,8 +18,7 @@ struct tf_err {
 
 /* Sets e (which may be NULL) unless it already holds an error; the first cause wins.
  * Returns code, so that a failure is one line: return tf_fail(e, TELEFORK_E_IO, "…"). */
-int tf_fail(struct tf_err *e, int code, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+int tf_fail(struct tf_err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* As tf_fail, with ": " and the text of err (a positive errno) appended. */
 int tf_fail_errno(struct tf_err *e, int code, int err, const char *fmt, ...)

@@ -2,9 +2,8 @@
 /*
  * still: sets up state of every kind and then stands at one instruction, for a witness to look at.
  *
- *   still FILE      prints "holding PID"; SIGUSR1 saves it into FILE, and so it does the copy made from
- *                   that; SIGUSR2 changes one byte of `changed_byte`, SIGWINCH one protection;
- *                   SIGTERM ends it
+ *   still FILE      prints "holding PID"; SIGUSR1 saves it into FILE, and so it does the copy made
+ * from that; SIGUSR2 changes one byte of `changed_byte`, SIGWINCH one protection; SIGTERM ends it
  *
  * A copy wakes at the very instruction and stays there: whatever differs was lost on the way.
  */
