@@ -214,7 +214,7 @@ unsigned telefork_generation(void)
 int telefork_save(
 	const char *path, const struct telefork_options *options, struct telefork_result *result)
 {
-	struct telefork_job *job;
+	struct telefork_job *job = NULL;
 	struct tf_err e = {0};
 	int rc = tf_options_check(options, &e), fd;
 

@@ -70,7 +70,7 @@ static int hear(struct tf_io *io, struct greeting *g, char given[static TELEFORK
 
 int tf_greet_refuse(struct tf_io *io, const struct tf_err *why)
 {
-	char given[TELEFORK_TOKEN_MAX + 1];
+	char given[TELEFORK_TOKEN_MAX + 1] = "";
 	struct tf_err quiet = {0};
 	struct greeting g;
 
@@ -81,7 +81,7 @@ int tf_greet_refuse(struct tf_io *io, const struct tf_err *why)
 
 int tf_greet_client(struct tf_io *io, const char *token, struct tf_err *e)
 {
-	char given[TELEFORK_TOKEN_MAX + 1];
+	char given[TELEFORK_TOKEN_MAX + 1] = "";
 	struct tf_err quiet = {0};
 	struct greeting g;
 	int rc = hear(io, &g, given, e);

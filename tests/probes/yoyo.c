@@ -246,6 +246,7 @@ static void check_failure(const char *uri, struct telefork_options *o, struct st
 
 	o->result = &r;
 	rc = telefork_yoyo(uri, fn, s, o);
+	o->result = NULL;
 	check(rc == code && r.error == code && strstr(r.message, words), words);
 	if (rc != code)
 		fprintf(stderr, "yoyo: %s: %s\n", telefork_errname(rc), r.message);
