@@ -32,4 +32,10 @@ int tf_fail_more(struct tf_err *e, int code, const char *fmt, ...)
 /* Static name ("EEXIST") of a positive errno, or "errno" for one that has none. No locale. */
 const char *tf_errno_name(int err);
 
+/* clang's analyzer does not look into err.c: it has to be told that a failure is one. */
+#ifdef __clang_analyzer__
+#define tf_fail(e, code, ...)            (tf_fail(e, code, __VA_ARGS__), (code))
+#define tf_fail_errno(e, code, err, ...) (tf_fail_errno(e, code, err, __VA_ARGS__), (code))
+#endif
+
 #endif
