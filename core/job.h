@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A transfer under way: the snapshot (a child that the program does not see) and the pipe on which it
- * says READY, once, and DONE, once.
+ * A transfer under way: the snapshot (a child that the program does not see) and the pipe on which
+ * it says READY, once, and DONE, once.
  */
 #ifndef TF_JOB_H
 #define TF_JOB_H
@@ -12,7 +12,7 @@
 
 enum tf_status_kind {
 	TF_STATUS_READY = 1, /* frozen: the parent may go on. result.error: nothing was started */
-	TF_STATUS_DONE,	     /* result is complete */
+	TF_STATUS_DONE,      /* result is complete */
 };
 
 /* One message on the status pipe; smaller than PIPE_BUF, so it is written and read whole. */
@@ -25,10 +25,10 @@ struct tf_status {
 _Static_assert(sizeof(struct tf_status) <= 4096, "a status message must fit PIPE_BUF");
 
 struct telefork_job {
-	int fd;		/* read end of the status pipe */
+	int fd;         /* read end of the status pipe */
 	int channel_fd; /* what the transfer writes to */
 	pid_t snapshot; /* child, or (reparented) somebody's */
-	bool child;	/* ours to reap, with __WALL */
+	bool child;     /* ours to reap, with __WALL */
 	bool cancelled;
 	uint64_t start_ns, stopped_ns;
 };

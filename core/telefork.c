@@ -23,8 +23,8 @@ const char *telefork_strerror(int code)
 	switch (code) {
 	case 0:
 		return "success";
-#define X(name, number, text)                                                                      \
-	case TELEFORK_E_##name:                                                                    \
+#define X(name, number, text)   \
+	case TELEFORK_E_##name: \
 		return text;
 		TELEFORK_ERRORS(X)
 #undef X
@@ -36,8 +36,8 @@ const char *telefork_strerror(int code)
 const char *telefork_errname(int code)
 {
 	switch (code) {
-#define X(name, number, text)                                                                      \
-	case TELEFORK_E_##name:                                                                    \
+#define X(name, number, text)   \
+	case TELEFORK_E_##name: \
 		return "TELEFORK_E_" #name;
 		TELEFORK_ERRORS(X)
 #undef X
@@ -93,8 +93,8 @@ int tf_dial(const struct tf_address *a, const struct telefork_options *options, 
 	return rc;
 }
 
-int telefork_dial(const char *uri, const struct telefork_options *options,
-	struct telefork_result *result)
+int telefork_dial(
+	const char *uri, const struct telefork_options *options, struct telefork_result *result)
 {
 	struct tf_address a;
 	struct tf_err e = {0};
@@ -111,9 +111,9 @@ int telefork_dial(const char *uri, const struct telefork_options *options,
 /* The C library's memory of brk (glibc). It believes that it is the heap's end. */
 extern void *__curbrk __attribute__((weak));
 
-/* Where brk is another's (QEMU user mode), it cannot grow, which malloc() can bear. Nor can it shrink;
- * but free() takes the answer for the heap's new end. It does not try when the heap seems not to end at
- * brk. */
+/* Where brk is another's (QEMU user mode), it cannot grow, which malloc() can bear. Nor can it
+ * shrink; but free() takes the answer for the heap's new end. It does not try when the heap seems
+ * not to end at brk. */
 static void keep_heap(void)
 {
 	if ((tf_mailbox.flags & TF_MAILBOX_NO_BRK) && &__curbrk && __curbrk)
@@ -177,8 +177,11 @@ static int check_channel(int fd, struct tf_err *e)
 
 int telefork(int fd, const struct telefork_options *options, struct telefork_job **ret_job)
 {
-	struct tf_snapshot s = {.options = options, .origin = TF_ORIGIN_CALL, .channel_fd = fd,
-		.finish = publish, .ctx = &fd};
+	struct tf_snapshot s = {.options = options,
+		.origin = TF_ORIGIN_CALL,
+		.channel_fd = fd,
+		.finish = publish,
+		.ctx = &fd};
 	struct tf_err e = {0};
 	int rc = tf_options_check(options, &e);
 
@@ -208,10 +211,10 @@ unsigned telefork_generation(void)
 	return tf_mailbox.generation;
 }
 
-int telefork_save(const char *path, const struct telefork_options *options,
-	struct telefork_result *result)
+int telefork_save(
+	const char *path, const struct telefork_options *options, struct telefork_result *result)
 {
-	struct telefork_job *job;
+	struct telefork_job *job = NULL;
 	struct tf_err e = {0};
 	int rc = tf_options_check(options, &e), fd;
 
@@ -222,8 +225,11 @@ int telefork_save(const char *path, const struct telefork_options *options,
 	fd = tf_file_create(path, &e);
 	if (fd < 0)
 		return tf_result_from(result, &e);
-	struct tf_snapshot s = {.options = options, .origin = TF_ORIGIN_CALL, .channel_fd = fd,
-		.finish = publish, .ctx = &fd};
+	struct tf_snapshot s = {.options = options,
+		.origin = TF_ORIGIN_CALL,
+		.channel_fd = fd,
+		.finish = publish,
+		.ctx = &fd};
 
 	rc = tf_job_start(&s, &job, &e);
 	if (!rc)

@@ -34,7 +34,7 @@ struct yoyo {
 	void (*fn)(void *arg);
 	void *arg;
 	struct telefork_options options; /* with what is left of the time */
-	uint64_t stack; /* address of the caller's frame */
+	uint64_t stack;                  /* address of the caller's frame */
 	uint64_t sigmask;
 	uint64_t deadline_ns; /* 0: none */
 	int fd;
@@ -65,8 +65,8 @@ static void send_changes(const void *ucontext)
 	_exit(0);
 }
 
-/* The function's own signals would change memory while it is looked at. The number of our channel may be
- * another file's by now: that one is not written to. */
+/* The function's own signals would change memory while it is looked at. The number of our channel
+ * may be another file's by now: that one is not written to. */
 static void go_home(struct tf_capture *c, const struct stat *channel)
 {
 	uint64_t all = ~UINT64_C(0);
@@ -88,16 +88,15 @@ static void go_home(struct tf_capture *c, const struct stat *channel)
 
 static _Noreturn void copy_main(const struct yoyo *y)
 {
-	struct tf_capture at_home = {.channel_fd = tf_mailbox.peer_fd, .peer_keep = -1,
-		.origin = TF_ORIGIN_RETURN};
+	struct tf_capture at_home = {
+		.channel_fd = tf_mailbox.peer_fd, .peer_keep = -1, .origin = TF_ORIGIN_RETURN};
 	struct tf_capture *c;
 	struct stat channel;
 
 	tf_copy_arrived();
 	tf_mailbox.peer_fd = -1; /* nobody but us talks to home */
 	tf_io_init(&at_home.io, at_home.channel_fd, NULL);
-	if (fstat(at_home.channel_fd, &channel) ||
-		tf_arena_init(&at_home.arena, TF_ARENA_DEFAULT))
+	if (fstat(at_home.channel_fd, &channel) || tf_arena_init(&at_home.arena, TF_ARENA_DEFAULT))
 		_exit(126);
 	c = tf_arena_dup(&at_home.arena, &at_home, sizeof(at_home));
 	c->arena = at_home.arena;
@@ -128,12 +127,13 @@ static uint64_t block_handled(void)
 	return before;
 }
 
-/* More than what is called from keep_own()'s caller on needs of the stack, a lazily bound symbol included.
- * What lies further down on a coroutine's stack may be another thing, which comes back. */
+/* More than what is called from keep_own()'s caller on needs of the stack, a lazily bound symbol
+ * included. What lies further down on a coroutine's stack may be another thing, which comes
+ * back. */
 #define OWN_FRAMES 16384u
 
-/* What is this process's own and not the program's, or only here true. In a frame of its own, which is as
- * deep as that of the one who applies. */
+/* What is this process's own and not the program's, or only here true. In a frame of its own, which
+ * is as deep as that of the one who applies. */
 static __attribute__((noinline)) void keep_own(struct yoyo *y)
 {
 	struct tf_merge *m = &y->merge;
@@ -164,7 +164,8 @@ static int read_first(struct tf_io *io, struct tf_stream_header *h, struct tf_er
 	if (rc)
 		return rc;
 	if (memcmp(h->magic, TF_REPLY_MAGIC, sizeof(h->magic)))
-		return tf_io_read(io, (char *)h + sizeof(h->magic), sizeof(*h) - sizeof(h->magic), e);
+		return tf_io_read(
+			io, (char *)h + sizeof(h->magic), sizeof(*h) - sizeof(h->magic), e);
 	memcpy(reply.magic, h->magic, sizeof(reply.magic));
 	rc = tf_reply_read_rest(io, &reply, text, e);
 	return rc ? rc : tf_fail(e, reply.code ?: TELEFORK_E_PROTOCOL, "%s", text);
@@ -228,8 +229,10 @@ static void await_departure(struct yoyo *y, int status_fd, pid_t pid, bool child
 
 static int there_and_back(struct yoyo *y)
 {
-	struct tf_snapshot s = {.options = &y->options, .origin = TF_ORIGIN_YOYO,
-		.stream_flags = TF_STREAM_RELAY, .channel_fd = y->fd};
+	struct tf_snapshot s = {.options = &y->options,
+		.origin = TF_ORIGIN_YOYO,
+		.stream_flags = TF_STREAM_RELAY,
+		.channel_fd = y->fd};
 	uint64_t start = tf_now_ns();
 	int status_fd, rc;
 	bool child;
@@ -259,7 +262,8 @@ static int above_stdio(int fd, struct tf_err *e)
 {
 	int above = fd < 0 ? fd : tf_fd_above_stdio(fd);
 
-	return above < 0 && fd >= 0 ? tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "a descriptor") : above;
+	return above < 0 && fd >= 0 ? tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "a descriptor")
+				    : above;
 }
 
 /* Its frame is the border: above it the stack is the program's and comes back, below it is ours. */
@@ -284,7 +288,8 @@ __attribute__((noinline)) int telefork_yoyo(
 	if (!rc)
 		rc = tf_address_parse(uri, &address, &y.err);
 	if (!rc && address.kind != TF_ADDRESS_TCP && address.kind != TF_ADDRESS_UNIX)
-		rc = tf_fail(&y.err, TELEFORK_E_ADDRESS, "%s: nobody can come back from there", uri);
+		rc = tf_fail(
+			&y.err, TELEFORK_E_ADDRESS, "%s: nobody can come back from there", uri);
 	if (!rc)
 		rc = y.fd = above_stdio(tf_dial(&address, &y.options, &y.err), &y.err);
 	if (rc >= 0) {

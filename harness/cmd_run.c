@@ -16,7 +16,7 @@
 #include "qemu/io.h"
 
 #define SCENARIOS "tests/scenarios"
-#define FILTERS	  8
+#define FILTERS   8
 
 struct arguments {
 	char **names;

@@ -121,8 +121,7 @@ static char *with(const char *text, const char *word, const char *value)
 {
 	const char *at = strstr(text, word);
 
-	return at ? tf_vm_format(
-			    "%.*s%s%s", (int)(at - text), text, value, at + strlen(word))
+	return at ? tf_vm_format("%.*s%s%s", (int)(at - text), text, value, at + strlen(word))
 		  : strdup(text);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A bar for people who wait, on standard error if that is a terminal; elsewhere nothing is shown. It goes by the time that a step takes as a rule, and begins after a second.
+ * A bar for people who wait, on standard error if that is a terminal; elsewhere nothing is shown.
+ * It goes by the time that a step takes as a rule, and begins after a second.
  */
 #ifndef TF_HARNESS_PROGRESS_H
 #define TF_HARNESS_PROGRESS_H

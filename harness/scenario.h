@@ -23,13 +23,13 @@ struct tf_cell {
 	char scenario[64]; /* the file's name without folder and .conf */
 	char file[512];    /* the scenario's file */
 	char probe[64];
-	char build[16];               /* "static", "pie", "dyn" */
-	char *args[TF_CELL_ARGS + 1]; /* of the probe, after the address; owned. "{dir}" in one is the
-					 machine's folder */
-	char *files[TF_CELL_ARGS + 1]; /* of the project, to be put beside the probe; owned. "{arch}" in
-					  one is the machine's architecture */
+	char build[16];                /* "static", "pie", "dyn" */
+	char *args[TF_CELL_ARGS + 1];  /* of the probe, after the address; owned. "{dir}" in one is
+					  the  machine's folder */
+	char *files[TF_CELL_ARGS + 1]; /* of the project, to be put beside the probe; owned.
+					  "{arch}" in one is the machine's architecture */
 	char *fetch[TF_CELL_ARGS + 1]; /* files that the probe leaves there, to be kept; owned */
-	char arch[16];                /* of the first machine of the route */
+	char arch[16];                 /* of the first machine of the route */
 	enum tf_transport transport;
 	unsigned checks; /* TF_CHECK_* */
 	int limit_ms;    /* before scaling */

@@ -13,7 +13,12 @@ receive="$run"
 if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=268435456 $run"; fi
 tmp=$(mktemp -d)
 pids=
-trap 'for p in $pids; do kill "$p" 2>/dev/null || true; done; rm -rf "$tmp"' EXIT
+clean_up() {
+	local p
+	for p in $pids; do kill "$p" 2>/dev/null || true; done
+	rm -rf "$tmp"
+}
+trap clean_up EXIT
 
 fail() {
 	echo "$*"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The aarch64 processor: features from the auxiliary vector, SVE vector lengths from prctl, whether
- * a program can live here, whether CRC32C has instructions. Runs in a forked child: no allocator, no
- * lock.
+ * a program can live here, whether CRC32C has instructions. Runs in a forked child: no allocator,
+ * no lock.
  */
 #include "arch/arch.h"
 #include "arch/aarch64/layout.h"

@@ -64,7 +64,7 @@ bool tf_arch_traced(void)
 
 static int read_keys(pid_t twin, struct tf_regs *regs, struct tf_arena *a, struct tf_err *e)
 {
-	uint8_t value[64];
+	uint8_t value[64] = {0};
 
 	for (size_t i = 0; i < N_KEYS; i++) {
 		struct iovec iov = {value, keys[i].size};

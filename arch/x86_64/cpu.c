@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The x86_64 processor: which features this process's C library uses and the machine offers, the
- * layout of its XSAVE area, whether a program can live here, whether CRC32C has an instruction. Runs
- * in a forked child: CPUID, XGETBV and reading memory only.
+ * layout of its XSAVE area, whether a program can live here, whether CRC32C has an instruction.
+ * Runs in a forked child: CPUID, XGETBV and reading memory only.
  */
 #include "arch/arch.h"
 #include "arch/x86_64/layout.h"

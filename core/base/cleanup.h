@@ -30,8 +30,8 @@ static inline int tf_steal_fd(int *fd)
 	return got;
 }
 
-/* Moves a descriptor that stands where a standard stream belongs: the program closed that. -1 with errno
- * and nothing open on failure. */
+/* Moves a descriptor that stands where a standard stream belongs: the program closed that. -1 with
+ * errno and nothing open on failure. */
 static inline int tf_fd_above_stdio(int fd)
 {
 	int above, saved;
@@ -46,6 +46,6 @@ static inline int tf_fd_above_stdio(int fd)
 }
 
 #define TF_CLOSE __attribute__((cleanup(tf_closep)))
-#define TF_FREE	 __attribute__((cleanup(tf_freep)))
+#define TF_FREE  __attribute__((cleanup(tf_freep)))
 
 #endif

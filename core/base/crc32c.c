@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* CRC32C for everyone but the restorer. The table is made once, by whoever comes first; making it
- * twice at the same time writes the same bytes, so no lock is needed (and none may be taken here). */
+ * twice at the same time writes the same bytes, so no lock is needed (and none may be taken
+ * here). */
 #include "core/base/crc32c.h"
 #include "arch/arch.h"
 
@@ -21,18 +22,31 @@ void tf_crc32c_table(uint32_t t[8][256])
 			t[slice][i] = t[0][t[slice - 1][i] & 255] ^ t[slice - 1][i] >> 8;
 }
 
-/* Asking for the instruction is a trip out of a virtual machine (CPUID), and the answer cannot be kept:
- * a copy may wake where it is another. Headers and keys up to this size are faster without. */
+/* Asking for the instruction is a trip out of a virtual machine (CPUID), and the answer cannot be
+ * kept: a copy may wake where it is another. Headers and keys up to this size are faster
+ * without. */
 #define NOT_WORTH_ASKING 64u
 
 /* Four bits at a time. */
 static uint32_t crc_short(uint32_t crc, const uint8_t *p, size_t n)
 {
 	static const uint32_t four[16] = {
-		0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1,
-		0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
-		0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
-		0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+		0x00000000,
+		0x105ec76f,
+		0x20bd8ede,
+		0x30e349b1,
+		0x417b1dbc,
+		0x5125dad3,
+		0x61c69362,
+		0x7198540d,
+		0x82f63b78,
+		0x92a8fc17,
+		0xa24bb5a6,
+		0xb21572c9,
+		0xc38d26c4,
+		0xd3d3e1ab,
+		0xe330a81a,
+		0xf36e6f75,
 	};
 
 	for (; n; n--, p++) {

@@ -25,7 +25,7 @@ static void append_text(struct tf_err *e, const char *text)
 	snprintf(e->text + n, sizeof(e->text) - n, "%s", text);
 }
 
-int tf_fail(struct tf_err *e, int code, const char *fmt, ...)
+int(tf_fail)(struct tf_err *e, int code, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -39,7 +39,7 @@ int tf_fail(struct tf_err *e, int code, const char *fmt, ...)
 	return code;
 }
 
-int tf_fail_errno(struct tf_err *e, int code, int err, const char *fmt, ...)
+int(tf_fail_errno)(struct tf_err *e, int code, int err, const char *fmt, ...)
 {
 	va_list ap;
 

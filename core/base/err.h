@@ -18,8 +18,7 @@ struct tf_err {
 
 /* Sets e (which may be NULL) unless it already holds an error; the first cause wins.
  * Returns code, so that a failure is one line: return tf_fail(e, TELEFORK_E_IO, "…"). */
-int tf_fail(struct tf_err *e, int code, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
+int tf_fail(struct tf_err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* As tf_fail, with ": " and the text of err (a positive errno) appended. */
 int tf_fail_errno(struct tf_err *e, int code, int err, const char *fmt, ...)
@@ -32,5 +31,11 @@ int tf_fail_more(struct tf_err *e, int code, const char *fmt, ...)
 
 /* Static name ("EEXIST") of a positive errno, or "errno" for one that has none. No locale. */
 const char *tf_errno_name(int err);
+
+/* clang's analyzer does not look into err.c: it has to be told that a failure is one. */
+#ifdef __clang_analyzer__
+#define tf_fail(e, code, ...)            (tf_fail(e, code, __VA_ARGS__), (code))
+#define tf_fail_errno(e, code, err, ...) (tf_fail_errno(e, code, err, __VA_ARGS__), (code))
+#endif
 
 #endif

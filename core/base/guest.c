@@ -28,11 +28,14 @@ static bool is_guests(uint64_t addr, uint64_t size)
 
 static void add(struct finder *f, const struct tf_map *m, uint64_t start, uint64_t end)
 {
-	struct tf_map *last = f->n_found ? &f->found[f->n_found - 1] : NULL;
+	struct tf_map *last;
 
-	if (last && last->end == start && last->prot == m->prot) {
-		last->end = last->data_end = end;
-		return;
+	if (f->n_found) {
+		last = &f->found[f->n_found - 1];
+		if (last->end == start && last->prot == m->prot) {
+			last->end = last->data_end = end;
+			return;
+		}
 	}
 	if (!tf_arena_alloc(f->a, sizeof(*m))) {
 		f->full = true;

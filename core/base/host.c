@@ -26,8 +26,8 @@ bool tf_host_emulated(void)
 {
 	int saved = errno;
 	/* Nothing is traced by us: a kernel says ESRCH, QEMU user mode ENOSYS. */
-	bool missing = syscall(SYS_ptrace, PTRACE_PEEKDATA, (long)getpid(), 0L, 0L) < 0 &&
-		errno == ENOSYS;
+	bool missing =
+		syscall(SYS_ptrace, PTRACE_PEEKDATA, (long)getpid(), 0L, 0L) < 0 && errno == ENOSYS;
 
 	errno = saved;
 	return missing;

@@ -20,11 +20,11 @@ unsigned tf_host_threads(void);
 uint64_t tf_host_memory_free(struct tf_arena *a);
 
 /* Address range of the maps that are truly there: under QEMU user mode the emulator's own too. */
-#define TF_HOST_MAPS	  "/proc/self/maps"
+#define TF_HOST_MAPS      "/proc/self/maps"
 #define TF_HOST_TRUE_MAPS "/proc/thread-self/maps"
 
-/* The open descriptors of this process in ascending order (arena), but for the one used to list them.
- * No allocator. 0, _NOMEM, _SYSTEM. */
+/* The open descriptors of this process in ascending order (arena), but for the one used to list
+ * them. No allocator. 0, _NOMEM, _SYSTEM. */
 int tf_host_fds(struct tf_arena *a, int **ret_fds, uint32_t *ret_n, struct tf_err *e);
 
 /* Closes every descriptor but those in keep[n] (any order, n <= 8). */

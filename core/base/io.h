@@ -17,9 +17,9 @@
 
 struct tf_io {
 	int fd;
-	bool socket;	      /* send and recv with MSG_DONTWAIT */
-	int idle_ms;	      /* > 0 */
-	uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
+	bool socket;             /* send and recv with MSG_DONTWAIT */
+	int idle_ms;             /* > 0 */
+	uint64_t deadline_ns;    /* CLOCK_MONOTONIC; 0: none */
 	uint64_t sent, received; /* bytes */
 	/* Bytes come in frames (channel/frames.h): left in this one, and what looks for the next.
 	 * NULL: they come as they are. */
@@ -34,8 +34,8 @@ uint64_t tf_now_ns(void);
 /* Looks at fd and takes the time limits of o (NULL: defaults); the deadline starts now. */
 void tf_io_init(struct tf_io *io, int fd, const struct telefork_options *o);
 
-/* Gives a unix socket room for more unsent bytes, as far as the system allows (net.core.wmem_max), so
- * that one side checks while the other one reads; TCP sees to that itself. Returns what
+/* Gives a unix socket room for more unsent bytes, as far as the system allows (net.core.wmem_max),
+ * so that one side checks while the other one reads; TCP sees to that itself. Returns what
  * tf_io_narrow() puts back, for it is a property of the socket, which others share. */
 int tf_io_widen(const struct tf_io *io);
 void tf_io_narrow(const struct tf_io *io, int before);

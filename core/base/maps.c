@@ -159,7 +159,7 @@ static const char *keep_path(struct tf_arena *a, const char *path, size_t n)
 	static const char deleted[] = " (deleted)";
 	size_t d = sizeof(deleted) - 1;
 
-	if (!n)
+	if (!path || !n)
 		return "";
 	if (n > d && !memcmp(path + n - d, deleted, d))
 		n -= d;

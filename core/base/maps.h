@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * /proc/PID/maps and smaps into struct tf_map. The parser is a pure function of the text (proc(5));
- * the reader takes whole files into an arena. No allocator, no lock: runs in a forked child.
- */
+ * the reader takes whole files into an arena. No allocator, no lock: runs in a forked
+ * child. */
 #ifndef TF_BASE_MAPS_H
 #define TF_BASE_MAPS_H
 
 #include "core/image/image.h"
 
-/* Reads a /proc file completely into the arena, zero-terminated. 0, _NOMEM, _SYSTEM (names path). */
-int tf_proc_read(struct tf_arena *a, const char *path, char **ret_text, size_t *ret_size,
-	struct tf_err *e);
+/* Reads a /proc file completely into the arena, zero-terminated.
+ * 0, _NOMEM, _SYSTEM (names path). */
+int tf_proc_read(
+	struct tf_arena *a, const char *path, char **ret_text, size_t *ret_size, struct tf_err *e);
 
 /* Parses maps or smaps text. Areas at or above TF_MAX_ADDR ([vsyscall]) are left out. data_end is
  * set to end; kind from the path; vmflags from VmFlags lines where there are any. *ret_maps (arena)
@@ -22,9 +23,9 @@ int tf_maps_parse(struct tf_arena *a, const char *text, size_t size, struct tf_m
 int tf_maps_read(struct tf_arena *a, const char *path, struct tf_map **ret_maps, uint32_t *ret_n,
 	struct tf_err *e);
 
-/* Calls fn with the start and the vmflags of each mapping in path, a smaps file, in its order. Keeps
- * nothing: the text is 700 bytes for a mapping. Uses the arena's free end meanwhile, so fn must not
- * allocate there. 0, _NOMEM, _SYSTEM. */
+/* Calls fn with the start and the vmflags of each mapping in path, a smaps file, in its order.
+ * Keeps nothing: the text is 700 bytes for a mapping. Uses the arena's free end meanwhile, so fn
+ * must not allocate there. 0, _NOMEM, _SYSTEM. */
 int tf_smaps_flags(struct tf_arena *a, const char *path,
 	void (*fn)(void *ctx, uint64_t start, uint32_t vmflags), void *ctx, struct tf_err *e);
 

@@ -2,8 +2,8 @@
 /*
  * Capture: a process describes itself. self.c forks the snapshot; in it describe.c and files.c fill
  * the image's description, memory.c finds and sends the pages. From the fork on nothing here calls
- * an allocator or takes a lock: the snapshot may come from a threaded program or a signal handler.
- */
+ * an allocator or takes a lock: the snapshot may come from a threaded program or a signal
+ * handler. */
 #ifndef TF_CAPTURE_CAPTURE_H
 #define TF_CAPTURE_CAPTURE_H
 
@@ -35,21 +35,21 @@ struct tf_capture {
 	struct tf_err err;
 	struct tf_io io;
 	uint32_t origin; /* TF_ORIGIN_* */
-	int channel_fd;	 /* the descriptor of the channel in the process */
-	int peer_keep;	 /* a second descriptor not to list as the program's (status), or -1 */
-	bool file;	 /* io.fd is a regular file */
-	int replaced;	 /* signal that the snapshot takes for itself, 0: none; its action was: */
+	int channel_fd;  /* the descriptor of the channel in the process */
+	int peer_keep;   /* a second descriptor not to list as the program's (status), or -1 */
+	bool file;       /* io.fd is a regular file */
+	int replaced;    /* signal that the snapshot takes for itself, 0: none; its action was: */
 	struct tf_sigaction replaced_action;
-	bool drop;	 /* drop pages from this process once sent: it is a snapshot */
+	bool drop; /* drop pages from this process once sent: it is a snapshot */
 	struct tf_frozen *frozen;
 	uint32_t n_frozen;
 	uint8_t *frozen_base; /* one mapping that holds all the copies */
 	uint64_t frozen_size;
 	struct tf_run *runs;
 	uint64_t n_runs;
-	uint64_t map_runs; /* runs before the mapping that is being scanned */
-	uint64_t memory;   /* bytes in runs */
-	uint8_t *bounce;   /* TF_EXTENT_SIZE bytes, when first needed */
+	uint64_t map_runs;    /* runs before the mapping that is being scanned */
+	uint64_t memory;      /* bytes in runs */
+	uint8_t *bounce;      /* TF_EXTENT_SIZE bytes, when first needed */
 	struct tf_base *base; /* send only what changed since (changes.h); NULL: everything */
 	struct tf_sink sink;  /* last: large, and set up late by tf_sink_begin() */
 };
@@ -61,7 +61,8 @@ void tf_capture_before(struct tf_before *b);
  * this and the fork nobody else may have run. Sets image.maps. */
 int tf_capture_freeze(struct tf_capture *c);
 
-/* Fills source, mm, auxv, vdso, signal actions, and the thread's facts; regs come from the frame. */
+/* Fills source, mm, auxv, vdso, signal actions, and the thread's facts;
+ * regs come from the frame. */
 int tf_capture_describe(struct tf_capture *c);
 
 /* The mm fields but brk, and the parent (may be NULL), of a text like /proc/PID/stat. */
@@ -77,7 +78,8 @@ int tf_capture_files(struct tf_capture *c);
 int tf_capture_find_pages(struct tf_capture *c);
 
 /* The parts of it that changes.c uses: image.maps without what is the library's own; their vmflags,
- * naming every obstacle that only smaps shows; [start, end) to the runs, which stand at the arena's end and grow there; the frozen copy that holds addr, or NULL. */
+ * naming every obstacle that only smaps shows; [start, end) to the runs, which stand at the arena's
+ * end and grow there; the frozen copy that holds addr, or NULL. */
 int tf_capture_read_maps(struct tf_capture *c);
 int tf_capture_read_vmflags(struct tf_capture *c);
 void tf_capture_begin_runs(struct tf_capture *c);
@@ -87,22 +89,23 @@ const struct tf_frozen *tf_capture_frozen_at(const struct tf_capture *c, uint64_
 /* Where a mapping of a file has to end: at the file's last page. */
 uint64_t tf_capture_readable_end(const struct tf_map *m);
 
-/* For any process's /proc/PID/pagemap: adds the present pages of [start, end) to c->runs, which grow
- * at the arena's end: nothing else may be allocated meanwhile. */
+/* For any process's /proc/PID/pagemap: adds the present pages of [start, end) to c->runs, which
+ * grow at the arena's end: nothing else may be allocated meanwhile. */
 int tf_capture_scan(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end);
 
 /* tf_capture_readable_end() of a process whose /proc/PID/mem is open. */
 uint64_t tf_capture_find_end(int mem, const struct tf_map *m);
 
-/* Makes segments of the runs, encodes the head and sends it; memory and tf_sink_end() are to follow. */
+/* Makes segments of the runs, encodes the head and sends it; memory and tf_sink_end() are to
+ * follow. */
 int tf_capture_send_head(struct tf_capture *c, uint32_t stream_flags);
 
 /* Encodes the head and sends everything; afterwards (drop) the snapshot holds next to nothing. */
 int tf_capture_send(struct tf_capture *c, uint32_t stream_flags);
 
 /* From a signal frame: describes, finds, sends. All of the above but freeze and files. */
-int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, uint64_t result,
-	uint32_t stream_flags);
+int tf_capture_from_frame(
+	struct tf_capture *c, const void *ucontext, uint64_t result, uint32_t stream_flags);
 
 /* The library's mailbox (struct tf_mailbox is at its head); one for each process. */
 extern struct tf_mailbox tf_mailbox;

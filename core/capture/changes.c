@@ -31,15 +31,15 @@ struct walk {
 	const struct tf_map *m;
 	int pagemap;
 	uint64_t page;
-	bool swap;	   /* mincore() cannot tell what is absent */
-	bool noting;	   /* the moment itself; else: changes since */
+	bool swap;   /* mincore() cannot tell what is absent */
+	bool noting; /* the moment itself; else: changes since */
 	bool readable;
-	uint64_t at_run;   /* first of base->runs that does not end before the page */
-	uint32_t at_map;   /* likewise of base->maps */
+	uint64_t at_run; /* first of base->runs that does not end before the page */
+	uint32_t at_map; /* likewise of base->maps */
 	/* The twin's memory, to compare with; -1: a page that cannot be compared has changed. */
 	int twin_mem, twin_pagemap;
-	uint64_t at;	   /* the window that is looked at, */
-	size_t n;	   /* its pages */
+	uint64_t at;                /* the window that is looked at, */
+	size_t n;                   /* its pages */
 	bool has_frames, has_bytes; /* of the twin's window, here: */
 	uint64_t frames[WINDOW];
 	uint8_t *bytes;
@@ -78,15 +78,15 @@ static bool ask_twin(int fd, void *to, size_t size, uint64_t at)
 	return fd >= 0 && pread(fd, to, size, (off_t)at) == (ssize_t)size;
 }
 
-/* Whether a page that somebody shares is the twin's, here: it may have come from elsewhere (mremap), or
- * be shared with the function's own children or by KSM. */
+/* Whether a page that somebody shares is the twin's, here: it may have come from elsewhere
+ * (mremap), or be shared with the function's own children or by KSM. */
 static bool is_twins(struct walk *w, uint64_t addr, uint64_t bits)
 {
 	size_t i = (addr - w->at) / w->page;
 
 	if (bits & PM_FRAME) {
-		w->has_frames = w->has_frames || ask_twin(w->twin_pagemap, w->frames, w->n * 8,
-							 w->at / w->page * 8);
+		w->has_frames = w->has_frames ||
+				ask_twin(w->twin_pagemap, w->frames, w->n * 8, w->at / w->page * 8);
 		if (w->has_frames && (w->frames[i] & PM_PRESENT) &&
 			!((w->frames[i] ^ bits) & PM_FRAME))
 			return true;
@@ -121,8 +121,7 @@ static int look_at(struct walk *w, uint64_t at, size_t n)
 	w->n = n;
 	w->has_frames = w->has_bytes = false;
 	for (size_t i = 0; i < n; i++, at += w->page)
-		if (is_wanted(w, at, entry[i]) &&
-			tf_capture_add_run(w->c, at, at + w->page))
+		if (is_wanted(w, at, entry[i]) && tf_capture_add_run(w->c, at, at + w->page))
 			return w->c->err.code;
 	return 0;
 }
@@ -186,8 +185,8 @@ static const struct tf_map *base_map_at(const struct tf_base *b, uint64_t addr)
 	return tf_image_map_at(&as_image, addr);
 }
 
-/* Where the program's part of a map begins. A stack that grows by itself holds nothing below the caller's
- * frame; any other (a coroutine's) may lie among other things. */
+/* Where the program's part of a map begins. A stack that grows by itself holds nothing below the
+ * caller's frame; any other (a coroutine's) may lie among other things. */
 static uint64_t stack_bottom(const struct tf_map *m, uint64_t stack, uint64_t page)
 {
 	bool grows = m->kind == TF_MAP_STACK && stack >= m->start && stack < m->end;
@@ -243,8 +242,11 @@ static void open_twin(struct walk *w)
 
 static int walk_all(struct tf_capture *c, bool noting)
 {
-	struct walk w = {.c = c, .noting = noting, .page = (uint64_t)sysconf(_SC_PAGESIZE),
-		.twin_mem = -1, .twin_pagemap = -1};
+	struct walk w = {.c = c,
+		.noting = noting,
+		.page = (uint64_t)sysconf(_SC_PAGESIZE),
+		.twin_mem = -1,
+		.twin_pagemap = -1};
 	struct sysinfo si = {0};
 	int rc = 0;
 
@@ -266,8 +268,8 @@ static int walk_all(struct tf_capture *c, bool noting)
 	return rc;
 }
 
-/* Tells its pid, which its own memory holds as well, and waits for its copy's end. When the receiver
- * goes before that, nobody wants the copy any more, nor what it started. */
+/* Tells its pid, which its own memory holds as well, and waits for its copy's end. When the
+ * receiver goes before that, nobody wants the copy any more, nor what it started. */
 static _Noreturn void twin_main(struct tf_base *b, int fd, int back)
 {
 	struct pollfd ends[2] = {{.fd = fd, .events = POLLIN}, {.fd = back, .events = POLLRDHUP}};
@@ -340,8 +342,8 @@ static bool is_kernels(const struct tf_map *m)
 	return m && (m->kind == TF_MAP_VDSO || m->kind == TF_MAP_VVAR);
 }
 
-static bool edit_for(const struct tf_map *a, const struct tf_map *b, bool protections,
-	struct tf_edit *edit)
+static bool edit_for(
+	const struct tf_map *a, const struct tf_map *b, bool protections, struct tf_edit *edit)
 {
 	if (is_kernels(a) || is_kernels(b) || (!a && !b))
 		return false;
@@ -381,8 +383,9 @@ static uint64_t smaller(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-uint32_t tf_changes_edits(const struct tf_map *before, uint32_t n_before, const struct tf_map *after,
-	uint32_t n_after, bool protections, struct tf_edit *out, uint32_t max)
+uint32_t tf_changes_edits(const struct tf_map *before, uint32_t n_before,
+	const struct tf_map *after, uint32_t n_after, bool protections, struct tf_edit *out,
+	uint32_t max)
 {
 	uint32_t i = 0, j = 0, n = 0;
 	uint64_t at = 0;
@@ -401,7 +404,8 @@ uint32_t tf_changes_edits(const struct tf_map *before, uint32_t n_before, const 
 			end = at < a_from ? a_from : a->end;
 		if (b)
 			end = smaller(end, at < b_from ? b_from : b->end);
-		if (edit_for(at >= a_from ? a : NULL, at >= b_from ? b : NULL, protections, &edit)) {
+		if (edit_for(
+			    at >= a_from ? a : NULL, at >= b_from ? b : NULL, protections, &edit)) {
 			edit.start = at;
 			edit.end = end;
 			edit_add(out, max, &n, &edit);
@@ -441,8 +445,8 @@ static int find_edits(struct tf_capture *c)
 	/* The map itself stays whole: it is yet to be unwound. */
 	cut_stack(b->maps, b->n_maps, b->stack);
 	start = cut_stack(img->maps, img->n_maps, b->stack);
-	img->n_edits = tf_changes_edits(b->maps, b->n_maps, img->maps, img->n_maps, protections,
-		img->edits, max);
+	img->n_edits = tf_changes_edits(
+		b->maps, b->n_maps, img->maps, img->n_maps, protections, img->edits, max);
 	stack = (struct tf_map *)tf_image_map_at(img, b->stack);
 	if (stack)
 		stack->start = start;

@@ -20,25 +20,26 @@ struct tf_base {
 	uint32_t n_maps;
 	struct tf_run *runs; /* pages that were not zero */
 	uint64_t n_runs;
-	int twin_fd;	     /* closing it ends the twin */
-	int32_t twin;	     /* its pid */
-	int32_t copy;	     /* that of the process which changes */
-	uint64_t stack;	     /* the caller's frame: below it nothing is of interest */
+	int twin_fd;    /* closing it ends the twin */
+	int32_t twin;   /* its pid */
+	int32_t copy;   /* that of the process which changes */
+	uint64_t stack; /* the caller's frame: below it nothing is of interest */
 };
 
-/* Notes this process's memory; needs c->arena, and c->channel_fd: when its other end closes, the twin
- * kills this process and its process group. Everything is kept in the arena. Only the descriptors in use
- * by the library are opened and closed. 0, _NOMEM, _SYSTEM in c->err. */
+/* Notes this process's memory; needs c->arena, and c->channel_fd: when its other end closes, the
+ * twin kills this process and its process group. Everything is kept in the arena. Only the
+ * descriptors in use by the library are opened and closed. 0, _NOMEM, _SYSTEM in c->err. */
 int tf_changes_begin(struct tf_capture *c, uint64_t stack);
 
-/* Sets image.maps, image.edits and the runs of changed pages. The process is at its end: protections
- * are loosened to look at pages. 0, or an error in c->err. */
+/* Sets image.maps, image.edits and the runs of changed pages. The process is at its end:
+ * protections are loosened to look at pages. 0, or an error in c->err. */
 int tf_changes_find(struct tf_capture *c);
 
-/* Where the two lists of maps (each sorted) differ, as edits into out[max]: how many there are, which
- * may be more than max. protections false: only what is new and what is gone. The heap is left out:
- * brk tells. Pure. */
-uint32_t tf_changes_edits(const struct tf_map *before, uint32_t n_before, const struct tf_map *after,
-	uint32_t n_after, bool protections, struct tf_edit *out, uint32_t max);
+/* Where the two lists of maps (each sorted) differ, as edits into out[max]: how many there are,
+ * which may be more than max. protections false: only what is new and what is gone. The heap is
+ * left out: brk tells. Pure. */
+uint32_t tf_changes_edits(const struct tf_map *before, uint32_t n_before,
+	const struct tf_map *after, uint32_t n_after, bool protections, struct tf_edit *out,
+	uint32_t max);
 
 #endif

@@ -137,10 +137,16 @@ void tf_capture_parse_stat(const char *text, struct tf_mm *mm, int32_t *ret_ppid
 			field[n] = field[n] * 10 + (uint64_t)(*p - '0');
 	}
 	*mm = (struct tf_mm){
-		.start_code = field[26], .end_code = field[27], .start_stack = field[28],
-		.start_data = field[45], .end_data = field[46], .start_brk = field[47],
-		.arg_start = field[48], .arg_end = field[49],
-		.env_start = field[50], .env_end = field[51],
+		.start_code = field[26],
+		.end_code = field[27],
+		.start_stack = field[28],
+		.start_data = field[45],
+		.end_data = field[46],
+		.start_brk = field[47],
+		.arg_start = field[48],
+		.arg_end = field[49],
+		.env_start = field[50],
+		.env_end = field[51],
 	};
 	if (ret_ppid)
 		*ret_ppid = (int32_t)field[4];
@@ -218,8 +224,12 @@ static int describe_thread(struct tf_capture *c)
 int tf_capture_describe(struct tf_capture *c)
 {
 	static int (*const step[])(struct tf_capture *) = {
-		describe_source, describe_mm, describe_auxv,
-		describe_vdso, describe_sigactions, describe_thread,
+		describe_source,
+		describe_mm,
+		describe_auxv,
+		describe_vdso,
+		describe_sigactions,
+		describe_thread,
 	};
 
 	tf_arch_cpu(&c->image.cpu, true);

@@ -26,9 +26,9 @@ uint32_t tf_capture_fd_kind(const struct stat *st, const char *path)
 	case S_IFCHR:
 		/* 4: /dev/tty*, 5: /dev/tty, 136-143: pts (devices.txt) */
 		return major(st->st_rdev) == 4 || major(st->st_rdev) == 5 ||
-				(major(st->st_rdev) >= 136 && major(st->st_rdev) <= 143)
-			? TF_FD_TTY
-			: TF_FD_CHAR;
+				       (major(st->st_rdev) >= 136 && major(st->st_rdev) <= 143)
+			       ? TF_FD_TTY
+			       : TF_FD_CHAR;
 	default:
 		return TF_FD_OTHER;
 	}

@@ -2,8 +2,8 @@
 /*
  * The process's memory: which mappings can travel, which pages are present, and their bytes on the
  * way out. Walked once, from where it lies; what was sent is dropped from the snapshot, so that the
- * program's later writes need not copy it. Forked child: no allocator, no lock.
- */
+ * program's later writes need not copy it. Forked child: no allocator, no
+ * lock. */
 #include "core/capture/capture.h"
 #include "arch/arch.h"
 #include "core/base/guest.h"
@@ -29,20 +29,20 @@ struct page_region_67 {
 	uint64_t start, end, categories;
 };
 
-#define PAGEMAP_SCAN_67	  _IOWR('f', 16, struct pm_scan_arg_67)
-#define PAGE_PRESENT_67	  (1u << 3)
-#define PAGE_SWAPPED_67	  (1u << 4)
-#define PAGE_PFNZERO_67	  (1u << 5)
-#define SCAN_REGIONS	  256
+#define PAGEMAP_SCAN_67 _IOWR('f', 16, struct pm_scan_arg_67)
+#define PAGE_PRESENT_67 (1u << 3)
+#define PAGE_SWAPPED_67 (1u << 4)
+#define PAGE_PFNZERO_67 (1u << 5)
+#define SCAN_REGIONS    256
 
 /* Bits of /proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst. */
-#define PM_PRESENT   (UINT64_C(1) << 63)
-#define PM_SWAPPED   (UINT64_C(1) << 62)
+#define PM_PRESENT (UINT64_C(1) << 63)
+#define PM_SWAPPED (UINT64_C(1) << 62)
 
 /* Mappings larger than this are looked at through mincore() first, in windows of WINDOW bytes: it
  * skips empty page tables, where pagemap writes eight bytes for each absent page. */
-#define LARGE_MAP  (UINT64_C(64) << 20)
-#define SPLIT_GAP  (UINT64_C(256) << 20)
+#define LARGE_MAP (UINT64_C(64) << 20)
+#define SPLIT_GAP (UINT64_C(256) << 20)
 
 #define EMULATOR_PAGES 8
 
@@ -79,8 +79,8 @@ static bool all_zero(const uint64_t *p, size_t bytes)
 	return true;
 }
 
-/* Copies the resident pages of a shared mapping to copy. mincore() does not see what is swapped out,
- * so with swap in use every page is read. */
+/* Copies the resident pages of a shared mapping to copy. mincore() does not see what is swapped
+ * out, so with swap in use every page is read. */
 static void freeze_one(struct tf_capture *c, const struct tf_map *m, uint8_t *copy, bool swap)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), size = m->end - m->start;
@@ -148,8 +148,8 @@ static void cut_emulator(struct tf_image *img)
 		img->n_maps = cut(img->maps, img->n_maps, pages[i], pages[i] + page);
 }
 
-/* Without what is not the program's: our arena, frozen copies, and the range that an earlier restorer
- * left behind. The kernel may have merged them with the program's own neighbours. */
+/* Without what is not the program's: our arena, frozen copies, and the range that an earlier
+ * restorer left behind. The kernel may have merged them with the program's own neighbours. */
 int tf_capture_read_maps(struct tf_capture *c)
 {
 	struct tf_image *img = &c->image;
@@ -226,7 +226,8 @@ static void take_vmflags(void *ctx, uint64_t start, uint32_t vmflags)
 		return;
 	img->maps[t->at].vmflags = vmflags;
 	check_map(t->c, &img->maps[t->at]);
-	/* What could be written to is told above; the copy's mapping is memory, and has no such bit. */
+	/* What could be written to is told above; the copy's mapping is memory, and has no such
+	 * bit. */
 	img->maps[t->at].vmflags &= ~TF_VMF_MAYWRITE;
 }
 
@@ -265,8 +266,11 @@ static int scan_new(struct tf_capture *c, int pagemap, uint64_t start, uint64_t 
 
 	while (start < end) {
 		struct pm_scan_arg_67 arg = {
-			.size = sizeof(arg), .start = start, .end = end,
-			.vec = (uint64_t)region, .vec_len = SCAN_REGIONS,
+			.size = sizeof(arg),
+			.start = start,
+			.end = end,
+			.vec = (uint64_t)region,
+			.vec_len = SCAN_REGIONS,
 			.category_inverted = PAGE_PFNZERO_67,
 			.category_mask = PAGE_PFNZERO_67,
 			.category_anyof_mask = PAGE_PRESENT_67 | PAGE_SWAPPED_67,
@@ -325,7 +329,8 @@ static int scan_windows(struct tf_capture *c, int pagemap, uint64_t start, uint6
 		uint64_t n = end - at < window ? end - at : window;
 
 		memset(seen, 0, sizeof(seen));
-		if (mincore((void *)at, n, seen) || !all_zero((uint64_t *)(void *)seen, sizeof(seen)))
+		if (mincore((void *)at, n, seen) ||
+			!all_zero((uint64_t *)(void *)seen, sizeof(seen)))
 			rc = scan_old(c, pagemap, at, at + n);
 	}
 	return rc;
@@ -445,7 +450,8 @@ int tf_capture_find_pages(struct tf_capture *c)
 	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
 	if (pagemap < 0 || mem < 0)
-		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "/proc/self/pagemap or mem");
+		return tf_fail_errno(
+			&c->err, TELEFORK_E_SYSTEM, errno, "/proc/self/pagemap or mem");
 	sysinfo(&si);
 	swap = si.freeswap != si.totalswap;
 	tf_capture_begin_runs(c);
@@ -470,8 +476,9 @@ static bool holds(const struct tf_map *m, const void *p)
 	return (uint64_t)p >= m->start && (uint64_t)p < m->end;
 }
 
-/* Data of a program or library. Ours is among it, and in a static program it lies anywhere; the dynamic
- * linker writes to its own and to tables of the caller when a function is called for the first time. */
+/* Data of a program or library. Ours is among it, and in a static program it lies anywhere; the
+ * dynamic linker writes to its own and to tables of the caller when a function is called for the
+ * first time. */
 static bool is_data(const struct tf_capture *c, const struct tf_map *m)
 {
 	if (m->kind == TF_MAP_FILE)
@@ -480,11 +487,11 @@ static bool is_data(const struct tf_capture *c, const struct tf_map *m)
 }
 
 /* Whether we write there ourselves while sending: errno, the stack, and data. */
-static bool ours_to_write(const struct tf_capture *c, const struct tf_map *m,
-	const struct tf_run *r)
+static bool ours_to_write(
+	const struct tf_capture *c, const struct tf_map *m, const struct tf_run *r)
 {
 	return near(r, __builtin_frame_address(0)) || near(r, __builtin_thread_pointer()) ||
-		is_data(c, m) || holds(m, c) || holds(m, &tf_mailbox);
+	       is_data(c, m) || holds(m, c) || holds(m, &tf_mailbox);
 }
 
 /* What may change between its check and its departure leaves by way of a copy. */
@@ -501,8 +508,8 @@ static int send_copied(struct tf_capture *c, uint64_t offset, const uint8_t *dat
 
 		memcpy(c->bounce, data + at, n);
 		if ((uint8_t *)&errno >= data + at && (uint8_t *)(&errno + 1) <= data + at + n)
-			memcpy(c->bounce + ((uint8_t *)&errno - (data + at)), &c->before.saved_errno,
-				sizeof(errno));
+			memcpy(c->bounce + ((uint8_t *)&errno - (data + at)),
+				&c->before.saved_errno, sizeof(errno));
 		rc = tf_sink_data(&c->sink, offset + at, c->bounce, n, NULL, &c->err);
 		if (!rc)
 			rc = tf_sink_flush(&c->sink, &c->err);
@@ -519,20 +526,20 @@ static int send_run(struct tf_capture *c, const struct tf_run *r)
 	uint64_t size = r->end - r->start;
 
 	/* The child is a throw-away: what it may not read it makes readable. */
-	if (!f && m && !(m->prot & PROT_READ) && c->drop &&
-		mprotect(data, size, PROT_READ))
+	if (!f && m && !(m->prot & PROT_READ) && c->drop && mprotect(data, size, PROT_READ))
 		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno,
 			"mapping %llx-%llx cannot be read: mprotect", (unsigned long long)m->start,
 			(unsigned long long)m->end);
 	if (!f && m && ours_to_write(c, m, r))
 		return send_copied(c, tf_image_offset(&c->image, r->start), data, size);
-	return tf_sink_data(&c->sink, tf_image_offset(&c->image, r->start), data, size, NULL,
-		&c->err);
+	return tf_sink_data(
+		&c->sink, tf_image_offset(&c->image, r->start), data, size, NULL, &c->err);
 }
 
-/* Gives sent pages of the snapshot back, so that the parent writes to them without a copy. Only what
- * nothing of ours lies in: the child runs on its stack, its thread's control block and the data of
- * the C library and this one, which the kernel may have merged with the program's own mappings. */
+/* Gives sent pages of the snapshot back, so that the parent writes to them without a copy. Only
+ * what nothing of ours lies in: the child runs on its stack, its thread's control block and the
+ * data of the C library and this one, which the kernel may have merged with the program's own
+ * mappings. */
 static void drop_run(const struct tf_capture *c, const struct tf_run *r)
 {
 	const struct tf_map *m = tf_image_map_at(&c->image, r->start);
@@ -541,7 +548,8 @@ static void drop_run(const struct tf_capture *c, const struct tf_run *r)
 		madvise((void *)r->start, r->end - r->start, MADV_DONTNEED);
 }
 
-/* Pages are sent and dropped in steps, so that the drop comes soon after; huge pages in one piece. */
+/* Pages are sent and dropped in steps, so that the drop comes soon after;
+ * huge pages in one piece. */
 #define DROP_STEP (UINT64_C(2) << 20)
 
 static int send_memory(struct tf_capture *c)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fork() gives the snapshot, copy on write; the child describes itself and sends its own memory. No
- * ptrace, no privilege. The snapshot must not show: no SIGCHLD, nothing for the program's wait(), no
- * descriptor held when the parent runs on. The child calls no allocator and takes no lock.
+ * ptrace, no privilege. The snapshot must not show: no SIGCHLD, nothing for the program's wait(),
+ * no descriptor held when the parent runs on. The child calls no allocator and takes no lock.
  *
  *   parent                         child (snapshot)
  *   block signals
@@ -11,8 +11,8 @@
  *   restore mask, return 1         raise a signal: the frame is the copy's registers
  *   …                              send it all, read the answer
  *   telefork_wait <-- DONE -------  _exit
- *                                                        the copy returns from the raise with 1
- */
+ *                                                        the copy returns from the raise with
+ * 1 */
 #include "core/capture/self.h"
 #include "arch/arch.h"
 #include "core/base/crc32c.h"
@@ -37,8 +37,10 @@
 #define HELPER_STACK  (256u << 10) /* for the program's atfork handlers */
 #define RESULT_COPY   1
 
-TF_OWN struct tf_mailbox tf_mailbox = {.magic = TF_MAILBOX_MAGIC, .peer_fd = -1,
-	.own_start = (uint64_t)__start_tf_own, .own_end = (uint64_t)__stop_tf_own};
+TF_OWN struct tf_mailbox tf_mailbox = {.magic = TF_MAILBOX_MAGIC,
+	.peer_fd = -1,
+	.own_start = (uint64_t)__start_tf_own,
+	.own_end = (uint64_t)__stop_tf_own};
 
 /* The child's, for its signal handler. The parent never touches it. */
 TF_OWN static struct tf_capture capture;
@@ -125,8 +127,8 @@ static void send_and_exit(const void *ucontext)
 {
 	struct telefork_result r = {0};
 	int before = tf_io_widen(&capture.io);
-	int rc = tf_capture_from_frame(&capture, ucontext,
-		current->ucontext ? 0 : RESULT_COPY, current->stream_flags);
+	int rc = tf_capture_from_frame(
+		&capture, ucontext, current->ucontext ? 0 : RESULT_COPY, current->stream_flags);
 
 	tf_io_narrow(&capture.io, before);
 	if (rc)
@@ -141,8 +143,8 @@ static void send_and_exit(const void *ucontext)
 	finish(&r);
 }
 
-/* A handler has its own mask, and SS_AUTODISARM takes the stack away meanwhile: what the interrupted
- * program had stands in the frame. */
+/* A handler has its own mask, and SS_AUTODISARM takes the stack away meanwhile: what the
+ * interrupted program had stands in the frame. */
 static void signal_state_from_frame(const ucontext_t *uc, struct tf_thread *t)
 {
 	memcpy(&t->sigmask, &uc->uc_sigmask, sizeof(t->sigmask));
@@ -150,8 +152,8 @@ static void signal_state_from_frame(const ucontext_t *uc, struct tf_thread *t)
 		(uint64_t)uc->uc_stack.ss_sp, uc->uc_stack.ss_size, uc->uc_stack.ss_flags};
 }
 
-int tf_capture_from_frame(struct tf_capture *c, const void *ucontext, uint64_t result,
-	uint32_t stream_flags)
+int tf_capture_from_frame(
+	struct tf_capture *c, const void *ucontext, uint64_t result, uint32_t stream_flags)
 {
 	struct tf_thread *t;
 	int rc = tf_capture_describe(c);
@@ -237,7 +239,8 @@ static int freeze(struct tf_capture *c)
 	return rc;
 }
 
-/* fork() wrote the snapshot's tid where the C library keeps it: the image says what the program had. */
+/* fork() wrote the snapshot's tid where the C library keeps it: the image says what the program
+ * had. */
 static void own_tid(const struct tf_before *before)
 {
 	int32_t *word = (int32_t *)before->tid_addr;
@@ -298,9 +301,9 @@ static pid_t ended_child(siginfo_t *info)
 	return waitid(P_ALL, 0, info, WEXITED | WNOHANG | WNOWAIT) ? 0 : info->si_pid;
 }
 
-/* SIGCHLD is pending at most once: the one of the child in between is taken back, but it may stand for
- * a child of the program's own, or hide one that ended at the same time. Those are raised again as
- * the kernel told them. */
+/* SIGCHLD is pending at most once: the one of the child in between is taken back, but it may stand
+ * for a child of the program's own, or hide one that ended at the same time. Those are raised again
+ * as the kernel told them. */
 static void take_back_sigchld(pid_t middle, pid_t ended_before)
 {
 	siginfo_t info, child;
@@ -375,9 +378,9 @@ static int helper_main(void *arg)
 /*
  * With other threads about, the C library's own fork() is the only one that gives a child without a
  * lock held by somebody who is not there (malloc, streams, atfork handlers). Its child is a child
- * that shows. So a helper calls it, that lives in our memory, as our thread, for as long as that takes,
- * and whose end nobody is told. The snapshot, an orphan then, is init's to reap.
- */
+ * that shows. So a helper calls it, that lives in our memory, as our thread, for as long as that
+ * takes, and whose end nobody is told. The snapshot, an orphan then, is init's to
+ * reap. */
 static pid_t fork_with_locks(bool *ret_child)
 {
 	struct helper h = {.pid = -1};
@@ -432,7 +435,8 @@ int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret
 {
 	struct tf_status status = {0};
 	struct tf_before before;
-	/* A handler may have interrupted whoever holds a lock: it only comes here without threads. */
+	/* A handler may have interrupted whoever holds a lock:
+	 * it only comes here without threads. */
 	bool threaded = s->origin != TF_ORIGIN_SIGNAL && tf_host_threads() > 1;
 	uint64_t all = ~UINT64_C(0);
 	int fd[2];

@@ -10,11 +10,11 @@
 
 struct tf_snapshot {
 	const struct telefork_options *options; /* may be NULL */
-	uint32_t origin;	  /* TF_ORIGIN_* */
-	uint32_t stream_flags;	  /* TF_STREAM_* */
-	int channel_fd;		  /* connected; or -1: dial() in the child */
-	const void *ucontext;	  /* capture this frame (signal); NULL: capture the caller (call) */
-	int (*dial)(void *ctx, struct tf_err *e); /* child: opens the channel. No allocator */
+	uint32_t origin;                        /* TF_ORIGIN_* */
+	uint32_t stream_flags;                  /* TF_STREAM_* */
+	int channel_fd;                         /* connected; or -1: dial() in the child */
+	const void *ucontext; /* capture this frame (signal); NULL: capture the caller (call) */
+	int (*dial)(void *ctx, struct tf_err *e);   /* child: opens the channel. No allocator */
 	int (*finish)(void *ctx, struct tf_err *e); /* child, after success; NULL: nothing */
 	void *ctx;
 };
@@ -27,9 +27,9 @@ struct tf_snapshot {
 int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret_pid,
 	bool *ret_child, struct tf_err *e);
 
-/* Raises a signal at the calling thread and calls fn with the frame that the kernel laid for it, on a
- * stack of its own in c's arena. fn does not return. Returns, in a process made from the image, what
- * the image says; or an error in c->err. [child] */
+/* Raises a signal at the calling thread and calls fn with the frame that the kernel laid for it, on
+ * a stack of its own in c's arena. fn does not return. Returns, in a process made from the image,
+ * what the image says; or an error in c->err. [child] */
 int tf_capture_raise(struct tf_capture *c, void (*fn)(const void *ucontext));
 
 /* fork() without a trace: no SIGCHLD, nothing for the program's wait(). *ret_child: whether the

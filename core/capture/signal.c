@@ -51,8 +51,8 @@ static int publish(void *ctx, struct tf_err *e)
 {
 	(void)ctx;
 	return on.address.kind == TF_ADDRESS_FILE
-		? tf_file_publish_at(on.channel_fd, on.address.path, e)
-		: 0;
+		       ? tf_file_publish_at(on.channel_fd, on.address.path, e)
+		       : 0;
 }
 
 /* Takes the outcome of the latest attempt, waiting for it if told to. */
@@ -91,8 +91,12 @@ static void refuse(int code, const char *why)
 
 void tf_signal_arrived(int signo, const void *ucontext)
 {
-	struct tf_snapshot s = {.options = &on.options, .origin = TF_ORIGIN_SIGNAL,
-		.channel_fd = -1, .ucontext = ucontext, .dial = open_channel, .finish = publish};
+	struct tf_snapshot s = {.options = &on.options,
+		.origin = TF_ORIGIN_SIGNAL,
+		.channel_fd = -1,
+		.ucontext = ucontext,
+		.dial = open_channel,
+		.finish = publish};
 	struct tf_err e = {0};
 	int saved = errno;
 
@@ -105,7 +109,7 @@ void tf_signal_arrived(int signo, const void *ucontext)
 		refuse(TELEFORK_E_THREADS,
 			"the process has other threads: a signal can only copy the one it interrupts");
 	else if (tf_snapshot_fork(&s, &on.status_fd, &on.snapshot, &on.child, &e) !=
-		TELEFORK_PARENT)
+		 TELEFORK_PARENT)
 		refuse(e.code, e.text);
 	errno = saved;
 }

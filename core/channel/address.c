@@ -33,8 +33,8 @@ static int parse_tcp(const char *rest, struct tf_address *a, struct tf_err *e)
 	return 0;
 }
 
-static int parse_path(const char *path, enum tf_address_kind kind, struct tf_address *a,
-	struct tf_err *e)
+static int parse_path(
+	const char *path, enum tf_address_kind kind, struct tf_address *a, struct tf_err *e)
 {
 	if (!*path)
 		return bad(e, a->text, "a path is missing");
@@ -69,8 +69,8 @@ int tf_address_parse(const char *uri, struct tf_address *a, struct tf_err *e)
 	return parse_path(uri, TF_ADDRESS_FILE, a, e);
 }
 
-static int resolve_tcp(const struct tf_address *a, bool passive, struct tf_resolved *r,
-	struct tf_err *e)
+static int resolve_tcp(
+	const struct tf_address *a, bool passive, struct tf_resolved *r, struct tf_err *e)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list;
 	int rc;
@@ -87,8 +87,8 @@ static int resolve_tcp(const struct tf_address *a, bool passive, struct tf_resol
 	return 0;
 }
 
-int tf_address_resolve(const struct tf_address *a, bool passive, struct tf_resolved *r,
-	struct tf_err *e)
+int tf_address_resolve(
+	const struct tf_address *a, bool passive, struct tf_resolved *r, struct tf_err *e)
 {
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 

@@ -24,9 +24,9 @@ enum tf_address_kind {
 
 struct tf_address {
 	enum tf_address_kind kind;
-	char host[256], port[32];     /* tcp */
-	char path[TF_ADDRESS_TEXT];   /* unix, file */
-	char text[TF_ADDRESS_TEXT];   /* as it was given, for messages */
+	char host[256], port[32];   /* tcp */
+	char path[TF_ADDRESS_TEXT]; /* unix, file */
+	char text[TF_ADDRESS_TEXT]; /* as it was given, for messages */
 };
 
 struct tf_resolved {
@@ -38,9 +38,10 @@ struct tf_resolved {
 /* Takes an address apart. _ADDRESS with what is wrong and an example. */
 int tf_address_parse(const char *uri, struct tf_address *a, struct tf_err *e);
 
-/* Looks up what connect and bind need. passive: for listening. _ADDRESS with the resolver's words. */
-int tf_address_resolve(const struct tf_address *a, bool passive, struct tf_resolved *r,
-	struct tf_err *e);
+/* Looks up what connect and bind need. passive: for listening.
+ * _ADDRESS with the resolver's words. */
+int tf_address_resolve(
+	const struct tf_address *a, bool passive, struct tf_resolved *r, struct tf_err *e);
 
 /* Connects to the first of r that answers, within limits. A descriptor, or _REFUSED, _TIMEOUT,
  * _SYSTEM naming text. [child] */
@@ -57,13 +58,15 @@ int tf_channel_listen(const struct tf_address *a, char *ret_text, size_t size, s
  *   client  "TFHELLO1" u32 version u32 token_size token
  *   server  "TFHELLO1" i32 code    u32 text_size  text
  */
-int tf_greet_server(struct tf_io *io, const char *token, struct tf_err *e); /* client's part. [child] */
+int tf_greet_server(
+	struct tf_io *io, const char *token, struct tf_err *e); /* client's part. [child] */
 
 /* Server's part: compares the token in constant time; token NULL: any is accepted. Tells the client
  * what was wrong. _AUTH, _VERSION, _PROTOCOL, or as tf_io_read. */
 int tf_greet_client(struct tf_io *io, const char *token, struct tf_err *e);
 
-/* Server's part for a client that is not wanted: hears it out and tells it why. Returns why->code. */
+/* Server's part for a client that is not wanted: hears it out and tells it why.
+ * Returns why->code. */
 int tf_greet_refuse(struct tf_io *io, const struct tf_err *why);
 
 /* Opens a file that has no name until tf_file_publish(). _IO. */

@@ -25,7 +25,8 @@ static int ms_until(uint64_t deadline_ns)
 
 /* A unix socket is connected at once or, when the listener's queue is full, after a wait that only
  * SO_SNDTIMEO bounds: unix(7). */
-static int connect_unix(int fd, const struct sockaddr_storage *addr, socklen_t len, uint64_t deadline)
+static int connect_unix(
+	int fd, const struct sockaddr_storage *addr, socklen_t len, uint64_t deadline)
 {
 	int rc, ms = ms_until(deadline);
 	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
@@ -42,7 +43,8 @@ static int connect_unix(int fd, const struct sockaddr_storage *addr, socklen_t l
 	return 0;
 }
 
-static int connect_one(int fd, const struct sockaddr_storage *addr, socklen_t len, uint64_t deadline)
+static int connect_one(
+	int fd, const struct sockaddr_storage *addr, socklen_t len, uint64_t deadline)
 {
 	struct pollfd p = {.fd = fd, .events = POLLOUT};
 	int err = 0, n;
@@ -66,7 +68,8 @@ static int connect_one(int fd, const struct sockaddr_storage *addr, socklen_t le
 int tf_channel_connect(const struct tf_resolved *r, const char *text,
 	const struct telefork_options *o, struct tf_err *e)
 {
-	int ms = o && o->deadline_ms > 0 && o->deadline_ms < CONNECT_MS ? o->deadline_ms : CONNECT_MS;
+	int ms = o && o->deadline_ms > 0 && o->deadline_ms < CONNECT_MS ? o->deadline_ms
+									: CONNECT_MS;
 	uint64_t deadline = tf_now_ns() + (uint64_t)ms * 1000000u;
 	int err = ENOENT;
 

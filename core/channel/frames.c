@@ -7,8 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-int tf_frame_write(struct tf_io *io, enum tf_frame_type type, const void *p, uint32_t size,
-	struct tf_err *e)
+int tf_frame_write(
+	struct tf_io *io, enum tf_frame_type type, const void *p, uint32_t size, struct tf_err *e)
 {
 	struct tf_frame head = {type, size};
 	struct iovec iov[2] = {{&head, sizeof(head)}, {(void *)p, size}};
@@ -24,7 +24,8 @@ static int wait_for_room(const struct tf_io *io, int fd, struct tf_err *e)
 	int ms = -1;
 
 	if (io->deadline_ns && now >= io->deadline_ns)
-		return tf_fail(e, TELEFORK_E_TIMEOUT, "the deadline passed while output was written");
+		return tf_fail(
+			e, TELEFORK_E_TIMEOUT, "the deadline passed while output was written");
 	if (io->deadline_ns && (io->deadline_ns - now) / 1000000u < INT32_MAX)
 		ms = (int)((io->deadline_ns - now) / 1000000u) + 1;
 	poll(&p, 1, ms);
@@ -32,8 +33,8 @@ static int wait_for_room(const struct tf_io *io, int fd, struct tf_err *e)
 	return 0;
 }
 
-/* Output that cannot be written here is lost, as it would be for a child of ours; a stream that never
- * blocks is waited for. */
+/* Output that cannot be written here is lost, as it would be for a child of ours; a stream that
+ * never blocks is waited for. */
 static int pass_on(struct tf_io *io, int fd, uint32_t size, struct tf_err *e)
 {
 	char buf[4096];
@@ -68,8 +69,8 @@ static int ended(int32_t status, struct tf_err *e)
 		return tf_fail(e, TELEFORK_E_CRASHED,
 			"the process over there exited with %d before its function returned",
 			WEXITSTATUS(status));
-	return tf_fail(e, TELEFORK_E_CRASHED,
-		"the process over there ended before its function returned");
+	return tf_fail(
+		e, TELEFORK_E_CRASHED, "the process over there ended before its function returned");
 }
 
 /* Up to the next frame of the wanted types. END's status goes to *ret_status. */

@@ -13,7 +13,7 @@
 
 #include "core/base/io.h"
 
-#define TF_FRAME_MAX	  65536u
+#define TF_FRAME_MAX      65536u
 #define TF_FRAME_ALIVE_MS 500
 #define TF_FRAME_IDLE_MS  2000 /* a reader waits at least so long for the next */
 
@@ -30,8 +30,8 @@ struct tf_frame {
 };
 
 /* Writes one frame. As tf_io_writev. */
-int tf_frame_write(struct tf_io *io, enum tf_frame_type type, const void *p, uint32_t size,
-	struct tf_err *e);
+int tf_frame_write(
+	struct tf_io *io, enum tf_frame_type type, const void *p, uint32_t size, struct tf_err *e);
 
 /* From now on tf_io_read() delivers the DATA; output is written to descriptors 1 and 2 of this
  * process as it passes. An END before the last byte is _CRASHED, with how the copy ended. */

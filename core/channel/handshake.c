@@ -21,8 +21,8 @@ int tf_greet_server(struct tf_io *io, const char *token, struct tf_err *e)
 	int rc;
 
 	if (n > TELEFORK_TOKEN_MAX)
-		return tf_fail(e, TELEFORK_E_AUTH, "the token has more than %d bytes",
-			TELEFORK_TOKEN_MAX);
+		return tf_fail(
+			e, TELEFORK_E_AUTH, "the token has more than %d bytes", TELEFORK_TOKEN_MAX);
 	memcpy(g.magic, GREETING, sizeof(g.magic));
 	rc = tf_io_writev(io, iov, 2, e);
 	if (!rc)
@@ -70,7 +70,7 @@ static int hear(struct tf_io *io, struct greeting *g, char given[static TELEFORK
 
 int tf_greet_refuse(struct tf_io *io, const struct tf_err *why)
 {
-	char given[TELEFORK_TOKEN_MAX + 1];
+	char given[TELEFORK_TOKEN_MAX + 1] = "";
 	struct tf_err quiet = {0};
 	struct greeting g;
 
@@ -81,7 +81,7 @@ int tf_greet_refuse(struct tf_io *io, const struct tf_err *why)
 
 int tf_greet_client(struct tf_io *io, const char *token, struct tf_err *e)
 {
-	char given[TELEFORK_TOKEN_MAX + 1];
+	char given[TELEFORK_TOKEN_MAX + 1] = "";
 	struct tf_err quiet = {0};
 	struct greeting g;
 	int rc = hear(io, &g, given, e);
@@ -93,8 +93,8 @@ int tf_greet_client(struct tf_io *io, const char *token, struct tf_err *e)
 			"the sender speaks format %d, this receiver %d: install the same version",
 			g.value, TELEFORK_FORMAT);
 	} else if (token && !same_secret(given, g.size, token)) {
-		tf_fail(e, TELEFORK_E_AUTH, g.size ? "the token is not the receiver's"
-						   : "the receiver wants a token");
+		tf_fail(e, TELEFORK_E_AUTH,
+			g.size ? "the token is not the receiver's" : "the receiver wants a token");
 	}
 	if (!e->code)
 		return tell(io, 0, "", e);

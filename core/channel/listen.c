@@ -25,7 +25,8 @@ static int bind_tcp(const struct tf_resolved *r, const char *text, struct tf_err
 			continue;
 		}
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-		/* For those that accept() makes: an answer and a copy's first word wait for no ACK. */
+		/* For those that accept() makes: an answer and a copy's first word wait for no
+		 * ACK. */
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		if (!bind(fd, (const struct sockaddr *)&r->addr[i], r->len[i]) &&
 			!listen(fd, BACKLOG))

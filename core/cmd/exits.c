@@ -81,7 +81,7 @@ void tf_announce(const struct tf_pad *pad)
 	char exe[4 * TF_MAX_STR + 1];
 
 	tf_text_safe(pad->image.source.exe, exe, sizeof(exe));
-	fprintf(stderr, "telefork: pid %d (was %d): %s, %u mappings, %llu bytes\n",
-		(int)pad->child, pad->image.source.pid, exe, pad->image.n_maps,
+	fprintf(stderr, "telefork: pid %d (was %d): %s, %u mappings, %llu bytes\n", (int)pad->child,
+		pad->image.source.pid, exe, pad->image.n_maps,
 		(unsigned long long)pad->result.memory);
 }

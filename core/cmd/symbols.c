@@ -159,8 +159,8 @@ static bool is_at(
 	       addr - value < (size ? size : 1);
 }
 
-static bool search_section(const struct object *o, Elf *elf, Elf_Scn *scn, uint64_t addr,
-	struct tf_place *place)
+static bool search_section(
+	const struct object *o, Elf *elf, Elf_Scn *scn, uint64_t addr, struct tf_place *place)
 {
 	Elf_Data *data = elf_getdata(scn, NULL);
 	GElf_Shdr sh;
@@ -184,8 +184,7 @@ static bool search_section(const struct object *o, Elf *elf, Elf_Scn *scn, uint6
 	return false;
 }
 
-static bool search_elf(
-	const struct object *o, Elf *elf, uint64_t addr, struct tf_place *place)
+static bool search_elf(const struct object *o, Elf *elf, uint64_t addr, struct tf_place *place)
 {
 	static const uint32_t types[] = {SHT_SYMTAB, SHT_DYNSYM};
 

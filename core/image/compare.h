@@ -36,7 +36,7 @@ enum tf_compare_kind {
 	X(EMULATOR, "emulator", "pages and signals that QEMU user mode needs for itself")     \
 	X(RESERVE, "reserve", "no swap is reserved for what may exceed free memory")          \
 	X(LOCK, "lock", "memory locks stay behind")                                           \
-	X(TID, "tid", "the C library's copies of the thread id, mutexes' owners too")          \
+	X(TID, "tid", "the C library's copies of the thread id, mutexes' owners too")         \
 	X(RSEQ, "rseq", "restartable sequences, written by the kernel")                       \
 	X(LIBRARY, "library", "the working state of this library")                            \
 	X(FDS, "fds", "descriptors do not travel: their numbers are reserved")                \

@@ -201,7 +201,7 @@ static void compare_fds(struct tf_comparison *c, const struct tf_kind *k)
 			else
 				a = NULL;
 		}
-		snprintf(label, sizeof(label), "fd[%d]", a ? a->fd : b->fd);
+		snprintf(label, sizeof(label), "fd[%d]", (a ? a : b)->fd);
 		if (a && b)
 			compare_record(c, k, label, a, b);
 		else

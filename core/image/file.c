@@ -164,7 +164,8 @@ ssize_t tf_file_read(const struct tf_file *f, uint64_t addr, void *buf, size_t n
 	return (ssize_t)n;
 }
 
-/* The first part of [from, to) of the file that is no hole; a file system without holes has one part.
+/* The first part of [from, to) of the file that is no hole; a file system without holes has one
+ * part.
  */
 static bool data_run(int fd, uint64_t from, uint64_t to, uint64_t *ret_from, uint64_t *ret_to)
 {

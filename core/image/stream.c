@@ -68,8 +68,8 @@ int tf_sink_flush(struct tf_sink *s, struct tf_err *e)
 	return rc;
 }
 
-static int queue(struct tf_sink *s, uint64_t offset, const void *data, uint32_t size,
-	struct tf_err *e)
+static int queue(
+	struct tf_sink *s, uint64_t offset, const void *data, uint32_t size, struct tf_err *e)
 {
 	struct tf_extent *x = &s->batch[s->n_batch];
 
@@ -141,8 +141,8 @@ int tf_sink_end(struct tf_sink *s, const struct tf_image *img, struct tf_err *e)
 int tf_stream_check_header(const struct tf_stream_header *h, struct tf_err *e)
 {
 	if (memcmp(h->magic, TF_STREAM_MAGIC, sizeof(h->magic)))
-		return tf_fail(e, TELEFORK_E_PROTOCOL,
-			"what arrived does not begin as a telefork stream");
+		return tf_fail(
+			e, TELEFORK_E_PROTOCOL, "what arrived does not begin as a telefork stream");
 	if (h->version != TELEFORK_FORMAT)
 		return tf_fail(e, TELEFORK_E_VERSION,
 			"the stream has format %u, this receiver reads format %d: install the same "
@@ -173,16 +173,15 @@ int tf_stream_read_head(struct tf_io *io, uint8_t *bytes, uint64_t head_size, ui
 
 		if (rc)
 			return rc;
-		if (x.offset != at || !x.size || x.size > TF_EXTENT_MAX ||
-			x.size > head_size - at)
+		if (x.offset != at || !x.size || x.size > TF_EXTENT_MAX || x.size > head_size - at)
 			return tf_fail(e, TELEFORK_E_IMAGE,
 				"extent %u: %u bytes at %llu do not continue the head", *count,
 				x.size, (unsigned long long)x.offset);
 		if ((rc = tf_io_read(io, bytes + at, x.size, e)))
 			return rc;
 		if (x.crc != tf_extent_crc(x.offset, x.size, bytes + at))
-			return tf_fail(e, TELEFORK_E_CHECKSUM, "extent %u of the head arrived damaged",
-				*count);
+			return tf_fail(e, TELEFORK_E_CHECKSUM,
+				"extent %u of the head arrived damaged", *count);
 		*chain = tf_chain_crc(*chain, x.crc);
 		(*count)++;
 		at += x.size;
@@ -190,8 +189,8 @@ int tf_stream_read_head(struct tf_io *io, uint8_t *bytes, uint64_t head_size, ui
 	return 0;
 }
 
-int tf_table_read(int fd, const struct tf_image *img, struct tf_arena *a,
-	struct tf_table_header *h, struct tf_extent **ret_table, struct tf_err *e)
+int tf_table_read(int fd, const struct tf_image *img, struct tf_arena *a, struct tf_table_header *h,
+	struct tf_extent **ret_table, struct tf_err *e)
 {
 	uint32_t chain = 0;
 
@@ -200,9 +199,8 @@ int tf_table_read(int fd, const struct tf_image *img, struct tf_arena *a,
 		return tf_fail(e, TELEFORK_E_IMAGE,
 			"no table of extents at byte %llu: the file was cut or changed",
 			(unsigned long long)img->data_end);
-	*ret_table = h->count <= TF_MAX_EXTENTS
-		? tf_arena_array(a, h->count, sizeof(**ret_table))
-		: NULL;
+	*ret_table = h->count <= TF_MAX_EXTENTS ? tf_arena_array(a, h->count, sizeof(**ret_table))
+						: NULL;
 	if (!*ret_table)
 		return tf_fail(e, TELEFORK_E_IMAGE, "a table of %u extents is too large", h->count);
 	if (tf_io_pread(fd, *ret_table, (size_t)h->count * sizeof(**ret_table),
@@ -221,8 +219,8 @@ int tf_table_read(int fd, const struct tf_image *img, struct tf_arena *a,
 	return 0;
 }
 
-int tf_reply_write(struct tf_io *io, const struct tf_reply *r, const char *message,
-	struct tf_err *e)
+int tf_reply_write(
+	struct tf_io *io, const struct tf_reply *r, const char *message, struct tf_err *e)
 {
 	struct tf_reply head = *r;
 	size_t n = message ? strlen(message) : 0;

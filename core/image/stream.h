@@ -7,9 +7,9 @@
  *   stream:  header | extent data | extent data | … | trailer        answer comes back: tf_reply
  *   file:    head (ELF) | segments' data, sparse | table header | extents
  *
- * The first extents carry the head [0, head_size) in order; then memory in any order. An extent's crc
- * covers its offset, size and data; the trailer's covers the extents' crcs in order, so that a lost,
- * doubled or exchanged extent is noticed.
+ * The first extents carry the head [0, head_size) in order; then memory in any order. An extent's
+ * crc covers its offset, size and data; the trailer's covers the extents' crcs in order, so that a
+ * lost, doubled or exchanged extent is noticed.
  */
 #ifndef TF_IMAGE_STREAM_H
 #define TF_IMAGE_STREAM_H
@@ -17,13 +17,13 @@
 #include "core/base/io.h"
 #include "core/image/image.h"
 
-#define TF_STREAM_MAGIC	  "TELEFORK"
-#define TF_TABLE_MAGIC	  "TFEXTENT"
-#define TF_REPLY_MAGIC	  "TFREPLY1"
-#define TF_EXTENT_MAX	  (1u << 20) /* bytes of data in one extent, at most */
-#define TF_EXTENT_SIZE	  (1u << 17) /* in one of ours: it is checked and sent from the cache */
+#define TF_STREAM_MAGIC   "TELEFORK"
+#define TF_TABLE_MAGIC    "TFEXTENT"
+#define TF_REPLY_MAGIC    "TFREPLY1"
+#define TF_EXTENT_MAX     (1u << 20) /* bytes of data in one extent, at most */
+#define TF_EXTENT_SIZE    (1u << 17) /* in one of ours: it is checked and sent from the cache */
 #define TF_TRAILER_OFFSET UINT64_MAX
-#define TF_MAX_EXTENTS	  (1u << 28)
+#define TF_MAX_EXTENTS    (1u << 28)
 
 #define TF_STREAM_RELAY 1u /* the receiver stays between: framed output, exit status (yoyo) */
 
@@ -33,30 +33,30 @@ struct tf_stream_header {
 	uint32_t machine; /* ELF e_machine: a receiver may hand the stream to an emulated one */
 	uint64_t head_size;
 	uint64_t memory; /* bytes of present memory that follow the head */
-	uint32_t flags;	 /* TF_STREAM_* */
-	uint32_t crc;	 /* of the 36 bytes before */
+	uint32_t flags;  /* TF_STREAM_* */
+	uint32_t crc;    /* of the 36 bytes before */
 };
 
 struct tf_extent {
 	uint64_t offset; /* in the file; TF_TRAILER_OFFSET: this is the trailer */
-	uint32_t size;	 /* bytes of data that follow; trailer: number of extents */
+	uint32_t size;   /* bytes of data that follow; trailer: number of extents */
 	uint32_t crc;
 };
 
 struct tf_table_header {
 	char magic[8];
 	uint32_t count; /* extents that follow */
-	uint32_t crc;	/* the trailer's */
+	uint32_t crc;   /* the trailer's */
 };
 
 struct tf_reply {
 	char magic[8];
 	int32_t code; /* 0 or a TELEFORK_E_* */
 	int32_t pid;
-	uint64_t memory; /* bytes filled */
+	uint64_t memory;              /* bytes filled */
 	uint32_t mappings, registers; /* registers: compared by the witness, 0 without one */
-	uint64_t received;	      /* bytes the receiver read */
-	uint32_t message_size;	      /* bytes of text that follow, < TELEFORK_MESSAGE_MAX */
+	uint64_t received;            /* bytes the receiver read */
+	uint32_t message_size;        /* bytes of text that follow, < TELEFORK_MESSAGE_MAX */
 	uint32_t reserved;
 };
 
@@ -64,9 +64,9 @@ struct tf_reply {
 struct tf_sink {
 	struct tf_io *io;
 	bool file;
-	uint32_t count, chain;	  /* of extents so far */
-	uint32_t max_table;	  /* file */
-	struct tf_extent *table;  /* file */
+	uint32_t count, chain;   /* of extents so far */
+	uint32_t max_table;      /* file */
+	struct tf_extent *table; /* file */
 	struct tf_extent batch[256];
 	struct iovec iov[512];
 	int n_batch;
@@ -83,7 +83,8 @@ uint32_t tf_chain_crc(uint32_t chain, uint32_t extent_crc);
 /* Starts: io is a stream, or (file) a regular file. Writes the stream's header. max_extents bounds
  * the table (arena). 0, _NOMEM, or what tf_io_write says. */
 int tf_sink_begin(struct tf_sink *s, struct tf_io *io, bool file, const struct tf_image *img,
-	uint64_t memory, uint32_t flags, uint32_t max_extents, struct tf_arena *a, struct tf_err *e);
+	uint64_t memory, uint32_t flags, uint32_t max_extents, struct tf_arena *a,
+	struct tf_err *e);
 
 /* Queues [data, data+size) as extents at offset; data must stay as it is until the next flush.
  * Flushes by itself when enough is queued; *ret_flushed (may be NULL) is then set. */
@@ -112,8 +113,8 @@ int tf_table_read(int fd, const struct tf_image *img, struct tf_arena *a,
 	struct tf_table_header *ret_header, struct tf_extent **ret_table, struct tf_err *e);
 
 /* Writes the answer; message may be NULL. Reads it into *r and message[TELEFORK_MESSAGE_MAX]. */
-int tf_reply_write(struct tf_io *io, const struct tf_reply *r, const char *message,
-	struct tf_err *e);
+int tf_reply_write(
+	struct tf_io *io, const struct tf_reply *r, const char *message, struct tf_err *e);
 int tf_reply_read(struct tf_io *io, struct tf_reply *r, char *message, struct tf_err *e);
 
 /* The same when r->magic was read already. */

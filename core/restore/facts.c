@@ -70,7 +70,7 @@ static bool has_mm_map(void)
 	unsigned size = 0;
 
 	return !prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0) &&
-		size == sizeof(struct prctl_mm_map);
+	       size == sizeof(struct prctl_mm_map);
 }
 
 static void gather_limits(struct tf_facts *f, struct tf_arena *a)
@@ -137,20 +137,40 @@ int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
 		f->n_taken = f->n_maps;
 	}
 	return tf_vdso_from_maps(&f->vdso, f->maps, f->n_maps, a) || !f->release
-		? tf_fail(e, TELEFORK_E_NOMEM, "out of memory for the destination's facts")
-		: 0;
+		       ? tf_fail(e, TELEFORK_E_NOMEM, "out of memory for the destination's facts")
+		       : 0;
 }
 
 static const struct {
 	const char *name;
 	size_t offset, size;
 } fields[] = {
-#define FIELD(n) {#n, offsetof(struct tf_facts, n), sizeof(((struct tf_facts *)0)->n)}
-	FIELD(machine), FIELD(page_size), FIELD(flags), FIELD(min_addr), FIELD(max_addr),
-	FIELD(max_map_count), FIELD(memory_free), FIELD(address_limit), FIELD(fd_limit),
-	FIELD(brk), FIELD(auxv_size), FIELD(rseq.addr), FIELD(rseq.len), FIELD(rseq.sig),
-	FIELD(vdso.base), FIELD(vdso.size), FIELD(vdso.vvar_base), FIELD(vdso.vvar_size),
-	FIELD(vdso.digest), FIELD(cpu.xcr0), FIELD(cpu.xsave_size), FIELD(cpu.vl),
+#define FIELD(n)                                                                    \
+	{                                                                           \
+#n, offsetof(struct tf_facts, n), sizeof(((struct tf_facts *)0)->n) \
+	}
+	FIELD(machine),
+	FIELD(page_size),
+	FIELD(flags),
+	FIELD(min_addr),
+	FIELD(max_addr),
+	FIELD(max_map_count),
+	FIELD(memory_free),
+	FIELD(address_limit),
+	FIELD(fd_limit),
+	FIELD(brk),
+	FIELD(auxv_size),
+	FIELD(rseq.addr),
+	FIELD(rseq.len),
+	FIELD(rseq.sig),
+	FIELD(vdso.base),
+	FIELD(vdso.size),
+	FIELD(vdso.vvar_base),
+	FIELD(vdso.vvar_size),
+	FIELD(vdso.digest),
+	FIELD(cpu.xcr0),
+	FIELD(cpu.xsave_size),
+	FIELD(cpu.vl),
 	FIELD(cpu.vl_mask),
 #undef FIELD
 };
@@ -203,8 +223,8 @@ int tf_facts_parse(struct tf_facts *f, struct tf_arena *a, const char *text, str
 			return rc;
 		}
 		if (*p != '#' && p != eol && !parse_fact(f, p, eol))
-			return tf_fail(e, TELEFORK_E_INVAL, "facts: line %u: not a known fact",
-				line);
+			return tf_fail(
+				e, TELEFORK_E_INVAL, "facts: line %u: not a known fact", line);
 	}
 	return 0;
 }

@@ -9,23 +9,23 @@
 #include "core/image/image.h"
 
 #define TF_FACT_EMULATED 1u /* QEMU user mode: keep-list, no rseq, no PR_SET_MM */
-#define TF_FACT_MM_MAP	 2u /* prctl(PR_SET_MM_MAP) works: brk goes where it was */
-#define TF_FACT_RSEQ	 4u /* the kernel has rseq */
-#define TF_FACT_PTRACE	 8u /* a receiver can trace its child (only asked where a plan needs it) */
+#define TF_FACT_MM_MAP   2u /* prctl(PR_SET_MM_MAP) works: brk goes where it was */
+#define TF_FACT_RSEQ     4u /* the kernel has rseq */
+#define TF_FACT_PTRACE   8u /* a receiver can trace its child (only asked where a plan needs it) */
 
 #define TF_FACT_KEEP_MAX 8
 
 struct tf_facts {
 	uint32_t machine, page_size, flags, n_keep;
-	uint64_t min_addr, max_addr; /* usable addresses: [min, max) */
-	uint64_t max_map_count;	     /* mappings in one process */
-	uint64_t memory_free;	     /* bytes, MemAvailable */
-	uint64_t address_limit;	     /* RLIMIT_AS, bytes */
-	uint64_t fd_limit;	     /* hard RLIMIT_NOFILE */
-	uint64_t brk;		     /* where a program's brk would start if it cannot be set */
-	uint64_t auxv_size;	     /* bytes that the kernel keeps */
+	uint64_t min_addr, max_addr;     /* usable addresses: [min, max) */
+	uint64_t max_map_count;          /* mappings in one process */
+	uint64_t memory_free;            /* bytes, MemAvailable */
+	uint64_t address_limit;          /* RLIMIT_AS, bytes */
+	uint64_t fd_limit;               /* hard RLIMIT_NOFILE */
+	uint64_t brk;                    /* where a program's brk would start if it cannot be set */
+	uint64_t auxv_size;              /* bytes that the kernel keeps */
 	uint64_t keep[TF_FACT_KEEP_MAX]; /* pages that must survive */
-	struct tf_rseq rseq;	     /* the receiver's own */
+	struct tf_rseq rseq;             /* the receiver's own */
 	struct tf_cpu cpu;
 	struct tf_vdso vdso;
 	uint32_t n_maps, n_taken;
@@ -38,10 +38,10 @@ struct tf_facts {
  * Everything lives in the arena. 0, _NOMEM, _SYSTEM. */
 int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e);
 
-/* Fills f from a text of "name value" lines (tests; numbers decimal or 0x; a name is a field's, such
- * as rseq.addr; each "keep" adds a page), then, after a line "maps:", the receiver's mappings as
- * /proc/PID/maps has them: they become maps and taken. "#" begins a comment's line. _INVAL with the
- * line for a name or a number that is none, _SYSTEM for a mapping, _NOMEM. */
+/* Fills f from a text of "name value" lines (tests; numbers decimal or 0x; a name is a field's,
+ * such as rseq.addr; each "keep" adds a page), then, after a line "maps:", the receiver's mappings
+ * as /proc/PID/maps has them: they become maps and taken. "#" begins a comment's line. _INVAL with
+ * the line for a name or a number that is none, _SYSTEM for a mapping, _NOMEM. */
 int tf_facts_parse(struct tf_facts *f, struct tf_arena *a, const char *text, struct tf_err *e);
 
 #endif

@@ -5,8 +5,8 @@
 #include <stdbool.h>
 
 /* The last range that begins below end; NULL if none reaches into [start, end). */
-static const struct tf_range *overlap(const struct tf_range *r, size_t n, uint64_t start,
-	uint64_t end)
+static const struct tf_range *overlap(
+	const struct tf_range *r, size_t n, uint64_t start, uint64_t end)
 {
 	size_t low = 0, high = n;
 

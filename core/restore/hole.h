@@ -18,7 +18,8 @@ struct tf_range {
 #define TF_HOLE_TOP UINT64_C(0x200000000000)
 
 /* Highest start of size bytes below top that, with the margin, meets no range of a[n_a] or b[n_b]
- * (each sorted, non-overlapping) and lies above bottom. 0 if there is none. size is page-aligned. */
+ * (each sorted, non-overlapping) and lies above bottom. 0 if there is none. size is
+ * page-aligned. */
 uint64_t tf_hole_find(const struct tf_range *a, size_t n_a, const struct tf_range *b, size_t n_b,
 	uint64_t size, uint64_t bottom, uint64_t top);
 

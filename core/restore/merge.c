@@ -81,8 +81,8 @@ int tf_merge_init(struct tf_merge *m, struct tf_err *e)
 	if (m->mem >= 0 && tf_host_emulated())
 		m->scratch = tf_fd_above_stdio(memfd_create("telefork", MFD_CLOEXEC));
 	return m->mem < 0 || (tf_host_emulated() && m->scratch < 0)
-		? tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "/proc/self/mem")
-		: 0;
+		       ? tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "/proc/self/mem")
+		       : 0;
 }
 
 void tf_merge_done(struct tf_merge *m)
@@ -147,8 +147,8 @@ static int check_place(const struct tf_merge *m, const struct tf_staged *s, stru
 		uint64_t to = writable_end(m, at);
 
 		if (!to)
-			return tf_fail(e, TELEFORK_E_IMAGE, "a change at %llx, where nothing is",
-				(ull)at);
+			return tf_fail(
+				e, TELEFORK_E_IMAGE, "a change at %llx, where nothing is", (ull)at);
 		at = to;
 	}
 	return 0;
@@ -168,10 +168,10 @@ static int receive_extent(struct tf_merge *m, struct tf_io *io, uint32_t *chain,
 	*ret_end = x.offset == TF_TRAILER_OFFSET;
 	if (*ret_end)
 		return x.size == *count && x.crc == *chain
-			? 0
-			: tf_fail(e, TELEFORK_E_CHECKSUM, "a change was lost on the way");
-	*s = (struct tf_staged){.address = tf_image_address(&m->image, x.offset, &room),
-		.size = x.size};
+			       ? 0
+			       : tf_fail(e, TELEFORK_E_CHECKSUM, "a change was lost on the way");
+	*s = (struct tf_staged){
+		.address = tf_image_address(&m->image, x.offset, &room), .size = x.size};
 	if (!x.size || x.size > TF_EXTENT_MAX || s->address == UINT64_MAX || x.size > room ||
 		m->n_staged == m->max_staged || s->address < m->staged_end)
 		return tf_fail(e, TELEFORK_E_IMAGE, "a change of %u bytes at byte %llu", x.size,
@@ -242,11 +242,12 @@ static void sign_staged(struct tf_merge *m)
 	}
 }
 
-int tf_merge_receive(struct tf_merge *m, struct tf_io *io, const struct tf_stream_header *h,
-	struct tf_err *e)
+int tf_merge_receive(
+	struct tf_merge *m, struct tf_io *io, const struct tf_stream_header *h, struct tf_err *e)
 {
 	uint32_t chain = 0, count = 0;
-	uint64_t most = h->memory / page_size() + 1, behind = (uint64_t)m->arena.base + m->arena.size;
+	uint64_t most = h->memory / page_size() + 1,
+		 behind = (uint64_t)m->arena.base + m->arena.size;
 	bool end = false;
 	int rc = tf_stream_check_header(h, e);
 
@@ -363,8 +364,8 @@ static int put_protected(struct tf_merge *m, struct tf_err *e)
 			continue;
 		old = tf_arena_alloc(&m->stage, s->size);
 		if (!old || pread(m->mem, old, s->size, (off_t)s->address) != (ssize_t)s->size)
-			return tf_fail(e, TELEFORK_E_SYSTEM, "%llx cannot be read",
-				(ull)s->address);
+			return tf_fail(
+				e, TELEFORK_E_SYSTEM, "%llx cannot be read", (ull)s->address);
 		s->undo = old;
 		rc = each_part(m, s, put_carefully, s->data);
 		if (rc)
@@ -378,8 +379,8 @@ static int put_protected(struct tf_merge *m, struct tf_err *e)
 static int map_new(const struct tf_edit *d, struct tf_err *e)
 {
 	int flags = MAP_ANONYMOUS | MAP_FIXED_NOREPLACE |
-		(d->flags & TF_MAP_SHARED ? MAP_SHARED : MAP_PRIVATE) |
-		(d->vmflags & TF_VMF_NORESERVE ? MAP_NORESERVE : 0);
+		    (d->flags & TF_MAP_SHARED ? MAP_SHARED : MAP_PRIVATE) |
+		    (d->vmflags & TF_VMF_NORESERVE ? MAP_NORESERVE : 0);
 	void *at;
 
 	if (d->op != TF_EDIT_MAP)
@@ -437,10 +438,10 @@ static int check_room(const struct tf_merge *m, struct tf_err *e)
 	if (!tf_proc_read(a, "/proc/sys/vm/max_map_count", &text, &size, &quiet))
 		most = strtoull(text, NULL, 10);
 	return need <= most
-		? 0
-		: tf_fail(e, TELEFORK_E_LIMIT,
-			"%llu mappings may be needed, vm.max_map_count is %llu: raise it",
-			(ull)need, (ull)most);
+		       ? 0
+		       : tf_fail(e, TELEFORK_E_LIMIT,
+				 "%llu mappings may be needed, vm.max_map_count is %llu: raise it",
+				 (ull)need, (ull)most);
 }
 
 static int grow_brk(const struct tf_merge *m, uint64_t old, struct tf_err *e)
@@ -479,8 +480,8 @@ static void close_again(const struct tf_merge *m, const struct tf_edit *d)
 	}
 }
 
-/* n_done: edits that are made, and have to be undone; the one that failed among them, which may be made
- * in part. */
+/* n_done: edits that are made, and have to be undone; the one that failed among them, which may be
+ * made in part. */
 static int apply_undoable(struct tf_merge *m, uint64_t old_brk, uint32_t *n_done, struct tf_err *e)
 {
 	int rc = check_edits(m, e);

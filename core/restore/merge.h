@@ -3,7 +3,8 @@
  * A yoyo's way home: what a copy changed is taken into this process, all of it or nothing.
  *
  *   tf_merge_receive   the stream is read, checked and staged outside the program's memory
- *   tf_merge_apply     new mappings, protected pages (undone if one fails), pages, then what is gone
+ *   tf_merge_apply     new mappings, protected pages (undone if one fails), pages, then what is
+ * gone
  */
 #ifndef TF_RESTORE_MERGE_H
 #define TF_RESTORE_MERGE_H
@@ -49,11 +50,11 @@ void tf_merge_keep(struct tf_merge *m, uint64_t start, uint64_t end);
 
 /* Reads head, extents and trailer. memory: what the header promised. 0, or as the stream readers;
  * _IMAGE when a byte lies outside of this process and of what is new. */
-int tf_merge_receive(struct tf_merge *m, struct tf_io *io, const struct tf_stream_header *h,
-	struct tf_err *e);
+int tf_merge_receive(
+	struct tf_merge *m, struct tf_io *io, const struct tf_stream_header *h, struct tf_err *e);
 
-/* 0, or an error with everything as it was: _LIMIT, _NOMEM, _COLLISION, _SYSTEM; _IMAGE when a mapping
- * is to change that is this process's own or among what is kept. */
+/* 0, or an error with everything as it was: _LIMIT, _NOMEM, _COLLISION, _SYSTEM; _IMAGE when a
+ * mapping is to change that is this process's own or among what is kept. */
 int tf_merge_apply(struct tf_merge *m, struct tf_err *e);
 
 void tf_merge_done(struct tf_merge *m);

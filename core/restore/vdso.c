@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Reads the vDSO's dynamic symbols where it is mapped (ELF gABI, chapter 5). libelf would allocate,
- * and this runs in a forked child. The kernel made these bytes, but every offset is bounded anyway. */
+ * and this runs in a forked child. The kernel made these bytes, but every offset is bounded
+ * anyway. */
 #include "core/restore/vdso.h"
 #include "core/base/crc32c.h"
 
@@ -73,11 +74,12 @@ static bool read_dynamic(const struct bytes *b, struct dynamic *d)
 	return d->symtab && d->strtab;
 }
 
-/* Pointers in the dynamic section are link-time addresses, or (QEMU relocates its own) run-time ones. */
+/* Pointers in the dynamic section are link-time addresses, or (QEMU relocates its own) run-time
+ * ones. */
 static uint64_t offset_of(const struct tf_vdso *v, const struct dynamic *d, uint64_t pointer)
 {
 	return pointer >= v->base && pointer < v->base + v->size ? pointer - v->base
-								  : pointer - d->load;
+								 : pointer - d->load;
 }
 
 static int read_symbols(struct tf_vdso *v, const void *bytes, struct tf_arena *a)
@@ -144,8 +146,7 @@ int tf_vdso_read(struct tf_vdso *v, const void *bytes, struct tf_arena *a)
 	return read_symbols(v, bytes, a);
 }
 
-int tf_vdso_from_maps(struct tf_vdso *v, const struct tf_map *maps, uint32_t n,
-	struct tf_arena *a)
+int tf_vdso_from_maps(struct tf_vdso *v, const struct tf_map *maps, uint32_t n, struct tf_arena *a)
 {
 	tf_vdso_find(v, maps, n);
 	return tf_vdso_read(v, (const void *)v->base, a);
@@ -154,7 +155,7 @@ int tf_vdso_from_maps(struct tf_vdso *v, const struct tf_map *maps, uint32_t n,
 bool tf_vdso_equal(const struct tf_vdso *a, const struct tf_vdso *b)
 {
 	return a->size && a->size == b->size && a->digest == b->digest &&
-		a->vvar_size == b->vvar_size && a->base - a->vvar_base == b->base - b->vvar_base;
+	       a->vvar_size == b->vvar_size && a->base - a->vvar_base == b->base - b->vvar_base;
 }
 
 uint64_t tf_vdso_symbol(const struct tf_vdso *v, const char *name)

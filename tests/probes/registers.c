@@ -8,8 +8,8 @@
  *
  * A timer's handler looks whether the program has come to its place, and only then raises the
  * signal: it is delivered right when that handler returns. A copy made by a signal has no way back,
- * so it calls the process at an address that it remembers. With --wait the timer only announces that
- * the program is there, and somebody else sends the signal.
+ * so it calls the process at an address that it remembers. With --wait the timer only announces
+ * that the program is there, and somebody else sends the signal.
  */
 #include "tests/probes/registers.h"
 #include "arch/arch.h"

@@ -2,9 +2,8 @@
 /*
  * still: sets up state of every kind and then stands at one instruction, for a witness to look at.
  *
- *   still FILE      prints "holding PID"; SIGUSR1 saves it into FILE, and so it does the copy made from
- *                   that; SIGUSR2 changes one byte of `changed_byte`, SIGWINCH one protection;
- *                   SIGTERM ends it
+ *   still FILE      prints "holding PID"; SIGUSR1 saves it into FILE, and so it does the copy made
+ * from that; SIGUSR2 changes one byte of `changed_byte`, SIGWINCH one protection; SIGTERM ends it
  *
  * A copy wakes at the very instruction and stays there: whatever differs was lost on the way.
  */
@@ -24,6 +23,7 @@
 
 volatile unsigned char changed_byte[64] = {1, 2, 3};
 static char *changed_area;
+static char *heap; /* stays allocated: a part of what is compared */
 static char stack[64 << 10];
 
 static void change_byte(int signo)
@@ -64,7 +64,8 @@ static void set_up_memory(void)
 	/* Longer than the file: its end is inside. */
 	mmap(NULL, 64 << 20, PROT_READ, MAP_PRIVATE, exe, 0);
 	close(exe);
-	memset(malloc(100000), 0x88, 100000);
+	heap = malloc(100000);
+	memset(heap, 0x88, 100000);
 }
 
 static void set_up_signals(void)

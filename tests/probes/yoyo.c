@@ -24,19 +24,19 @@
 #define PAGES 4096u /* 16 MiB, of which a few pages change */
 
 struct state {
-	uint64_t *heap;	       /* PAGES pages, one in 64 written over there */
-	uint64_t *zeroed;      /* 64 pages that are given back over there */
-	uint64_t *touched;     /* given back and read again: the zero page */
-	uint64_t *shared;      /* 64 pages shared with a child */
-	uint8_t *rdonly;       /* written under another protection, and protected again */
-	uint8_t *unmapped;     /* gone afterwards */
-	uint8_t *opened;       /* PROT_NONE here, readable afterwards */
-	char *text;	       /* malloc'ed over there */
-	uint64_t *large;       /* so large that malloc maps it */
-	char **list;	       /* many small blocks */
+	uint64_t *heap;    /* PAGES pages, one in 64 written over there */
+	uint64_t *zeroed;  /* 64 pages that are given back over there */
+	uint64_t *touched; /* given back and read again: the zero page */
+	uint64_t *shared;  /* 64 pages shared with a child */
+	uint8_t *rdonly;   /* written under another protection, and protected again */
+	uint8_t *unmapped; /* gone afterwards */
+	uint8_t *opened;   /* PROT_NONE here, readable afterwards */
+	char *text;        /* malloc'ed over there */
+	uint64_t *large;   /* so large that malloc maps it */
+	char **list;       /* many small blocks */
 	pid_t pid_there, tid_there;
-	int on_stack;	       /* of main's frame: changed through a pointer */
-	char frame[3 * PAGE];  /* likewise, pages of stack that nobody else writes */
+	int on_stack;         /* of main's frame: changed through a pointer */
+	char frame[3 * PAGE]; /* likewise, pages of stack that nobody else writes */
 };
 
 static _Thread_local uint64_t tls = 1;
@@ -145,7 +145,7 @@ static void check_work(const struct state *s)
 		uint64_t page = i * 8 / PAGE;
 
 		bad += s->heap[i] !=
-			(i * 8 % PAGE == 0 && page % 64 == 0 ? ~pattern(page) : pattern(i));
+		       (i * 8 % PAGE == 0 && page % 64 == 0 ? ~pattern(page) : pattern(i));
 	}
 	check(!bad, "the heap");
 	for (unsigned i = 0; i < 64 * PAGE / 8; i++)
@@ -246,6 +246,7 @@ static void check_failure(const char *uri, struct telefork_options *o, struct st
 
 	o->result = &r;
 	rc = telefork_yoyo(uri, fn, s, o);
+	o->result = NULL;
 	check(rc == code && r.error == code && strstr(r.message, words), words);
 	if (rc != code)
 		fprintf(stderr, "yoyo: %s: %s\n", telefork_errname(rc), r.message);

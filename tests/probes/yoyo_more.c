@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * yoyo_more: what somebody would do who wants a yoyo to go wrong. Each case goes there and back, and
- * compares what came home with what fork() would have made of it.
+ * yoyo_more: what somebody would do who wants a yoyo to go wrong. Each case goes there and back,
+ * and compares what came home with what fork() would have made of it.
  *
  *   yoyo_more ADDRESS [--token T] [CASE]    exit code 0: all as it should be
  */
@@ -308,7 +308,8 @@ static void leave_strangers(void *arg)
 	if (!left[0])
 		for (;;)
 			pause();
-	left[1] = left[0]; /* QEMU 7.2 user mode has no subreapers: an escaped one cannot be found */
+	left[1] =
+		left[0]; /* QEMU 7.2 user mode has no subreapers: an escaped one cannot be found */
 	if (!tf_host_emulated())
 		left[1] = fork();
 	if (!left[1]) {
@@ -538,7 +539,8 @@ static void many(void)
 	check(n == times + 1, "a loop");
 	check(fds == count("/proc/self/fd"), "descriptors after a loop");
 	check(areas == maps(), "mappings after a loop");
-	check(waitpid(-1, NULL, WNOHANG | __WALL) == -1 && errno == ECHILD, "children after a loop");
+	check(waitpid(-1, NULL, WNOHANG | __WALL) == -1 && errno == ECHILD,
+		"children after a loop");
 }
 
 /* No address space for what would come back: told, and nobody is left. */
@@ -565,12 +567,21 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } cases[] = {
-	{"moved_onto_others", moved_onto_others}, {"changed_places", changed_places},
-	{"shared_with_a_snapshot", shared_with_a_snapshot}, {"grown_stack", grown_stack},
-	{"on_a_coroutine", on_a_coroutine}, {"more_than_a_limit", more_than_a_limit},
-	{"processes_left_behind", processes_left_behind}, {"out_of_the_group", out_of_the_group},
-	{"closed_streams", closed_streams}, {"slow_reader", slow_reader}, {"buffered", buffered},
-	{"signals", signals}, {"heap_end", heap_end}, {"nested", nested}, {"many", many},
+	{"moved_onto_others", moved_onto_others},
+	{"changed_places", changed_places},
+	{"shared_with_a_snapshot", shared_with_a_snapshot},
+	{"grown_stack", grown_stack},
+	{"on_a_coroutine", on_a_coroutine},
+	{"more_than_a_limit", more_than_a_limit},
+	{"processes_left_behind", processes_left_behind},
+	{"out_of_the_group", out_of_the_group},
+	{"closed_streams", closed_streams},
+	{"slow_reader", slow_reader},
+	{"buffered", buffered},
+	{"signals", signals},
+	{"heap_end", heap_end},
+	{"nested", nested},
+	{"many", many},
 	{"no_address_space", no_address_space},
 };
 

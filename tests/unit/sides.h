@@ -32,8 +32,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define UNUSED	  __attribute__((unused))
-#define FDS_MAX	  1200
+#define UNUSED    __attribute__((unused))
+#define FDS_MAX   1200
 #define COPY_EXIT 42
 
 /* A time limit that is to pass: longer than the slowest step of a side that works. */
@@ -166,11 +166,11 @@ static const char *inventory_differs(const struct inventory *a, const struct inv
 
 /* --- the receiver --- */
 
-/* A receiver is this program again: under QEMU user mode with a larger stack, so that the pages which
- * the emulator keeps beside it are in nobody's way. */
+/* A receiver is this program again: under QEMU user mode with a larger stack, so that the pages
+ * which the emulator keeps beside it are in nobody's way. */
 struct order {
 	struct telefork_options options;
-	bool greet; /* a greeting with TOKEN comes first */
+	bool greet;           /* a greeting with TOKEN comes first */
 	rlim_t address_space; /* RLIMIT_AS; 0: as it is */
 };
 
@@ -178,15 +178,15 @@ struct order {
 
 struct report {
 	struct telefork_result result;
-	pid_t pid;	   /* telepad's value; greeting refused: its code */
-	int status;	   /* of the copy */
+	pid_t pid;         /* telepad's value; greeting refused: its code */
+	int status;        /* of the copy */
 	char differs[600]; /* before and after */
 };
 
 /* What the wire tells; shared. */
 struct shared {
 	uint64_t forward, back; /* bytes that it passed on */
-	uint32_t messages;	/* that it saw begin */
+	uint32_t messages;      /* that it saw begin */
 	bool acted;
 };
 
@@ -198,7 +198,8 @@ static struct inventory held_before, held_after;
 static void sides_setup(void)
 {
 	signal(SIGPIPE, SIG_DFL);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared = mmap(
+		NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert(shared != MAP_FAILED);
 	ck_assert(!pipe(acted));
 	inventory_take(&held_before); /* what the first call allocates is there from now on */
@@ -304,19 +305,19 @@ static UNUSED void receiver_end(pid_t pid, int talk)
 
 /* --- the wire --- */
 
-#define AT_BYTE	   (-1) /* wire.message: at wire.at bytes from the beginning */
+#define AT_BYTE    (-1) /* wire.message: at wire.at bytes from the beginning */
 #define AT_TRAILER (-2) /* in the trailer, at 8 bytes or more */
 
 enum act { PASS, CUT, STALL, FLIP, SLOW, KILL };
 
 struct wire {
 	enum act act;
-	int message;	  /* in front of this message: header 0, then extent and data by turns, ... */
-	uint64_t into;	  /* and so many bytes into it */
-	uint64_t prefix;  /* bytes of a greeting, which count as one more message at the beginning */
-	uint64_t at;	  /* AT_BYTE */
-	bool back;	  /* at byte `at` of the way back instead */
-	pid_t *victim;	  /* KILL */
+	int message;   /* in front of this message: header 0, then extent and data by turns, ... */
+	uint64_t into; /* and so many bytes into it */
+	uint64_t prefix; /* bytes of a greeting, which count as one more message at the beginning */
+	uint64_t at;     /* AT_BYTE */
+	bool back;       /* at byte `at` of the way back instead */
+	pid_t *victim;   /* KILL */
 };
 
 struct parser {
@@ -524,13 +525,13 @@ struct journey {
 	struct wire wire;
 	struct telefork_options from;
 	struct order to;
-	int (*greet)(int fd); /* the source's greeting; not 0: no more */
-	void (*meanwhile)(struct telefork_job *job);	/* in the parent, after telefork() */
-	void (*orphans)(void);				/* at the end, before the comparison */
-	int (*copy)(void);				/* in the copy: all is well */
-	int low;					/* use_low: the channel's number */
+	int (*greet)(int fd);                        /* the source's greeting; not 0: no more */
+	void (*meanwhile)(struct telefork_job *job); /* in the parent, after telefork() */
+	void (*orphans)(void);                       /* at the end, before the comparison */
+	int (*copy)(void);                           /* in the copy: all is well */
+	int low;                                     /* use_low: the channel's number */
 	bool use_low;
-	int started;					/* telefork()'s value */
+	int started; /* telefork()'s value */
 	struct telefork_result result;
 	pid_t receiver;
 };

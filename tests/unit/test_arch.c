@@ -608,7 +608,8 @@ START_TEST(crc32c)
 			ck_assert_uint_eq(~tf_r_crc32c(~7u, data + from, n), want);
 		}
 	}
-	ck_assert_uint_eq(~tf_crc32c_instruction(tf_crc32c_instruction(~0u, data, 13), data + 13, 287),
+	ck_assert_uint_eq(
+		~tf_crc32c_instruction(tf_crc32c_instruction(~0u, data, 13), data + 13, 287),
 		crc_bitwise(0, data, 300));
 }
 END_TEST

@@ -176,7 +176,8 @@ static void see(void *ctx, uint64_t start, uint32_t vmflags)
 	s->sum += start * vmflags;
 }
 
-/* A text of many reads, whose lines end anywhere in them, gives what the parser of whole texts gives. */
+/* A text of many reads, whose lines end anywhere in them, gives what the parser of whole texts
+ * gives. */
 START_TEST(smaps_streamed)
 {
 	char path[] = "/tmp/telefork-smaps.XXXXXX", *text = NULL;
@@ -186,10 +187,11 @@ START_TEST(smaps_streamed)
 	FILE *f = open_memstream(&text, &size);
 
 	for (uint64_t i = 1; i < 3000; i++)
-		fprintf(f, "%llx-%llx rw-p 00000000 00:00 0 %.*s\nSize: %llu kB\nVmFlags: rd wr %s\n",
-			(unsigned long long)i << 12, (unsigned long long)(i + 1) << 12, (int)(i % 40),
-			"/a/path/whose/length/is/not/always/the/same", (unsigned long long)i,
-			i % 3 ? "nh dd" : "hg mt");
+		fprintf(f,
+			"%llx-%llx rw-p 00000000 00:00 0 %.*s\nSize: %llu kB\nVmFlags: rd wr %s\n",
+			(unsigned long long)i << 12, (unsigned long long)(i + 1) << 12,
+			(int)(i % 40), "/a/path/whose/length/is/not/always/the/same",
+			(unsigned long long)i, i % 3 ? "nh dd" : "hg mt");
 	fclose(f);
 	ck_assert_int_eq(write(fd, text, size), (ssize_t)size);
 	ck_assert_int_eq(parse(text), 0);
@@ -350,7 +352,9 @@ START_TEST(crc32c_ways_agree)
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		bytes[i] = (uint8_t)(i * i * 31 + i);
 	for (size_t at = 0; at < 9; at++)
-		for (size_t n = 0; n < 2 * blocks + 520; n += n < 40 ? 1 : n < 1100 ? 37 : blocks / 4 - 3) {
+		for (size_t n = 0; n < 2 * blocks + 520; n += n < 40     ? 1
+							      : n < 1100 ? 37
+									 : blocks / 4 - 3) {
 			uint32_t crc = by_table(0, bytes + at, n);
 			size_t half = n / 3;
 

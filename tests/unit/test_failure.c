@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What goes wrong on the way: the link is cut, stalls, crawls, damages; a side is killed or gives up.
- * Both sides say what happened, hold what they held before, and there is no half-made process.
+ * What goes wrong on the way: the link is cut, stalls, crawls, damages; a side is killed or gives
+ * up. Both sides say what happened, hold what they held before, and there is no half-made process.
  */
 #include "core/job.h"
 #include "tests/unit/sides.h"
@@ -64,8 +64,8 @@ static void fails(struct journey *j, int source, int receiver, const char *fmt, 
 	while (!shared->acted && more_patience(j));
 	ck_assert_msg(shared->acted, "%s: not reached", what);
 	check_failed(j, what);
-	ck_assert_msg(!source || j->result.error == source, "%s: source: %s", what,
-		j->result.message);
+	ck_assert_msg(
+		!source || j->result.error == source, "%s: source: %s", what, j->result.message);
 	ck_assert_msg(!receiver || report.pid == receiver, "%s: receiver: %s", what,
 		report.result.message);
 }
@@ -154,7 +154,8 @@ START_TEST(cut_in_the_greeting)
 
 	for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
 		struct journey j = {.wire = {CUT, .into = places[i], .prefix = 15 + sizeof(TOKEN)},
-			.greet = greet_well, .to.greet = true};
+			.greet = greet_well,
+			.to.greet = true};
 
 		travel(&j);
 		ck_assert_int_eq(j.started, TELEFORK_E_CLOSED);
@@ -163,7 +164,8 @@ START_TEST(cut_in_the_greeting)
 	}
 	for (uint64_t at = 0; at < 16; at += 5) {
 		struct journey j = {.wire = {CUT, .back = true, .at = at},
-			.greet = greet_well, .to.greet = true};
+			.greet = greet_well,
+			.to.greet = true};
 
 		travel(&j);
 		ck_assert_int_eq(j.started, TELEFORK_E_CLOSED);
@@ -189,8 +191,8 @@ END_TEST
 
 START_TEST(right_token)
 {
-	struct journey j = {.wire.prefix = 15 + sizeof(TOKEN), .greet = greet_well,
-		.to.greet = true};
+	struct journey j = {
+		.wire.prefix = 15 + sizeof(TOKEN), .greet = greet_well, .to.greet = true};
 
 	travel(&j);
 	check_arrived(&j, "with a token");
@@ -256,8 +258,8 @@ START_TEST(damage)
 	int last = count_messages(NULL, NULL) - 1;
 
 	for (size_t i = 0; i < sizeof(place) / sizeof(*place); i++) {
-		struct journey j = {.wire = {FLIP, .message = place[i].message,
-			.into = place[i].into}};
+		struct journey j = {
+			.wire = {FLIP, .message = place[i].message, .into = place[i].into}};
 
 		fails(&j, place[i].code, place[i].code, "damage %d bytes into message %d",
 			(int)place[i].into, place[i].message);
@@ -289,7 +291,8 @@ static const int phases[] = {0, 1, 2, 3, 8};
 START_TEST(peer_stops_reading)
 {
 	for (int i = 0; i < PHASES; i++) {
-		struct journey j = {.wire = {STALL, .message = phases[i]}, .from.idle_ms = PATIENCE};
+		struct journey j = {
+			.wire = {STALL, .message = phases[i]}, .from.idle_ms = PATIENCE};
 
 		fails(&j, TELEFORK_E_TIMEOUT, TELEFORK_E_CLOSED, "stops reading at message %d",
 			phases[i]);
@@ -316,8 +319,8 @@ START_TEST(crawls)
 	for (int i = 0; i < PHASES; i++) {
 		struct journey to = {.wire = {SLOW, .message = phases[i]},
 			.to.options.deadline_ms = 2 * PATIENCE};
-		struct journey from = {.wire = {SLOW, .message = phases[i]},
-			.from.deadline_ms = 2 * PATIENCE};
+		struct journey from = {
+			.wire = {SLOW, .message = phases[i]}, .from.deadline_ms = 2 * PATIENCE};
 
 		fails(&to, TELEFORK_E_TIMEOUT, TELEFORK_E_TIMEOUT, "crawls from message %d",
 			phases[i]);
@@ -407,8 +410,8 @@ START_TEST(cancelled)
 	struct journey late = {.meanwhile = cancel_late};
 
 	for (int i = 0; i < PHASES; i++) {
-		struct journey j = {.wire = {STALL, .message = phases[i], .into = 1},
-			.meanwhile = cancel_then};
+		struct journey j = {
+			.wire = {STALL, .message = phases[i], .into = 1}, .meanwhile = cancel_then};
 
 		fails(&j, TELEFORK_E_CANCELLED, TELEFORK_E_CLOSED, "cancelled at message %d",
 			phases[i]);
@@ -444,10 +447,22 @@ END_TEST
 int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
-		cut_at_every_message, cut_at_random_bytes, cut_in_the_answer, cut_in_the_greeting,
-		wrong_tokens, right_token, other_greetings, damage, peer_stops_reading,
-		peer_stops_sending, crawls, crawls_without_a_deadline, receiver_killed,
-		sender_killed, cancelled, job_can_be_polled,
+		cut_at_every_message,
+		cut_at_random_bytes,
+		cut_in_the_answer,
+		cut_in_the_greeting,
+		wrong_tokens,
+		right_token,
+		other_greetings,
+		damage,
+		peer_stops_reading,
+		peer_stops_sending,
+		crawls,
+		crawls_without_a_deadline,
+		receiver_killed,
+		sender_killed,
+		cancelled,
+		job_can_be_polled,
 	};
 
 	return sides_main(argc, argv,

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The snapshot never shows. While a large memory is on its way to a receiver that reads nothing, the
- * program's wait(), signals, pipes, locks, timers and descriptors are as if there were no snapshot.
- * The receiver here is this process's other end of a socket: it decides when a byte moves.
+ * The snapshot never shows. While a large memory is on its way to a receiver that reads nothing,
+ * the program's wait(), signals, pipes, locks, timers and descriptors are as if there were no
+ * snapshot. The receiver here is this process's other end of a socket: it decides when a byte
+ * moves.
  */
 #include "core/job.h"
 #include "tests/unit/sides.h"
@@ -266,8 +267,10 @@ static int other_process_locks(const char *path)
 
 		_exit((flock(fd, LOCK_EX | LOCK_NB) ? 1 : 0) |
 			(fcntl(fd, F_SETLK, &range) ? 2 : 0) |
-			(fcntl(fd, F_OFD_SETLK, &(struct flock){.l_type = F_WRLCK,
-						.l_start = 200, .l_len = 100}) ? 4 : 0));
+			(fcntl(fd, F_OFD_SETLK,
+				 &(struct flock){.l_type = F_WRLCK, .l_start = 200, .l_len = 100})
+					? 4
+					: 0));
 	}
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert(WIFEXITED(status));
@@ -283,7 +286,8 @@ START_TEST(locks)
 	struct still s;
 
 	ck_assert_int_ge(fd, 0);
-	ck_assert(!flock(fd, LOCK_EX) && !fcntl(fd, F_SETLK, &range) && !fcntl(fd, F_OFD_SETLK, &ofd));
+	ck_assert(!flock(fd, LOCK_EX) && !fcntl(fd, F_SETLK, &range) &&
+		  !fcntl(fd, F_OFD_SETLK, &ofd));
 	still_begin(&s);
 	ck_assert_int_eq(other_process_locks(path), 7); /* they are held as ever */
 	close(fd);
@@ -408,7 +412,8 @@ static int usr1_blocked(void)
 	sigpending(&pending);
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
-	return sigismember(&pending, SIGUSR1) && !sigprocmask(SIG_UNBLOCK, &set, NULL) && usr1s == 1;
+	return sigismember(&pending, SIGUSR1) && !sigprocmask(SIG_UNBLOCK, &set, NULL) &&
+	       usr1s == 1;
 }
 
 START_TEST(sigusr1)
@@ -517,10 +522,21 @@ END_TEST
 int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
-		no_child_shows, own_children, pending_sigchld, no_second_sigchld, signals_and_timers,
-		pipe_ends, locks, descriptors_equal, a_thousand_descriptors,
-		without_standard_streams, channel_is_low, sigusr1, jobs_at_once,
-		jobs_of_two_threads, parent_goes_first,
+		no_child_shows,
+		own_children,
+		pending_sigchld,
+		no_second_sigchld,
+		signals_and_timers,
+		pipe_ends,
+		locks,
+		descriptors_equal,
+		a_thousand_descriptors,
+		without_standard_streams,
+		channel_is_low,
+		sigusr1,
+		jobs_at_once,
+		jobs_of_two_threads,
+		parent_goes_first,
 	};
 
 	return sides_main(argc, argv,

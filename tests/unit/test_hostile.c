@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images made to do harm, sent to a receiver: it says what is wrong with them before anything is torn
- * down, to the sender, too, and holds what it held. Whatever may be believed is checked: the worst is
- * a process that this user could have started anyway.
+ * Images made to do harm, sent to a receiver: it says what is wrong with them before anything is
+ * torn down, to the sender, too, and holds what it held. Whatever may be believed is checked: the
+ * worst is a process that this user could have started anyway.
  */
 #include "tests/unit/sides.h"
 
@@ -64,8 +64,8 @@ static void put(struct line *l, const void *p, size_t n)
 
 static void put_header(struct line *l, uint64_t head_size, uint32_t version)
 {
-	struct tf_stream_header h = {.version = version, .machine = image.source.machine,
-		.head_size = head_size};
+	struct tf_stream_header h = {
+		.version = version, .machine = image.source.machine, .head_size = head_size};
 
 	memcpy(h.magic, TF_STREAM_MAGIC, sizeof(h.magic));
 	h.crc = tf_crc32c(0, &h, offsetof(struct tf_stream_header, crc));
@@ -221,12 +221,21 @@ START_TEST(images)
 		const char *what;
 	} kind[] = {
 #define K(fn, code) {fn, TELEFORK_E_##code, #fn}
-		K(maps_overlap, IMAGE), K(map_backwards, IMAGE), K(map_in_the_kernel, IMAGE),
-		K(map_unaligned, IMAGE), K(map_of_a_strange_kind, IMAGE), K(map_data_outside, IMAGE),
-		K(segment_elsewhere, IMAGE), K(segment_grown, IMAGE),
-		K(vdso_over_the_restorer, IMAGE), K(channel_out_of_reach, LIMIT),
-		K(held_out_of_reach, LIMIT), K(descriptors_twice, IMAGE), K(other_page_size, IMAGE),
-		K(what_a_yoyo_changed, INCOMPATIBLE), K(negative_tid, IMAGE),
+		K(maps_overlap, IMAGE),
+		K(map_backwards, IMAGE),
+		K(map_in_the_kernel, IMAGE),
+		K(map_unaligned, IMAGE),
+		K(map_of_a_strange_kind, IMAGE),
+		K(map_data_outside, IMAGE),
+		K(segment_elsewhere, IMAGE),
+		K(segment_grown, IMAGE),
+		K(vdso_over_the_restorer, IMAGE),
+		K(channel_out_of_reach, LIMIT),
+		K(held_out_of_reach, LIMIT),
+		K(descriptors_twice, IMAGE),
+		K(other_page_size, IMAGE),
+		K(what_a_yoyo_changed, INCOMPATIBLE),
+		K(negative_tid, IMAGE),
 #undef K
 	};
 	struct tf_map *maps = image.maps;
@@ -239,7 +248,8 @@ START_TEST(images)
 
 		image = good;
 		image.maps = tf_arena_dup(&arena, maps, image.n_maps * sizeof(*maps));
-		image.segments = tf_arena_dup(&arena, segments, image.n_segments * sizeof(*segments));
+		image.segments =
+			tf_arena_dup(&arena, segments, image.n_segments * sizeof(*segments));
 		image.threads = tf_arena_dup(&arena, threads, sizeof(*threads));
 		kind[i].spoil();
 		encode();
@@ -283,7 +293,8 @@ static void spoiled_word(uint64_t at, uint32_t value, int code, const char *what
 
 START_TEST(counts_and_versions)
 {
-	static const uint32_t types[] = {0x54460005, 0x54460006, 0x54460007, 0x54460008, 0x54460009};
+	static const uint32_t types[] = {
+		0x54460005, 0x54460006, 0x54460007, 0x54460008, 0x54460009};
 
 	encode();
 	for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {

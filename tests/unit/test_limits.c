@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Limits of both sides: descriptors that are none, full disks and pipes, a receiver without memory.
- * The answer is a code and a text that names the thing; no file, no process, no mapping stays.
- */
+ * The answer is a code and a text that names the thing; no file, no process, no mapping
+ * stays. */
 #include "tests/unit/sides.h"
 
 #include <sched.h>
@@ -250,7 +250,8 @@ START_TEST(sockets_that_do_not_block)
 }
 END_TEST
 
-/* A pipe that stops in the middle of the memory: nothing but the restorer's own clock can end it. */
+/* A pipe that stops in the middle of the memory:
+ * nothing but the restorer's own clock can end it. */
 START_TEST(pipe_that_stops)
 {
 	struct order order = {.options.idle_ms = PATIENCE};
@@ -298,15 +299,15 @@ START_TEST(address_space)
 		return;
 	/* Nothing is in it, but it takes addresses. */
 	ck_assert(mmap(NULL, (size_t)2 << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
-		MAP_FAILED);
+		  MAP_FAILED);
 	for (int i = 0; i < 2; i++) {
 		struct journey j = {.to.address_space = limits[i]};
 
 		travel(&j);
 		check_failed(&j, "RLIMIT_AS");
 		ck_assert_int_eq(report.pid, codes[i]);
-		ck_assert_int_eq(j.result.error, codes[i] == TELEFORK_E_NOMEM ? j.result.error
-									      : codes[i]);
+		ck_assert_int_eq(
+			j.result.error, codes[i] == TELEFORK_E_NOMEM ? j.result.error : codes[i]);
 		ck_assert(strstr(report.result.message, "address space"));
 	}
 }
@@ -315,8 +316,16 @@ END_TEST
 int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
-		bad_descriptors, cannot_travel, disk_full, file_limit, pipe_full,
-		number_used_again, pipes, sockets_that_do_not_block, pipe_that_stops, address_space,
+		bad_descriptors,
+		cannot_travel,
+		disk_full,
+		file_limit,
+		pipe_full,
+		number_used_again,
+		pipes,
+		sockets_that_do_not_block,
+		pipe_that_stops,
+		address_space,
 	};
 
 	return sides_main(argc, argv,

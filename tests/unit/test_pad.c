@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What telepad() promises: descriptors that did not travel are held (every use says EBADF, the number
- * stays taken until it is closed), streams go where options.stdio says, twenty processes may arrive in
- * twenty threads at once.
+ * What telepad() promises: descriptors that did not travel are held (every use says EBADF, the
+ * number stays taken until it is closed), streams go where options.stdio says, twenty processes may
+ * arrive in twenty threads at once.
  */
 #include "tests/unit/sides.h"
 
@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
-#define THREADS (tf_host_emulated() ? 6 : 20)
+#define THREADS     (tf_host_emulated() ? 6 : 20)
 #define THREADS_MAX 20
 
 /* --- held descriptors --- */
@@ -28,19 +28,19 @@ static int held_answers(void)
 	int n;
 
 	return IS_BADF(read(held, &byte, 1)) && IS_BADF(write(held, "x", 1)) &&
-		IS_BADF(lseek(held, 0, SEEK_SET)) && IS_BADF(pread(held, &byte, 1, 0)) &&
-		IS_BADF(readv(held, &iov, 1)) && IS_BADF(writev(held, &iov, 1)) &&
-		IS_BADF(ftruncate(held, 0)) && IS_BADF(fsync(held)) && IS_BADF(fchmod(held, 0600)) &&
-		IS_BADF(ioctl(held, FIONREAD, &n)) && IS_BADF(fcntl(held, F_SETFL, O_NONBLOCK)) &&
-		mmap(NULL, 4096, PROT_READ, MAP_SHARED, held, 0) == MAP_FAILED && errno == EBADF &&
-		poll(&p, 1, 0) == 1 && p.revents == POLLNVAL;
+	       IS_BADF(lseek(held, 0, SEEK_SET)) && IS_BADF(pread(held, &byte, 1, 0)) &&
+	       IS_BADF(readv(held, &iov, 1)) && IS_BADF(writev(held, &iov, 1)) &&
+	       IS_BADF(ftruncate(held, 0)) && IS_BADF(fsync(held)) && IS_BADF(fchmod(held, 0600)) &&
+	       IS_BADF(ioctl(held, FIONREAD, &n)) && IS_BADF(fcntl(held, F_SETFL, O_NONBLOCK)) &&
+	       mmap(NULL, 4096, PROT_READ, MAP_SHARED, held, 0) == MAP_FAILED && errno == EBADF &&
+	       poll(&p, 1, 0) == 1 && p.revents == POLLNVAL;
 }
 
 /* It is no folder either: nothing is found by way of it. */
 static int held_leads_nowhere(void)
 {
 	return openat(held, "etc", O_RDONLY) == -1 && errno == ENOTDIR && fchdir(held) == -1 &&
-		errno == ENOTDIR;
+	       errno == ENOTDIR;
 }
 
 /* The number is taken: nothing new gets it, until it is closed; then it is free. */
@@ -61,8 +61,8 @@ static int held_close_on_exec(void)
 
 START_TEST(held_descriptors)
 {
-	static int (*const checks[])(void) = {held_answers, held_leads_nowhere, held_number,
-		held_close_on_exec};
+	static int (*const checks[])(void) = {
+		held_answers, held_leads_nowhere, held_number, held_close_on_exec};
 
 	for (size_t i = 0; i < sizeof(checks) / sizeof(*checks); i++) {
 		struct journey j = {.copy = checks[i]};
@@ -74,7 +74,8 @@ START_TEST(held_descriptors)
 		for (uint32_t k = 0; k < report.result.held_total && k < TELEFORK_HELD_MAX; k++)
 			listed |= report.result.held[k] == held;
 		ck_assert(listed);
-		ck_assert_int_eq(memcmp(report.result.held, j.result.held, sizeof(j.result.held)), 0);
+		ck_assert_int_eq(
+			memcmp(report.result.held, j.result.held, sizeof(j.result.held)), 0);
 		close(held);
 	}
 }
@@ -279,7 +280,11 @@ END_TEST
 int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
-		held_descriptors, standard_streams, threads, child_wait, no_sender,
+		held_descriptors,
+		standard_streams,
+		threads,
+		child_wait,
+		no_sender,
 	};
 
 	if (argc > 1 && !strcmp(argv[1], "--threads"))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * telefork serve against senders that crawl, come in numbers, are strangers or bring too much; and its
- * end. The receiver is build/<arch>/bin/telefork-pad beside this program.
- */
+ * telefork serve against senders that crawl, come in numbers, are strangers or bring too much; and
+ * its end. The receiver is build/<arch>/bin/telefork-pad beside this
+ * program. */
 #include "tests/unit/sides.h"
 
 #include <sched.h>
@@ -163,7 +163,7 @@ START_TEST(slow_senders)
 	silent = connect_to(s.address);
 	begun = connect_to(s.address);
 	ck_assert(write(begun, "TFHEL", 5) == 5);
-	greeted = greet(s.address); /* crawls afterwards */
+	greeted = greet(s.address);    /* crawls afterwards */
 	fd = send_copy(s.address, &r); /* they hold up nobody */
 	ck_assert_msg(fd >= 0, "%s", r.message);
 	ck_assert(echoes(fd));
@@ -318,7 +318,8 @@ START_TEST(refused)
 }
 END_TEST
 
-/* A listener whose queue is full and that accepts nobody: the deadline holds for connecting, too. */
+/* A listener whose queue is full and that accepts nobody:
+ * the deadline holds for connecting, too. */
 START_TEST(full_queue)
 {
 	struct telefork_options o = {.deadline_ms = 200};
@@ -344,7 +345,14 @@ END_TEST
 int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
-		slow_senders, too_many, too_large, once, strangers, end, refused, full_queue,
+		slow_senders,
+		too_many,
+		too_large,
+		once,
+		strangers,
+		end,
+		refused,
+		full_queue,
 	};
 
 	signal(SIGPIPE, SIG_IGN);

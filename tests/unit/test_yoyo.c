@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The parts of a yoyo: which edits lead from one list of mappings to another, frames, and the way
- * home: all of what came is taken in, or nothing. A stream of changes is made by hand and received by
- * this very process.
+ * home: all of what came is taken in, or nothing. A stream of changes is made by hand and received
+ * by this very process.
  */
 #include "arch/arch.h"
 #include "core/base/own.h"
@@ -35,11 +35,26 @@ struct edits_case {
 	struct tf_edit edits[4]; /* likewise */
 };
 
-#define M(s, e, p)	{.start = (s), .end = (e), .prot = (p)}
-#define SHARED(s, e, p)	{.start = (s), .end = (e), .prot = (p), .flags = TF_MAP_SHARED}
-#define HEAP(s, e)	{.start = (s), .end = (e), .prot = RW, .kind = TF_MAP_HEAP}
-#define VDSO(s, e)	{.start = (s), .end = (e), .prot = PROT_READ, .kind = TF_MAP_VDSO}
-#define E(s, e, o, p)	{.start = (s), .end = (e), .op = TF_EDIT_##o, .prot = (p)}
+#define M(s, e, p)                                    \
+	{                                             \
+		.start = (s), .end = (e), .prot = (p) \
+	}
+#define SHARED(s, e, p)                                                       \
+	{                                                                     \
+		.start = (s), .end = (e), .prot = (p), .flags = TF_MAP_SHARED \
+	}
+#define HEAP(s, e)                                                        \
+	{                                                                 \
+		.start = (s), .end = (e), .prot = RW, .kind = TF_MAP_HEAP \
+	}
+#define VDSO(s, e)                                                               \
+	{                                                                        \
+		.start = (s), .end = (e), .prot = PROT_READ, .kind = TF_MAP_VDSO \
+	}
+#define E(s, e, o, p)                                                    \
+	{                                                                \
+		.start = (s), .end = (e), .op = TF_EDIT_##o, .prot = (p) \
+	}
 
 static const struct edits_case edits_cases[] = {
 	{{M(1, 2, RW)}, {M(1, 2, RW)}, true, {{0}}},
@@ -57,7 +72,11 @@ static const struct edits_case edits_cases[] = {
 	/* neighbours with one fate are one edit */
 	{{M(1, 3, RW), M(3, 5, PROT_READ)}, {{0}}, true, {E(1, 5, UNMAP, 0)}},
 	{{M(1, 3, RW)}, {SHARED(1, 3, RW)}, true,
-		{{.start = 1, .end = 3, .op = TF_EDIT_REPLACE, .prot = RW, .flags = TF_MAP_SHARED}}},
+		{{.start = 1,
+			.end = 3,
+			.op = TF_EDIT_REPLACE,
+			.prot = RW,
+			.flags = TF_MAP_SHARED}}},
 	/* brk tells about the heap, the kernel's own pages are its own */
 	{{HEAP(2, 4)}, {HEAP(2, 9)}, true, {{0}}},
 	{{VDSO(2, 4)}, {{0}}, true, {{0}}},
@@ -200,13 +219,14 @@ static void changes_add(struct changes *c, void *address, const void *bytes, uin
 {
 	uint64_t at = (uint64_t)address;
 
-	c->image.maps[c->image.n_maps++] =
-		(struct tf_map){.start = at, .end = at + n, .data_end = at + n, .prot = RW, .path = ""};
+	c->image.maps[c->image.n_maps++] = (struct tf_map){
+		.start = at, .end = at + n, .data_end = at + n, .prot = RW, .path = ""};
 	c->runs[c->n] = (struct tf_run){at, at + n};
 	c->bytes[c->n++] = bytes;
 }
 
-static void changes_edit(struct changes *c, void *start, uint64_t n, enum tf_edit_op op, uint32_t prot)
+static void changes_edit(
+	struct changes *c, void *start, uint64_t n, enum tf_edit_op op, uint32_t prot)
 {
 	c->image.edits[c->image.n_edits++] = (struct tf_edit){
 		.start = (uint64_t)start, .end = (uint64_t)start + n, .op = op, .prot = prot};
@@ -237,7 +257,8 @@ static int changes_send(struct changes *c, bool damage)
 		uint8_t *copy = tf_arena_dup(&c->arena, c->bytes[i], n);
 
 		ck_assert_int_eq(tf_sink_data(sink, tf_image_offset(&c->image, c->runs[i].start),
-					 copy, n, NULL, &e), 0);
+					 copy, n, NULL, &e),
+			0);
 		last = &copy[n - 1];
 	}
 	if (damage && last)
@@ -289,7 +310,10 @@ START_TEST(everything_comes_home)
 	changes_begin(&changes);
 	ck_assert_int_eq(tf_merge_init(&merge, &e), 0);
 	/* ascending, wherever mmap put them */
-	struct { uint8_t *at; uint64_t n; } put[] = {{fresh, 2}, {locked, 1}, {mem, 1}};
+	struct {
+		uint8_t *at;
+		uint64_t n;
+	} put[] = {{fresh, 2}, {locked, 1}, {mem, 1}};
 
 	for (int i = 0; i < 3; i++)
 		for (int k = i + 1; k < 3; k++)
@@ -566,8 +590,8 @@ int main(void)
 	tcase_add_loop_test(t, edits, 0, sizeof(edits_cases) / sizeof(*edits_cases));
 	tcase_add_test(t, edits_are_counted_beyond_the_room);
 	tcase_add_test(t, data_passes_the_frames);
-	tcase_add_loop_test(t, frames_that_are_refused, 0,
-		sizeof(frame_errors) / sizeof(*frame_errors));
+	tcase_add_loop_test(
+		t, frames_that_are_refused, 0, sizeof(frame_errors) / sizeof(*frame_errors));
 	tcase_add_test(t, everything_comes_home);
 	tcase_add_test(t, nothing_comes_home);
 	tcase_add_test(t, a_page_that_cannot_be_written_undoes_the_rest);

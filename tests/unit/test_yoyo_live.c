@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Yoyos that are cut short: a receiver in a process of its own takes one sender by telepad(); one side
- * is killed, or lies, at a moment that the function over there tells of by a pipe. What is left is
- * looked for until it has gone; the time limit of the test bounds that.
+ * Yoyos that are cut short: a receiver in a process of its own takes one sender by telepad(); one
+ * side is killed, or lies, at a moment that the function over there tells of by a pipe. What is
+ * left is looked for until it has gone; the time limit of the test bounds that.
  */
 #include "core/channel/frames.h"
 #include "tests/unit/sides.h"
@@ -260,7 +260,7 @@ static bool yoyo_by_wire(uint64_t bytes, uint64_t *ret_received)
 	unlink(a.sun_path);
 	next_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	ck_assert(!bind(next_listener, (struct sockaddr *)&a, sizeof(a)) &&
-		!listen(next_listener, 4));
+		  !listen(next_listener, 4));
 	cut_at = bytes;
 	receiver = fork();
 	if (!receiver)
@@ -270,7 +270,8 @@ static bool yoyo_by_wire(uint64_t bytes, uint64_t *ret_received)
 	inventory_take(&held_after);
 	ck_assert_str_eq(inventory_differs(&held_before, &held_after), "");
 	ck_assert_int_eq(*heap, rc ? 1 : 2);
-	ck_assert_msg(!rc || rc == TELEFORK_E_CLOSED || rc == TELEFORK_E_IO, "%d: %s", rc, r.message);
+	ck_assert_msg(
+		!rc || rc == TELEFORK_E_CLOSED || rc == TELEFORK_E_IO, "%d: %s", rc, r.message);
 	*ret_received = r.bytes_received;
 	close(next_listener);
 	live_end(&l);
