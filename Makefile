@@ -68,9 +68,9 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 # These move themselves, or look at a child from outside: a sanitizer's process cannot.
 MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test_pad test_task \
-	test_yoyo_live
+	test_tracer test_yoyo_live
 SAN_TESTS   := test_arch test_base test_compat test_image test_notes test_plan test_registers \
-	test_stream test_tracer test_yoyo
+	test_stream test_yoyo
 UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
 PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still lua
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \

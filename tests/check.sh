@@ -73,7 +73,7 @@ while [ ${#machines[@]} -gt 0 ] || [ ${#others[@]} -gt 0 ] || [ ${#name_of[@]} -
 	fi
 done
 trap - INT TERM EXIT
-echo "slowest:"
+echo "the whole took $SECONDS s; slowest:"
 sort -rn "$log/times" | head -10 | sed 's/^\([0-9]*\) /  \1 ms  /'
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]
