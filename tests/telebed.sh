@@ -77,8 +77,9 @@ route "A"'
 
 # qemu_of PID: the processes of QEMU that live below it
 qemu_of() {
-	local child children
-	read -r -a children <"/proc/$1/task/$1/children" || true
+	local child
+	local -a children=()
+	{ read -r -a children <"/proc/$1/task/$1/children"; } 2>/dev/null || true
 	for child in "${children[@]}"; do
 		case $(tr '\0' ' ' <"/proc/$child/cmdline" 2>/dev/null) in
 		qemu-system-*) echo "$child" ;;
