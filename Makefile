@@ -49,9 +49,10 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 BASE_SRC    := err arena buf crc32c io maps host guest twin
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
-CAPTURE_SRC := self changes describe files memory signal task task_ask
+CAPTURE_SRC := self changes describe files memory signal task task_stop task_thread task_ask task_check
 CHANNEL_SRC := frames address dial listen handshake
-RESTORE_SRC := facts relay merge compat plan build hole vdso tracer pad result restorer
+RESTORE_SRC := facts relay merge compat plan build build_memory build_process build_threads \
+	build_files files hole vdso tracer landing pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \
@@ -59,8 +60,8 @@ LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
 ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c tracer.c unwind.c entry.S
-CMD_SRC     := main serve restore run exits inspect inspect_json diff disasm symbols
-PAD_SRC     := pad_main serve restore exits
+CMD_SRC     := main serve restore run token check send progress exits inspect inspect_json diff disasm symbols
+PAD_SRC     := pad_main serve restore token exits
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
 HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare explain progress report \
 	remote remote_guest remote_host
@@ -68,11 +69,11 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 # These move themselves, or look at a child from outside: a sanitizer's process cannot.
 MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test_pad test_task \
-	test_tracer test_yoyo_live
+	test_tracer test_yoyo_live test_threads
 SAN_TESTS   := test_arch test_base test_compat test_image test_notes test_plan test_registers \
 	test_stream test_yoyo
 UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
-PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still lua
+PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still lua outside crew
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
@@ -297,6 +298,7 @@ build/man/%: docs/man/% $(wildcard docs/man/*.awk) docs/man/make.sh core/cmd/cmd
 lint-man: $(MAN)
 	@! groff -man -Tutf8 -ww -z $(MAN) 2>&1 | grep . && ! mandoc -T lint -W warning $(MAN) | grep .
 # Its return addresses are signed.
+$(B_aarch64)/obj/tests/probes/crew.o $(B_aarch64)/obj/tests/unit/test_threads.o \
 $(B_aarch64)/obj/tests/probes/signed.o: private COMPILE_$(B_aarch64) += -mbranch-protection=standard
 
 -include $(shell find build -name '*.d' 2>/dev/null)
@@ -383,6 +385,15 @@ telebed-host 300 $(B)/bin/telebed run return probes witness teleport render --fi
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
+$(foreach c,restore copy unix tcp many killed broken stopped obstacles,outside-$(c) 120 tests/outside.sh $(B) $(c)
+)
+$(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(v)
+)
+$(foreach n,1 4 64 1000,crew-native-$(n) 120 tests/crew.sh $(B) crew-pie $(n)
+)
+$(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7
+)
+$(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
 endef

@@ -9,6 +9,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #ifndef NT_ARM_SSVE
@@ -97,13 +98,32 @@ int tf_arch_regs_from_task(
 	return refuse_streaming(tid, data, e);
 }
 
-/* The kernel has rewound pc to the call before it stops and forgets the call's remaining time when
- * pc is changed meanwhile: a thread that stands before a call is left alone. */
-bool tf_arch_task_idle(const struct tf_regs *regs, const uint8_t code[4])
+/* The kernel has rewound pc and x0 before it stops, and has forgotten the call: whether it was made
+ * already cannot be told from here. */
+enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 * TF_CODE_AROUND],
+	long *ret_nr, uint64_t ret_arg[6])
 {
-	const struct tf_regset *call = tf_regs_find(regs, NT_ARM_SYSTEM_CALL);
+	const uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
 
-	return call && (int32_t)arm_get32(call->data) < 0 && arm_get32(code) != SVC_0;
+	if (arm_get32(code + TF_CODE_AROUND) != SVC_0)
+		return TF_AT_NO_CALL;
+	for (unsigned i = 0; i < 6; i++)
+		ret_arg[i] = arm_get64(gp + i * 8);
+	*ret_nr = (long)arm_get64(gp + 8 * 8);
+	return TF_AT_CALL;
+}
+
+void tf_arch_task_give_up(struct tf_regs *regs, int error)
+{
+	uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
+
+	arm_put64(gp + G_PC * 8, arm_get64(gp + G_PC * 8) + 4);
+	arm_put64(gp + G_X0 * 8, (uint64_t) - (int64_t)error);
+}
+
+void tf_arch_task_go_on(struct tf_regs *regs)
+{
+	arm_put64(tf_regs_find(regs, NT_PRSTATUS)->data + 8 * 8, SYS_restart_syscall);
 }
 
 size_t tf_arch_find_syscall(const uint8_t *code, size_t n)
@@ -121,15 +141,42 @@ static int put(int tid, uint8_t *gregs)
 	return ptrace(PTRACE_SETREGSET, tid, (void *)(uintptr_t)NT_PRSTATUS, &iov) ? -1 : 0;
 }
 
-int tf_arch_task_call(
-	int tid, const struct tf_regs *regs, uint64_t at, long nr, const uint64_t arg[6])
+#define RET        UINT32_C(0xd65f03c0)
+#define MOV_X8_139 UINT32_C(0xd2801168) /* the vDSO's __kernel_rt_sigreturn */
+
+void tf_arch_find_exits(const uint8_t *code, size_t n, uint64_t at, struct tf_exits *exits)
+{
+	for (size_t i = 0; i + 8 <= n; i += 4) {
+		uint32_t first = arm_get32(code + i), second = arm_get32(code + i + 4);
+
+		if (!exits->call_return && first == SVC_0 && second == RET)
+			exits->call_return = at + i;
+		if (!exits->sigreturn && first == MOV_X8_139 && second == SVC_0)
+			exits->sigreturn = at + i;
+	}
+}
+
+struct tf_call_way tf_arch_task_way(
+	const struct tf_exits *exits, uint8_t *bytes, uint64_t frame, uint64_t sp)
+{
+	(void)bytes;
+	(void)frame;
+	return (struct tf_call_way){exits->call_return, sp, exits->sigreturn};
+}
+
+int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_way *way, long nr,
+	const uint64_t arg[6])
 {
 	uint8_t gregs[ARM_GREGS_SIZE];
 
 	/* x7 stays: the kernel marks it at stops of system calls and puts it back by itself. */
 	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
-	arm_put64(gregs + G_PC * 8, at);
+	arm_put64(gregs + G_PC * 8, way->at);
 	arm_put64(gregs + 8 * 8, (uint64_t)nr);
+	if (way->sp) {
+		arm_put64(gregs + G_SP * 8, way->sp);
+		arm_put64(gregs + G_LR * 8, way->link);
+	}
 	for (unsigned i = 0; i < 6; i++)
 		arm_put64(gregs + i * 8, arg[i]);
 	return put(tid, gregs);

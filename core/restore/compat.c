@@ -89,8 +89,10 @@ static void check_limits(struct check *c, uint64_t max_memory)
 static void check_traced(struct check *c)
 {
 	const char *what = tf_arch_traced_state(c->img);
+	/* Under an emulator return addresses are signed anew, if the process could tell them. */
+	bool anew = c->f->flags & TF_FACT_EMULATED && c->img->source.origin != TF_ORIGIN_TASK;
 
-	if (what && !(c->f->flags & (TF_FACT_PTRACE | TF_FACT_EMULATED)))
+	if (what && !anew && !(c->f->flags & TF_FACT_PTRACE))
 		reason(c,
 			"%s are in use, and only ptrace sets them, which this receiver may not call: run "
 			"it outside the filter or container that forbids it, or as root if "
@@ -199,8 +201,10 @@ int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64
 	}
 	if (img->source.origin == TF_ORIGIN_RETURN)
 		reason(&c, "the image holds only what a yoyo changed: it completes its own source");
-	if (img->n_threads != 1)
-		reason(&c, "threads: the image has %u, this version restores one", img->n_threads);
+	if (img->source.flags & TF_SOURCE_OUTSIDE)
+		reason(&c,
+			"signal actions, signal stack, tid address and break: unknown, the image was "
+			"taken without asking the process");
 	if (img->source.page_size != f->page_size)
 		reason(&c, "page size: the process has pages of %u bytes, here they have %u",
 			img->source.page_size, f->page_size);

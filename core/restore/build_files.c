@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/* Descriptors and what belongs to files in a plan. */
+#include "core/restore/build_impl.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* What fcntl(2) can set or an opening keeps; nothing that creates or cuts off. */
+#define OPEN_FLAGS (O_ACCMODE | O_APPEND | O_NONBLOCK | O_SYNC | O_DIRECT | O_NOATIME | O_PATH)
+
+/* Devices whose every opening is as good as any other. */
+static bool is_stateless(const char *path)
+{
+	static const char *const devices[] = {
+		"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"};
+
+	for (size_t i = 0; i < sizeof(devices) / sizeof(*devices); i++)
+		if (!strcmp(path, devices[i]))
+			return true;
+	return false;
+}
+
+bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd)
+{
+	if (img->source.origin != TF_ORIGIN_TASK || fd->fd <= 2)
+		return false;
+	return fd->kind == TF_FD_FILE || (fd->kind == TF_FD_CHAR && is_stateless(fd->path));
+}
+
+/* All numbers are held already: the new descriptor has none of them. */
+static void plan_open(struct tf_build *b, const struct tf_fd *fd)
+{
+	struct tf_plan *p = &b->r->plan;
+	uint64_t opened = p->n_steps;
+
+	tf_plan_syscall(p, fd->path, SYS_openat, 4, (uint64_t)(int64_t)AT_FDCWD,
+		tf_build_string(b, fd->path), (uint64_t)(fd->flags & OPEN_FLAGS), UINT64_C(0));
+	if (fd->kind == TF_FD_FILE && !(fd->flags & O_PATH))
+		tf_plan_syscall(p, "position", SYS_lseek, 3, opened, fd->offset, (uint64_t)SEEK_SET)
+			->refs = 1;
+	tf_plan_syscall(
+		p, "file", SYS_dup3, 3, opened, (uint64_t)fd->fd, (uint64_t)(fd->flags & O_CLOEXEC))
+		->refs = 1;
+	tf_plan_syscall(p, "file", SYS_close, 1, opened)->refs = 1;
+}
+
+void tf_build_files(struct tf_build *b)
+{
+	struct tf_plan *p = &b->r->plan;
+	const struct tf_image *img = b->img;
+	uint32_t peer_flags = b->r->fds.back != b->r->fds.channel ? O_CLOEXEC : 0;
+
+	tf_plan_syscall(p, "umask", SYS_umask, 1, (uint64_t)img->source.umask);
+	if (img->source.cwd[0])
+		tf_plan_syscall(
+			p, "working directory", SYS_chdir, 1, tf_build_string(b, img->source.cwd))
+			->expect = TF_EXPECT_ANY;
+	for (uint32_t i = 0; i < img->n_fds; i++) {
+		const struct tf_fd *fd = &img->fds[i];
+
+		if (fd->fd == img->source.channel_fd)
+			peer_flags |= fd->flags & O_CLOEXEC;
+		if (fd->fd <= 2 || (b->r->fds.peer && fd->fd == img->source.channel_fd))
+			continue;
+		tf_plan_syscall(p, "held", SYS_dup3, 3, (uint64_t)b->r->fds.reserve,
+			(uint64_t)fd->fd, (uint64_t)(fd->flags & O_CLOEXEC));
+	}
+	for (uint32_t i = 0; i < img->n_fds; i++)
+		if (tf_restore_opens(img, &img->fds[i]))
+			plan_open(b, &img->fds[i]);
+	if (b->r->fds.peer)
+		tf_plan_syscall(p, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.back,
+			(uint64_t)img->source.channel_fd, (uint64_t)peer_flags);
+	if (b->r->fds.back != b->r->fds.channel)
+		tf_plan_syscall(p, "the way back", SYS_close, 1, (uint64_t)b->r->fds.back);
+	tf_plan_syscall(p, "reserve", SYS_close, 1, (uint64_t)b->r->fds.reserve);
+	tf_plan_syscall(p, "channel", SYS_close, 1, (uint64_t)b->r->fds.channel);
+}
