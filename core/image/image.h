@@ -22,6 +22,7 @@
 #define TF_MAX_SIGNATURES 262144u	     /* signed frames in 8 MiB of stack */
 #define TF_MAX_AUXV	 256u		     /* pairs; Linux has some 40 types */
 #define TF_MAX_EDITS	 (4u * TF_MAX_MAPS)
+#define TF_MAX_PENDING	 262144u	     /* RLIMIT_SIGPENDING is a few 10,000 by default */
 #define TF_MAX_STR	 4096u		     /* PATH_MAX */
 #define TF_MAX_HEAD	 ((uint64_t)256 << 20) /* bytes before the first page of memory */
 #define TF_MAX_ADDR	 ((uint64_t)1 << 57) /* user half, five-level x86_64 */
@@ -125,6 +126,15 @@ struct tf_thread {
 	struct tf_regs regs; /* regsets, data in the arena */
 };
 
+#define TF_SIGINFO 128 /* sizeof(siginfo_t) on every architecture */
+
+/* A signal that was sent and not delivered, in the order in which the kernel has them queued. */
+struct tf_pending {
+	int32_t tid;	/* of the thread it was sent to; 0: to the process */
+	uint32_t signo; /* 1 to TF_SIGNALS */
+	uint64_t info[TF_SIGINFO / 8]; /* siginfo_t as the kernel has it */
+};
+
 enum tf_sign_place {
 	TF_SIGN_MEMORY, /* address is that of an aligned word */
 	TF_SIGN_LINK,	/* the first thread's link register; address is 0 */
@@ -193,6 +203,7 @@ struct tf_vdso {
 #define TF_SOURCE_OUTSIDE  4u /* what only the process can ask is unknown: signal actions, altstack,
 				 tid address, brk */
 #define TF_SOURCE_SIGNS	   8u /* its code signs pointers: only its own keys make all of them good */
+#define TF_SOURCE_STOPPED  16u /* stopped by a signal: it goes on when SIGCONT comes */
 
 /* Where and when the image was taken. */
 struct tf_source {
@@ -218,11 +229,13 @@ struct tf_image {
 	struct tf_cpu cpu;
 	struct tf_mm mm;
 	struct tf_vdso vdso;
-	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits;
+	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits,
+		n_pending;
 	struct tf_thread *threads;
 	struct tf_map *maps;
 	struct tf_fd *fds;
 	struct tf_sigaction *sigactions; /* [0] is signal 1 */
+	struct tf_pending *pending;
 	struct tf_signature *signatures;
 	uint64_t *auxv;			 /* n_auxv pairs {type, value}, with AT_NULL */
 	struct tf_segment *segments;

@@ -88,6 +88,7 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 	X(MAP_LIMIT, "map-limit", "mappings end at or below source.max_map_end")                   \
 	X(FDS_SORTED, "fds-sorted", "descriptors are not negative, unique and ascending")          \
 	X(SIGACTIONS, "sigactions", "all 64 signal actions or none")                               \
+	X(PENDING, "pending", "a pending signal has a number, and siginfo says the same")           \
 	X(SIGNATURES, "signatures", "signed words are aligned and in writable memory; at most one register") \
 	X(THREADS, "threads", "at least one thread, tids positive, unique, at most 4194304")       \
 	X(AUXV, "auxv", "pairs that end with AT_NULL and have no other")                           \

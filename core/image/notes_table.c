@@ -30,7 +30,8 @@ const char *const tf_image_rule_text[TF_RULES] = {
 	}
 
 static const char *const origins[] = {"call", "signal", "yoyo", "return", "task"};
-static const char *const source_flags[] = {"emulated", "no-smaps", "outside", "signs"};
+static const char *const source_flags[] = {"emulated", "no-smaps", "outside", "signs",
+	"stopped"};
 
 #define F(member, kind, text)       FIELD(struct tf_source, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_source, member, kind, list, text)
@@ -38,7 +39,8 @@ static const struct tf_field source_fields[] = {
 	F(machine, U32, "ELF e_machine"),
 	N(flags, FLAGS, source_flags,
 		"emulated: under QEMU user mode; no-smaps: vmflags unknown; outside: signal "
-		"actions, altstack, tid address and brk unknown; signs: its code signs pointers"),
+		"actions, altstack, tid address and brk unknown; signs: its code signs pointers; stopped: "
+		"by a signal, until SIGCONT"),
 	N(origin, ENUM, origins, "how the image came about"),
 	F(page_size, U32, "bytes: 4096, 16384 or 65536"),
 	F(max_map_end, ADDR, "end of the highest mapping at the source"),
@@ -187,6 +189,16 @@ static const struct tf_field thread_fields[] = {
 	F(comm, COMM, "name"),
 };
 #undef F
+
+#define F(member, kind, text)    FIELD(struct tf_pending, member, kind, text)
+#define A(member, kind, n, text) ARRAY(struct tf_pending, member, kind, n, text)
+static const struct tf_field pending_fields[] = {
+	F(tid, I32, "of the thread it was sent to, 0: to the process"),
+	F(signo, U32, "its number"),
+	A(info, HEX64, TF_SIGINFO / 8, "siginfo_t as the kernel has it"),
+};
+#undef F
+#undef A
 
 static const char *const edit_ops[] = {"map", "unmap", "protect", "replace"};
 
@@ -338,6 +350,17 @@ static const char *check_thread(const struct tf_image *img, const struct tf_arch
 	return tid > 0 && tid <= TF_MAX_TID ? NULL : RULE(THREADS);
 }
 
+/* siginfo_t begins with the number, in four bytes. */
+static const char *check_pending(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_pending *p = &img->pending[i];
+
+	(void)arch;
+	return p->tid < 0 || !p->signo || p->signo > TF_SIGNALS || (uint32_t)p->info[0] != p->signo
+		       ? RULE(PENDING)
+		       : NULL;
+}
+
 /* --- the table --- */
 
 #define SINGLE(number, label, member, list, fn, txt)                                               \
@@ -371,6 +394,8 @@ const struct tf_kind tf_kinds[] = {
 		check_signature, "return addresses, to be signed anew where the keys are others"),
 	MANY(9, "thread", threads, n_threads, TF_MAX_THREADS, thread_fields, check_thread,
 		"threads, in the order of their NT_PRSTATUS"),
+	MANY(12, "pending", pending, n_pending, TF_MAX_PENDING, pending_fields, check_pending,
+		"signals that were sent and not delivered, in the order of their queues"),
 	MANY(10, "edit", edits, n_edits, TF_MAX_EDITS, edit_fields, check_edit,
 		"what a yoyo brings back: changes of mappings"),
 };

@@ -166,6 +166,10 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 		{0x500000, 0x510000, TF_EDIT_MAP, PROT_READ | PROT_WRITE, TF_MAP_SHARED,
 			TF_VMF_NORESERVE},
 	};
+	static const struct tf_pending pending[] = {
+		{0, 15, {15, 0, 0x3e800001267}},
+		{4711, 34, {34, UINT64_C(0xffffffff), 0x3e800001267, 0x1234}},
+	};
 	static const struct tf_signature signatures[] = {
 		{TF_SIGN_MEMORY, 0, 0x7f00001ff808, 0x410444, 0x7f00001ff820},
 		{TF_SIGN_MEMORY, 1, 0x7f00001ff828, 0x410484, 0x7f00001ff840},
@@ -186,6 +190,8 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 	img->fds = tf_arena_dup(a, fds, sizeof(fds));
 	img->n_edits = 3;
 	img->edits = tf_arena_dup(a, edits, sizeof(edits));
+	img->n_pending = 2;
+	img->pending = tf_arena_dup(a, pending, sizeof(pending));
 	img->n_auxv = 3;
 	img->auxv = tf_arena_dup(a, auxv, sizeof(auxv));
 	if (img->source.machine == EM_AARCH64) {

@@ -249,7 +249,7 @@ static struct tf_signature *sign(struct tf_image *img)
 	}
 
 CHANGE(page_size, (img->source.page_size = 8192))
-CHANGE(source_flag, (img->source.flags = 16))
+CHANGE(source_flag, (img->source.flags = 32))
 CHANGE(source_origin, (img->source.origin = TF_ORIGIN_TASK + 1))
 CHANGE(source_umask, (img->source.umask = 01000))
 CHANGE(mailbox_high, (img->source.mailbox = UINT64_C(1) << 60))
@@ -294,6 +294,9 @@ CHANGE(signature_link_first,
 CHANGE(tid_zero, (img->threads[0].tid = 0))
 CHANGE(tid_high, (img->threads[1].tid = TF_MAX_TID + 1))
 CHANGE(tid_twice, (img->threads[1].tid = img->threads[0].tid))
+CHANGE(pending_number, (img->pending[0].signo = TF_SIGNALS + 1))
+CHANGE(pending_other, (img->pending[1].info[0]++))
+CHANGE(pending_tid, (img->pending[1].tid = -1))
 CHANGE(auxv_open, (img->auxv[4] = 7))
 CHANGE(auxv_inside, (img->auxv[0] = 0))
 CHANGE(auxv_long, (img->n_auxv = 300, img->auxv = tf_arena_array(&arena, 300, 16)))
@@ -358,6 +361,9 @@ static const struct mutant mutants[] = {
 	{"threads", tid_zero},
 	{"threads", tid_high},
 	{"threads", tid_twice},
+	{"pending", pending_number},
+	{"pending", pending_other},
+	{"pending", pending_tid},
 	{"auxv", auxv_open},
 	{"auxv", auxv_inside},
 	{"auxv", auxv_long},
