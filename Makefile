@@ -49,7 +49,7 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 BASE_SRC    := err arena buf crc32c io maps host guest twin
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
-CAPTURE_SRC := self changes describe files memory signal task task_ask
+CAPTURE_SRC := self changes describe files memory signal task task_stop task_thread task_ask
 CHANNEL_SRC := frames address dial listen handshake
 RESTORE_SRC := facts relay merge compat plan build hole vdso tracer pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
@@ -72,7 +72,7 @@ MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test
 SAN_TESTS   := test_arch test_base test_compat test_image test_notes test_plan test_registers \
 	test_stream test_tracer test_yoyo
 UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
-PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still lua
+PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still lua outside
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c

@@ -74,9 +74,29 @@ void tf_signal_entry(int signo, void *info, void *ucontext);
 int tf_arch_regs_from_task(int tid, struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs,
 	struct tf_err *e);
 
-/* Whether the thread can be made to run a system call of ours and then go on as if nothing had been:
- * it is in no system call that the kernel still has to restart. code: 4 bytes at its pc. */
-bool tf_arch_task_idle(const struct tf_regs *regs, const uint8_t code[4]);
+/* Where the thread stands, as far as registers tell. */
+enum tf_at_call {
+	TF_AT_NO_CALL,
+	TF_AT_CALL,   /* before a system call's instruction: the call may have been interrupted */
+	TF_IN_CALL,   /* in a system call that the kernel was about to start again */
+};
+
+/* Bytes of code around pc that the two below are given: as many before it as from it on. */
+#define TF_CODE_AROUND 8
+
+/* Tells the call and its arguments, and changes regs to those which make it anew, on any kernel: pc at
+ * the instruction, the call's number and arguments in place. *ret_nr is SYS_restart_syscall where the
+ * original's number is lost. */
+enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 * TF_CODE_AROUND],
+	long *ret_nr, uint64_t ret_arg[6]);
+
+/* After tf_arch_task_rewind(): the call has returned -error instead. */
+void tf_arch_task_give_up(struct tf_regs *regs, int error);
+
+/* For a thread that is put back after calls of ours, in a stop where the kernel still handles
+ * signals, and that was in a call with time left: what makes the kernel go on with that call
+ * (aarch64: restart_syscall; x86_64 sees it by the registers). */
+void tf_arch_task_go_on(struct tf_regs *regs);
 
 /* Offset of a system call instruction in n bytes of code; n if there is none. */
 size_t tf_arch_find_syscall(const uint8_t *code, size_t n);

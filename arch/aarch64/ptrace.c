@@ -9,6 +9,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #ifndef NT_ARM_SSVE
@@ -97,13 +98,32 @@ int tf_arch_regs_from_task(
 	return refuse_streaming(tid, data, e);
 }
 
-/* The kernel has rewound pc to the call before it stops and forgets the call's remaining time when
- * pc is changed meanwhile: a thread that stands before a call is left alone. */
-bool tf_arch_task_idle(const struct tf_regs *regs, const uint8_t code[4])
+/* The kernel has rewound pc and x0 before it stops, and has forgotten the call: whether it was made
+ * already cannot be told from here. */
+enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 * TF_CODE_AROUND],
+	long *ret_nr, uint64_t ret_arg[6])
 {
-	const struct tf_regset *call = tf_regs_find(regs, NT_ARM_SYSTEM_CALL);
+	const uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
 
-	return call && (int32_t)arm_get32(call->data) < 0 && arm_get32(code) != SVC_0;
+	if (arm_get32(code + TF_CODE_AROUND) != SVC_0)
+		return TF_AT_NO_CALL;
+	for (unsigned i = 0; i < 6; i++)
+		ret_arg[i] = arm_get64(gp + i * 8);
+	*ret_nr = (long)arm_get64(gp + 8 * 8);
+	return TF_AT_CALL;
+}
+
+void tf_arch_task_give_up(struct tf_regs *regs, int error)
+{
+	uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
+
+	arm_put64(gp + G_PC * 8, arm_get64(gp + G_PC * 8) + 4);
+	arm_put64(gp + G_X0 * 8, (uint64_t) - (int64_t)error);
+}
+
+void tf_arch_task_go_on(struct tf_regs *regs)
+{
+	arm_put64(tf_regs_find(regs, NT_PRSTATUS)->data + 8 * 8, SYS_restart_syscall);
 }
 
 size_t tf_arch_find_syscall(const uint8_t *code, size_t n)

@@ -10,6 +10,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 static long get(int tid, uint32_t type, void *to, size_t size)
@@ -70,12 +71,54 @@ int tf_arch_regs_from_task(
 	return rc || !cpu->xcr0 ? rc : add_xstate(tid, cpu, a, regs, e);
 }
 
-bool tf_arch_task_idle(const struct tf_regs *regs, const uint8_t code[4])
-{
-	const struct tf_regset *gp = tf_regs_find(regs, NT_PRSTATUS);
+/* The kernel's own, include/linux/errno.h: a call that is to be made again. */
+enum { RESTARTSYS = 512, RESTARTNOINTR = 513, RESTARTNOHAND = 514, RESTART_RESTARTBLOCK = 516 };
 
-	(void)code;
-	return gp && (int64_t)x86_get64(gp->data + G_ORIG_RAX * 8) < 0;
+static bool to_restart(int64_t rax)
+{
+	return rax == -RESTARTSYS || rax == -RESTARTNOINTR || rax == -RESTARTNOHAND ||
+	       rax == -RESTART_RESTARTBLOCK;
+}
+
+/* A call that was continued once already has its number no more, but in "mov $nr, %eax; syscall".
+ */
+static uint64_t number_before(const uint8_t code[2 * TF_CODE_AROUND], uint64_t nr)
+{
+	const uint8_t *mov = code + TF_CODE_AROUND - 7;
+
+	return nr == SYS_restart_syscall && *mov == 0xb8 ? x86_get32(mov + 1) : nr;
+}
+
+enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 * TF_CODE_AROUND],
+	long *ret_nr, uint64_t ret_arg[6])
+{
+	static const uint8_t order[6] = {G_RDI, G_RSI, G_RDX, G_R10, G_R8, G_R9};
+	uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
+	uint64_t nr = x86_get64(gp + G_ORIG_RAX * 8);
+
+	if ((int64_t)nr < 0 || !to_restart((int64_t)x86_get64(gp + G_RAX * 8)))
+		return TF_AT_NO_CALL;
+	nr = number_before(code, nr);
+	x86_put64(gp + G_RIP * 8, x86_get64(gp + G_RIP * 8) - 2);
+	x86_put64(gp + G_RAX * 8, nr);
+	x86_put64(gp + G_ORIG_RAX * 8, UINT64_MAX);
+	for (unsigned i = 0; i < 6; i++)
+		ret_arg[i] = x86_get64(gp + order[i] * 8);
+	*ret_nr = (long)nr;
+	return TF_IN_CALL;
+}
+
+void tf_arch_task_give_up(struct tf_regs *regs, int error)
+{
+	uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
+
+	x86_put64(gp + G_RIP * 8, x86_get64(gp + G_RIP * 8) + 2);
+	x86_put64(gp + G_RAX * 8, (uint64_t) - (int64_t)error);
+}
+
+void tf_arch_task_go_on(struct tf_regs *regs)
+{
+	(void)regs;
 }
 
 size_t tf_arch_find_syscall(const uint8_t *code, size_t n)

@@ -28,141 +28,9 @@
 #include "core/base/maps.h"
 #include "core/restore/vdso.h"
 
-#define STOP_MS 2000 /* a process in vfork or in uninterruptible sleep does not stop */
-
 static void proc_path(const struct tf_task *t, const char *name, char path[static TF_TASK_PATH])
 {
 	snprintf(path, TF_TASK_PATH, "/proc/%d/%s", (int)t->pid, name);
-}
-
-/* --- stop and release --- */
-
-static int open_files(struct tf_task *t)
-{
-	char path[TF_TASK_PATH];
-
-	proc_path(t, "mem", path);
-	t->mem = open(path, O_RDWR | O_CLOEXEC);
-	proc_path(t, "pagemap", path);
-	t->pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	if (t->mem < 0 || t->pagemap < 0)
-		return tf_fail_errno(
-			&t->capture.err, TELEFORK_E_SYSTEM, errno, "/proc/%d/mem", (int)t->pid);
-	return 0;
-}
-
-static int check_threads(struct tf_task *t)
-{
-	char path[TF_TASK_PATH];
-	struct stat st;
-
-	proc_path(t, "task", path);
-	if (stat(path, &st))
-		return tf_fail_errno(
-			&t->capture.err, TELEFORK_E_SYSTEM, errno, "process %d", (int)t->pid);
-	if (st.st_nlink > 3) /* . and .. are links as well, proc(5) */
-		return tf_fail(&t->capture.err, TELEFORK_E_UNSUPPORTED,
-			"process %d has %d threads: this version looks at processes with one",
-			(int)t->pid, (int)st.st_nlink - 2);
-	return 0;
-}
-
-static int check_machine(struct tf_task *t)
-{
-	char path[TF_TASK_PATH];
-	unsigned char ident[20] = {0};
-	TF_CLOSE int fd = -1;
-
-	proc_path(t, "exe", path);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || read(fd, ident, sizeof(ident)) != sizeof(ident))
-		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno, "%s", path);
-	if (ident[EI_CLASS] != ELFCLASS64 ||
-		(uint32_t)(ident[18] | ident[19] << 8) != tf_arch_native()->machine)
-		return tf_fail(&t->capture.err, TELEFORK_E_UNSUPPORTED,
-			"process %d is not a 64-bit %s program", (int)t->pid,
-			tf_arch_native()->name);
-	return 0;
-}
-
-/* Waits for the stop. Signals that are on their way are not ours: the thread stops for them first,
- * and gets them. */
-static int wait_stop(struct tf_task *t)
-{
-	for (int ms = 0; ms < STOP_MS;) {
-		struct timespec step = {.tv_nsec = 1000000};
-		int status;
-		pid_t got = waitpid(t->pid, &status, __WALL | WNOHANG);
-
-		if (got < 0)
-			return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
-				"process %d", (int)t->pid);
-		if (!got) {
-			nanosleep(&step, NULL);
-			ms++;
-			continue;
-		}
-		if (!WIFSTOPPED(status))
-			return tf_fail(&t->capture.err, TELEFORK_E_SYSTEM, "process %d has ended",
-				(int)t->pid);
-		t->stopped = true;
-		if (status >> 16 == PTRACE_EVENT_STOP)
-			return 0;
-		ptrace(PTRACE_CONT, t->pid, NULL, (void *)(uintptr_t)WSTOPSIG(status));
-		t->stopped = false;
-	}
-	return tf_fail(&t->capture.err, TELEFORK_E_SYSTEM, "process %d does not stop", (int)t->pid);
-}
-
-int tf_task_stop(struct tf_task *t, pid_t pid)
-{
-	struct tf_err *e;
-	int rc;
-
-	*t = (struct tf_task){.pid = pid, .mem = -1, .pagemap = -1};
-	e = &t->capture.err;
-	if (tf_host_emulated())
-		return tf_fail(e, TELEFORK_E_UNSUPPORTED,
-			"QEMU user mode has no ptrace: a process cannot be looked at from outside "
-			"here; let it save itself twice and compare the images");
-	rc = check_threads(t);
-	if (!rc)
-		rc = check_machine(t);
-	if (!rc && tf_arena_init(&t->capture.arena, TF_ARENA_DEFAULT))
-		rc = tf_fail(e, TELEFORK_E_NOMEM, "no address space for an image");
-	if (rc)
-		return rc;
-	if (ptrace(PTRACE_SEIZE, pid, NULL, NULL)) {
-		rc = tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "ptrace of process %d", (int)pid);
-		tf_task_release(t);
-		return rc;
-	}
-	t->seized = true;
-	if (ptrace(PTRACE_INTERRUPT, pid, NULL, NULL))
-		rc = tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "process %d", (int)pid);
-	if (!rc)
-		rc = wait_stop(t);
-	if (!rc)
-		rc = check_threads(t); /* it may have made one meanwhile */
-	if (!rc)
-		rc = open_files(t);
-	if (rc)
-		tf_task_release(t);
-	return rc;
-}
-
-void tf_task_release(struct tf_task *t)
-{
-	/* Only a stopped thread can be let go; one that never stopped is let go by our end. */
-	if (t->seized && t->stopped)
-		ptrace(PTRACE_DETACH, t->pid, NULL, NULL);
-	t->seized = t->stopped = false;
-	if (t->mem >= 0)
-		close(t->mem);
-	if (t->pagemap >= 0)
-		close(t->pagemap);
-	t->mem = t->pagemap = -1;
-	tf_arena_done(&t->capture.arena);
 }
 
 /* --- what /proc and ptrace show --- */
@@ -185,7 +53,7 @@ static const char *link_text(struct tf_task *t, const char *name)
 	return tf_arena_strn(&t->capture.arena, buf, n > 0 ? (size_t)n : 0);
 }
 
-static int read_text(struct tf_task *t, const char *name, char **ret_text, size_t *ret_size)
+int tf_task_read_text(struct tf_task *t, const char *name, char **ret_text, size_t *ret_size)
 {
 	char path[TF_TASK_PATH];
 
@@ -209,17 +77,17 @@ static int describe_source(struct tf_task *t)
 	struct utsname uts;
 	char *stat, *status;
 	size_t size;
-	int rc = read_text(t, "stat", &stat, &size);
+	int rc = tf_task_read_text(t, "stat", &stat, &size);
 
 	if (!rc)
-		rc = read_text(t, "status", &status, &size);
+		rc = tf_task_read_text(t, "status", &status, &size);
 	if (rc)
 		return rc;
 	uname(&uts);
 	prlimit(t->pid, RLIMIT_STACK, NULL, &stack);
 	*s = (struct tf_source){
 		.machine = tf_arch_native()->machine,
-		.flags = TF_SOURCE_OUTSIDE,
+		.flags = TF_SOURCE_OUTSIDE | (t->was_stopped ? TF_SOURCE_STOPPED : 0),
 		.origin = TF_ORIGIN_TASK,
 		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
 		.pid = t->pid,
@@ -284,49 +152,11 @@ static int describe_auxv(struct tf_task *t)
 {
 	char *text;
 	size_t size;
-	int rc = read_text(t, "auxv", &text, &size);
+	int rc = tf_task_read_text(t, "auxv", &text, &size);
 
 	t->capture.image.auxv = (uint64_t *)(void *)text;
 	t->capture.image.n_auxv = rc ? 0 : (uint32_t)(size / 16);
 	return rc;
-}
-
-static void read_rseq(struct tf_task *t, struct tf_thread *thread)
-{
-	struct __ptrace_rseq_configuration rseq = {0};
-
-	/* Linux 5.13 */
-	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->pid, (void *)sizeof(rseq), &rseq) > 0)
-		thread->rseq =
-			(struct tf_rseq){rseq.rseq_abi_pointer, rseq.rseq_abi_size, rseq.signature};
-}
-
-static int describe_thread(struct tf_task *t)
-{
-	struct tf_capture *c = &t->capture;
-	struct tf_thread *thread = tf_arena_alloc(&c->arena, sizeof(*thread));
-	void *head = NULL;
-	size_t len = 0, size;
-	char *comm;
-	int rc = read_text(t, "comm", &comm, &size);
-
-	if (!thread || rc)
-		return rc ? rc : TELEFORK_E_NOMEM;
-	c->image.threads = thread;
-	c->image.n_threads = 1;
-	thread->tid = t->pid;
-	memcpy(thread->comm, comm, size < 16 ? size : 15);
-	thread->comm[strcspn(thread->comm, "\n")] = '\0';
-	if (ptrace(PTRACE_GETSIGMASK, t->pid, (void *)sizeof(thread->sigmask), &thread->sigmask))
-		return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, errno, "signal mask of process %d",
-			(int)t->pid);
-	if (!syscall(SYS_get_robust_list, t->pid, &head, &len)) {
-		thread->robust_head = (uint64_t)head;
-		thread->robust_len = len;
-	}
-	read_rseq(t, thread);
-	tf_arch_cpu(&c->image.cpu, true);
-	return tf_arch_regs_from_task(t->pid, &c->image.cpu, &c->arena, &thread->regs, &c->err);
 }
 
 /* --- descriptors --- */
@@ -347,7 +177,7 @@ static int describe_fd(struct tf_task *t, struct tf_fd *f, int number)
 	int rc;
 
 	snprintf(name, sizeof(name), "fdinfo/%d", number);
-	rc = read_text(t, name, &info, &size);
+	rc = tf_task_read_text(t, name, &info, &size);
 	if (rc)
 		return rc;
 	snprintf(name, sizeof(name), "fd/%d", number);
@@ -440,8 +270,9 @@ static int find_pages(struct tf_task *t)
 
 int tf_task_describe(struct tf_task *t)
 {
-	static int (*const step[])(struct tf_task *) = {describe_thread, describe_source,
-		describe_maps, describe_vdso, describe_auxv, describe_fds, find_pages, tf_task_ask};
+	static int (*const step[])(struct tf_task *) = {tf_task_threads, tf_task_pending,
+		describe_source, describe_maps, describe_vdso, describe_auxv, describe_fds,
+		find_pages, tf_task_ask, tf_task_settle};
 
 	for (size_t i = 0; i < sizeof(step) / sizeof(*step); i++) {
 		int rc = step[i](t);
@@ -459,7 +290,7 @@ static bool all_zero(const uint8_t *p, size_t n)
 }
 
 /* Pages of zeros stay holes. */
-static int save_run(struct tf_task *t, const struct tf_run *r, uint8_t *buf)
+static int save_run(struct tf_task *t, const struct tf_run *r, uint8_t *buf, uint64_t *gone)
 {
 	struct tf_capture *c = &t->capture;
 	uint64_t page = c->image.source.page_size;
@@ -481,6 +312,9 @@ static int save_run(struct tf_task *t, const struct tf_run *r, uint8_t *buf)
 		}
 		if (!rc)
 			rc = tf_sink_flush(&c->sink, &c->err);
+		*gone += n;
+		if (!rc && t->progress)
+			t->progress(t->ctx, *gone, c->memory);
 	}
 	return rc;
 }
@@ -488,16 +322,26 @@ static int save_run(struct tf_task *t, const struct tf_run *r, uint8_t *buf)
 int tf_task_save(struct tf_task *t, int fd)
 {
 	struct tf_capture *c = &t->capture;
+	struct stat st;
+	uint64_t gone = 0;
 	uint8_t *buf;
 	int rc;
 
-	c->file = true;
+	c->file = !fstat(fd, &st) && S_ISREG(st.st_mode);
 	tf_io_init(&c->io, fd, NULL);
+	c->io.heed = c->io.socket;
 	rc = tf_capture_send_head(c, 0);
 	buf = tf_arena_alloc(&c->arena, TF_EXTENT_MAX);
 	if (!rc && !buf)
 		rc = tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a buffer");
 	for (uint64_t i = 0; i < c->n_runs && !rc; i++)
-		rc = save_run(t, &c->runs[i], buf);
-	return rc ? rc : tf_sink_end(&c->sink, &c->image, &c->err);
+		rc = save_run(t, &c->runs[i], buf, &gone);
+	return rc;
+}
+
+int tf_task_commit(struct tf_task *t)
+{
+	struct tf_capture *c = &t->capture;
+
+	return tf_sink_end(&c->sink, &c->image, &c->err);
 }

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * System calls that a stopped process makes for us: signal actions, altstack, tid address, brk. Its
- * thread gets other registers, runs one instruction of its vDSO and stops; results land in a few
- * bytes of its own private memory, which are put back, as the registers are. All signals are held
- * meanwhile, so none is seen, lost or delivered at a wrong place.
+ * System calls that the stopped threads make for us: signal actions, brk, and of each its altstack
+ * and tid address. A thread gets other registers, runs one instruction of the vDSO and stops;
+ * results land in a few bytes of the process's own private memory, which are put back, as the
+ * registers are. All signals are held meanwhile, so none is seen, lost or delivered at a wrong
+ * place.
  *
- *   stop | registers, 32 bytes, mask saved | call, call, ... | all put back, compared | (go on)
+ *   stop | registers, 64 bytes, mask saved | call, call, ... | interrupted: stop | all put back,
+ * compared
+ *
+ * They are put back in a stop like the first, in which the kernel still handles signals: there it
+ * sees by the registers that a call of the program has to be started again, and does so.
  */
 #include "core/capture/task_impl.h"
 
@@ -13,6 +18,7 @@
 #include <errno.h>
 #include <linux/prctl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -23,11 +29,11 @@
 #include "arch/arch.h"
 
 #define SCRATCH 64 /* bytes: the largest result, struct sigaction of the kernel, has 32 */
-#define RSEQ_CS 8  /* offset of rseq_cs in struct rseq, linux/rseq.h */
 #define SYSGOOD (SIGTRAP | 0x80)
 
 struct asking {
 	struct tf_task *t;
+	struct tf_traced *x;
 	struct tf_thread *thread;
 	uint64_t code;    /* a system call instruction */
 	uint64_t scratch; /* SCRATCH bytes of private writable memory */
@@ -59,27 +65,24 @@ static uint64_t find_code(const struct tf_task *t)
 	return at < v->size ? v->base + at : 0;
 }
 
-/* A thread inside a restartable sequence would not be sent back when it is interrupted here. */
-static bool in_sequence(struct tf_task *t, const struct tf_thread *thread)
+/* A filter would see our calls as the program's. */
+static bool is_filtered(struct tf_task *t)
 {
-	uint64_t rseq_cs = 0;
+	const char *p;
+	char *text;
+	size_t size;
 
-	return thread->rseq.addr && !tf_task_read(t, thread->rseq.addr + RSEQ_CS, &rseq_cs, 8) &&
-	       rseq_cs;
+	if (tf_task_read_text(t, "status", &text, &size))
+		return true;
+	p = strstr(text, "\nSeccomp:");
+	return p && strtol(p + 9, NULL, 10) != 0;
 }
 
 static bool can_ask(struct asking *q)
 {
-	struct tf_task *t = q->t;
-	uint8_t code[4] = {0};
-
-	q->thread = t->capture.image.threads;
-	q->code = find_code(t);
-	q->scratch = find_scratch(&t->capture);
-	if (pread(t->mem, code, sizeof(code), (off_t)tf_arch_native()->pc(&q->thread->regs)) < 0)
-		return false;
-	return q->code && q->scratch && tf_arch_task_idle(&q->thread->regs, code) &&
-	       !in_sequence(t, q->thread);
+	q->code = find_code(q->t);
+	q->scratch = find_scratch(&q->t->capture);
+	return q->code && q->scratch && !is_filtered(q->t);
 }
 
 /* --- one call --- */
@@ -93,35 +96,38 @@ static int fail(struct asking *q, const char *what)
 /* Runs on to the next stop of a system call. */
 static int to_syscall_stop(struct asking *q)
 {
+	uintptr_t signo = 0;
 	int status;
 
-	if (ptrace(PTRACE_SYSCALL, q->t->pid, NULL, NULL))
-		return fail(q, "ptrace");
-	while (waitpid(q->t->pid, &status, __WALL) < 0)
-		if (errno != EINTR)
-			return fail(q, "wait");
-	if (!WIFSTOPPED(status)) {
-		q->t->stopped = false;
-		return tf_fail(&q->t->capture.err, TELEFORK_E_SYSTEM, "process %d has ended",
-			(int)q->t->pid);
+	for (;;) {
+		if (ptrace(PTRACE_SYSCALL, q->x->tid, NULL, (void *)signo))
+			return fail(q, "ptrace");
+		while (waitpid(q->x->tid, &status, __WALL) < 0)
+			if (errno != EINTR)
+				return fail(q, "wait");
+		if (!WIFSTOPPED(status)) {
+			q->x->stopped = false;
+			return tf_fail(&q->t->capture.err, TELEFORK_E_SYSTEM,
+				"process %d has ended", (int)q->t->pid);
+		}
+		if (WSTOPSIG(status) == SYSGOOD)
+			return 0;
+		/* SIGSTOP cannot be held: it takes its course, and changes nothing for us. */
+		signo = status >> 16 ? 0 : (uintptr_t)WSTOPSIG(status);
 	}
-	if (WSTOPSIG(status) != SYSGOOD)
-		return tf_fail(&q->t->capture.err, TELEFORK_E_SYSTEM,
-			"process %d stopped otherwise than asked (%#x)", (int)q->t->pid, status);
-	return 0;
 }
 
 static int call(struct asking *q, long nr, const uint64_t arg[6], int64_t *ret)
 {
 	int rc;
 
-	if (tf_arch_task_call(q->t->pid, &q->thread->regs, q->code, nr, arg))
+	if (tf_arch_task_call(q->x->tid, &q->x->as_found, q->code, nr, arg))
 		return fail(q, "set registers");
 	rc = to_syscall_stop(q); /* on its way in */
 	if (!rc)
 		rc = to_syscall_stop(q); /* on its way out */
 	if (!rc)
-		*ret = tf_arch_task_result(q->t->pid);
+		*ret = tf_arch_task_result(q->x->tid);
 	return rc;
 }
 
@@ -193,37 +199,39 @@ static int hold_signals(struct asking *q)
 {
 	uint64_t all = ~UINT64_C(0);
 
-	if (ptrace(PTRACE_SETOPTIONS, q->t->pid, NULL, (void *)PTRACE_O_TRACESYSGOOD) ||
-		ptrace(PTRACE_SETSIGMASK, q->t->pid, (void *)sizeof(all), &all))
+	if (ptrace(PTRACE_SETOPTIONS, q->x->tid, NULL, (void *)PTRACE_O_TRACESYSGOOD) ||
+		ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(all), &all))
 		return fail(q, "hold signals");
 	return 0;
 }
 
-static int put_back(struct asking *q)
+/* From the way out of a system call to a stop where signals are handled: no instruction is run. */
+static int to_signal_stop(struct asking *q)
 {
-	struct tf_task *t = q->t;
+	uint64_t deadline = tf_now_ns() + TF_TASK_STOP_MS * UINT64_C(1000000);
+	int rc;
 
-	if (pwrite(t->mem, q->before, SCRATCH, (off_t)q->scratch) != SCRATCH ||
-		tf_arch_task_put(t->pid, &q->thread->regs) ||
-		ptrace(PTRACE_SETSIGMASK, t->pid, (void *)sizeof(uint64_t), &q->thread->sigmask) ||
-		ptrace(PTRACE_SETOPTIONS, t->pid, NULL, NULL))
-		return fail(q, "could not be put back as it was");
-	return 0;
+	if (ptrace(PTRACE_INTERRUPT, q->x->tid, NULL, NULL) ||
+		ptrace(PTRACE_CONT, q->x->tid, NULL, NULL))
+		return fail(q, "could not be stopped again");
+	q->x->stopped = false;
+	rc = tf_task_wait_stop(q->t, q->x, deadline);
+	return rc == 1 ? 0 : rc ? rc : fail(q, "has ended");
 }
 
 /* Nothing may have changed: neither what a table knows nor the bytes that were borrowed. */
-static int check_unharmed(struct asking *q)
+static int check_unharmed(struct asking *q, const struct tf_regs *should)
 {
 	struct tf_capture *c = &q->t->capture;
 	struct tf_cpu cpu = c->image.cpu;
 	struct tf_regs now = {0};
 	uint8_t after[SCRATCH];
-	int rc = tf_arch_regs_from_task(q->t->pid, &cpu, &c->arena, &now, &c->err);
+	int rc = tf_arch_regs_from_task(q->x->tid, &cpu, &c->arena, &now, &c->err);
 
-	if (!rc && tf_regs_diff(tf_arch_native(), &q->thread->regs, &c->image.cpu, &now, &cpu, NULL,
-			   NULL, NULL))
+	if (!rc &&
+		tf_regs_diff(tf_arch_native(), should, &c->image.cpu, &now, &cpu, NULL, NULL, NULL))
 		rc = tf_fail(&c->err, TELEFORK_E_SYSTEM,
-			"process %d: its registers are not what they were", (int)q->t->pid);
+			"thread %d: its registers are not what they were", (int)q->x->tid);
 	if (!rc)
 		rc = tf_task_read(q->t, q->scratch, after, SCRATCH);
 	if (!rc && memcmp(after, q->before, SCRATCH) != 0)
@@ -232,25 +240,55 @@ static int check_unharmed(struct asking *q)
 	return rc;
 }
 
-int tf_task_ask(struct tf_task *t)
+static int put_back(struct asking *q)
+{
+	struct tf_task *t = q->t;
+	struct tf_regs regs;
+	int rc = to_signal_stop(q);
+
+	if (pwrite(t->mem, q->before, SCRATCH, (off_t)q->scratch) != SCRATCH)
+		return fail(q, "its memory could not be put back as it was");
+	if (!rc)
+		rc = tf_task_go_on(t, q->x, q->thread, &regs);
+	if (rc)
+		return rc;
+	if (tf_arch_task_put(q->x->tid, &regs) ||
+		ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(uint64_t),
+			&q->thread->sigmask) ||
+		ptrace(PTRACE_SETOPTIONS, q->x->tid, NULL, NULL))
+		return fail(q, "could not be put back as it was");
+	return check_unharmed(q, &regs);
+}
+
+/* The main thread answers for the process, too. */
+static int ask_thread(struct asking *q)
 {
 	static int (*const question[])(struct asking *) = {
-		ask_sigactions, ask_altstack, ask_tid_address, ask_brk};
+		ask_altstack, ask_tid_address, ask_sigactions, ask_brk};
+	size_t n = q->x->tid == q->t->pid ? 4 : 2;
+	int rc = hold_signals(q), back;
+
+	for (size_t i = 0; i < n && !rc; i++)
+		rc = question[i](q);
+	if (!q->x->stopped)
+		return rc;
+	back = put_back(q);
+	return rc ? rc : back;
+}
+
+int tf_task_ask(struct tf_task *t)
+{
 	struct asking q = {.t = t};
-	int rc, back;
+	int rc;
 
 	if (!can_ask(&q))
 		return 0;
 	rc = tf_task_read(t, q.scratch, q.before, SCRATCH);
-	if (!rc)
-		rc = hold_signals(&q);
-	for (size_t i = 0; i < sizeof(question) / sizeof(*question) && !rc; i++)
-		rc = question[i](&q);
-	if (!t->stopped)
-		return rc;
-	back = put_back(&q);
-	if (!rc)
-		rc = back ? back : check_unharmed(&q);
+	for (uint32_t i = 0; i < t->n_traced && !rc; i++) {
+		q.x = &t->traced[i];
+		q.thread = &t->capture.image.threads[i];
+		rc = ask_thread(&q);
+	}
 	if (!rc)
 		t->capture.image.source.flags &= ~TF_SOURCE_OUTSIDE;
 	return rc;

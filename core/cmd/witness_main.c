@@ -52,6 +52,8 @@ static int look(pid_t pid, const char *path)
 	if (!rc)
 		rc = tf_task_save(&t, fd);
 	if (!rc)
+		rc = tf_task_commit(&t);
+	if (!rc)
 		rc = tf_file_publish(fd, e);
 	if (fd >= 0)
 		tf_file_forget(fd);

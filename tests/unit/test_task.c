@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A process looked at from outside: twice the same, every difference named, and unharmed. Where there
- * is no ptrace (QEMU user mode) it is refused by name. Runs in a guest as well: one static program.
+ * A process looked at from outside: twice the same, every difference named, and unharmed. Where
+ * there is no ptrace (QEMU user mode) it is refused by name. Runs in a guest as well: one static
+ * program.
  */
 #include <check.h>
 #include <fcntl.h>
@@ -58,7 +59,7 @@ static void look(struct tf_file *f)
 
 	ck_assert_int_ge(fd, 0);
 	ck_assert_msg(!tf_task_stop(&task, child) && !tf_task_describe(&task) &&
-			!tf_task_save(&task, fd),
+			      !tf_task_save(&task, fd) && !tf_task_commit(&task),
 		"%s", task.capture.err.text);
 	tf_task_release(&task);
 	close(fd);
@@ -97,9 +98,8 @@ START_TEST(the_same_twice)
 	ck_assert_int_eq(tf_compare(&a, &b, false, heard, NULL, &sum, &e), 0);
 	/* pc and what the loop loads may be in either of its instructions. */
 	n = tf_regs_count(arch, &a.image.threads->regs, &a.image.cpu);
-	ck_assert_uint_eq(sum.count[TF_COMPARE_REGISTER].equal +
-				  sum.count[TF_COMPARE_REGISTER].different,
-		n);
+	ck_assert_uint_eq(
+		sum.count[TF_COMPARE_REGISTER].equal + sum.count[TF_COMPARE_REGISTER].different, n);
 	ck_assert_uint_ge(sum.count[TF_COMPARE_REGISTER].equal, n - 3);
 	ck_assert_uint_eq(sum.count[TF_COMPARE_MAPPING].different, 0);
 	ck_assert_uint_eq(sum.count[TF_COMPARE_MAPPING].equal, a.image.n_maps);

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stopping a process from outside, see task.h. Threads are seized and interrupted until a look at
+ * /proc/PID/task shows none that does not stand: then nobody is left who could make another. What
+ * is seized and not stopped runs on by itself when we end, and what stands does so too: our death
+ * never harms.
+ */
+#include "core/capture/task_impl.h"
+
+#include <dirent.h>
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "arch/arch.h"
+#include "core/base/cleanup.h"
+#include "core/base/host.h"
+
+#define LOOK_NS 50000 /* between two looks whether a thread stands */
+
+static int open_files(struct tf_task *t)
+{
+	char path[TF_TASK_PATH];
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->pid);
+	t->mem = open(path, O_RDWR | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)t->pid);
+	t->pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	if (t->mem < 0 || t->pagemap < 0)
+		return tf_fail_errno(
+			&t->capture.err, TELEFORK_E_SYSTEM, errno, "/proc/%d/mem", (int)t->pid);
+	return 0;
+}
+
+static int check_machine(struct tf_task *t)
+{
+	char path[TF_TASK_PATH];
+	unsigned char ident[20] = {0};
+	TF_CLOSE int fd = -1;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", (int)t->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, ident, sizeof(ident)) != sizeof(ident))
+		return tf_fail_errno(
+			&t->capture.err, TELEFORK_E_SYSTEM, errno, "process %d", (int)t->pid);
+	if (ident[EI_CLASS] != ELFCLASS64 ||
+		(uint32_t)(ident[18] | ident[19] << 8) != tf_arch_native()->machine)
+		return tf_fail(&t->capture.err, TELEFORK_E_UNSUPPORTED,
+			"process %d is not a 64-bit %s program", (int)t->pid,
+			tf_arch_native()->name);
+	return 0;
+}
+
+/* The first line of /proc/PID/task/TID/name; "" if there is none. */
+static void thread_text(
+	const struct tf_task *t, pid_t tid, const char *name, char *buf, size_t size)
+{
+	char path[TF_TASK_PATH];
+	TF_CLOSE int fd = -1;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", (int)t->pid, (int)tid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, buf, size - 1);
+	buf[n > 0 ? n : 0] = '\0';
+	buf[strcspn(buf, "\n")] = '\0';
+}
+
+static const char *state_text(char state)
+{
+	switch (state) {
+	case 'D':
+		return "it is in uninterruptible sleep or waits for a vfork";
+	case 'Z':
+	case 'X':
+		return "it has ended";
+	case 'T':
+	case 't':
+		return "it is stopped";
+	default:
+		return "it runs on";
+	}
+}
+
+static int does_not_stop(struct tf_task *t, pid_t tid)
+{
+	char stat[256], where[64];
+	const char *p;
+
+	thread_text(t, tid, "stat", stat, sizeof(stat));
+	thread_text(t, tid, "wchan", where, sizeof(where));
+	p = strrchr(stat, ')');
+	return tf_fail(&t->capture.err, TELEFORK_E_SYSTEM,
+		"thread %d of process %d does not stop within %d ms: %s (state %c%s%s); it was let "
+		"go, try again later",
+		(int)tid, (int)t->pid, TF_TASK_STOP_MS, state_text(p && p[1] ? p[2] : '?'),
+		p && p[1] ? p[2] : '?', where[0] && where[0] != '0' ? ", in " : "",
+		where[0] != '0' ? where : "");
+}
+
+int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_ns)
+{
+	for (;;) {
+		struct timespec step = {.tv_nsec = LOOK_NS};
+		int status, signo;
+		pid_t got = waitpid(x->tid, &status, __WALL | WNOHANG);
+
+		if (got < 0 && errno != EINTR)
+			return 0;
+		if (got <= 0) {
+			if (tf_now_ns() > deadline_ns)
+				return does_not_stop(t, x->tid);
+			nanosleep(&step, NULL);
+			continue;
+		}
+		if (!WIFSTOPPED(status))
+			return 0;
+		x->stopped = true;
+		signo = WSTOPSIG(status);
+		if (status >> 16 == PTRACE_EVENT_STOP) {
+			t->was_stopped |= signo != SIGTRAP; /* a group stop has its signal */
+			return 1;
+		}
+		ptrace(PTRACE_CONT, x->tid, NULL, (void *)(uintptr_t)(signo & 0x80 ? 0 : signo));
+		x->stopped = false;
+	}
+}
+
+static bool is_known(const struct tf_task *t, pid_t tid)
+{
+	for (uint32_t i = 0; i < t->n_traced; i++)
+		if (t->traced[i].tid == tid)
+			return true;
+	return false;
+}
+
+/* One that has just ended is none. */
+static int seize(struct tf_task *t, pid_t tid)
+{
+	struct tf_traced *all = realloc(t->traced, (t->n_traced + 1) * sizeof(*all));
+	char call[256];
+	int err;
+
+	if (!all)
+		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for threads");
+	t->traced = all;
+	thread_text(t, tid, "syscall", call, sizeof(call));
+	if (ptrace(PTRACE_SEIZE, tid, NULL, NULL)) {
+		err = errno;
+		if (err == ESRCH && tid != t->pid)
+			return 0;
+		thread_text(t, tid, "stat", call, sizeof(call));
+		if (tid == t->pid && strstr(call, ") Z"))
+			return tf_fail(&t->capture.err, TELEFORK_E_UNSUPPORTED,
+				"the main thread of process %d has ended", (int)t->pid);
+		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, err,
+			"ptrace of process %d (another tracer? another user? see \"telefork "
+			"check\")",
+			(int)t->pid);
+	}
+	all[t->n_traced++] = (struct tf_traced){.tid = tid,
+		.blocked = call[0] >= '0' && call[0] <= '9' ? strtol(call, NULL, 10) : -1};
+	ptrace(PTRACE_INTERRUPT, tid, NULL, NULL);
+	return 0;
+}
+
+/* *ret_new: how many threads were met for the first time. */
+static int seize_new(struct tf_task *t, uint32_t *ret_new)
+{
+	char path[TF_TASK_PATH];
+	struct dirent *entry;
+	DIR *dir;
+	int rc = 0;
+
+	*ret_new = 0;
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)t->pid);
+	dir = opendir(path);
+	if (!dir)
+		return tf_fail_errno(
+			&t->capture.err, TELEFORK_E_SYSTEM, errno, "process %d", (int)t->pid);
+	while (!rc && (entry = readdir(dir))) {
+		pid_t tid = atoi(entry->d_name);
+
+		if (tid <= 0 || is_known(t, tid))
+			continue;
+		rc = seize(t, tid);
+		*ret_new += !rc;
+	}
+	closedir(dir);
+	return rc;
+}
+
+/* Waits until all stand; those that have ended meanwhile are taken off the list. */
+static int wait_all(struct tf_task *t, uint64_t deadline_ns)
+{
+	uint32_t n = 0;
+	int rc = 1;
+
+	for (uint32_t i = 0; i < t->n_traced; i++) {
+		if (!t->traced[i].stopped && rc >= 0)
+			rc = tf_task_wait_stop(t, &t->traced[i], deadline_ns);
+		if (rc)
+			t->traced[n++] = t->traced[i];
+		else
+			rc = 1;
+	}
+	t->n_traced = n;
+	return rc < 0 ? rc : 0;
+}
+
+static int stop_all(struct tf_task *t)
+{
+	uint64_t deadline = tf_now_ns() + TF_TASK_STOP_MS * UINT64_C(1000000);
+	uint32_t fresh;
+	int rc;
+
+	do {
+		rc = seize_new(t, &fresh);
+		if (!rc)
+			rc = wait_all(t, deadline);
+	} while (!rc && fresh);
+	if (!rc && (!t->n_traced || t->traced[0].tid != t->pid))
+		rc = tf_fail(&t->capture.err, TELEFORK_E_UNSUPPORTED,
+			"process %d, or its main thread, has ended", (int)t->pid);
+	return rc;
+}
+
+int tf_task_stop(struct tf_task *t, pid_t pid)
+{
+	struct tf_err *e;
+	int rc;
+
+	*t = (struct tf_task){.pid = pid, .mem = -1, .pagemap = -1};
+	e = &t->capture.err;
+	if (tf_host_emulated())
+		return tf_fail(e, TELEFORK_E_UNSUPPORTED,
+			"QEMU user mode has no ptrace: a process cannot be looked at from outside "
+			"here; let it save itself twice and compare the images");
+	rc = check_machine(t);
+	if (!rc && tf_arena_init(&t->capture.arena, TF_ARENA_DEFAULT))
+		rc = tf_fail(e, TELEFORK_E_NOMEM, "no address space for an image");
+	if (!rc)
+		rc = stop_all(t);
+	if (!rc)
+		rc = open_files(t);
+	if (rc)
+		tf_task_release(t);
+	return rc;
+}
+
+void tf_task_release(struct tf_task *t)
+{
+	/* Only a stopped thread can be let go; one that never stopped is let go by our end. */
+	for (uint32_t i = 0; i < t->n_traced; i++)
+		if (t->traced[i].stopped)
+			ptrace(PTRACE_DETACH, t->traced[i].tid, NULL, NULL);
+	free(t->traced);
+	t->traced = NULL;
+	t->n_traced = 0;
+	if (t->mem >= 0)
+		close(t->mem);
+	if (t->pagemap >= 0)
+		close(t->pagemap);
+	t->mem = t->pagemap = -1;
+	tf_arena_done(&t->capture.arena);
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The threads of a stopped process, see task.h: their registers and what the kernel keeps for each,
+ * the signals that wait, and how a thread that was interrupted goes on elsewhere.
+ */
+#include "core/capture/task_impl.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "arch/arch.h"
+
+#define PEEK    32 /* signals at a time */
+#define RSEQ_CS 8  /* offset of rseq_cs in struct rseq, linux/rseq.h */
+
+/* struct rseq_cs of linux/rseq.h. */
+struct sequence {
+	uint32_t version, flags;
+	uint64_t start, size, abort;
+};
+
+/* --- what the kernel keeps for a thread --- */
+
+static int read_comm(struct tf_task *t, struct tf_thread *thread)
+{
+	char name[40], *comm;
+	size_t size;
+	int rc;
+
+	snprintf(name, sizeof(name), "task/%d/comm", thread->tid);
+	rc = tf_task_read_text(t, name, &comm, &size);
+	if (rc)
+		return rc;
+	memcpy(thread->comm, comm, size < 16 ? size : 15);
+	thread->comm[strcspn(thread->comm, "\n")] = '\0';
+	return 0;
+}
+
+static void read_rseq(struct tf_thread *thread)
+{
+	struct __ptrace_rseq_configuration rseq = {0};
+
+	/* Linux 5.13 */
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread->tid, (void *)sizeof(rseq), &rseq) > 0)
+		thread->rseq =
+			(struct tf_rseq){rseq.rseq_abi_pointer, rseq.rseq_abi_size, rseq.signature};
+}
+
+/* cpu is the image's; what belongs to a thread is told by its regsets. */
+static int read_regs(struct tf_task *t, struct tf_traced *x, struct tf_thread *thread)
+{
+	struct tf_capture *c = &t->capture;
+	struct tf_cpu cpu = c->image.cpu;
+	int rc = tf_arch_regs_from_task(x->tid, &cpu, &c->arena, &x->as_found, &c->err);
+
+	if (x->tid == t->pid)
+		c->image.cpu.vl = cpu.vl;
+	c->image.cpu.vl_mask |= cpu.vl_mask;
+	thread->regs = x->as_found;
+	return rc;
+}
+
+static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread *thread)
+{
+	void *head = NULL;
+	size_t len = 0;
+	int rc;
+
+	thread->tid = x->tid;
+	rc = read_comm(t, thread);
+	if (rc)
+		return rc;
+	if (ptrace(PTRACE_GETSIGMASK, x->tid, (void *)sizeof(thread->sigmask), &thread->sigmask))
+		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
+			"signal mask of thread %d", (int)x->tid);
+	if (!syscall(SYS_get_robust_list, x->tid, &head, &len)) {
+		thread->robust_head = (uint64_t)head;
+		thread->robust_len = len;
+	}
+	read_rseq(thread);
+	return read_regs(t, x, thread);
+}
+
+int tf_task_threads(struct tf_task *t)
+{
+	struct tf_image *img = &t->capture.image;
+	int rc = 0;
+
+	tf_arch_cpu(&img->cpu, true);
+	img->threads = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->threads));
+	if (!img->threads)
+		return TELEFORK_E_NOMEM;
+	for (; img->n_threads < t->n_traced && !rc; img->n_threads++)
+		rc = read_thread(t, &t->traced[img->n_threads], &img->threads[img->n_threads]);
+	return rc;
+}
+
+/* --- signals that wait --- */
+
+struct pending_list {
+	struct tf_task *t;
+	uint32_t room;
+};
+
+static int add_pending(struct pending_list *l, pid_t tid, const siginfo_t *info)
+{
+	struct tf_image *img = &l->t->capture.image;
+	struct tf_pending *p = img->pending;
+
+	_Static_assert(sizeof(*info) == TF_SIGINFO, "siginfo_t");
+	if (img->n_pending == TF_MAX_PENDING)
+		return tf_fail(
+			&l->t->capture.err, TELEFORK_E_LIMIT, "too many signals are pending");
+	if (img->n_pending == l->room) {
+		l->room = l->room ? 2 * l->room : PEEK;
+		p = tf_arena_array(&l->t->capture.arena, l->room, sizeof(*p));
+		if (!p)
+			return TELEFORK_E_NOMEM;
+		if (img->n_pending)
+			memcpy(p, img->pending, img->n_pending * sizeof(*p));
+		img->pending = p;
+	}
+	p += img->n_pending++;
+	*p = (struct tf_pending){.tid = tid, .signo = (uint32_t)info->si_signo};
+	memcpy(p->info, info, sizeof(*info));
+	return 0;
+}
+
+/* Looked at, not taken: the process keeps them. tid 0: those of the whole process. */
+static int peek_queue(struct pending_list *l, pid_t tid)
+{
+	pid_t of = tid ? tid : l->t->pid;
+	struct __ptrace_peeksiginfo_args args = {
+		.nr = PEEK, .flags = tid ? 0 : PTRACE_PEEKSIGINFO_SHARED};
+	siginfo_t info[PEEK];
+	long n;
+	int rc = 0;
+
+	do {
+		n = ptrace(PTRACE_PEEKSIGINFO, of, &args, info);
+		if (n < 0)
+			return tf_fail_errno(&l->t->capture.err, TELEFORK_E_SYSTEM, errno,
+				"signals of thread %d", (int)of);
+		for (long i = 0; i < n && !rc; i++)
+			rc = add_pending(l, tid, &info[i]);
+		args.off += (uint64_t)n;
+	} while (n == PEEK && !rc);
+	return rc;
+}
+
+int tf_task_pending(struct tf_task *t)
+{
+	struct pending_list l = {.t = t};
+	int rc = peek_queue(&l, 0);
+
+	for (uint32_t i = 0; i < t->n_traced && !rc; i++)
+		rc = peek_queue(&l, t->traced[i].tid);
+	return rc;
+}
+
+/* --- where it goes on --- */
+
+/* Copies the general registers, which are the first set, so that the copy can be changed. */
+static int own_registers(struct tf_task *t, struct tf_regs *regs)
+{
+	struct tf_regset *set = tf_regs_find(regs, NT_PRSTATUS);
+
+	set->data = tf_arena_dup(&t->capture.arena, set->data, set->size);
+	return set->data ? 0 : TELEFORK_E_NOMEM;
+}
+
+/* Where the sequence that the thread stands in has its exit; 0: it stands in none. */
+static uint64_t sequence_exit(struct tf_task *t, const struct tf_thread *thread, uint64_t pc)
+{
+	struct sequence s;
+	uint64_t at = 0;
+
+	if (!thread->rseq.addr ||
+		pread(t->mem, &at, sizeof(at), (off_t)(thread->rseq.addr + RSEQ_CS)) !=
+			sizeof(at) ||
+		!at || pread(t->mem, &s, sizeof(s), (off_t)at) != sizeof(s))
+		return 0;
+	return pc - s.start < s.size ? s.abort : 0;
+}
+
+/* What a relative nanosleep has left was written to where it wants it: to the request itself, and
+ * then it can be made again, or elsewhere, and then it is the program that makes another. Without
+ * any such place, and in poll(2), nobody can tell: it waits too long rather than too short.
+ * futex(2) may wake up for no reason. */
+static bool gives_up(long nr, const uint64_t arg[6], bool inside)
+{
+	switch (nr) {
+	case SYS_restart_syscall:
+		return true;
+	case SYS_nanosleep:
+		return inside && arg[1] && arg[1] != arg[0];
+	case SYS_clock_nanosleep:
+		return inside && !(arg[1] & TIMER_ABSTIME) && arg[3] && arg[3] != arg[2];
+	case SYS_futex:
+		return (arg[1] & FUTEX_CMD_MASK) == FUTEX_WAIT && arg[3];
+	default:
+		return false;
+	}
+}
+
+/* Calls that this kernel can go on with from where they were interrupted. */
+static bool has_time_left(long nr, const uint64_t arg[6])
+{
+	switch (nr) {
+	case SYS_restart_syscall:
+	case SYS_nanosleep:
+		return true;
+	case SYS_clock_nanosleep:
+		return !(arg[1] & TIMER_ABSTIME);
+	case SYS_futex:
+		return (arg[1] & FUTEX_CMD_MASK) == FUTEX_WAIT && arg[3];
+	default:
+		return false;
+	}
+}
+
+static void code_around(struct tf_task *t, uint64_t pc, uint8_t code[2 * TF_CODE_AROUND])
+{
+	memset(code, 0, 2 * TF_CODE_AROUND);
+	if (pread(t->mem, code, 2 * TF_CODE_AROUND, (off_t)(pc - TF_CODE_AROUND)) < 0)
+		memset(code, 0, 2 * TF_CODE_AROUND); /* [vsyscall] cannot be read */
+}
+
+int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, const struct tf_thread *thread,
+	struct tf_regs *ret)
+{
+	uint8_t code[2 * TF_CODE_AROUND];
+	struct tf_regs again;
+	uint64_t arg[6], pc, out;
+	long nr = -1;
+
+	*ret = again = x->as_found;
+	if (own_registers(t, ret) || own_registers(t, &again))
+		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for registers");
+	pc = tf_arch_native()->pc(ret);
+	out = sequence_exit(t, thread, pc);
+	if (out)
+		tf_arch_native()->set_pc(ret, out);
+	code_around(t, pc, code);
+	if (tf_arch_task_rewind(&again, code, &nr, arg) != TF_AT_NO_CALL && x->blocked == nr &&
+		has_time_left(nr, arg))
+		tf_arch_task_go_on(ret);
+	return 0;
+}
+
+static int settle(struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread)
+{
+	uint64_t pc = tf_arch_native()->pc(&thread->regs), arg[6], out;
+	uint8_t code[2 * TF_CODE_AROUND];
+	enum tf_at_call at;
+	long nr = -1;
+
+	if (own_registers(t, &thread->regs))
+		return TELEFORK_E_NOMEM;
+	out = sequence_exit(t, thread, pc);
+	if (out) {
+		tf_arch_native()->set_pc(&thread->regs, out);
+		return 0;
+	}
+	code_around(t, pc, code);
+	at = tf_arch_task_rewind(&thread->regs, code, &nr, arg);
+	if (at != TF_AT_NO_CALL && gives_up(nr, arg, at == TF_IN_CALL || x->blocked == nr))
+		tf_arch_task_give_up(&thread->regs, EINTR);
+	return 0;
+}
+
+int tf_task_settle(struct tf_task *t)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < t->n_traced && !rc; i++)
+		rc = settle(t, &t->traced[i], &t->capture.image.threads[i]);
+	return rc;
+}
