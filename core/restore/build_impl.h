@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of a plan's making share; see build.h. Each appends its steps to b->r->plan; a
+ * plan or its data that gets full sets plan.full, which build.c checks once. Nobody else includes
+ * this.
+ */
+#ifndef TF_RESTORE_BUILD_IMPL_H
+#define TF_RESTORE_BUILD_IMPL_H
+
+#include "arch/arch.h"
+#include "core/restore/build.h"
+
+#define TF_PAGE_UP(x, page) (((x) + (page)-1) & ~((uint64_t)(page)-1))
+
+struct tf_build {
+	struct tf_restore *r;
+	const struct tf_image *img;
+	const struct tf_facts *f;
+	struct tf_err *e;
+	uint64_t page;
+	bool traced;       /* the receiver sets registers at the barrier */
+	int64_t sigbus_fd; /* step that opened the empty file for pages past a file's end; -1 */
+};
+
+/* --- build.c --- */
+
+/* n bytes of the plan's data, from p (NULL: zeroes); returns where they will stand, *ret (may be
+ * NULL) where they are now. */
+uint64_t tf_build_data(struct tf_build *b, const void *p, uint64_t n, uint64_t align, void *ret);
+
+/* A string in the plan's data. */
+uint64_t tf_build_string(struct tf_build *b, const char *s);
+
+/* Stores size (4 or 8) bytes of value. */
+void tf_build_store(
+	struct tf_build *b, const char *comment, uint64_t address, uint64_t value, uint64_t size);
+
+/* --- build_memory.c --- */
+
+/* Whether n bytes at addr are writable memory of the image's. */
+bool tf_build_inside_map(const struct tf_image *img, uint64_t addr, uint64_t n);
+
+/* Lowest address of a vDSO and its data. */
+uint64_t tf_build_vdso_first(const struct tf_vdso *v);
+
+/* Takes the receiver down: its rseq, its memory; its vDSO is parked. */
+void tf_build_take_down(struct tf_build *b);
+
+/* An anonymous mapping that must come to stand at start. */
+void tf_build_mmap(struct tf_build *b, const char *comment, uint64_t start, uint64_t end,
+	uint32_t prot, uint32_t flags);
+
+/* All mappings, writable where data is to come, and the data. */
+void tf_build_memory(struct tf_build *b);
+
+/* Entry points of the image's vDSO, where it is another than the destination's. */
+void tf_build_vdso_entries(struct tf_build *b);
+
+/* Protections as they were. */
+void tf_build_protections(struct tf_build *b);
+
+/* Where file offsets land: r->fills. 0 or _NOMEM. */
+int tf_build_fills(struct tf_build *b, struct tf_arena *a);
+
+/* --- build_process.c --- */
+
+/* Where the keys cannot be the source's, signed return addresses get the new ones'. Before
+ * protections are set. 0 or _IMAGE. */
+int tf_build_signatures(struct tf_build *b);
+
+/* The break and the other mm fields, or what keeps malloc from using the break. */
+void tf_build_brk(struct tf_build *b);
+
+/* Every signal's action. */
+void tf_build_signals(struct tf_build *b);
+
+/* What the library in the process is told, if there is one. */
+void tf_build_mailbox(struct tf_build *b);
+
+/* --- build_files.c --- */
+
+/* umask, working directory, descriptors; closes those of the restore but for the control socket. */
+void tf_build_files(struct tf_build *b);
+
+/* --- build_threads.c --- */
+
+/* What the kernel keeps of a thread and no signal frame holds, but for registers. */
+void tf_build_thread(struct tf_build *b, const struct tf_thread *t);
+
+/* Registers that no frame holds, the frame, and its rt_sigreturn. 0 or what the architecture says.
+ */
+int tf_build_frame(struct tf_build *b, const struct tf_thread *t);
+
+#endif

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory in a plan: the receiver's goes, but for the vDSO and an emulator's pages; the image's
+ * mappings come, are filled and protected, and its vDSO leads to the destination's.
+ */
+#include "core/restore/build_impl.h"
+#include "core/restore/vdso.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#define STACK_MAX     (UINT64_C(64) << 20) /* mapped for a stack without a limit */
+#define STACK_DEFAULT (UINT64_C(8) << 20)
+#define STACK_GAP     (UINT64_C(1) << 20) /* stack_guard_gap: 256 pages, mm/mmap.c */
+
+struct tf_range tf_restore_map_range(const struct tf_image *img, uint32_t map)
+{
+	const struct tf_map *m = &img->maps[map];
+	struct tf_range r = {m->start, m->end};
+	uint64_t size = img->source.stack_limit, low;
+
+	if (m->kind != TF_MAP_STACK)
+		return r;
+	if (size > STACK_MAX)
+		size = size == UINT64_MAX ? STACK_DEFAULT : STACK_MAX;
+	size &= ~(uint64_t)0xffff;
+	low = map ? img->maps[map - 1].end + STACK_GAP : STACK_GAP;
+	low = TF_PAGE_UP(low, img->source.page_size);
+	if (m->end > size && m->end - size < m->start)
+		r.start = m->end - size > low ? m->end - size : low;
+	if (r.start > m->start)
+		r.start = m->start;
+	return r;
+}
+
+uint32_t tf_restore_map_prot(const struct tf_image *img, uint32_t map)
+{
+	const struct tf_map *m = &img->maps[map];
+	uint32_t prot = m->prot;
+
+	/* QEMU 7.2 shows a merged mapping with its first page's protection: code could be in any.
+	 */
+	if ((img->source.flags & TF_SOURCE_EMULATED) && prot)
+		prot |= PROT_EXEC;
+	return prot;
+}
+
+static uint32_t map_prot(const struct tf_build *b, uint32_t i)
+{
+	return tf_restore_map_prot(b->img, i) |
+	       tf_arch_map_prot(b->img->maps[i].vmflags, &b->f->cpu);
+}
+
+/* n bytes of the plan's data; returns where they will stand, *ret (may be NULL) where they are now.
+ */
+
+static bool is_vdso_part(const struct tf_map *m)
+{
+	return m->kind == TF_MAP_VDSO || m->kind == TF_MAP_VVAR;
+}
+
+bool tf_build_inside_map(const struct tf_image *img, uint64_t addr, uint64_t n)
+{
+	const struct tf_map *m = tf_image_map_at(img, addr);
+
+	return m && (m->prot & PROT_WRITE) && addr < m->data_end && n <= m->data_end - addr &&
+	       !is_vdso_part(m);
+}
+
+/* --- taking the receiver down --- */
+
+static void plan_leave(struct tf_build *b)
+{
+	struct tf_plan *p = &b->r->plan;
+
+	if (b->f->rseq.addr)
+		tf_plan_syscall(p, "unregister the receiver's rseq", SYS_rseq, 4, b->f->rseq.addr,
+			(uint64_t)b->f->rseq.len, UINT64_C(1), (uint64_t)b->f->rseq.sig);
+}
+
+uint64_t tf_build_vdso_first(const struct tf_vdso *v)
+{
+	return v->vvar_size && v->vvar_base < v->base ? v->vvar_base : v->base;
+}
+
+/* Moves each area of the destination's vDSO by the same distance. */
+static void plan_move_vdso(
+	struct tf_build *b, uint64_t from_shift, uint64_t to_shift, const char *comment)
+{
+	uint64_t first = tf_build_vdso_first(&b->f->vdso);
+
+	for (uint32_t i = 0; i < b->f->n_maps; i++) {
+		const struct tf_map *m = &b->f->maps[i];
+		uint64_t at = m->start - first, size = m->end - m->start;
+		struct tf_step *s;
+
+		if (m->kind != TF_MAP_VDSO && m->kind != TF_MAP_VVAR)
+			continue;
+		s = tf_plan_syscall(&b->r->plan, comment, SYS_mremap, 5, from_shift + at, size,
+			size, (uint64_t)(MREMAP_MAYMOVE | MREMAP_FIXED), to_shift + at);
+		s->expect = TF_EXPECT_VALUE;
+		s->expected = to_shift + at;
+	}
+}
+
+static bool is_kept(const struct tf_facts *f, uint64_t page)
+{
+	for (uint32_t i = 0; i < f->n_keep; i++)
+		if (f->keep[i] == page)
+			return true;
+	return false;
+}
+
+/* Under QEMU user mode a page here and there has to stay. */
+static void plan_unmap_around(struct tf_build *b, const struct tf_map *m)
+{
+	uint64_t from = m->start;
+
+	for (uint64_t at = m->start; at <= m->end; at += b->page) {
+		if (at < m->end && !is_kept(b->f, at))
+			continue;
+		if (at > from)
+			tf_plan_syscall(&b->r->plan, "receiver", SYS_munmap, 2, from, at - from);
+		from = at + b->page;
+	}
+}
+
+static void plan_unmap(struct tf_build *b)
+{
+	struct tf_restore *r = b->r;
+
+	if (!(b->f->flags & TF_FACT_EMULATED)) {
+		tf_plan_syscall(&r->plan, "receiver", SYS_munmap, 2, UINT64_C(0), r->hole.start);
+		tf_plan_syscall(&r->plan, "receiver", SYS_munmap, 2, r->hole.end,
+			b->f->max_addr - r->hole.end);
+		return;
+	}
+	for (uint32_t i = 0; i < b->f->n_maps; i++)
+		if (b->f->maps[i].kind != TF_MAP_VDSO)
+			plan_unmap_around(b, &b->f->maps[i]);
+}
+
+void tf_build_take_down(struct tf_build *b)
+{
+	plan_leave(b);
+	plan_move_vdso(b, tf_build_vdso_first(&b->f->vdso), b->r->park_at, "park the vdso");
+	plan_unmap(b);
+}
+
+/* --- memory --- */
+
+static const struct {
+	uint32_t flag;
+	int advice;
+} advices[] = {
+	{TF_VMF_HUGEPAGE, MADV_HUGEPAGE},
+	{TF_VMF_NOHUGEPAGE, MADV_NOHUGEPAGE},
+	{TF_VMF_DONTDUMP, MADV_DONTDUMP},
+	{TF_VMF_DONTFORK, MADV_DONTFORK},
+	{TF_VMF_WIPEONFORK, MADV_WIPEONFORK},
+	{TF_VMF_MERGEABLE, MADV_MERGEABLE},
+	{TF_VMF_SEQ, MADV_SEQUENTIAL},
+	{TF_VMF_RAND, MADV_RANDOM},
+};
+
+static const char *const kind_comment[TF_MAP_KINDS] = {
+	[TF_MAP_ANON] = "memory",
+	[TF_MAP_FILE] = "file",
+	[TF_MAP_HEAP] = "heap",
+	[TF_MAP_STACK] = "stack",
+	[TF_MAP_VDSO] = "vdso",
+	[TF_MAP_VVAR] = "vvar",
+};
+
+void tf_build_mmap(struct tf_build *b, const char *comment, uint64_t start, uint64_t end,
+	uint32_t prot, uint32_t flags)
+{
+	struct tf_step *s = tf_plan_syscall(&b->r->plan, comment, SYS_mmap, 6, start, end - start,
+		(uint64_t)prot, (uint64_t)(flags | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE),
+		~UINT64_C(0), UINT64_C(0));
+
+	/* QEMU 7.2 and kernels before 4.17 take MAP_FIXED_NOREPLACE for a hint. */
+	s->expect = TF_EXPECT_VALUE;
+	s->expected = start;
+}
+
+/* Pages of a file mapping beyond the file's end raise SIGBUS: so does an empty file's. */
+static void plan_beyond_end(struct tf_build *b, const struct tf_map *m, uint32_t prot)
+{
+	struct tf_plan *p = &b->r->plan;
+	struct tf_step *s;
+
+	if (b->sigbus_fd < 0) {
+		tf_plan_syscall(p, "an empty file", SYS_memfd_create, 2,
+			tf_build_string(b, "beyond-end-of-file"), (uint64_t)MFD_CLOEXEC);
+		b->sigbus_fd = (int64_t)tf_plan_last(p);
+	}
+	s = tf_plan_syscall(p, "beyond the end of a file", SYS_mmap, 6, m->data_end,
+		m->end - m->data_end, (uint64_t)prot,
+		(uint64_t)((m->flags & TF_MAP_SHARED ? MAP_SHARED : MAP_PRIVATE) |
+			   MAP_FIXED_NOREPLACE),
+		(uint64_t)b->sigbus_fd, UINT64_C(0));
+	s->refs = 1u << 4;
+	s->expect = TF_EXPECT_VALUE;
+	s->expected = m->data_end;
+}
+
+static bool has_data(const struct tf_image *img, const struct tf_map *m)
+{
+	uint32_t low = 0, high = img->n_segments;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (img->segments[middle].vaddr + img->segments[middle].memsz <= m->start)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < img->n_segments && img->segments[low].vaddr < m->end; low++)
+		if (img->segments[low].filesz)
+			return true;
+	return false;
+}
+
+static void plan_map(struct tf_build *b, uint32_t i)
+{
+	const struct tf_map *m = &b->img->maps[i];
+	struct tf_range range = tf_restore_map_range(b->img, i);
+	uint32_t prot = map_prot(b, i);
+	uint32_t flags = m->flags & TF_MAP_SHARED ? MAP_SHARED : MAP_PRIVATE;
+	uint64_t end = m->data_end;
+
+	if (m->kind == TF_MAP_VVAR)
+		end = m->end; /* zeroes: "no clock here", the old code makes the system call */
+	if (m->kind == TF_MAP_STACK)
+		flags |= MAP_STACK | MAP_NORESERVE;
+	if (m->vmflags & TF_VMF_NORESERVE || end - range.start > b->f->memory_free)
+		flags |= MAP_NORESERVE;
+	if (end > range.start)
+		tf_build_mmap(b, kind_comment[m->kind], range.start, end,
+			has_data(b->img, m) ? PROT_READ | PROT_WRITE : prot, flags);
+	if (end < m->end)
+		plan_beyond_end(b, m, prot);
+	for (size_t k = 0; k < sizeof(advices) / sizeof(*advices) && end > range.start; k++)
+		if (m->vmflags & advices[k].flag)
+			tf_plan_syscall(&b->r->plan, "advice", SYS_madvise, 3, range.start,
+				end - range.start, (uint64_t)advices[k].advice)
+				->expect = TF_EXPECT_ANY;
+}
+
+void tf_build_memory(struct tf_build *b)
+{
+	for (uint32_t i = 0; i < b->img->n_maps; i++)
+		if (!b->r->vdso_equal || !is_vdso_part(&b->img->maps[i]))
+			plan_map(b, i);
+	if (b->r->vdso_equal)
+		plan_move_vdso(
+			b, b->r->park_at, tf_build_vdso_first(&b->img->vdso), "vdso, as it was");
+	tf_plan_add(&b->r->plan, TF_OP_FILL, "memory")->arg[0] = (uint64_t)b->r->fds.channel;
+}
+
+void tf_build_protections(struct tf_build *b)
+{
+	for (uint32_t i = 0; i < b->img->n_maps; i++) {
+		const struct tf_map *m = &b->img->maps[i];
+		uint32_t prot = map_prot(b, i);
+		struct tf_range range = tf_restore_map_range(b->img, i);
+
+		if ((b->r->vdso_equal && is_vdso_part(m)) || !has_data(b->img, m) ||
+			prot == (PROT_READ | PROT_WRITE))
+			continue;
+		tf_plan_syscall(&b->r->plan, kind_comment[m->kind], SYS_mprotect, 3, range.start,
+			m->data_end - range.start, (uint64_t)prot);
+	}
+}
+
+static void fill_add(struct tf_restore *r, uint64_t offset, uint64_t size, uint64_t address)
+{
+	if (size)
+		r->fills[r->n_fills++] = (struct tf_fill){offset, size, address};
+}
+
+int tf_build_fills(struct tf_build *b, struct tf_arena *a)
+{
+	const struct tf_image *img = b->img;
+
+	b->r->fills = tf_arena_array(a, img->n_segments + 1, sizeof(*b->r->fills));
+	if (!b->r->fills)
+		return TELEFORK_E_NOMEM;
+	for (uint32_t i = 0; i < img->n_segments; i++) {
+		const struct tf_segment *s = &img->segments[i];
+		const struct tf_map *m = tf_image_map_at(img, s->vaddr);
+		bool drop = b->r->vdso_equal && m && is_vdso_part(m);
+
+		fill_add(b->r, s->offset, s->filesz, drop ? 0 : s->vaddr);
+	}
+	return 0;
+}
+
+/* --- vDSO --- */
+
+static bool in_code(const struct tf_image *img, uint64_t from, uint64_t n)
+{
+	for (uint32_t i = 0; i < img->n_threads; i++) {
+		uint64_t pc = tf_arch_native()->pc(&img->threads[i].regs);
+
+		if (pc > from && pc < from + n)
+			return true;
+	}
+	return false;
+}
+
+/* Whether n bytes at addr are bytes of the old vDSO that have come: an image may say anything. */
+static bool in_vdso(const struct tf_image *img, uint64_t addr, uint64_t n)
+{
+	const struct tf_map *m = tf_image_map_at(img, addr);
+
+	return m && m->kind == TF_MAP_VDSO && n <= m->end - addr && has_data(img, m);
+}
+
+/* The old pages are data; their entry points lead to the destination's functions or to the kernel.
+ * QEMU's own vDSO has no data area: it is made of system calls already and works as it is. */
+void tf_build_vdso_entries(struct tf_build *b)
+{
+	const struct tf_vdso *v = &b->img->vdso;
+
+	if (!v->size || !v->vvar_size || b->r->vdso_equal)
+		return;
+	for (uint32_t i = 0; i < v->n_symbols; i++) {
+		long nr = tf_arch_vdso_syscall(v->symbols[i].name);
+		uint64_t target = tf_vdso_symbol(&b->f->vdso, v->symbols[i].name);
+		uint8_t code[32];
+		struct tf_step *s;
+		size_t n;
+
+		if (nr == -2)
+			continue;
+		if (target && b->f->vdso.vvar_size)
+			n = tf_arch_code_jump(
+				code, target - tf_build_vdso_first(&b->f->vdso) + b->r->park_at);
+		else
+			n = tf_arch_code_syscall(code, nr);
+		/* Two names share an entry; a thread that stands in the bytes must not be pulled
+		 * off the road: its call goes on in the old code, which finds no clock and asks. */
+		if (v->symbols[i].size < n || in_code(b->img, v->symbols[i].value, n) ||
+			!in_vdso(b->img, v->symbols[i].value, n))
+			continue;
+		s = tf_plan_add(&b->r->plan, TF_OP_COPY, "vdso entry");
+		s->arg[0] = v->symbols[i].value;
+		s->arg[1] = tf_build_data(b, code, n, 8, NULL);
+		s->arg[2] = n;
+	}
+}

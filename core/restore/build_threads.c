@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/* One thread in a plan: what the kernel keeps of it, and the signal frame that makes it run. */
+#include "core/restore/build_impl.h"
+
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#define OWNERS_MAX (UINT64_C(64) << 20) /* static storage searched for held mutexes */
+
+/* Static storage of the program and its libraries: a file's writable mapping, and .bss behind it. */
+static bool is_static_storage(const struct tf_image *img, const struct tf_map *m)
+{
+	const struct tf_map *before = m > img->maps ? m - 1 : m;
+
+	if (!(m->prot & PROT_WRITE) || m->flags & TF_MAP_SHARED)
+		return false;
+	return m->kind == TF_MAP_FILE ||
+		(m->kind == TF_MAP_ANON && before->kind == TF_MAP_FILE && before->end == m->start &&
+			before->prot & PROT_WRITE);
+}
+
+/* The loader's lock is held by whoever was captured inside dlopen(). */
+static void plan_owners(struct tf_build *b, const struct tf_thread *t)
+{
+	uint64_t tid_step = tf_plan_last(&b->r->plan), left = OWNERS_MAX;
+
+	for (uint32_t i = 0; i < b->img->n_segments && left; i++) {
+		const struct tf_segment *g = &b->img->segments[i];
+		const struct tf_map *m = tf_image_map_at(b->img, g->vaddr);
+		uint64_t n = g->filesz < left ? g->filesz : left;
+		struct tf_step *s;
+
+		if (!n || !m || !is_static_storage(b->img, m))
+			continue;
+		s = tf_plan_add(&b->r->plan, TF_OP_OWNERS, "held mutexes");
+		s->arg[0] = g->vaddr;
+		s->arg[1] = g->vaddr + n;
+		s->arg[2] = (uint32_t)t->tid;
+		s->arg[3] = tid_step;
+		s->refs = 1u << 3;
+		left -= n;
+	}
+}
+
+static void plan_tid(struct tf_build *b, const struct tf_thread *t)
+{
+	uint64_t tid_step;
+	struct tf_step *s;
+
+	tf_plan_syscall(&b->r->plan, "clear_child_tid", SYS_set_tid_address, 1, t->tid_addr);
+	tid_step = tf_plan_last(&b->r->plan);
+	plan_owners(b, t);
+	if (!t->tid_addr || !tf_build_inside_map(b->img, t->tid_addr, 4))
+		return;
+	s = tf_plan_add(&b->r->plan, TF_OP_STORE_IF, "the C library's own tid");
+	s->arg[0] = t->tid_addr;
+	s->arg[1] = tid_step;
+	s->refs = 1u << 1;
+	s->arg[2] = 4;
+	s->arg[3] = (uint32_t)t->tid;
+}
+
+static void plan_rseq(struct tf_build *b, const struct tf_thread *t)
+{
+	struct tf_step *s;
+
+	if (!t->rseq.addr || !tf_build_inside_map(b->img, t->rseq.addr, 32))
+		return;
+	tf_build_store(b, "rseq: no critical section", t->rseq.addr + 8, 0, 8);
+	if (!(b->f->flags & TF_FACT_RSEQ)) {
+		tf_build_store(b, "rseq: not here", t->rseq.addr, 0xfffffffe00000000u, 8);
+		return;
+	}
+	s = tf_plan_syscall(&b->r->plan, "rseq", SYS_rseq, 4, t->rseq.addr, (uint64_t)t->rseq.len,
+		UINT64_C(0), (uint64_t)t->rseq.sig);
+	s->expect = TF_EXPECT_VALUE;
+}
+
+void tf_build_thread(struct tf_build *b, const struct tf_thread *t)
+{
+	struct tf_plan *p = &b->r->plan;
+
+	plan_tid(b, t);
+	if (t->robust_head)
+		tf_plan_syscall(
+			p, "robust list", SYS_set_robust_list, 2, t->robust_head, t->robust_len)
+			->expect =
+			b->f->flags & TF_FACT_EMULATED ? TF_EXPECT_ANY : TF_EXPECT_SUCCESS;
+	plan_rseq(b, t);
+	tf_plan_syscall(p, "name", SYS_prctl, 5, (uint64_t)PR_SET_NAME,
+		tf_build_data(b, t->comm, sizeof(t->comm), 1, NULL), UINT64_C(0), UINT64_C(0),
+		UINT64_C(0));
+}
+
+/* The return address that a thread still holds in a register, signed in its frame at address at. */
+static int plan_sign_link(struct tf_build *b, uint64_t at)
+{
+	const struct tf_image *img = b->img;
+	const struct tf_signature *s =
+		img->n_signatures ? &img->signatures[img->n_signatures - 1] : NULL;
+	size_t offset = tf_arch_frame_link();
+	struct tf_step *step;
+
+	if (!s || s->place != TF_SIGN_LINK || b->traced)
+		return 0;
+	if (!offset)
+		return tf_fail(b->e, TELEFORK_E_IMAGE, "signature: there is no such register");
+	step = tf_plan_add(&b->r->plan, TF_OP_SIGN, "link register");
+	step->arg[0] = at + offset;
+	step->arg[1] = s->value;
+	step->arg[2] = s->modifier;
+	step->arg[3] = s->key;
+	return 0;
+}
+
+int tf_build_frame(struct tf_build *b, const struct tf_thread *t)
+{
+	size_t size = tf_arch_frame_size(&t->regs, &b->f->cpu);
+	void *frame;
+	uint64_t sp, at = tf_build_data(b, NULL, size, 64, &frame);
+	int rc;
+
+	if (b->r->plan.full)
+		return 0;
+	rc = tf_arch_frame_from_regs(t, &b->img->cpu, &b->f->cpu, frame, size, at, &sp, b->e);
+	if (rc)
+		return rc;
+	rc = plan_sign_link(b, at);
+	if (rc)
+		return rc;
+	rc = tf_arch_plan_registers(&b->r->plan, t);
+	if (rc)
+		return tf_fail(b->e, rc, "registers that no frame holds cannot be set here");
+	tf_plan_add(&b->r->plan, TF_OP_SIGRETURN, "run")->arg[0] = sp;
+	return 0;
+}
