@@ -19,6 +19,10 @@
  *                                                       multiple of 8) that follow each other
  *   _Noreturn void tf_r_enter(uint64_t code, uint64_t stack_top, uint64_t plan);
  *                                                       switches stacks, calls code(plan)
+ *   long tf_r_clone(long nr, uint64_t a, uint64_t b, uint64_t code, uint64_t plan, uint64_t first);
+ *                                                       nr(a, b, 0, ...), clone or clone3, with
+ *                                                       a stack of its own for the new thread,
+ *                                                       which calls code(plan, first)
  *   TF_R_NR_read, _write, _close, _exit_group, …        system call numbers of the restorer's own
  *   TF_ARCH_TESTING_HEADER                              for tests/unit/test_arch.c only
  */

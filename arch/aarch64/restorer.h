@@ -17,9 +17,9 @@
 #define TF_R_NR_write         64
 #define TF_R_NR_pread64       67
 #define TF_R_NR_ppoll         73
-#define TF_R_NR_ppoll         73
 #define TF_R_NR_exit          93
 #define TF_R_NR_exit_group    94
+#define TF_R_NR_futex         98
 #define TF_R_NR_clock_gettime 113
 #define TF_R_NR_kill          129
 #define TF_R_NR_tgkill        131
@@ -28,7 +28,9 @@
 #define TF_R_NR_gettid        178
 #define TF_R_NR_sendto        206
 #define TF_R_NR_recvfrom      207
+#define TF_R_NR_clone         220
 #define TF_R_NR_madvise       233
+#define TF_R_NR_clone3        435
 
 /* Eight bytes at any address, of whatever type they were stored. */
 typedef uint64_t __attribute__((may_alias, aligned(1))) tf_r_word;
@@ -125,6 +127,34 @@ static inline void tf_r_crc32c_three(uint32_t crc[3], const uint8_t *p, uint64_t
 	crc[0] = a;
 	crc[1] = b;
 	crc[2] = c;
+}
+
+/* The new thread has the registers of the old one, but for its stack pointer and the result. */
+static inline long tf_r_clone(
+	long nr, uint64_t a, uint64_t b, uint64_t code, uint64_t plan, uint64_t first)
+{
+	register uint64_t x8 __asm__("x8") = (uint64_t)nr;
+	register uint64_t x0 __asm__("x0") = a;
+	register uint64_t x1 __asm__("x1") = b;
+	register uint64_t x2 __asm__("x2") = 0;
+	register uint64_t x3 __asm__("x3") = 0;
+	register uint64_t x4 __asm__("x4") = 0;
+	register uint64_t x9 __asm__("x9") = code;
+	register uint64_t x10 __asm__("x10") = plan;
+	register uint64_t x11 __asm__("x11") = first;
+
+	__asm__ volatile("svc #0\n\t"
+			 "cbnz x0, 1f\n\t"
+			 "mov x29, xzr\n\t"
+			 "mov x30, xzr\n\t"
+			 "mov x0, x10\n\t"
+			 "mov x1, x11\n\t"
+			 "br x9\n"
+			 "1:"
+			 : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x9), "r"(x10), "r"(x11)
+			 : "memory", "cc");
+	return (long)x0;
 }
 
 static inline _Noreturn void tf_r_enter(uint64_t code, uint64_t stack_top, uint64_t plan)

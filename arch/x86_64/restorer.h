@@ -23,14 +23,16 @@
 #define TF_R_NR_getpid        39
 #define TF_R_NR_sendto        44
 #define TF_R_NR_recvfrom      45
+#define TF_R_NR_clone         56
 #define TF_R_NR_exit          60
 #define TF_R_NR_kill          62
 #define TF_R_NR_arch_prctl    158
 #define TF_R_NR_gettid        186
+#define TF_R_NR_futex         202
 #define TF_R_NR_clock_gettime 228
 #define TF_R_NR_exit_group    231
 #define TF_R_NR_tgkill        234
-#define TF_R_NR_ppoll         271
+#define TF_R_NR_clone3        435
 
 /* Eight bytes at any address, of whatever type they were stored. */
 typedef uint64_t __attribute__((may_alias, aligned(1))) tf_r_word;
@@ -105,6 +107,33 @@ static inline void tf_r_crc32c_three(uint32_t crc[3], const uint8_t *p, uint64_t
 	crc[0] = (uint32_t)a;
 	crc[1] = (uint32_t)b;
 	crc[2] = (uint32_t)c;
+}
+
+/* The new thread has the registers of the old one, but for its stack pointer and the result. */
+static inline long tf_r_clone(
+	long nr, uint64_t a, uint64_t b, uint64_t code, uint64_t plan, uint64_t first)
+{
+	register uint64_t r10 __asm__("r10") = 0;
+	register uint64_t r8 __asm__("r8") = 0;
+	register uint64_t r12 __asm__("r12") = code;
+	register uint64_t r13 __asm__("r13") = plan;
+	register uint64_t r14 __asm__("r14") = first;
+	long result;
+
+	__asm__ volatile("syscall\n\t"
+			 "testq %%rax, %%rax\n\t"
+			 "jnz 1f\n\t"
+			 "xorl %%ebp, %%ebp\n\t"
+			 "movq %%r13, %%rdi\n\t"
+			 "movq %%r14, %%rsi\n\t"
+			 "pushq $0\n\t"
+			 "jmpq *%%r12\n"
+			 "1:"
+			 : "=a"(result)
+			 : "a"(nr), "D"(a), "S"(b), "d"(0L), "r"(r10), "r"(r8), "r"(r12), "r"(r13),
+			 "r"(r14)
+			 : "rcx", "r11", "memory");
+	return result;
 }
 
 /* As if code had been called: the stack is 8 bytes off 16. */

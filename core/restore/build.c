@@ -47,7 +47,7 @@ void tf_build_store(
 static int plan_all(struct tf_build *b)
 {
 	struct tf_plan *p = &b->r->plan;
-	const struct tf_thread *t = &b->img->threads[0];
+	uint32_t others = b->img->n_threads - 1;
 	int rc;
 
 	tf_build_take_down(b);
@@ -62,19 +62,45 @@ static int plan_all(struct tf_build *b)
 			1;
 	tf_build_brk(b);
 	tf_build_signals(b);
-	tf_build_thread(b, t);
+	tf_build_first_thread(b);
 	tf_build_mailbox(b);
 	tf_build_files(b);
-	if (b->traced)
-		tf_arch_plan_traced(p, t);
+	tf_build_traced(b, 0);
+	tf_build_start_threads(b);
 	if (b->r->fds.back ==
 		b->r->fds.channel) /* else the receiver stays between, and is needed */
 		tf_plan_syscall(p, "to outlive the receiver", SYS_prctl, 5,
 			(uint64_t)PR_SET_PDEATHSIG, UINT64_C(0), UINT64_C(0), UINT64_C(0),
 			UINT64_C(0));
+	if (others)
+		tf_plan_add(p, TF_OP_GATHER, "the other threads")->arg[0] = others;
 	tf_plan_add(p, TF_OP_BARRIER, "ready")->arg[0] = (uint64_t)b->r->fds.control;
 	tf_plan_syscall(p, "control", SYS_close, 1, (uint64_t)b->r->fds.control);
-	return tf_build_frame(b, t);
+	if (others)
+		tf_plan_add(p, TF_OP_RELEASE, "the other threads");
+	rc = tf_build_frame(b, b->img->threads);
+	return rc ? rc : tf_build_other_threads(b);
+}
+
+/* Bytes of all threads' frames in the plan's data, alignment included. */
+static uint64_t frames_size(const struct tf_build *b)
+{
+	uint64_t size = 0;
+
+	for (uint32_t i = 0; i < b->img->n_threads; i++)
+		size += tf_arch_frame_size(&b->img->threads[i].regs, &b->f->cpu) + 64;
+	return size;
+}
+
+/* Bytes of the paths of files that are opened anew. */
+static uint64_t paths_size(const struct tf_image *img)
+{
+	uint64_t size = 0;
+
+	for (uint32_t i = 0; i < img->n_fds; i++)
+		if (tf_restore_opens(img, &img->fds[i]))
+			size += strlen(img->fds[i].path) + 1;
+	return size;
 }
 
 /* Room that the parts above need at most, counted before the range is chosen. */
@@ -82,12 +108,13 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 {
 	const struct tf_image *img = b->img;
 	struct tf_restore *r = b->r;
-	uint64_t steps = 12ull * img->n_maps + b->f->n_maps + img->n_fds + img->vdso.n_symbols +
-			 img->n_signatures + 256;
+	uint64_t steps = 12ull * img->n_maps + b->f->n_maps + 5ull * img->n_fds +
+			 img->vdso.n_symbols + img->n_signatures + 24ull * img->n_threads +
+			 img->n_pending + 256;
 
 	r->data_max = 65536 + (uint64_t)TF_SIGNALS * 64 + (uint64_t)img->n_auxv * 16 +
-		      img->vdso.n_symbols * 32ull +
-		      tf_arch_frame_size(&img->threads[0].regs, &b->f->cpu) + 8192;
+		      img->vdso.n_symbols * 32ull + img->n_pending * (uint64_t)TF_SIGINFO +
+		      img->n_threads * 16ull + frames_size(b) + paths_size(img) + 8192;
 	r->data = tf_arena_alloc(a, r->data_max);
 	if (!r->data || tf_plan_init(&r->plan, a, steps))
 		return tf_fail(b->e, TELEFORK_E_NOMEM, "out of memory for a plan of %llu steps",
@@ -120,7 +147,7 @@ static int place(struct tf_build *b, uint64_t restorer_size, struct tf_arena *a)
 	struct tf_range *img = image_ranges(b->img, a), *taken = taken_ranges(b->f, a);
 	uint64_t page = b->page, steps = r->plan.max_steps * sizeof(struct tf_step);
 	uint64_t fills = (b->img->n_segments + 1ull) * sizeof(struct tf_fill);
-	uint64_t first = tf_build_vdso_first(&b->f->vdso), park = 0, body, size;
+	uint64_t first = tf_build_vdso_first(&b->f->vdso), park = 0, body, stacks, size;
 	uint64_t top = b->f->max_addr < TF_HOLE_TOP ? b->f->max_addr / 4 * 3 : TF_HOLE_TOP;
 
 	if (!img || !taken)
@@ -131,7 +158,8 @@ static int place(struct tf_build *b, uint64_t restorer_size, struct tf_arena *a)
 	       TF_PAGE_UP(steps, 64) + TF_PAGE_UP(r->data_max, 64) + TF_PLAN_BUFFER +
 	       TF_RESTORER_STACK;
 	body = TF_PAGE_UP(body, page);
-	size = body + TF_PAGE_UP(restorer_size, page) + TF_PAGE_UP(park, page);
+	stacks = TF_PAGE_UP((b->img->n_threads - 1) * (uint64_t)TF_THREAD_STACK, page);
+	size = body + stacks + TF_PAGE_UP(restorer_size, page) + TF_PAGE_UP(park, page);
 	r->hole.start = tf_hole_find(img, b->img->n_maps, taken, b->f->n_taken, size,
 		b->f->min_addr + TF_HOLE_MARGIN, top & ~(page - 1));
 	if (!r->hole.start)
@@ -139,7 +167,8 @@ static int place(struct tf_build *b, uint64_t restorer_size, struct tf_arena *a)
 			"no %llu bytes are free both in the process and here",
 			(unsigned long long)size);
 	r->hole.end = r->hole.start + size;
-	r->code_at = r->hole.start + body;
+	r->thread_stacks = r->hole.start + body;
+	r->code_at = r->thread_stacks + stacks;
 	r->park_at = r->code_at + TF_PAGE_UP(restorer_size, page);
 	r->fills_at = r->hole.start + TF_PAGE_UP(sizeof(struct tf_plan_header), 64);
 	r->steps_at = r->fills_at + TF_PAGE_UP(fills, 64);
@@ -159,9 +188,8 @@ int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
 			high = img->fds[i].fd;
 	if ((uint64_t)high + 5 > f->fd_limit)
 		return tf_fail(e, TELEFORK_E_LIMIT,
-			"the process has descriptor %lld, RLIMIT_NOFILE here is %llu: raise it "
-			"with "
-			"ulimit -n",
+			"the process has descriptor %lld, RLIMIT_NOFILE here is %llu: "
+			"raise it with ulimit -n",
 			(long long)high, (unsigned long long)f->fd_limit);
 	r->fds = (struct tf_restore_fds){
 		.channel = (int)high + 1,
@@ -195,7 +223,8 @@ int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const str
 	void *table;
 	int rc;
 
-	b.traced = f->flags & TF_FACT_PTRACE && tf_arch_has_traced(&img->threads[0]);
+	for (uint32_t i = 0; i < img->n_threads && f->flags & TF_FACT_PTRACE; i++)
+		b.traced |= tf_arch_has_traced(&img->threads[i]);
 	r->vdso_equal = tf_vdso_equal(&img->vdso, &f->vdso);
 	rc = check_vdso(&b);
 	if (!rc)

@@ -5,7 +5,9 @@
  *
  * The restorer's range, found by hole.c:
  *
- *   hole.start   plan header | fills | steps | data (signal frame, tables, strings) | buffer | stack
+ *   hole.start   plan header | fills | steps | data (signal frames, tables, strings) | buffer |
+ *                first thread's stack
+ *   thread_stacks  TF_THREAD_STACK bytes for each other thread
  *   code_at      the restorer's code
  *   park_at      the destination's vDSO and its data, when the image's differs: stays for good
  *   hole.end
@@ -36,9 +38,11 @@ struct tf_restore {
 	struct tf_range hole;	     /* everything, park included */
 	uint64_t code_at, park_at;   /* addresses; park_at == hole.end: nothing is parked */
 	uint64_t data_at;	     /* address of the data part */
-	uint64_t steps_at, fills_at, buffer_at, stack_top;
+	uint64_t steps_at, fills_at, buffer_at, stack_top, thread_stacks;
 	uint8_t *data;		     /* built in the arena, data_size bytes used of data_max */
 	uint64_t data_size, data_max;
+	uint64_t first_thread; /* step that starts the second thread; the others follow it */
+	bool same_ids;	       /* process and threads get the ids that they had: set before building */
 	bool vdso_equal;
 	struct tf_restore_fds fds;
 	uint32_t crc_table_at;	     /* offset in data */
@@ -54,6 +58,10 @@ int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64
  * _LIMIT if the destination's RLIMIT_NOFILE does not allow them. */
 int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
 	const struct tf_facts *f, bool peer, bool relayed, struct tf_err *e);
+
+/* Whether the copy opens this descriptor's file anew, by its path: that of a process which was captured
+ * from outside, if it is a regular file, or a device without state such as /dev/null. */
+bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd);
 
 /* Writes the plan. restorer_size: bytes of the restorer's code. 0, _COLLISION, _NOMEM,
  * _INCOMPATIBLE, _IMAGE. */

@@ -3,7 +3,48 @@
 #include "core/restore/build_impl.h"
 
 #include <fcntl.h>
+#include <string.h>
 #include <sys/syscall.h>
+#include <unistd.h>
+
+/* What fcntl(2) can set or an opening keeps; nothing that creates or cuts off. */
+#define OPEN_FLAGS (O_ACCMODE | O_APPEND | O_NONBLOCK | O_SYNC | O_DIRECT | O_NOATIME | O_PATH)
+
+/* Devices whose every opening is as good as any other. */
+static bool is_stateless(const char *path)
+{
+	static const char *const devices[] = {
+		"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"};
+
+	for (size_t i = 0; i < sizeof(devices) / sizeof(*devices); i++)
+		if (!strcmp(path, devices[i]))
+			return true;
+	return false;
+}
+
+bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd)
+{
+	if (img->source.origin != TF_ORIGIN_TASK || fd->fd <= 2)
+		return false;
+	return fd->kind == TF_FD_FILE || (fd->kind == TF_FD_CHAR && is_stateless(fd->path));
+}
+
+/* All numbers are held already: the new descriptor has none of them. */
+static void plan_open(struct tf_build *b, const struct tf_fd *fd)
+{
+	struct tf_plan *p = &b->r->plan;
+	uint64_t opened = p->n_steps;
+
+	tf_plan_syscall(p, fd->path, SYS_openat, 4, (uint64_t)(int64_t)AT_FDCWD,
+		tf_build_string(b, fd->path), (uint64_t)(fd->flags & OPEN_FLAGS), UINT64_C(0));
+	if (fd->kind == TF_FD_FILE && !(fd->flags & O_PATH))
+		tf_plan_syscall(p, "position", SYS_lseek, 3, opened, fd->offset, (uint64_t)SEEK_SET)
+			->refs = 1;
+	tf_plan_syscall(
+		p, "file", SYS_dup3, 3, opened, (uint64_t)fd->fd, (uint64_t)(fd->flags & O_CLOEXEC))
+		->refs = 1;
+	tf_plan_syscall(p, "file", SYS_close, 1, opened)->refs = 1;
+}
 
 void tf_build_files(struct tf_build *b)
 {
@@ -26,6 +67,9 @@ void tf_build_files(struct tf_build *b)
 		tf_plan_syscall(p, "held", SYS_dup3, 3, (uint64_t)b->r->fds.reserve,
 			(uint64_t)fd->fd, (uint64_t)(fd->flags & O_CLOEXEC));
 	}
+	for (uint32_t i = 0; i < img->n_fds; i++)
+		if (tf_restore_opens(img, &img->fds[i]))
+			plan_open(b, &img->fds[i]);
 	if (b->r->fds.peer)
 		tf_plan_syscall(p, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.back,
 			(uint64_t)img->source.channel_fd, (uint64_t)peer_flags);

@@ -19,6 +19,7 @@ struct tf_build {
 	struct tf_err *e;
 	uint64_t page;
 	bool traced;       /* the receiver sets registers at the barrier */
+	uint32_t pending;  /* of the image, planned so far */
 	int64_t sigbus_fd; /* step that opened the empty file for pages past a file's end; -1 */
 };
 
@@ -84,11 +85,20 @@ void tf_build_files(struct tf_build *b);
 
 /* --- build_threads.c --- */
 
-/* What the kernel keeps of a thread and no signal frame holds, but for registers. */
-void tf_build_thread(struct tf_build *b, const struct tf_thread *t);
+/* The first thread: what the kernel keeps of it and no signal frame holds, but for registers, and
+ * the process's pending signals. */
+void tf_build_first_thread(struct tf_build *b);
 
-/* Registers that no frame holds, the frame, and its rt_sigreturn. 0 or what the architecture says.
- */
+/* TRACER steps of the image's thread i. */
+void tf_build_traced(struct tf_build *b, uint32_t i);
+
+/* The first thread starts the others, where there are any. */
+void tf_build_start_threads(struct tf_build *b);
+
+/* Registers that no frame holds, the frame, and its rt_sigreturn. 0 or what the architecture says. */
 int tf_build_frame(struct tf_build *b, const struct tf_thread *t);
+
+/* The lists of all other threads, behind the first's. 0, _IMAGE, or what the architecture says. */
+int tf_build_other_threads(struct tf_build *b);
 
 #endif

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* One thread in a plan: what the kernel keeps of it, and the signal frame that makes it run. */
+/*
+ * Threads in a plan: what the kernel keeps of each, and the signal frame that makes it run. The
+ * first thread's list starts the others; theirs stand behind it, in the image's order.
+ */
 #include "core/restore/build_impl.h"
 
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -50,7 +54,9 @@ static void plan_tid(struct tf_build *b, const struct tf_thread *t)
 
 	tf_plan_syscall(&b->r->plan, "clear_child_tid", SYS_set_tid_address, 1, t->tid_addr);
 	tid_step = tf_plan_last(&b->r->plan);
-	plan_owners(b, t);
+	/* One thread only: the next one's old id may be this one's new one. */
+	if (t == b->img->threads)
+		plan_owners(b, t);
 	if (!t->tid_addr || !tf_build_inside_map(b->img, t->tid_addr, 4))
 		return;
 	s = tf_plan_add(&b->r->plan, TF_OP_STORE_IF, "the C library's own tid");
@@ -77,7 +83,7 @@ static void plan_rseq(struct tf_build *b, const struct tf_thread *t)
 	s->expect = TF_EXPECT_VALUE;
 }
 
-void tf_build_thread(struct tf_build *b, const struct tf_thread *t)
+static void plan_thread(struct tf_build *b, const struct tf_thread *t)
 {
 	struct tf_plan *p = &b->r->plan;
 
@@ -91,6 +97,72 @@ void tf_build_thread(struct tf_build *b, const struct tf_thread *t)
 	tf_plan_syscall(p, "name", SYS_prctl, 5, (uint64_t)PR_SET_NAME,
 		tf_build_data(b, t->comm, sizeof(t->comm), 1, NULL), UINT64_C(0), UINT64_C(0),
 		UINT64_C(0));
+}
+
+/* Queued again, while every signal is blocked. The image has those of the process first, then each
+ * thread's in the threads' order. */
+static void plan_pending(struct tf_build *b, int32_t tid)
+{
+	struct tf_plan *p = &b->r->plan;
+	uint64_t pid = p->n_steps, own = tid ? pid + 1 : pid;
+
+	for (; b->pending < b->img->n_pending; b->pending++) {
+		const struct tf_pending *s = &b->img->pending[b->pending];
+		uint64_t info;
+		struct tf_step *step;
+
+		if (s->tid != tid)
+			return;
+		if (s->signo == SIGKILL || s->signo == SIGSTOP) /* they cannot wait */
+			continue;
+		if (p->n_steps == pid) {
+			tf_plan_syscall(p, "process", SYS_getpid, 0);
+			if (tid)
+				tf_plan_syscall(p, "thread", SYS_gettid, 0);
+		}
+		info = tf_build_data(b, s->info, sizeof(s->info), 8, NULL);
+		if (tid)
+			step = tf_plan_syscall(p, "pending signal", SYS_rt_tgsigqueueinfo, 4, pid,
+				own, (uint64_t)s->signo, info);
+		else
+			step = tf_plan_syscall(p, "pending signal", SYS_rt_sigqueueinfo, 3, pid,
+				(uint64_t)s->signo, info);
+		step->refs = tid ? 3 : 1;
+	}
+}
+
+void tf_build_first_thread(struct tf_build *b)
+{
+	const struct tf_thread *t = b->img->threads;
+
+	plan_thread(b, t);
+	plan_pending(b, 0);
+	plan_pending(b, t->tid);
+}
+
+void tf_build_traced(struct tf_build *b, uint32_t i)
+{
+	struct tf_plan *p = &b->r->plan;
+	uint64_t before = p->n_steps;
+
+	if (b->traced)
+		tf_arch_plan_traced(p, &b->img->threads[i]);
+	for (; before < p->n_steps; before++)
+		p->steps[before].arg[2] = i;
+}
+
+void tf_build_start_threads(struct tf_build *b)
+{
+	struct tf_restore *r = b->r;
+
+	r->first_thread = r->plan.n_steps;
+	for (uint32_t i = 1; i < b->img->n_threads; i++) {
+		const struct tf_thread *t = &b->img->threads[i];
+		struct tf_step *s = tf_plan_add(&r->plan, TF_OP_THREAD, "another thread");
+
+		s->arg[1] = r->thread_stacks + i * (uint64_t)TF_THREAD_STACK;
+		s->arg[2] = r->same_ids ? (uint32_t)t->tid : 0;
+	}
 }
 
 /* The return address that a thread still holds in a register, signed in its frame at address at. */
@@ -114,24 +186,69 @@ static int plan_sign_link(struct tf_build *b, uint64_t at)
 	return 0;
 }
 
-int tf_build_frame(struct tf_build *b, const struct tf_thread *t)
+static int plan_registers(struct tf_build *b, const struct tf_thread *t)
+{
+	int rc = tf_arch_plan_registers(&b->r->plan, t);
+
+	return rc ? tf_fail(b->e, rc, "registers that no frame holds cannot be set here") : 0;
+}
+
+/* *ret_sp: for its SIGRETURN. */
+static int plan_frame(
+	struct tf_build *b, const struct tf_thread *t, uint64_t *ret_at, uint64_t *ret_sp)
 {
 	size_t size = tf_arch_frame_size(&t->regs, &b->f->cpu);
 	void *frame;
-	uint64_t sp, at = tf_build_data(b, NULL, size, 64, &frame);
-	int rc;
 
-	if (b->r->plan.full)
-		return 0;
-	rc = tf_arch_frame_from_regs(t, &b->img->cpu, &b->f->cpu, frame, size, at, &sp, b->e);
+	*ret_sp = 0;
+	*ret_at = tf_build_data(b, NULL, size, 64, &frame);
+	return b->r->plan.full ? 0
+			       : tf_arch_frame_from_regs(t, &b->img->cpu, &b->f->cpu, frame, size,
+					 *ret_at, ret_sp, b->e);
+}
+
+int tf_build_frame(struct tf_build *b, const struct tf_thread *t)
+{
+	uint64_t at, sp;
+	int rc = plan_frame(b, t, &at, &sp);
+
+	if (!rc)
+		rc = plan_sign_link(b, at);
+	if (!rc)
+		rc = plan_registers(b, t);
+	if (!rc)
+		tf_plan_add(&b->r->plan, TF_OP_SIGRETURN, "run")->arg[0] = sp;
+	return rc;
+}
+
+static int plan_list(struct tf_build *b, uint32_t i)
+{
+	struct tf_plan *p = &b->r->plan;
+	const struct tf_thread *t = &b->img->threads[i];
+	uint64_t at, sp;
+	int rc = plan_frame(b, t, &at, &sp);
+
 	if (rc)
 		return rc;
-	rc = plan_sign_link(b, at);
-	if (rc)
-		return rc;
-	rc = tf_arch_plan_registers(&b->r->plan, t);
-	if (rc)
-		return tf_fail(b->e, rc, "registers that no frame holds cannot be set here");
-	tf_plan_add(&b->r->plan, TF_OP_SIGRETURN, "run")->arg[0] = sp;
-	return 0;
+	p->steps[b->r->first_thread + i - 1].arg[0] = p->n_steps;
+	plan_thread(b, t);
+	plan_pending(b, t->tid);
+	rc = plan_registers(b, t);
+	tf_build_traced(b, i);
+	tf_plan_add(p, TF_OP_ARRIVE, "ready");
+	tf_plan_add(p, TF_OP_SIGRETURN, "run")->arg[0] = sp;
+	return rc;
+}
+
+int tf_build_other_threads(struct tf_build *b)
+{
+	int rc = 0;
+
+	for (uint32_t i = 1; i < b->img->n_threads && !rc && !b->r->plan.full; i++)
+		rc = plan_list(b, i);
+	if (!rc && !b->r->plan.full && b->pending != b->img->n_pending)
+		return tf_fail(b->e, TELEFORK_E_IMAGE,
+			"pending signal %u is for thread %d, which is not there, or comes too late",
+			b->pending, (int)b->img->pending[b->pending].tid);
+	return rc;
 }

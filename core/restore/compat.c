@@ -199,8 +199,10 @@ int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64
 	}
 	if (img->source.origin == TF_ORIGIN_RETURN)
 		reason(&c, "the image holds only what a yoyo changed: it completes its own source");
-	if (img->n_threads != 1)
-		reason(&c, "threads: the image has %u, this version restores one", img->n_threads);
+	if (img->source.flags & TF_SOURCE_OUTSIDE)
+		reason(&c,
+			"signal actions, signal stack, tid address and break: unknown, the image was "
+			"taken without asking the process");
 	if (img->source.page_size != f->page_size)
 		reason(&c, "page size: the process has pages of %u bytes, here they have %u",
 			img->source.page_size, f->page_size);

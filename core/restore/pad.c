@@ -12,6 +12,9 @@
  *   answer to the sender
  *   ------------- 'g' -------------->  rt_sigreturn
  *
+ * A process that knows nothing of us is followed through its rt_sigreturn before the sender hears of it,
+ * see landing.h.
+ *
  * The child of a threaded receiver calls no allocator and takes no lock.
  */
 #include "core/restore/pad.h"
@@ -19,6 +22,7 @@
 #include "arch/restorer.h"
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
+#include "core/restore/landing.h"
 #include "core/restore/tracer.h"
 
 #include <errno.h>
@@ -164,6 +168,9 @@ static int gather_facts(struct tf_pad *p)
 	pthread_mutex_lock(&lock);
 	rc = tf_facts_gather(&p->facts, &p->arena, &p->err);
 	pthread_mutex_unlock(&lock);
+	if (!rc && p->image.source.origin == TF_ORIGIN_TASK &&
+		!(p->facts.flags & (TF_FACT_EMULATED | TF_FACT_PTRACE)) && tf_tracer_allowed())
+		p->facts.flags |= TF_FACT_PTRACE;
 	return rc;
 }
 
@@ -279,6 +286,12 @@ static bool reads_are_limited(const struct tf_pad *p)
 	return p->file || (p->io.socket && !(fcntl(p->restore.fds.channel, F_GETFL) & O_NONBLOCK));
 }
 
+/* Where code of the restorer's will stand. */
+static uint64_t blob_address(const struct tf_pad *p, uint64_t here)
+{
+	return p->restore.code_at + (here - (uint64_t)(uintptr_t)__start_tf_restorer);
+}
+
 /* Maps the restorer's range and puts everything into it. */
 static struct tf_plan_header *child_map(const struct tf_pad *p)
 {
@@ -303,6 +316,7 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 		.chain = p->chain,
 		.max_bytes = p->to_come,
 		.idle_ms = reads_are_limited(p) ? 0 : p->io.idle_ms,
+		.thread_entry = blob_address(p, (uint64_t)(uintptr_t)tf_restorer_thread),
 	};
 	memcpy((void *)r->fills_at, r->fills, r->n_fills * sizeof(*r->fills));
 	memcpy((void *)r->steps_at, r->plan.steps, r->plan.n_steps * sizeof(*r->plan.steps));
@@ -343,9 +357,8 @@ static _Noreturn void child_main(const struct tf_pad *p, int channel, int contro
 	child_fds(p, channel, control, ends->back);
 	h = child_map(p);
 	tf_arch_scramble(&p->facts.cpu); /* what is lost must not be replaced by what was here */
-	tf_r_enter(p->restore.code_at +
-			((uint64_t)(uintptr_t)tf_restorer_main - (uint64_t)__start_tf_restorer),
-		p->restore.stack_top, (uint64_t)h);
+	tf_r_enter(blob_address(p, (uint64_t)(uintptr_t)tf_restorer_main), p->restore.stack_top,
+		(uint64_t)h);
 }
 
 /* --- the receiver --- */
@@ -523,6 +536,38 @@ static int let_go(struct tf_pad *p)
 		: tf_fail(&p->err, TELEFORK_E_RESTORE, "the new process ended before it could run");
 }
 
+/* Registers by ptrace, the answer, and off it goes. */
+static int launch(struct tf_pad *p)
+{
+	int rc = tf_tracer_run(p->child, &p->restore.plan, p->image.threads, &p->err);
+
+	if (!rc && p->image.source.flags & TF_SOURCE_STOPPED)
+		kill(p->child, SIGSTOP); /* once it goes on, it goes on from where it was */
+	if (!rc)
+		rc = answer(p);
+	return rc ? rc : let_go(p);
+}
+
+static int land(struct tf_pad *p)
+{
+	struct tf_landing l;
+	uint64_t code = tf_arch_find_syscall(__start_tf_restorer, restorer_size());
+	int rc = tf_landing_begin(
+		&l, p->child, &p->restore, &p->image, &p->arena, &p->err);
+
+	if (!rc)
+		rc = let_go(p);
+	if (!rc)
+		rc = tf_landing_arrive(&l, code, &p->facts.cpu, &p->arena, &p->err);
+	if (!rc)
+		rc = answer(p);
+	if (!rc)
+		rc = tf_landing_go(&l, &p->err);
+	if (rc)
+		tf_landing_abandon(&l);
+	return rc;
+}
+
 int tf_pad_start(struct tf_pad *p)
 {
 	int rc;
@@ -534,14 +579,12 @@ int tf_pad_start(struct tf_pad *p)
 	if (!rc)
 		rc = await_ready(p);
 	unlimit_reads(p);
-	if (!rc)
-		rc = tf_tracer_run(p->child, &p->restore.plan, p->image.threads, &p->err);
 	p->result.mappings = p->image.n_maps;
 	p->result.pid = p->child;
 	if (!rc)
-		rc = answer(p);
-	if (!rc)
-		rc = let_go(p);
+		rc = p->image.source.origin == TF_ORIGIN_TASK && p->facts.flags & TF_FACT_PTRACE
+			? land(p)
+			: launch(p);
 	if (rc)
 		kill_child(p);
 	return rc;

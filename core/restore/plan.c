@@ -64,6 +64,12 @@ static const struct {
 	{SYS_prctl, "prctl", 5},
 	{SYS_memfd_create, "memfd_create", 2},
 	{SYS_dup3, "dup3", 3},
+	{SYS_openat, "openat", 4},
+	{SYS_lseek, "lseek", 3},
+	{SYS_getpid, "getpid", 0},
+	{SYS_gettid, "gettid", 0},
+	{SYS_rt_sigqueueinfo, "rt_sigqueueinfo", 3},
+	{SYS_rt_tgsigqueueinfo, "rt_tgsigqueueinfo", 4},
 	{SYS_close, "close", 1},
 	{SYS_chdir, "chdir", 1},
 	{SYS_umask, "umask", 1},
@@ -120,6 +126,8 @@ void tf_step_text(const struct tf_step *s, char *buf, size_t size)
 		[TF_OP_OWNERS] = {"owners", 4},
 		[TF_OP_BARRIER] = {"barrier", 1},   [TF_OP_ARCH] = {"register", 3},
 		[TF_OP_SIGN] = {"sign", 4},	    [TF_OP_TRACER] = {"tracer", 2},
+		[TF_OP_THREAD] = {"thread", 3},	    [TF_OP_ARRIVE] = {"arrive", 0},
+		[TF_OP_GATHER] = {"gather", 1},	    [TF_OP_RELEASE] = {"release", 0},
 		[TF_OP_SIGRETURN] = {"rt_sigreturn", 1},
 	};
 	unsigned args;

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A restore is a list of system calls. plan = f(image, facts about the destination): steps without
- * jumps, built and checked completely before anything is torn down, then executed by the freestanding
- * restorer (restorer.c) in the new process. This layout is shared with the restorer: fixed-size,
- * no pointers but addresses in the restorer's range.
+ * A restore is a list of system calls for each thread. plan = f(image, facts about the destination):
+ * steps without jumps, built and checked completely before anything is torn down, then executed by the
+ * freestanding restorer (restorer.c) in the new process. All lists stand in one array, the first
+ * thread's first; each ends in its SIGRETURN. This layout is shared with the restorer: fixed-size, no
+ * pointers but addresses in the restorer's range.
+ *
+ *   first thread   memory, process, files | THREAD ... | GATHER  BARRIER  RELEASE | SIGRETURN
+ *   another                                    its own | ARRIVE                   | SIGRETURN
  */
 #ifndef TF_RESTORE_PLAN_H
 #define TF_RESTORE_PLAN_H
@@ -24,7 +28,13 @@ enum tf_op {
 	TF_OP_BARRIER,	 /* write 'r' to fd arg[0], then wait for 'g' from it */
 	TF_OP_ARCH,	 /* register code arg[0] = arg[1] */
 	TF_OP_SIGN,	 /* arg[1], signed with modifier arg[2] and key arg[3] -> address arg[0] */
-	TF_OP_TRACER,	 /* done by the receiver at the barrier: regset type arg[0], arg[1] bytes */
+	TF_OP_TRACER,	 /* done by the receiver at the barrier: regset type arg[0], arg[1] bytes,
+			    of the image's thread arg[2] */
+	TF_OP_THREAD,	 /* a new thread: its list begins at step arg[0], its stack ends at arg[1];
+			    its id is arg[2] (0: any) -> result */
+	TF_OP_ARRIVE,	 /* another thread than the first: ready, waits until all may go on */
+	TF_OP_GATHER,	 /* the first: waits until arg[0] others are ready */
+	TF_OP_RELEASE,	 /* the first: the others may go on */
 	TF_OP_SIGRETURN, /* sp = arg[0], rt_sigreturn: the last step of a thread */
 	TF_OPS,
 };
@@ -74,10 +84,14 @@ struct tf_plan_header {
 	uint64_t bytes;	     /* result: bytes filled */
 	uint64_t max_bytes;  /* of all extents: no sender goes on for ever */
 	int32_t idle_ms;     /* wait so long for each read; 0: the descriptor has a limit of its own */
+	uint32_t arrived;    /* threads that are ready: counted, and waited for, by the restorer */
+	uint64_t thread_entry; /* address of tf_restorer_thread */
+	uint32_t go;	     /* non-zero: they may go on */
 	uint32_t reserved;
 };
 
-#define TF_PLAN_BUFFER 65536u
+#define TF_PLAN_BUFFER	65536u
+#define TF_THREAD_STACK 4096u /* of another thread than the first, in the restorer's range */
 
 /* Sent on control_fd at a BARRIER ('r') and when a step fails ('e'). */
 struct tf_report {
@@ -97,6 +111,9 @@ struct tf_report {
 /* The restorer's entry: executes the plan that stands at its range's beginning. Position-independent;
  * its bytes are [__start_tf_restorer, __stop_tf_restorer). */
 _Noreturn void tf_restorer_main(struct tf_plan_header *plan);
+
+/* Where another thread than the first begins: executes the list from that step on. */
+_Noreturn void tf_restorer_thread(struct tf_plan_header *plan, uint64_t first);
 
 /* A plan under construction, in one array of the arena. */
 struct tf_plan {

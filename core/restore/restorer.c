@@ -207,6 +207,65 @@ static IN_BLOB int64_t barrier(const struct tf_plan_header *p, uint64_t step, in
 	return n ? n : go == 'g' ? 0 : TF_REPORT_CLOSED;
 }
 
+/* Sleeps while *word is value; may wake for nothing. */
+static IN_BLOB void sleep_on(uint32_t *word, uint32_t value)
+{
+	tf_r_syscall(TF_R_NR_futex, (long)word, 128 /* WAIT | PRIVATE */, value, 0, 0, 0);
+}
+
+static IN_BLOB void wake(uint32_t *word)
+{
+	tf_r_syscall(TF_R_NR_futex, (long)word, 129 /* WAKE | PRIVATE */, INT32_MAX, 0, 0, 0);
+}
+
+static IN_BLOB void arrive(struct tf_plan_header *p)
+{
+	__atomic_fetch_add(&p->arrived, 1, __ATOMIC_SEQ_CST);
+	wake(&p->arrived);
+	while (!__atomic_load_n(&p->go, __ATOMIC_SEQ_CST))
+		sleep_on(&p->go, 0);
+}
+
+static IN_BLOB void gather(struct tf_plan_header *p, uint32_t n)
+{
+	uint32_t seen;
+
+	while ((seen = __atomic_load_n(&p->arrived, __ATOMIC_SEQ_CST)) != n)
+		sleep_on(&p->arrived, seen);
+}
+
+static IN_BLOB void release(struct tf_plan_header *p)
+{
+	__atomic_store_n(&p->go, 1, __ATOMIC_SEQ_CST);
+	wake(&p->go);
+}
+
+/* What a thread of a process is, to clone(2); QEMU user mode takes no other set. */
+#define THREAD_FLAGS \
+	(0x100 /* VM */ | 0x200 /* FS */ | 0x400 /* FILES */ | 0x800 /* SIGHAND */ | \
+		0x10000 /* THREAD */ | 0x40000 /* SYSVSEM */)
+
+/* clone3(2) is for a wanted id only: QEMU user mode has none. */
+static IN_BLOB int64_t start_thread(const struct tf_plan_header *p, uint64_t first, uint64_t stack,
+	uint64_t tid)
+{
+	uint64_t args[10]; /* struct clone_args, CLONE_ARGS_SIZE_VER1 */
+	int32_t set_tid = (int32_t)tid;
+
+	if (!tid)
+		return tf_r_clone(TF_R_NR_clone, THREAD_FLAGS, stack, p->thread_entry, (uint64_t)p,
+			first);
+	for (unsigned i = 0; i < 10; i++)
+		((volatile uint64_t *)args)[i] = 0;
+	args[0] = THREAD_FLAGS;
+	args[5] = stack - TF_THREAD_STACK;
+	args[6] = TF_THREAD_STACK;
+	args[8] = (uint64_t)&set_tid;
+	args[9] = 1;
+	return tf_r_clone(TF_R_NR_clone3, (uint64_t)args, sizeof(args), p->thread_entry,
+		(uint64_t)p, first);
+}
+
 static IN_BLOB bool expected(const struct tf_step *s)
 {
 	if (s->expect == TF_EXPECT_ANY)
@@ -251,6 +310,18 @@ static IN_BLOB int64_t run_step(struct tf_plan_header *p, struct tf_step *s, uin
 		return 0;
 	case TF_OP_TRACER:
 		return 0; /* the receiver's */
+	case TF_OP_THREAD:
+		s->result = (uint64_t)start_thread(p, a[0], a[1], a[2]);
+		return IS_ERROR(s->result) ? (int64_t)s->result : 0;
+	case TF_OP_ARRIVE:
+		arrive(p);
+		return 0;
+	case TF_OP_GATHER:
+		gather(p, (uint32_t)a[0]);
+		return 0;
+	case TF_OP_RELEASE:
+		release(p);
+		return 0;
 	case TF_OP_SIGRETURN:
 		tf_r_sigreturn(a[0]);
 	default:
@@ -258,11 +329,11 @@ static IN_BLOB int64_t run_step(struct tf_plan_header *p, struct tf_step *s, uin
 	}
 }
 
-IN_BLOB _Noreturn void tf_restorer_main(struct tf_plan_header *p)
+static IN_BLOB _Noreturn void run_list(struct tf_plan_header *p, uint64_t first)
 {
 	struct tf_step *steps = (struct tf_step *)p->steps;
 
-	for (uint64_t i = 0; i < p->n_steps; i++) {
+	for (uint64_t i = first; i < p->n_steps; i++) {
 		struct tf_step *s = &steps[i];
 		uint64_t a[6], where = 0;
 		int64_t rc;
@@ -274,4 +345,14 @@ IN_BLOB _Noreturn void tf_restorer_main(struct tf_plan_header *p)
 			fail(p, i, rc, s->result, where);
 	}
 	fail(p, p->n_steps, -38, 0, 0);
+}
+
+IN_BLOB _Noreturn void tf_restorer_main(struct tf_plan_header *p)
+{
+	run_list(p, 0);
+}
+
+IN_BLOB _Noreturn void tf_restorer_thread(struct tf_plan_header *p, uint64_t first)
+{
+	run_list(p, first);
 }

@@ -23,12 +23,12 @@ bool tf_tracer_allowed(void)
 	return twin > 0;
 }
 
-static int seize(pid_t child, struct tf_err *e)
+int tf_tracer_seize(pid_t child, unsigned long options, struct tf_err *e)
 {
 	int status;
 	pid_t got;
 
-	if (ptrace(PTRACE_SEIZE, child, NULL, (void *)PTRACE_O_EXITKILL) ||
+	if (ptrace(PTRACE_SEIZE, child, NULL, (void *)options) ||
 		ptrace(PTRACE_INTERRUPT, child, NULL, NULL))
 		return tf_fail_errno(
 			e, TELEFORK_E_RESTORE, errno, "the new process cannot be traced");
@@ -41,7 +41,7 @@ static int seize(pid_t child, struct tf_err *e)
 	return 0;
 }
 
-static int run_step(
+int tf_tracer_set(
 	pid_t child, const struct tf_step *s, const struct tf_thread *thread, struct tf_err *e)
 {
 	struct tf_regset *set = tf_regs_find(&thread->regs, (uint32_t)s->arg[0]);
@@ -58,11 +58,11 @@ static int run_step(
 static int run_all(
 	pid_t child, const struct tf_plan *plan, const struct tf_thread *thread, struct tf_err *e)
 {
-	int rc = seize(child, e);
+	int rc = tf_tracer_seize(child, PTRACE_O_EXITKILL, e);
 
 	for (uint64_t i = 0; i < plan->n_steps && !rc; i++)
 		if (plan->steps[i].op == TF_OP_TRACER)
-			rc = run_step(child, &plan->steps[i], thread, e);
+			rc = tf_tracer_set(child, &plan->steps[i], thread, e);
 	if (!rc && ptrace(PTRACE_DETACH, child, NULL, NULL))
 		rc = tf_fail_errno(e, TELEFORK_E_RESTORE, errno, "ptrace");
 	return rc;

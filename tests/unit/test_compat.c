@@ -48,9 +48,9 @@ static void returning(void)
 	image.source.origin = TF_ORIGIN_RETURN;
 }
 
-static void two_threads(void)
+static void not_asked(void)
 {
-	image.n_threads = 2;
+	image.source.flags |= TF_SOURCE_OUTSIDE;
 }
 
 static void other_page(void)
@@ -99,7 +99,7 @@ static const struct {
 	const char *words;
 } reasons[] = {
 	{returning, "yoyo"},
-	{two_threads, "threads: the image has 2"},
+	{not_asked, "without asking the process"},
 	{other_page, "page size: the process has pages of 4096 bytes, here they have 16384"},
 	{narrow, "address width: the process uses 7f0000000000-7f0000200000"},
 	{high_minimum, "vm.mmap_min_addr here is 4263936"},
@@ -153,7 +153,7 @@ END_TEST
 /* Of another architecture nothing else can be said. */
 START_TEST(architecture)
 {
-	two_threads();
+	not_asked();
 	other_page();
 	other_machine();
 	ck_assert_int_eq(check(), TELEFORK_E_INCOMPATIBLE);
@@ -199,9 +199,9 @@ START_TEST(features_in_use)
 	image.cpu.features[arch->features[i].word] |= UINT64_C(1) << arch->features[i].bit;
 	ck_assert_int_eq(check(), TELEFORK_E_INCOMPATIBLE);
 	ck_assert_msg(strstr(e.text, arch->features[i].name), "%s", e.text);
-	two_threads();
+	not_asked();
 	ck_assert_int_eq(check(), TELEFORK_E_INCOMPATIBLE);
-	ck_assert_ptr_nonnull(strstr(e.text, "threads"));
+	ck_assert_ptr_nonnull(strstr(e.text, "without asking"));
 	ck_assert_ptr_nonnull(strstr(e.text, arch->features[i].name));
 }
 END_TEST

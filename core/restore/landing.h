@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The last steps of a process that knows nothing of us: nobody in it would unmap the restorer's
+ * range. So the receiver traces all of its threads until each stands where it was captured, unmaps
+ * the range through a system call that the first thread makes in its name, and lets them go. Until
+ * then the process dies with the receiver. Natively only: QEMU user mode has no ptrace, and there,
+ * and where a receiver may not trace, the range stays.
+ *
+ *   all wait in the restorer | tf_landing_begin | 'g' | tf_landing_arrive | tf_landing_go | running
+ */
+#ifndef TF_RESTORE_LANDING_H
+#define TF_RESTORE_LANDING_H
+
+#include "core/restore/build.h"
+
+struct tf_landing {
+	const struct tf_restore *restore;
+	const struct tf_image *image;
+	pid_t *tids; /* in the image's order; the first is the process */
+	uint32_t n;  /* of them traced by us, and stopped */
+	int stop;    /* a stop signal that came meanwhile, passed on at the end; 0: none */
+};
+
+/* Traces every thread of child, which waits at the plan's barrier, and executes all TRACER steps.
+ * tids come from the arena. 0, _NOMEM, or _RESTORE with ptrace's reason; then tf_landing_abandon().
+ */
+int tf_landing_begin(struct tf_landing *l, pid_t child, const struct tf_restore *restore,
+	const struct tf_image *image, struct tf_arena *a, struct tf_err *e);
+
+/* The process was told to go on: follows each thread to the end of its rt_sigreturn, then removes
+ * the restorer's range. code: offset of a system call instruction in the restorer's code. All
+ * threads are stopped afterwards. 0, or _RESTORE; then tf_landing_abandon(). */
+int tf_landing_arrive(struct tf_landing *l, uint64_t code, const struct tf_cpu *cpu,
+	struct tf_arena *a, struct tf_err *e);
+
+/* Lets all threads run, or stay stopped if the image says so. 0 or _RESTORE. */
+int tf_landing_go(struct tf_landing *l, struct tf_err *e);
+
+/* Kills the process and takes its threads' ends, so that the process's own can be waited for. */
+void tf_landing_abandon(struct tf_landing *l);
+
+#endif
