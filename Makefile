@@ -49,7 +49,7 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 BASE_SRC    := err arena buf crc32c io maps host guest twin
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
-CAPTURE_SRC := self changes describe files memory signal task task_stop task_thread task_ask
+CAPTURE_SRC := self changes describe files memory signal task task_stop task_thread task_ask task_check
 CHANNEL_SRC := frames address dial listen handshake
 RESTORE_SRC := facts relay merge compat plan build build_memory build_process build_threads \
 	build_files hole vdso tracer landing pad result restorer
@@ -60,8 +60,8 @@ LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
 ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c tracer.c unwind.c entry.S
-CMD_SRC     := main serve restore run exits inspect inspect_json diff disasm symbols
-PAD_SRC     := pad_main serve restore exits
+CMD_SRC     := main serve restore run token check send progress exits inspect inspect_json diff disasm symbols
+PAD_SRC     := pad_main serve restore token exits
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
 HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare explain progress report \
 	remote remote_guest remote_host

@@ -9,6 +9,8 @@
 
 #include <argp.h>
 
+#include "core/base/err.h"
+
 /* X(NAME, code, meaning). Those of sysexits.h, and a shell's. */
 #define TF_EXITS(X)                                                                     \
 	X(OK, 0, "done")                                                                \
@@ -19,7 +21,9 @@
 	X(UNAVAILABLE, 69, "the address or the baseline is not to be had here")         \
 	X(SYSTEM, 71, "out of memory, processes or descriptors")                        \
 	X(IO, 74, "input or output failed on the way")                                  \
+	X(UNKNOWN, 75, "move: no answer came; the process stays stopped here")          \
 	X(REFUSED, 77, "the sender or its token was not accepted")                      \
+	X(OBSTACLE, 78, "the process cannot travel; every obstacle is told")            \
 	X(NOT_RUN, 126, "run: the program cannot be executed")                          \
 	X(NOT_FOUND, 127, "run: the program was not found")
 
@@ -33,6 +37,16 @@ int tf_cmd_serve(int argc, char **argv);
 int tf_cmd_restore(int argc, char **argv);
 int tf_cmd_run(int argc, char **argv);
 int tf_cmd_diff(int argc, char **argv);
+int tf_cmd_check(int argc, char **argv);
+int tf_cmd_dump(int argc, char **argv);
+int tf_cmd_copy(int argc, char **argv);
+int tf_cmd_move(int argc, char **argv);
+
+/* A process id on the command line; -1 if it is none. */
+int tf_parse_pid(const char *arg);
+
+/* Reads a token from a file, without the line ends behind it. 0, _IO, _AUTH (its length). */
+int tf_read_token(const char *path, char token[static TELEFORK_TOKEN_MAX + 1], struct tf_err *e);
 
 /* The exit code for a TELEFORK_E_*. */
 int tf_exit_code(int error);

@@ -17,6 +17,10 @@ static const struct {
 	{"restore", tf_cmd_restore, "make a process from a saved image, or show the plan"},
 	{"inspect", tf_cmd_inspect, "show what a saved image holds"},
 	{"run", tf_cmd_run, "start a program so that it can move to lesser processors"},
+	{"check", tf_cmd_check, "tell what stands in the way of a running process's journey"},
+	{"dump", tf_cmd_dump, "save a running process as an image"},
+	{"copy", tf_cmd_copy, "send a copy of a running process to a receiver"},
+	{"move", tf_cmd_move, "move a running process to a receiver"},
 	{"diff", tf_cmd_diff, "compare two saved images of one process"},
 };
 

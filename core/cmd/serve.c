@@ -21,10 +21,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define HANDSHAKE_S  10
-#define JOBS_MAX     64
-#define REFUSERS     16 /* sessions more, that only say that there are too many */
-#define NO_TOKEN                                                                                   \
+#define HANDSHAKE_S 10
+#define JOBS_MAX    64
+#define REFUSERS    16 /* sessions more, that only say that there are too many */
+#define NO_TOKEN \
 	"%s: whoever connects can run anything here: give --token-file FILE, or say --insecure"
 
 struct arguments {
@@ -85,22 +85,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
-}
-
-static int read_token(const char *path, char token[static TELEFORK_TOKEN_MAX + 1], struct tf_err *e)
-{
-	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, token, TELEFORK_TOKEN_MAX + 1);
-
-	if (n < 0)
-		return tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", path);
-	while (n && (token[n - 1] == '\n' || token[n - 1] == '\r'))
-		n--;
-	if (!n || n > TELEFORK_TOKEN_MAX)
-		return tf_fail(e, TELEFORK_E_AUTH, "%s: a token has 1 to %d bytes", path,
-			TELEFORK_TOKEN_MAX);
-	token[n] = '\0';
-	return 0;
 }
 
 static int check_peer(int fd, struct tf_err *e)
@@ -352,7 +336,9 @@ static int start(const struct arguments *a, struct tf_err *e)
 	struct serve s = {
 		.options = {.stdio = TELEFORK_STDIO_LOG, .max_memory = a->max_memory},
 		.token = a->token_file ? token : NULL,
-		.once = a->once, .jobs = a->jobs, .handshake_ms = a->handshake_ms,
+		.once = a->once,
+		.jobs = a->jobs,
+		.handshake_ms = a->handshake_ms,
 	};
 	char text[TF_ADDRESS_TEXT];
 	int fd = tf_address_parse(a->address, &s.address, e);
@@ -360,7 +346,7 @@ static int start(const struct arguments *a, struct tf_err *e)
 	if (!fd && s.address.kind == TF_ADDRESS_TCP && !a->token_file && !a->insecure)
 		fd = tf_fail(e, TELEFORK_E_AUTH, NO_TOKEN, a->address);
 	if (!fd && a->token_file)
-		fd = read_token(a->token_file, token, e);
+		fd = tf_read_token(a->token_file, token, e);
 	if (!fd && s.address.kind == TF_ADDRESS_STDIO) {
 		fd = take_stdin(a, &s.address, e);
 		return fd < 0 ? fd : session(fd, &s, false);
@@ -370,8 +356,10 @@ static int start(const struct arguments *a, struct tf_err *e)
 	if (fd < 0)
 		return fd;
 	if (s.address.kind == TF_ADDRESS_TCP && !is_loopback(&s.address))
-		fprintf(stderr, "telefork: warning: %s is not loopback, and memory travels in the "
-				"clear\n", text);
+		fprintf(stderr,
+			"telefork: warning: %s is not loopback, and memory travels in the "
+			"clear\n",
+			text);
 	printf("%s\n", text);
 	fflush(stdout);
 	return serve_all(fd, &s);
