@@ -52,7 +52,7 @@ IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 CAPTURE_SRC := self changes describe files memory signal task task_stop task_thread task_ask task_check
 CHANNEL_SRC := frames address dial listen handshake
 RESTORE_SRC := facts relay merge compat plan build build_memory build_process build_threads \
-	build_files hole vdso tracer landing pad result restorer
+	build_files files hole vdso tracer landing pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \

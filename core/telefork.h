@@ -105,7 +105,14 @@ struct telefork_options {
 	const char *token;    /* dial: shared secret, at most TELEFORK_TOKEN_MAX bytes; NULL: none */
 	uint64_t max_memory;  /* telepad: refuse more bytes of present memory; 0: what is free */
 	struct telefork_result *result; /* telefork_yoyo: filled when it returns; NULL: not wanted */
+	unsigned restore;     /* telepad: TELEFORK_RESTORE_*, or 0 */
 };
+
+/* The process and its threads get the ids that they had. Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN. */
+#define TELEFORK_RESTORE_SAME_PID 1u
+/* Files that a process captured from outside had open and that are not here do not keep it from being
+ * restored: their descriptors' numbers are held, every use answers EBADF. */
+#define TELEFORK_RESTORE_HOLD_FILES 2u
 
 #define TELEFORK_TOKEN_MAX 4096
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* telefork restore [--dry-run] FILE: a process from a saved image or a stream, or its plan as text.
+/* telefork restore FILE: a process from a saved image or a stream, or (--dry-run) its plan as text.
  */
 #include "core/base/cleanup.h"
 #include "core/cmd/cmd.h"
@@ -13,7 +13,8 @@
 #include <unistd.h>
 
 struct arguments {
-	bool dry_run;
+	bool dry_run, detach;
+	unsigned restore; /* TELEFORK_RESTORE_* */
 	const char *file;
 };
 
@@ -24,6 +25,22 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case 'n':
 		a->dry_run = true;
+		return 0;
+	case 'd':
+		a->detach = true;
+		return 0;
+	case 'p':
+		if (!strcmp(arg, "same"))
+			a->restore |= TELEFORK_RESTORE_SAME_PID;
+		else if (!strcmp(arg, "new"))
+			a->restore &= ~TELEFORK_RESTORE_SAME_PID;
+		else
+			argp_error(state, "--pid %s: same or new", arg);
+		return 0;
+	case 'a':
+		if (strcmp(arg, "files") != 0)
+			argp_error(state, "--allow %s: files is all that it can go without", arg);
+		a->restore |= TELEFORK_RESTORE_HOLD_FILES;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->file)
@@ -68,13 +85,32 @@ static int open_image(const char *file)
 	return fd;
 }
 
+/* The process is on its own from now on. */
+static int tell_pid(pid_t pid)
+{
+	printf("%d\n", (int)pid);
+	if (!fflush(stdout) && !ferror(stdout))
+		return TF_EXIT_OK;
+	tf_complain("standard output", strerror(errno));
+	return TF_EXIT_IO;
+}
+
+static int wait_for(pid_t pid)
+{
+	int status = 0;
+
+	return telefork_child_wait(pid, &status) > 0 ? tf_exit_status(status) : TF_EXIT_SYSTEM;
+}
+
 /* Returns the exit code: of the process, if there is one. */
 static int restore(const struct arguments *a, int fd)
 {
-	struct telefork_options o = {.stdio = TELEFORK_STDIO_INHERIT};
+	struct telefork_options o = {.stdio = TELEFORK_STDIO_INHERIT, .restore = a->restore};
 	struct tf_pad pad;
-	int status = 0, rc = tf_pad_prepare(&pad, fd, &o), code;
+	int rc = tf_pad_prepare(&pad, fd, &o), code;
 
+	if (!rc && pad.left.code)
+		tf_complain("left behind", pad.left.text);
 	if (!rc && !a->dry_run)
 		rc = tf_pad_start(&pad);
 	if (rc == TELEFORK_E_PROTOCOL && !pad.file)
@@ -87,8 +123,7 @@ static int restore(const struct arguments *a, int fd)
 		code = print_plan(&pad);
 	} else {
 		tf_announce(&pad);
-		code = telefork_child_wait(pad.child, &status) > 0 ? tf_exit_status(status)
-								   : TF_EXIT_SYSTEM;
+		code = a->detach ? tell_pid(pad.child) : wait_for(pad.child);
 	}
 	tf_pad_done(&pad);
 	return code;
@@ -98,6 +133,14 @@ int tf_cmd_restore(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
 		{"dry-run", 'n', 0, 0, "Print the plan, step by step; start nothing", 0},
+		{"pid", 'p', "same|new", 0,
+			"Process and thread ids: those that they had, or new ones (new)", 0},
+		{"detach", 'd', 0, 0,
+			"Do not wait for the process: print its id as the last line, and end", 0},
+		{"allow", 'a', "KIND", 0,
+			"Go on without something: files, those that it had open and that are not "
+			"here",
+			0},
 		{0},
 	};
 	static const struct argp argp = {.options = options,

@@ -12,8 +12,8 @@
  *   answer to the sender
  *   ------------- 'g' -------------->  rt_sigreturn
  *
- * A process that knows nothing of us is followed through its rt_sigreturn before the sender hears of it,
- * see landing.h.
+ * A process that knows nothing of us is followed through its rt_sigreturn before the sender hears
+ * of it, see landing.h.
  *
  * The child of a threaded receiver calls no allocator and takes no lock.
  */
@@ -22,11 +22,13 @@
 #include "arch/restorer.h"
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
+#include "core/restore/files.h"
 #include "core/restore/landing.h"
 #include "core/restore/tracer.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -45,8 +47,8 @@
 /* Bytes a second, on the whole, without a deadline. */
 #define SLOWEST 4096u
 
-/* After a refusal: for so long what still comes is read, or until nothing comes for so long. Closing
- * with bytes unread would take the refusal away from the sender (TCP resets). */
+/* After a refusal: for so long what still comes is read, or until nothing comes for so long.
+ * Closing with bytes unread would take the refusal away from the sender (TCP resets). */
 #define REFUSE_NS 2000000000u
 #define QUIET_MS  300
 
@@ -57,8 +59,8 @@ static uint64_t restorer_size(void)
 	return (uint64_t)(__stop_tf_restorer - __start_tf_restorer);
 }
 
-/* The deadline, or without one: idle time is no bound for a sender that sends a byte now and then, so
- * the whole has to come at a rate. */
+/* The deadline, or without one: idle time is no bound for a sender that sends a byte now and then,
+ * so the whole has to come at a rate. */
 static uint64_t last_moment(const struct tf_pad *p, uint64_t bytes)
 {
 	uint64_t seconds = bytes / SLOWEST;
@@ -111,7 +113,8 @@ static int read_file_head(struct tf_pad *p)
 /* Counts the head's extents, whose checks have to hold too. */
 static int check_file_head(struct tf_pad *p)
 {
-	int rc = tf_table_read(p->io.fd, &p->image, &p->arena, &p->table_header, &p->table, &p->err);
+	int rc =
+		tf_table_read(p->io.fd, &p->image, &p->arena, &p->table_header, &p->table, &p->err);
 
 	if (rc)
 		return rc;
@@ -177,10 +180,13 @@ static int gather_facts(struct tf_pad *p)
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options)
 {
 	static const struct telefork_options defaults;
+	bool hold = options && options->restore & TELEFORK_RESTORE_HOLD_FILES;
 	int rc;
 
 	*p = (struct tf_pad){.options = options ? options : &defaults,
-		.control = -1, .pump = -1, .relay = TF_RELAY_NONE};
+		.control = -1,
+		.pump = -1,
+		.relay = TF_RELAY_NONE};
 	tf_io_init(&p->io, fd, p->options);
 	rc = find_way_back(p);
 	if (rc)
@@ -203,13 +209,16 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	if (!rc)
 		rc = tf_compat_check(&p->image, &p->facts, p->options->max_memory, &p->err);
 	if (!rc)
+		rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err);
+	if (!rc)
 		rc = check_relay(p);
+	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
 	if (!rc)
-		rc = tf_restore_choose_fds(&p->restore, &p->image, &p->facts, p->answers,
-			tf_pad_relayed(p), &p->err);
+		rc = tf_restore_choose_fds(
+			&p->restore, &p->image, &p->facts, p->answers, tf_pad_relayed(p), &p->err);
 	if (!rc)
-		rc = tf_restore_build(&p->restore, &p->image, &p->facts, restorer_size(), &p->arena,
-			&p->err);
+		rc = tf_restore_build(
+			&p->restore, &p->image, &p->facts, restorer_size(), &p->arena, &p->err);
 	return rc;
 }
 
@@ -220,7 +229,7 @@ static _Noreturn void child_fail(int control, int code, const char *what)
 	struct tf_report r = {.tag = 'e', .error = -errno, .step = UINT64_MAX};
 
 	(void)what;
-	r.where = (uint64_t)-(int64_t)code;
+	r.where = (uint64_t) - (int64_t)code;
 	if (write(control, &r, sizeof(r)) < 0)
 		_exit(126);
 	_exit(127);
@@ -279,8 +288,8 @@ static void child_fds(const struct tf_pad *p, int channel, int control, int back
 	tf_host_close_all(keep, 7);
 }
 
-/* A socket gives up by itself (limit_reads), and so does a pump that is a file's; a pipe or a socket that
- * never blocks has to be waited for. */
+/* A socket gives up by itself (limit_reads), and so does a pump that is a file's; a pipe or a
+ * socket that never blocks has to be waited for. */
 static bool reads_are_limited(const struct tf_pad *p)
 {
 	return p->file || (p->io.socket && !(fcntl(p->restore.fds.channel, F_GETFL) & O_NONBLOCK));
@@ -328,14 +337,15 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 	return h;
 }
 
-/* The receiver's own standard streams may be closed: what the new process needs must not stand there. */
+/* The receiver's own standard streams may be closed: what the new process needs must not stand
+ * there. */
 static int above_stdio(int fd)
 {
 	return fd < 0 || fd > STDERR_FILENO ? fd : fcntl(fd, F_DUPFD, STDERR_FILENO + 1);
 }
 
-static _Noreturn void child_main(const struct tf_pad *p, int channel, int control,
-	struct tf_relay_ends *ends)
+static _Noreturn void child_main(
+	const struct tf_pad *p, int channel, int control, struct tf_relay_ends *ends)
 {
 	uint64_t all = ~UINT64_C(0);
 	stack_t off = {.ss_flags = SS_DISABLE};
@@ -381,15 +391,14 @@ static int explain(struct tf_pad *p, const struct tf_report *r)
 	char text[256];
 
 	if (r->step == UINT64_MAX)
-		return tf_fail_errno(&p->err, -(int)r->where, -r->error,
-			"the new process could not be set up");
+		return tf_fail_errno(
+			&p->err, -(int)r->where, -r->error, "the new process could not be set up");
 	if (r->error == TF_REPORT_CHECKSUM)
-		return tf_fail(&p->err, TELEFORK_E_CHECKSUM, "the extent at byte %llu arrived damaged",
-			(unsigned long long)r->where);
+		return tf_fail(&p->err, TELEFORK_E_CHECKSUM,
+			"the extent at byte %llu arrived damaged", (unsigned long long)r->where);
 	if (r->error == TF_REPORT_IMAGE)
 		return tf_fail(&p->err, TELEFORK_E_IMAGE,
-			"an extent at byte %llu lies in no mapping",
-			(unsigned long long)r->where);
+			"an extent at byte %llu lies in no mapping", (unsigned long long)r->where);
 	if (r->error == TF_REPORT_CLOSED)
 		return tf_fail(&p->err, TELEFORK_E_CLOSED,
 			"the sender closed the connection in the middle of the memory");
@@ -428,7 +437,8 @@ static int await_ready(struct tf_pad *p)
 			WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 	}
 	if (rc == TELEFORK_E_TIMEOUT && p->options->deadline_ms <= 0)
-		return tf_fail(&p->err, rc, "%llu bytes of memory came at less than %u bytes a second",
+		return tf_fail(&p->err, rc,
+			"%llu bytes of memory came at less than %u bytes a second",
 			(unsigned long long)p->to_come, SLOWEST);
 	if (rc)
 		return tf_fail(&p->err, rc, "%s", quiet.text);
@@ -441,8 +451,8 @@ static int await_ready(struct tf_pad *p)
 /* Reading stops when the sender does: the restorer has no clock. */
 static void limit_reads(struct tf_pad *p)
 {
-	struct timeval tv = {.tv_sec = p->io.idle_ms / 1000,
-		.tv_usec = p->io.idle_ms % 1000 * 1000};
+	struct timeval tv = {
+		.tv_sec = p->io.idle_ms / 1000, .tv_usec = p->io.idle_ms % 1000 * 1000};
 	socklen_t size = sizeof(p->read_limit);
 
 	if (p->io.socket)
@@ -454,8 +464,33 @@ static void limit_reads(struct tf_pad *p)
 static void unlimit_reads(struct tf_pad *p)
 {
 	if (p->io.socket)
-		setsockopt(p->io.fd, SOL_SOCKET, SO_RCVTIMEO, &p->read_limit,
-			sizeof(p->read_limit));
+		setsockopt(
+			p->io.fd, SOL_SOCKET, SO_RCVTIMEO, &p->read_limit, sizeof(p->read_limit));
+}
+
+/* A fork whose child gets this id. -1 with errno. */
+static pid_t fork_as(int32_t pid)
+{
+	struct clone_args args = {
+		.exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)&pid, .set_tid_size = 1};
+
+	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+}
+
+static int explain_fork(struct tf_pad *p)
+{
+	int pid = p->image.source.pid, why = errno;
+
+	if (!p->restore.same_ids)
+		return tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, why, "fork");
+	return tf_fail_errno(&p->err, TELEFORK_E_INCOMPATIBLE, why,
+		"process id %d cannot be had: %s", pid,
+		why == EEXIST ? "it is in use here: end that process, or let this one have a new id"
+		: why == EPERM  ? "only a receiver with CAP_CHECKPOINT_RESTORE may choose one: run "
+				  "it as root, "
+				  "or let the process have a new id"
+		: why == ENOSYS ? "there is no clone3 here: let the process have a new id"
+				: "let the process have a new id");
 }
 
 static int start_child(struct tf_pad *p)
@@ -470,11 +505,11 @@ static int start_child(struct tf_pad *p)
 		rc = tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "socketpair");
 	if (!rc) {
 		p->receiver = getpid();
-		p->child = _Fork();
+		p->child = p->restore.same_ids ? fork_as(p->image.source.pid) : _Fork();
 		if (!p->child)
 			child_main(p, pump[1] >= 0 ? pump[1] : p->io.fd, control[1], &ends);
 		if (p->child < 0)
-			rc = tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "fork");
+			rc = explain_fork(p);
 	}
 	tf_closep(&control[1]);
 	tf_closep(&pump[1]);
@@ -532,8 +567,9 @@ static int let_go(struct tf_pad *p)
 	char go = 'g';
 
 	return send(p->control, &go, 1, MSG_NOSIGNAL) == 1
-		? 0
-		: tf_fail(&p->err, TELEFORK_E_RESTORE, "the new process ended before it could run");
+		       ? 0
+		       : tf_fail(&p->err, TELEFORK_E_RESTORE,
+				 "the new process ended before it could run");
 }
 
 /* Registers by ptrace, the answer, and off it goes. */
@@ -552,8 +588,7 @@ static int land(struct tf_pad *p)
 {
 	struct tf_landing l;
 	uint64_t code = tf_arch_find_syscall(__start_tf_restorer, restorer_size());
-	int rc = tf_landing_begin(
-		&l, p->child, &p->restore, &p->image, &p->arena, &p->err);
+	int rc = tf_landing_begin(&l, p->child, &p->restore, &p->image, &p->arena, &p->err);
 
 	if (!rc)
 		rc = let_go(p);
@@ -583,8 +618,8 @@ int tf_pad_start(struct tf_pad *p)
 	p->result.pid = p->child;
 	if (!rc)
 		rc = p->image.source.origin == TF_ORIGIN_TASK && p->facts.flags & TF_FACT_PTRACE
-			? land(p)
-			: launch(p);
+			     ? land(p)
+			     : launch(p);
 	if (rc)
 		kill_child(p);
 	return rc;

@@ -36,6 +36,7 @@ struct tf_pad {
 	struct tf_relay relay;	/* TF_STREAM_RELAY: what we stand between, once it runs */
 	struct telefork_result result;
 	struct tf_err err;
+	struct tf_err left; /* what it goes without, if the options allow that; code 0: nothing */
 };
 
 /* Everything up to the plan: reads the head from fd, decodes, checks, builds. Nothing is started.
