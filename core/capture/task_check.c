@@ -19,6 +19,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/maps.h"
 #include "core/capture/capture.h"
+#include "core/restore/build.h"
 
 const struct tf_obstacle_info tf_obstacle_info[TF_OBSTACLE_KINDS] = {
 #define X(name, text, waive, says, way_out) [TF_OBSTACLE_##name] = {text, waive, says, way_out},
@@ -172,7 +173,7 @@ static enum tf_obstacle_kind kind_of(const struct stat *st, const char *path)
 			return anons[i].kind;
 	switch (tf_capture_fd_kind(st, path)) {
 	case TF_FD_FILE:
-		return TF_OBSTACLE_FILE;
+		return TF_OBSTACLE_DELETED;
 	case TF_FD_DIR:
 		return TF_OBSTACLE_DIR;
 	case TF_FD_PIPE:
@@ -186,6 +187,17 @@ static enum tf_obstacle_kind kind_of(const struct stat *st, const char *path)
 	default:
 		return TF_OBSTACLE_OTHER;
 	}
+}
+
+/* What the receiver opens again by its name. */
+static bool travels(const struct stat *st, int fd, const char *path)
+{
+	const struct tf_image img = {.source.origin = TF_ORIGIN_TASK};
+	struct tf_fd f = {.fd = fd, .kind = tf_capture_fd_kind(st, path), .path = path};
+	size_t n = strlen(path);
+
+	return tf_restore_opens(&img, &f) && strncmp(path, "/memfd:", 7) != 0 &&
+	       (n < 10 || strcmp(path + n - 10, " (deleted)") != 0);
 }
 
 /* Standard streams become the receiver's, whatever they are here, unless the kernel writes through
@@ -204,7 +216,7 @@ static void check_fd(struct check *c, int fd)
 	target[n] = '\0';
 	stat(path, &st);
 	kind = kind_of(&st, target);
-	if (fd > STDERR_FILENO || !tf_obstacle_info[kind].waivable)
+	if ((fd > STDERR_FILENO && !travels(&st, fd, target)) || !tf_obstacle_info[kind].waivable)
 		add(c, kind, "descriptor %d (%s)", fd, target);
 	snprintf(path, sizeof(path), "fdinfo/%d", fd);
 	if (strstr(text_of(c, path), "\nlock:"))

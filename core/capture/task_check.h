@@ -28,8 +28,7 @@
 		"start it without the filter")                                                     \
 	X(TIMER, "timer", true, "it has a POSIX timer, which is lost", "let it disarm its timers") \
 	X(LOCK, "lock", true, "it holds a lock on a file, which is lost", "let it unlock")         \
-	X(FILE, "file", true, "a file: over there its number leads nowhere",                       \
-		"let it close the file")                                                           \
+	X(DELETED, "deleted", true, "a file that has no name any more", "let it close the file")   \
 	X(DIR, "dir", true, "a directory: over there its number leads nowhere",                    \
 		"let it close the directory")                                                      \
 	X(PIPE, "pipe", true, "a pipe, whose other end stays here", "let it close the pipe")       \

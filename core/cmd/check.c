@@ -64,8 +64,7 @@ static void tell(void *ctx, const struct tf_obstacle *o)
 					 "allowable", info->waivable));
 		return;
 	}
-	fprintf(t->out, "%s%s: ", t->command, allowed ? "left behind: " : "");
-	fprintf(t->out, "%s: ", info->name);
+	fprintf(t->out, "%s: %s%s: ", t->command, allowed ? "left behind: " : "", info->name);
 	print_safe(t->out, o->which);
 	fprintf(t->out, ": %s", info->what);
 	if (!allowed)

@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# outside.sh BUILD CASE [VARIANT]: a running program that knows nothing of telefork, captured from outside
+# (tests/probes/outside.c, which checks itself). Cases: restore (dump --kill, then restore), copy (both
+# finish), unix and tcp (move), many (one image, 20 processes at once), killed (telefork is killed at
+# random moments of a dump, the program goes on), broken (the receiver dies, or refuses, in the middle),
+# stopped (a stopped process stays so), obstacles (each is told, and what may be allowed is).
+set -eu
+build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outside-${3-pie}
+tmp=$(mktemp -d)
+pids=()
+trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+
+telefork() { "$build/bin/telefork" "$@"; }
+fail() {
+	echo "FAILED: $*" >&2
+	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
+	exit 1
+}
+
+# start NAME [ARGUMENT]: the program, with nothing but its standard streams; its pid in $pid.
+start() {
+	(
+		for fd in /proc/self/fd/*; do
+			fd=${fd##*/}
+			if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+		done
+		exec "$probe" "${2-100}" >"$tmp/$1.out" 2>"$tmp/$1.err" </dev/null
+	) &
+	pid=$!
+	pids+=("$pid")
+	until grep -q ready "$tmp/$1.out" 2>/dev/null; do
+		kill -0 "$pid" 2>/dev/null || fail "$1 did not start"
+		sleep 0.01
+	done
+}
+
+# finish NAME PID: it was right.
+finish() {
+	wait "$2" || fail "$1: exit code $?"
+	grep -q '^right' "$tmp/$1.out" || fail "$1: not right"
+}
+
+# serve ADDRESS: a receiver; its address in $address.
+serve() {
+	"$build/bin/telefork" serve --insecure "$1" >"$tmp/serve.out" 2>"$tmp/serve.err" &
+	server=$!
+	pids+=("$server")
+	until [ -s "$tmp/serve.out" ]; do sleep 0.01; done
+	address=$(cat "$tmp/serve.out")
+}
+
+# arrived N: what the receiver got has come to its end, rightly, N times.
+arrived() {
+	until [ "$(grep -c '^right' "$tmp/serve.err")" = "$1" ]; do
+		kill -0 "$server" 2>/dev/null || fail "the receiver ended"
+		! grep -q 'wrong\|ended by' "$tmp/serve.err" || fail "over there"
+		sleep 0.05
+	done
+}
+
+state() { sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status"; }
+
+move() {
+	serve "$1"
+	start here
+	telefork move "$pid" "$address" >"$tmp/move.out" 2>"$tmp/move.err" || fail "move: $?"
+	grep -Eq "^$pid moved: pid [0-9]+: frozen [0-9.]+ ms" "$tmp/move.out" || fail "what move says"
+	wait "$pid" && fail "the original ended by itself" || [ $? = 137 ] || fail "the original lives"
+	arrived 1
+}
+
+case $case in
+restore)
+	start here
+	telefork dump "$pid" -o "$tmp/image" --kill >"$tmp/dump.out"
+	if wait "$pid"; then fail "it should be dead"; fi
+	telefork restore "$tmp/image" >"$tmp/there.out" || fail "restored: exit code $?"
+	grep -q '^right' "$tmp/there.out" || fail "restored: not right"
+	;;
+copy)
+	serve "unix:$tmp/socket"
+	start here
+	telefork copy "$pid" "$address" >"$tmp/copy.out"
+	finish here "$pid"
+	arrived 1
+	;;
+unix) move "unix:$tmp/socket" ;;
+tcp) move tcp://127.0.0.1:0 ;;
+many)
+	start here 30
+	telefork dump "$pid" -o "$tmp/image" >"$tmp/dump.out"
+	finish here "$pid"
+	many=()
+	for i in $(seq 20); do
+		telefork restore "$tmp/image" >"$tmp/many$i.out" 2>&1 &
+		many+=($!)
+		pids+=($!)
+	done
+	for i in $(seq 20); do
+		wait "${many[i - 1]}" || fail "number $i: exit code $?"
+		grep -q '^right' "$tmp/many$i.out" || fail "number $i: not right"
+	done
+	;;
+killed)
+	seed=${SEED-$RANDOM}
+	echo "SEED=$seed"
+	RANDOM=$seed
+	start here 300
+	for i in $(seq 40); do
+		telefork dump "$pid" -o "$tmp/image" >"$tmp/dump.out" 2>&1 &
+		dump=$!
+		sleep "0.0$((RANDOM % 50 + 10))"
+		kill -KILL "$dump" 2>/dev/null || true
+		wait "$dump" 2>/dev/null || true
+		kill -0 "$pid" 2>/dev/null || fail "it died with telefork, number $i"
+	done
+	finish here "$pid"
+	;;
+broken)
+	# Nobody listens; then somebody who refuses; then somebody who goes away without a word.
+	start here 300
+	telefork move "$pid" "unix:$tmp/nobody" 2>"$tmp/move.err" && fail "moved to nobody" ||
+		[ $? = 69 ] || fail "moved to nobody"
+	serve tcp://127.0.0.1:0
+	echo wrong >"$tmp/token"
+	"$build/bin/telefork" serve --once --max-memory 1 --insecure tcp://127.0.0.1:0 \
+		>"$tmp/small.out" 2>"$tmp/small.err" &
+	pids+=($!)
+	until [ -s "$tmp/small.out" ]; do sleep 0.01; done
+	telefork move "$pid" "$(cat "$tmp/small.out")" 2>"$tmp/move.err" &&
+		fail "moved where there is no room"
+	grep -q 'this receiver takes 1048576 at most' "$tmp/move.err" || fail "no reason given"
+	[ "$(state "$pid")" != T ] || fail "it was left stopped"
+	finish here "$pid"
+	;;
+stopped)
+	start here
+	kill -STOP "$pid"
+	until [ "$(state "$pid")" = T ]; do sleep 0.01; done
+	telefork dump "$pid" -o "$tmp/image" >"$tmp/dump.out"
+	until [ "$(state "$pid")" = T ]; do sleep 0.01; done
+	kill -CONT "$pid"
+	finish here "$pid"
+	;;
+obstacles)
+	mkfifo "$tmp/fifo"
+	probe=$(command -v bash)
+	(
+		for fd in /proc/self/fd/*; do
+			fd=${fd##*/}
+			if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+		done
+		exec bash -c 'exec 5<>"$1"; sleep 60 & echo "$!" >"$2"; wait' - "$tmp/fifo" "$tmp/child"
+	) </dev/null >/dev/null 2>&1 &
+	pid=$!
+	pids+=("$pid")
+	until [ -s "$tmp/child" ]; do sleep 0.01; done
+	pids+=("$(cat "$tmp/child")")
+	telefork check "$pid" >"$tmp/check.out" && fail "no obstacle" || [ $? = 78 ] || fail "check"
+	grep -q "^obstacle: pipe: descriptor 5 ($tmp/fifo): .*--allow pipe" "$tmp/check.out" || fail "pipe"
+	grep -q "^obstacle: child: process $(cat "$tmp/child"): " "$tmp/check.out" || fail "child"
+	telefork check --json "$pid" | grep -q '"kind": "child"' || fail "json"
+	telefork dump "$pid" -o "$tmp/image" 2>"$tmp/dump.err" && fail "went all the same" ||
+		[ $? = 78 ] || fail "dump"
+	[ ! -e "$tmp/image" ] || fail "an image in spite of obstacles"
+	telefork dump "$pid" -o "$tmp/image" --allow pipe,child >"$tmp/dump.out" 2>"$tmp/dump.err" ||
+		fail "dump --allow"
+	grep -q '^telefork dump: left behind: pipe: ' "$tmp/dump.err" || fail "what was left"
+	;;
+*) fail "no such case: $case" ;;
+esac
