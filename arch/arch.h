@@ -101,10 +101,30 @@ void tf_arch_task_go_on(struct tf_regs *regs);
 /* Offset of a system call instruction in n bytes of code; n if there is none. */
 size_t tf_arch_find_syscall(const uint8_t *code, size_t n);
 
+/* Code of a process that a call of ours can end in, should we die meanwhile. 0: not found. */
+struct tf_exits {
+	uint64_t call_return; /* a system call instruction, and a return */
+	uint64_t sigreturn;   /* makes the call rt_sigreturn */
+};
+
+/* Looks for what *exits still lacks in n bytes of code that stand at address at. */
+void tf_arch_find_exits(const uint8_t *code, size_t n, uint64_t at, struct tf_exits *exits);
+
+/* How a thread makes a call of ours: the instruction, and (sp not 0) the stack pointer that makes it
+ * return to link, where it takes a signal frame off the stack. */
+struct tf_call_way {
+	uint64_t at, sp, link;
+};
+
+/* The way of a call that ends in the frame that tf_arch_frame_from_regs() laid out in bytes for address
+ * frame, with its sp. Completes bytes. */
+struct tf_call_way tf_arch_task_way(
+	const struct tf_exits *exits, uint8_t *bytes, uint64_t frame, uint64_t sp);
+
 /* Gives the thread the general registers of regs, but for those that make it run system call nr with
- * these arguments from the instruction at address at. 0, or -1 with errno of ptrace. */
-int tf_arch_task_call(
-	int tid, const struct tf_regs *regs, uint64_t at, long nr, const uint64_t arg[6]);
+ * these arguments that way. 0, or -1 with errno of ptrace. */
+int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_way *way, long nr,
+	const uint64_t arg[6]);
 
 /* What the call returned: a result, or -errno. */
 int64_t tf_arch_task_result(int tid);

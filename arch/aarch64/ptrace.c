@@ -141,15 +141,42 @@ static int put(int tid, uint8_t *gregs)
 	return ptrace(PTRACE_SETREGSET, tid, (void *)(uintptr_t)NT_PRSTATUS, &iov) ? -1 : 0;
 }
 
-int tf_arch_task_call(
-	int tid, const struct tf_regs *regs, uint64_t at, long nr, const uint64_t arg[6])
+#define RET        UINT32_C(0xd65f03c0)
+#define MOV_X8_139 UINT32_C(0xd2801168) /* the vDSO's __kernel_rt_sigreturn */
+
+void tf_arch_find_exits(const uint8_t *code, size_t n, uint64_t at, struct tf_exits *exits)
+{
+	for (size_t i = 0; i + 8 <= n; i += 4) {
+		uint32_t first = arm_get32(code + i), second = arm_get32(code + i + 4);
+
+		if (!exits->call_return && first == SVC_0 && second == RET)
+			exits->call_return = at + i;
+		if (!exits->sigreturn && first == MOV_X8_139 && second == SVC_0)
+			exits->sigreturn = at + i;
+	}
+}
+
+struct tf_call_way tf_arch_task_way(
+	const struct tf_exits *exits, uint8_t *bytes, uint64_t frame, uint64_t sp)
+{
+	(void)bytes;
+	(void)frame;
+	return (struct tf_call_way){exits->call_return, sp, exits->sigreturn};
+}
+
+int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_way *way, long nr,
+	const uint64_t arg[6])
 {
 	uint8_t gregs[ARM_GREGS_SIZE];
 
 	/* x7 stays: the kernel marks it at stops of system calls and puts it back by itself. */
 	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
-	arm_put64(gregs + G_PC * 8, at);
+	arm_put64(gregs + G_PC * 8, way->at);
 	arm_put64(gregs + 8 * 8, (uint64_t)nr);
+	if (way->sp) {
+		arm_put64(gregs + G_SP * 8, way->sp);
+		arm_put64(gregs + G_LR * 8, way->link);
+	}
 	for (unsigned i = 0; i < 6; i++)
 		arm_put64(gregs + i * 8, arg[i]);
 	return put(tid, gregs);

@@ -136,16 +136,40 @@ static int put(int tid, uint8_t *gregs)
 	return ptrace(PTRACE_SETREGSET, tid, (void *)(uintptr_t)NT_PRSTATUS, &iov) ? -1 : 0;
 }
 
-int tf_arch_task_call(
-	int tid, const struct tf_regs *regs, uint64_t at, long nr, const uint64_t arg[6])
+/* "syscall; ret", and what every C library has for SA_RESTORER: "mov $15, %rax; syscall" */
+void tf_arch_find_exits(const uint8_t *code, size_t n, uint64_t at, struct tf_exits *exits)
+{
+	static const uint8_t call[] = {0x0f, 0x05, 0xc3};
+	static const uint8_t restorer[] = {0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05};
+	static const uint8_t shorter[] = {0xb8, 15, 0, 0, 0, 0x0f, 0x05};
+	const uint8_t *p;
+
+	if (!exits->call_return && (p = memmem(code, n, call, sizeof(call))))
+		exits->call_return = at + (uint64_t)(p - code);
+	if (!exits->sigreturn && ((p = memmem(code, n, restorer, sizeof(restorer))) ||
+					 (p = memmem(code, n, shorter, sizeof(shorter)))))
+		exits->sigreturn = at + (uint64_t)(p - code);
+}
+
+struct tf_call_way tf_arch_task_way(
+	const struct tf_exits *exits, uint8_t *bytes, uint64_t frame, uint64_t sp)
+{
+	x86_put64(bytes + (sp - 8 - frame), exits->sigreturn);
+	return (struct tf_call_way){exits->call_return, sp - 8, exits->sigreturn};
+}
+
+int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_way *way, long nr,
+	const uint64_t arg[6])
 {
 	static const uint8_t order[6] = {G_RDI, G_RSI, G_RDX, G_R10, G_R8, G_R9};
 	uint8_t gregs[X86_GREGS_SIZE];
 
 	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
-	x86_put64(gregs + G_RIP * 8, at);
+	x86_put64(gregs + G_RIP * 8, way->at);
 	x86_put64(gregs + G_RAX * 8, (uint64_t)nr);
 	x86_put64(gregs + G_ORIG_RAX * 8, UINT64_MAX);
+	if (way->sp)
+		x86_put64(gregs + G_RSP * 8, way->sp);
 	for (unsigned i = 0; i < 6; i++)
 		x86_put64(gregs + order[i] * 8, arg[i]);
 	return put(tid, gregs);

@@ -29,6 +29,9 @@ int tf_task_pending(struct tf_task *t);
  */
 int tf_task_settle(struct tf_task *t);
 
+/* The same for one thread's regs alone, which are copied before they are changed. */
+int tf_task_settle_thread(struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread);
+
 /* The registers that a thread of the living process is put back with. *ret may share data with
  * x->as_found. */
 int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, const struct tf_thread *thread,

@@ -256,7 +256,7 @@ int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, const struct tf_
 	return 0;
 }
 
-static int settle(struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread)
+int tf_task_settle_thread(struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread)
 {
 	uint64_t pc = tf_arch_native()->pc(&thread->regs), arg[6], out;
 	uint8_t code[2 * TF_CODE_AROUND];
@@ -264,7 +264,7 @@ static int settle(struct tf_task *t, const struct tf_traced *x, struct tf_thread
 	long nr = -1;
 
 	if (own_registers(t, &thread->regs))
-		return TELEFORK_E_NOMEM;
+		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for registers");
 	out = sequence_exit(t, thread, pc);
 	if (out) {
 		tf_arch_native()->set_pc(&thread->regs, out);
@@ -282,6 +282,6 @@ int tf_task_settle(struct tf_task *t)
 	int rc = 0;
 
 	for (uint32_t i = 0; i < t->n_traced && !rc; i++)
-		rc = settle(t, &t->traced[i], &t->capture.image.threads[i]);
+		rc = tf_task_settle_thread(t, &t->traced[i], &t->capture.image.threads[i]);
 	return rc;
 }

@@ -142,11 +142,12 @@ static int unmap(struct tf_landing *l, uint64_t code, const struct tf_regs *regs
 {
 	const struct tf_restore *r = l->restore;
 	const uint64_t arg[6] = {r->hole.start, r->park_at - r->hole.start};
+	const struct tf_call_way way = {.at = r->code_at + code};
 	int64_t result = -EINTR;
 	pid_t tid = l->tids[0];
 	int rc;
 
-	if (tf_arch_task_call(tid, regs, r->code_at + code, SYS_munmap, arg))
+	if (tf_arch_task_call(tid, regs, &way, SYS_munmap, arg))
 		return failed(l, tid, "set registers", e);
 	rc = to_syscall_stop(l, tid, e); /* on its way in */
 	if (!rc)
