@@ -73,7 +73,7 @@ MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test
 SAN_TESTS   := test_arch test_base test_compat test_image test_notes test_plan test_registers \
 	test_stream test_tracer test_yoyo
 UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
-PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still lua outside
+PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still lua outside crew
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
