@@ -3,7 +3,7 @@
 # A program with threads is dumped from outside and goes on; a process made from the image goes on as
 # well, in every thread, with nothing of the restorer left in its memory; dumped again, it is what it was.
 #   crew.sh BUILD PROBE THREADS [RUN...]
-# RUN: what restores (an emulator), instead of the machine itself
+# RUN: what restores (an emulator), instead of the machine itself; the program is then held to a baseline
 set -eu
 build=$1 probe=$1/probes/$2 threads=$3
 shift 3
@@ -28,11 +28,13 @@ second_word() { # FILE WORD PID
 	sed -n "s/^$2 //p" "$1"
 }
 
-"$probe" "$threads" >"$dir/original" &
+start=''
+if [ $# != 0 ]; then start="$build/bin/telefork run --baseline x86-64-v3 --"; fi
+$start "$probe" "$threads" >"$dir/original" &
 original=$!
 pid=$(second_word "$dir/original" ready "$original")
-"$build/bin/telefork" dump "$pid" -o "$dir/image" >"$dir/dump"
-"$@" "$build/bin/telefork" restore --detach "$dir/image" >"$dir/copy" || fail "not restored"
+$start "$build/bin/telefork" dump "$pid" -o "$dir/image" >"$dir/dump"
+"$@" "$build/bin/telefork-pad" restore --detach "$dir/image" >"$dir/copy" || fail "not restored"
 copy=$(tail -n 1 "$dir/copy")
 kill -USR1 "$original"
 wait "$original" || fail "original: $(cat "$dir/original")"
