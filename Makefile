@@ -69,7 +69,7 @@ GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest
 	qemu/guest/setup.c qemu/wire.c
 # These move themselves, or look at a child from outside: a sanitizer's process cannot.
 MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test_pad test_task \
-	test_yoyo_live
+	test_yoyo_live test_threads
 SAN_TESTS   := test_arch test_base test_compat test_image test_notes test_plan test_registers \
 	test_stream test_tracer test_yoyo
 UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
@@ -298,6 +298,7 @@ build/man/%: docs/man/% $(wildcard docs/man/*.awk) docs/man/make.sh core/cmd/cmd
 lint-man: $(MAN)
 	@! groff -man -Tutf8 -ww -z $(MAN) 2>&1 | grep . && ! mandoc -T lint -W warning $(MAN) | grep .
 # Its return addresses are signed.
+$(B_aarch64)/obj/tests/probes/crew.o $(B_aarch64)/obj/tests/unit/test_threads.o \
 $(B_aarch64)/obj/tests/probes/signed.o: private COMPILE_$(B_aarch64) += -mbranch-protection=standard
 
 -include $(shell find build -name '*.d' 2>/dev/null)

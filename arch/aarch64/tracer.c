@@ -165,7 +165,11 @@ const char *tf_arch_traced_state(const struct tf_image *img)
 {
 	bool keyed = img->n_threads && tf_arch_has_traced(&img->threads[0]);
 
-	return keyed && img->source.flags & TF_SOURCE_SIGNS ? keys[0].name : NULL;
+	/* From outside, nobody has looked whether the code signs: it may. */
+	return keyed && (img->source.flags & TF_SOURCE_SIGNS ||
+				img->source.origin == TF_ORIGIN_TASK)
+		? keys[0].name
+		: NULL;
 }
 
 unsigned tf_arch_plan_traced(struct tf_plan *plan, const struct tf_thread *thread)

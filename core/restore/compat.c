@@ -89,8 +89,10 @@ static void check_limits(struct check *c, uint64_t max_memory)
 static void check_traced(struct check *c)
 {
 	const char *what = tf_arch_traced_state(c->img);
+	/* Under an emulator return addresses are signed anew, if the process could tell them. */
+	bool anew = c->f->flags & TF_FACT_EMULATED && c->img->source.origin != TF_ORIGIN_TASK;
 
-	if (what && !(c->f->flags & (TF_FACT_PTRACE | TF_FACT_EMULATED)))
+	if (what && !anew && !(c->f->flags & TF_FACT_PTRACE))
 		reason(c,
 			"%s are in use, and only ptrace sets them, which this receiver may not call: run "
 			"it outside the filter or container that forbids it, or as root if "

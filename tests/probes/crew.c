@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * crew N: N threads that know nothing of telefork and wait or work, each with a state of its own: what
- * it has in registers, on its stack, in thread-local memory, its name, signal mask, altstack, robust
- * list and restartable sequences. Prints "ready PID"; SIGUSR1 wakes all, each looks whether everything
- * of its own is still there and meets the others at a barrier: "right N", exit code 0, or what was
- * wrong, 1.
+ * crew N: N threads that know nothing of telefork and wait or work, each with a state of its own:
+ * what it has in registers, on its stack, in thread-local memory, its name, signal mask, altstack,
+ * robust list and restartable sequences. Prints "ready PID"; SIGUSR1 wakes all, each looks whether
+ * everything of its own is still there and meets the others at a barrier: "right N", exit code 0,
+ * or what was wrong, 1.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -22,9 +22,9 @@
 #include <unistd.h>
 
 #define SPINNERS 3 /* more would only take turns */
-#define STACK	 (128u << 10)
+#define STACK    (128u << 10)
 #define MULTIPLY UINT64_C(6364136223846793005)
-#define ADD	 UINT64_C(1442695040888963407)
+#define ADD      UINT64_C(1442695040888963407)
 
 enum role { SPIN, WAIT, LOCK, COUNT, ROLES };
 
@@ -38,7 +38,7 @@ static pthread_cond_t wake = PTHREAD_COND_INITIALIZER, seen = PTHREAD_COND_INITI
 static pthread_barrier_t all;
 static sem_t count;
 static unsigned set_up;
-static bool done;
+static bool woken;
 static __thread uint64_t in_tls[16];
 
 static void __attribute__((noreturn)) wrong(unsigned number, const char *what)
@@ -73,7 +73,7 @@ static void spin(unsigned number)
 	uint64_t x = pattern(number, 0), n = 0;
 	double y = number;
 
-	for (; !__atomic_load_n(&done, __ATOMIC_RELAXED); n++) {
+	for (; !__atomic_load_n(&woken, __ATOMIC_RELAXED); n++) {
 		x = x * MULTIPLY + ADD;
 		y += 2;
 		__asm__ volatile("" : "+r"(x), "+r"(n));
@@ -106,7 +106,7 @@ static void stand_by(unsigned number, enum role role)
 	case WAIT:
 		pthread_mutex_lock(&lock);
 		one_more();
-		while (!done)
+		while (!woken)
 			pthread_cond_wait(&wake, &lock);
 		pthread_mutex_unlock(&lock);
 		return;
@@ -162,8 +162,8 @@ static bool known_to_libc(void)
 	pthread_mutexattr_settype(&type, PTHREAD_MUTEX_ERRORCHECK);
 	pthread_mutex_init(&m, &type);
 	twice = !pthread_mutex_lock(&m) && pthread_mutex_lock(&m) == EDEADLK;
-	return twice && !pthread_mutex_unlock(&m) && !pthread_getcpuclockid(pthread_self(), &clock) &&
-	       !clock_gettime(clock, &ts);
+	return twice && !pthread_mutex_unlock(&m) &&
+	       !pthread_getcpuclockid(pthread_self(), &clock) && !clock_gettime(clock, &ts);
 }
 
 static void set_up_own(struct own *o, sigset_t *mask, char name[static 16])
@@ -203,9 +203,8 @@ static void check_own(const struct own *o, const sigset_t *mask, const char *nam
 		wrong(o->number, "the C library's thread id");
 }
 
-static void *work(void *arg)
+static void act(struct own *o)
 {
-	struct own *o = arg;
 	volatile uint64_t on_stack[256];
 	enum role role = o->number % ROLES;
 	void *robust = robust_list();
@@ -226,6 +225,15 @@ static void *work(void *arg)
 	if (!rseq_is_right(rseq))
 		wrong(o->number, "restartable sequences");
 	pthread_barrier_wait(&all);
+}
+
+/* With keys of its own where pointers are signed (aarch64): no function that was called before may
+ * return then. */
+static void *work(void *arg)
+{
+	prctl(PR_PAC_RESET_KEYS, 0, 0, 0, 0);
+	act(arg);
+	syscall(SYS_exit, 0);
 	return NULL;
 }
 
@@ -249,7 +257,7 @@ static void start(pthread_t *thread, struct own *own, unsigned n)
 static void wake_all(unsigned n)
 {
 	pthread_mutex_lock(&lock);
-	__atomic_store_n(&done, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&woken, true, __ATOMIC_RELAXED);
 	pthread_cond_broadcast(&wake);
 	pthread_mutex_unlock(&lock);
 	pthread_mutex_unlock(&locked);

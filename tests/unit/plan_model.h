@@ -30,7 +30,7 @@ struct model {
 	const struct tf_facts *f;
 	struct model_area area[MODEL_AREAS];
 	size_t n;
-	uint64_t step;
+	uint64_t step, started, arrived, ended;
 };
 
 static inline void model_add(
@@ -177,6 +177,25 @@ static inline void model_syscall(struct model *m, const struct tf_step *s)
 	}
 }
 
+/* Its list begins behind another's end, and its stack is its own. */
+static inline void model_thread(struct model *m, const struct tf_step *s)
+{
+	const struct tf_step *steps = m->r->plan.steps;
+	uint64_t first = s->arg[0];
+
+	m->started++;
+	if (first <= m->step || first >= m->r->plan.n_steps ||
+		steps[first - 1].op != TF_OP_SIGRETURN)
+		PLAN_BROKEN("step %llu starts no list", (unsigned long long)m->step);
+	if (s->arg[1] != m->r->thread_stacks + m->started * TF_THREAD_STACK ||
+		s->arg[1] > m->r->code_at)
+		PLAN_BROKEN("step %llu: a stack is not where it should be",
+			(unsigned long long)m->step);
+	for (uint64_t i = 0; i < m->step; i++)
+		if (steps[i].op == TF_OP_THREAD && steps[i].arg[0] == first)
+			PLAN_BROKEN("step %llu starts a list again", (unsigned long long)m->step);
+}
+
 static inline void model_step(struct model *m, const struct tf_step *s)
 {
 	for (unsigned i = 0; i < 6; i++)
@@ -200,9 +219,22 @@ static inline void model_step(struct model *m, const struct tf_step *s)
 		model_need(m, s->arg[0], s->arg[2], PROT_WRITE, "copy");
 		model_data(m, s->arg[1], s->arg[2]);
 		return;
+	case TF_OP_THREAD:
+		model_thread(m, s);
+		return;
+	case TF_OP_ARRIVE:
+		m->arrived++;
+		return;
+	case TF_OP_GATHER:
+		if (m->started != m->img->n_threads - 1 || s->arg[0] != m->started)
+			PLAN_BROKEN("step %llu: %llu threads were started",
+				(unsigned long long)m->step, (unsigned long long)m->started);
+		return;
 	case TF_OP_SIGRETURN:
-		if (m->step + 1 != m->r->plan.n_steps)
-			PLAN_BROKEN("runs before the plan ends");
+		m->ended++;
+		if (m->arrived + 1 != m->ended)
+			PLAN_BROKEN("step %llu: a thread does not wait for the others",
+				(unsigned long long)m->step);
 		return;
 	default:
 		return;
@@ -265,6 +297,9 @@ static inline void model_play(struct model *m, const struct tf_restore *r,
 		model_step(m, &r->plan.steps[m->step]);
 	if (!m->step || r->plan.steps[m->step - 1].op != TF_OP_SIGRETURN)
 		PLAN_BROKEN("the plan does not end in rt_sigreturn");
+	if (m->ended != img->n_threads)
+		PLAN_BROKEN("%llu of %u threads run", (unsigned long long)m->ended,
+			img->n_threads);
 	model_end(m);
 }
 
