@@ -139,14 +139,18 @@ static void *robust_list(void)
 	return head;
 }
 
-/* Registered as far as the C library and the kernel have it; an emulator has none. */
-static bool rseq_is_right(bool used)
+/* Registered where the C library has it: then it cannot be again. An emulator has none, and says
+ * so. */
+static bool rseq_is_right(void)
 {
-	const char *at = (const char *)__builtin_thread_pointer() + __rseq_offset;
-	int32_t cpu = (int32_t)((const volatile struct rseq *)at)->cpu_id;
-	bool here = !syscall(SYS_rseq, 1L, 0L, 0L, 0L) || errno != ENOSYS;
+	char *at = (char *)__builtin_thread_pointer() + __rseq_offset;
+	int32_t cpu = (int32_t)((volatile struct rseq *)(void *)at)->cpu_id;
 
-	return !used || (here ? cpu >= 0 : cpu == RSEQ_CPU_ID_REGISTRATION_FAILED);
+	if (!__rseq_size)
+		return true;
+	if (!syscall(SYS_rseq, at, 32L, 0L, (long)RSEQ_SIG))
+		return false;
+	return errno == EBUSY || (errno == ENOSYS && cpu == RSEQ_CPU_ID_REGISTRATION_FAILED);
 }
 
 /* The C library's idea of the thread's id leads to this thread. */
@@ -208,7 +212,6 @@ static void act(struct own *o)
 	volatile uint64_t on_stack[256];
 	enum role role = o->number % ROLES;
 	void *robust = robust_list();
-	bool rseq = __rseq_size != 0;
 	char name[16];
 	sigset_t mask;
 
@@ -222,7 +225,7 @@ static void act(struct own *o)
 	check_own(o, &mask, name);
 	if (!robust_list_is(robust))
 		wrong(o->number, "robust list");
-	if (!rseq_is_right(rseq))
+	if (!rseq_is_right())
 		wrong(o->number, "restartable sequences");
 	pthread_barrier_wait(&all);
 }
