@@ -182,6 +182,28 @@ START_TEST(threads_go_on)
 }
 END_TEST
 
+/* A step that fails in any thread is named, and nothing is left. */
+START_TEST(a_thread_fails)
+{
+	struct tf_step *last = NULL;
+
+	start_original(crew, 7);
+	take();
+	ck_assert_msg(!prepare(0), "%s", pad.err.text);
+	for (uint64_t i = 0; i < pad.restore.plan.n_steps; i++)
+		if (pad.restore.plan.steps[i].nr == SYS_set_robust_list)
+			last = &pad.restore.plan.steps[i];
+	ck_assert_ptr_nonnull(last);
+	last->arg[1]--; /* no list has that size */
+	ck_assert_int_eq(tf_pad_start(&pad), TELEFORK_E_RESTORE);
+	ck_assert_msg(strstr(pad.err.text, "set_robust_list") && strstr(pad.err.text, "EINVAL"),
+		"%s", pad.err.text);
+	end(original, SIGUSR1, 0);
+	ck_assert(waitpid(-1, NULL, __WALL) < 0 && errno == ECHILD);
+	done();
+}
+END_TEST
+
 static void forbid_ptrace(void)
 {
 	struct sock_filter code[] = {
@@ -236,6 +258,13 @@ START_TEST(the_same_ids)
 	if (geteuid())
 		return;
 	ck_assert_int_eq(restore(TELEFORK_RESTORE_SAME_PID), was);
+	for (uint32_t i = 0; i < 7; i++) {
+		char path[64];
+
+		snprintf(path, sizeof(path), "/proc/%d/task/%d", (int)was,
+			(int)pad.image.threads[i].tid);
+		ck_assert_msg(!access(path, F_OK), "%s", path);
+	}
 	end(was, SIGUSR1, 0);
 	done();
 }
@@ -389,6 +418,7 @@ int main(void)
 	tcase_add_loop_test(tc, plans, 0, 5);
 	if (!tf_host_emulated()) {
 		tcase_add_loop_test(tc, threads_go_on, 0, 4);
+		tcase_add_test(tc, a_thread_fails);
 		tcase_add_test(tc, without_ptrace);
 		tcase_add_test(tc, the_same_ids);
 		tcase_add_test(tc, signals_stay_pending);
