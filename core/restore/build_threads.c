@@ -12,7 +12,8 @@
 
 #define OWNERS_MAX (UINT64_C(64) << 20) /* static storage searched for held mutexes */
 
-/* Static storage of the program and its libraries: a file's writable mapping, and .bss behind it. */
+/* Static storage of the program and its libraries: a file's writable mapping, and .bss behind it.
+ */
 static bool is_static_storage(const struct tf_image *img, const struct tf_map *m)
 {
 	const struct tf_map *before = m > img->maps ? m - 1 : m;
@@ -20,8 +21,8 @@ static bool is_static_storage(const struct tf_image *img, const struct tf_map *m
 	if (!(m->prot & PROT_WRITE) || m->flags & TF_MAP_SHARED)
 		return false;
 	return m->kind == TF_MAP_FILE ||
-		(m->kind == TF_MAP_ANON && before->kind == TF_MAP_FILE && before->end == m->start &&
-			before->prot & PROT_WRITE);
+	       (m->kind == TF_MAP_ANON && before->kind == TF_MAP_FILE && before->end == m->start &&
+		       before->prot & PROT_WRITE);
 }
 
 /* The loader's lock is held by whoever was captured inside dlopen(). */
