@@ -81,7 +81,8 @@ static void look(struct tf_file *f)
 
 enum { AT_FUTEX, AT_SLEEP, AT_SLEEP_REST, AT_READ, AT_SUSPEND, AT_WORK, STATES };
 
-static volatile int *shared; /* tids, by state; then what a call returned that never should */
+static volatile int
+	*shared; /* tids, by state; then what a call returned that never should; the main one */
 static int no_data[2];
 
 /* Calls that a signal interrupts and the kernel starts again; they never return here. */
@@ -137,6 +138,7 @@ static void __attribute__((noreturn)) be_threads(void)
 
 		pthread_create(&t, NULL, be, (void *)(intptr_t)i);
 	}
+	shared[STATES + 1] = getpid();
 	for (;;)
 		pause();
 }
@@ -144,9 +146,11 @@ static void __attribute__((noreturn)) be_threads(void)
 /* Until every thread is where it is going to stay. */
 static void wait_blocked(void)
 {
-	for (int i = 0; i < AT_WORK; i++) {
+	for (int i = 0; i < STATES + 2; i++) {
 		char path[64], text[64] = "";
 
+		if (i == AT_WORK || i == STATES)
+			continue;
 		snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", (int)child, shared[i]);
 		while (text[0] < '0' || text[0] > '9') {
 			FILE *f = fopen(path, "r");
@@ -167,8 +171,8 @@ static void start_threads(void)
 	child = fork();
 	if (!child)
 		be_threads();
-	for (int i = 0; i < STATES; i++)
-		while (!shared[i])
+	for (int i = 0; i < STATES + 2; i++)
+		while (i != STATES && !shared[i])
 			sched_yield();
 	wait_blocked();
 }
@@ -275,8 +279,10 @@ static bool killed_at(long at)
 
 	if (!looker) {
 		calls_left = at;
-		if (tf_task_stop(&task, child) || tf_task_describe(&task))
+		if (tf_task_stop(&task, child) || tf_task_describe(&task)) {
+			fprintf(stderr, "%s\n", task.capture.err.text);
 			_exit(1);
+		}
 		calls_left = -1;
 		tf_task_release(&task);
 		_exit(0);
