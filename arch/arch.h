@@ -82,7 +82,7 @@ enum tf_at_call {
 };
 
 /* Bytes of code around pc that the two below are given: as many before it as from it on. */
-#define TF_CODE_AROUND 8
+#define TF_CODE_AROUND 32
 
 /* Tells the call and its arguments, and changes regs to those which make it anew, on any kernel: pc at
  * the instruction, the call's number and arguments in place. *ret_nr is SYS_restart_syscall where the

@@ -98,18 +98,36 @@ int tf_arch_regs_from_task(
 	return refuse_streaming(tid, data, e);
 }
 
+#define MOV_X8      UINT32_C(0xd2800008) /* mov x8, #n: n << 5 */
+#define MOV_X8_MASK UINT32_C(0xffe0001f)
+
+/* A call that was continued once already has its number no more, but in the "mov x8, #nr" before.
+ */
+static uint64_t number_before(const uint8_t code[2 * TF_CODE_AROUND], uint64_t nr)
+{
+	for (int i = TF_CODE_AROUND - 4; i >= 0 && nr == SYS_restart_syscall; i -= 4) {
+		uint32_t mov = arm_get32(code + i);
+
+		if ((mov & MOV_X8_MASK) == MOV_X8)
+			nr = mov >> 5 & 0xffff;
+	}
+	return nr;
+}
+
 /* The kernel has rewound pc and x0 before it stops, and has forgotten the call: whether it was made
  * already cannot be told from here. */
 enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 * TF_CODE_AROUND],
 	long *ret_nr, uint64_t ret_arg[6])
 {
-	const uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
+	uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
+	uint64_t nr = number_before(code, arm_get64(gp + 8 * 8));
 
 	if (arm_get32(code + TF_CODE_AROUND) != SVC_0)
 		return TF_AT_NO_CALL;
+	arm_put64(gp + 8 * 8, nr);
 	for (unsigned i = 0; i < 6; i++)
 		ret_arg[i] = arm_get64(gp + i * 8);
-	*ret_nr = (long)arm_get64(gp + 8 * 8);
+	*ret_nr = (long)nr;
 	return TF_AT_CALL;
 }
 

@@ -27,9 +27,10 @@
 #define SEEDED_TRAP_BYTES 4 /* udf #0 */
 
 /* SIGILL at seeded registers; the handler resumes behind it. */
-void seeded_run(void);
+/* Hidden: from a symbol that is local to its section the linker makes a wrong entry of its GOT. */
+void seeded_run(void) __attribute__((visibility("hidden")));
 /* Scrambles everything, then rt_sigreturn from sp. */
-_Noreturn void seeded_return(uint64_t sp);
+_Noreturn void seeded_return(uint64_t sp) __attribute__((visibility("hidden")));
 
 static uint8_t __attribute__((used, aligned(64))) seeded_in[SEEDED_SIZE];
 static uint8_t __attribute__((used, aligned(64))) seeded_out[SEEDED_SIZE];

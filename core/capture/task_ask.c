@@ -218,7 +218,7 @@ static int lay_frame(struct asking *q, uint64_t at, size_t size)
 
 	if (!bytes)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a frame");
-	rc = tf_task_settle_thread(q->t, q->x, &thread);
+	rc = tf_task_settle_thread(q->t, q->x, &thread, true);
 	if (!rc)
 		rc = tf_arch_frame_from_regs(
 			&thread, &c->image.cpu, &q->here, bytes, size, at, &sp, &c->err);

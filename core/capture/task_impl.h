@@ -29,8 +29,10 @@ int tf_task_pending(struct tf_task *t);
  */
 int tf_task_settle(struct tf_task *t);
 
-/* The same for one thread's regs alone, which are copied before they are changed. */
-int tf_task_settle_thread(struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread);
+/* The same for one thread's regs alone, which are copied before they are changed. here: for this
+ * very process, where a sleep rather starts anew than ends for no reason that the program knows. */
+int tf_task_settle_thread(
+	struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread, bool here);
 
 /* The registers that a thread of the living process is put back with. *ret may share data with
  * x->as_found. */

@@ -234,6 +234,12 @@ static void code_around(struct tf_task *t, uint64_t pc, uint8_t code[2 * TF_CODE
 		memset(code, 0, 2 * TF_CODE_AROUND); /* [vsyscall] cannot be read */
 }
 
+/* Whether /proc saw the thread in this call; one that was continued once goes by another name. */
+static bool was_inside(const struct tf_traced *x, long nr)
+{
+	return x->blocked == nr || x->blocked == SYS_restart_syscall;
+}
+
 int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, const struct tf_thread *thread,
 	struct tf_regs *ret)
 {
@@ -250,13 +256,14 @@ int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, const struct tf_
 	if (out)
 		tf_arch_native()->set_pc(ret, out);
 	code_around(t, pc, code);
-	if (tf_arch_task_rewind(&again, code, &nr, arg) != TF_AT_NO_CALL && x->blocked == nr &&
+	if (tf_arch_task_rewind(&again, code, &nr, arg) != TF_AT_NO_CALL && was_inside(x, nr) &&
 		has_time_left(nr, arg))
 		tf_arch_task_go_on(ret);
 	return 0;
 }
 
-int tf_task_settle_thread(struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread)
+int tf_task_settle_thread(
+	struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread, bool here)
 {
 	uint64_t pc = tf_arch_native()->pc(&thread->regs), arg[6], out;
 	uint8_t code[2 * TF_CODE_AROUND];
@@ -272,7 +279,8 @@ int tf_task_settle_thread(struct tf_task *t, const struct tf_traced *x, struct t
 	}
 	code_around(t, pc, code);
 	at = tf_arch_task_rewind(&thread->regs, code, &nr, arg);
-	if (at != TF_AT_NO_CALL && gives_up(nr, arg, at == TF_IN_CALL || x->blocked == nr))
+	if (at != TF_AT_NO_CALL && (!here || nr == SYS_restart_syscall) &&
+		gives_up(nr, arg, at == TF_IN_CALL || was_inside(x, nr)))
 		tf_arch_task_give_up(&thread->regs, EINTR);
 	return 0;
 }
@@ -282,6 +290,6 @@ int tf_task_settle(struct tf_task *t)
 	int rc = 0;
 
 	for (uint32_t i = 0; i < t->n_traced && !rc; i++)
-		rc = tf_task_settle_thread(t, &t->traced[i], &t->capture.image.threads[i]);
+		rc = tf_task_settle_thread(t, &t->traced[i], &t->capture.image.threads[i], false);
 	return rc;
 }

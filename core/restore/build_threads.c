@@ -12,14 +12,16 @@
 
 #define OWNERS_MAX (UINT64_C(64) << 20) /* static storage searched for held mutexes */
 
-/* Static storage of the program and its libraries: a file's writable mapping, and .bss behind it.
- */
+/* Static storage of the program and its libraries: a file's writable mapping, and .bss behind it. In a
+ * process that moved before they are plain memory by now. */
 static bool is_static_storage(const struct tf_image *img, const struct tf_map *m)
 {
 	const struct tf_map *before = m > img->maps ? m - 1 : m;
 
 	if (!(m->prot & PROT_WRITE) || m->flags & TF_MAP_SHARED)
 		return false;
+	if (img->source.generation && m->kind == TF_MAP_ANON)
+		return true;
 	return m->kind == TF_MAP_FILE ||
 	       (m->kind == TF_MAP_ANON && before->kind == TF_MAP_FILE && before->end == m->start &&
 		       before->prot & PROT_WRITE);
