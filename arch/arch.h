@@ -6,8 +6,8 @@
  * child or a signal handler: no allocator, no lock.
  *
  * The freestanding restorer cannot call functions of the library; what it needs is in
- * arch/<name>/restorer.h as static inline functions (see arch/restorer.h).
- */
+ * arch/<name>/restorer.h as static inline functions (see
+ * arch/restorer.h). */
 #ifndef TF_ARCH_ARCH_H
 #define TF_ARCH_ARCH_H
 
@@ -58,8 +58,8 @@ int tf_arch_signatures(struct tf_image *img, struct tf_arena *a, struct tf_err *
 long tf_arch_raise(int pid, int tid, int signo);
 
 /* Calls handler with rules that every emulator keeps: DF clear, stack aligned, MXCSR usable. Use as
- * the SA_SIGINFO handler that is installed; calls tf_signal_entry(signo, info, ucontext). [child]
- */
+ * the SA_SIGINFO handler that is installed; calls tf_signal_entry(signo, info, ucontext).
+ * [child] */
 void tf_arch_signal_trampoline(int signo, void *info, void *ucontext);
 
 /* Defined by core/capture/self.c: what the trampoline calls. [child] */
@@ -71,22 +71,22 @@ void tf_signal_entry(int signo, void *info, void *ucontext);
  * layouts as tf_arch_regs_from_frame(). *cpu is this process's own; what belongs to the thread
  * (aarch64: vector length) is set in it. 0, -TELEFORK_E_NOMEM, -TELEFORK_E_SYSTEM (the regset's
  * name is in e), -TELEFORK_E_UNSUPPORTED (a state that no table has). */
-int tf_arch_regs_from_task(int tid, struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs,
-	struct tf_err *e);
+int tf_arch_regs_from_task(
+	int tid, struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs, struct tf_err *e);
 
 /* Where the thread stands, as far as registers tell. */
 enum tf_at_call {
 	TF_AT_NO_CALL,
-	TF_AT_CALL,   /* before a system call's instruction: the call may have been interrupted */
-	TF_IN_CALL,   /* in a system call that the kernel was about to start again */
+	TF_AT_CALL, /* before a system call's instruction: the call may have been interrupted */
+	TF_IN_CALL, /* in a system call that the kernel was about to start again */
 };
 
 /* Bytes of code around pc that the two below are given: as many before it as from it on. */
 #define TF_CODE_AROUND 32
 
-/* Tells the call and its arguments, and changes regs to those which make it anew, on any kernel: pc at
- * the instruction, the call's number and arguments in place. *ret_nr is SYS_restart_syscall where the
- * original's number is lost. */
+/* Tells the call and its arguments, and changes regs to those which make it anew, on any kernel: pc
+ * at the instruction, the call's number and arguments in place. *ret_nr is SYS_restart_syscall
+ * where the original's number is lost. */
 enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 * TF_CODE_AROUND],
 	long *ret_nr, uint64_t ret_arg[6]);
 
@@ -110,19 +110,19 @@ struct tf_exits {
 /* Looks for what *exits still lacks in n bytes of code that stand at address at. */
 void tf_arch_find_exits(const uint8_t *code, size_t n, uint64_t at, struct tf_exits *exits);
 
-/* How a thread makes a call of ours: the instruction, and (sp not 0) the stack pointer that makes it
- * return to link, where it takes a signal frame off the stack. */
+/* How a thread makes a call of ours: the instruction, and (sp not 0) the stack pointer that makes
+ * it return to link, where it takes a signal frame off the stack. */
 struct tf_call_way {
 	uint64_t at, sp, link;
 };
 
-/* The way of a call that ends in the frame that tf_arch_frame_from_regs() laid out in bytes for address
- * frame, with its sp. Completes bytes. */
+/* The way of a call that ends in the frame that tf_arch_frame_from_regs() laid out in bytes for
+ * address frame, with its sp. Completes bytes. */
 struct tf_call_way tf_arch_task_way(
 	const struct tf_exits *exits, uint8_t *bytes, uint64_t frame, uint64_t sp);
 
-/* Gives the thread the general registers of regs, but for those that make it run system call nr with
- * these arguments that way. 0, or -1 with errno of ptrace. */
+/* Gives the thread the general registers of regs, but for those that make it run system call nr
+ * with these arguments that way. 0, or -1 with errno of ptrace. */
 int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_way *way, long nr,
 	const uint64_t arg[6]);
 
@@ -140,8 +140,8 @@ size_t tf_arch_frame_size(const struct tf_regs *regs, const struct tf_cpu *dst);
 /* Lays out in buf the signal frame from which rt_sigreturn restores the thread, as it will stand at
  * address addr (64-byte aligned) of the new process: regsets converted component by component from
  * src's layout to dst's, fresh magic. *ret_sp: the stack pointer at the rt_sigreturn instruction.
- * 0, -TELEFORK_E_LIMIT (len too small), -TELEFORK_E_INCOMPATIBLE (component in use that dst lacks).
- */
+ * 0, -TELEFORK_E_LIMIT (len too small), -TELEFORK_E_INCOMPATIBLE (component in use that dst
+ * lacks). */
 int tf_arch_frame_from_regs(const struct tf_thread *thread, const struct tf_cpu *src,
 	const struct tf_cpu *dst, uint8_t *buf, size_t len, uint64_t addr, uint64_t *ret_sp,
 	struct tf_err *e);

@@ -246,12 +246,11 @@ int tf_bed_run(int argc, char **argv)
 
 static void show(const char *path, const char *help, const struct tf_cells *cells, size_t first)
 {
-	tf_vm_autofree char *name = strdup(strrchr(path, '/') ? strrchr(path, '/') + 1 : path);
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	const char *dot = strrchr(name, '.');
 
-	if (strrchr(name, '.'))
-		*strrchr(name, '.') = '\0';
-	printf("%-16s %3zu cell%s  %s\n", name, cells->n - first, cells->n - first == 1 ? " " : "s",
-		help);
+	printf("%-16.*s %3zu cell%s  %s\n", dot ? (int)(dot - name) : (int)strlen(name), name,
+		cells->n - first, cells->n - first == 1 ? " " : "s", help);
 }
 
 int tf_bed_list(int argc, char **argv)

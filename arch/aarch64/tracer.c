@@ -168,8 +168,8 @@ const char *tf_arch_traced_state(const struct tf_image *img)
 	/* From outside, nobody has looked whether the code signs: it may. */
 	return keyed && (img->source.flags & TF_SOURCE_SIGNS ||
 				img->source.origin == TF_ORIGIN_TASK)
-		? keys[0].name
-		: NULL;
+		       ? keys[0].name
+		       : NULL;
 }
 
 unsigned tf_arch_plan_traced(struct tf_plan *plan, const struct tf_thread *thread)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * x86_64 for the freestanding restorer: see arch/restorer.h. Everything is inlined into position-
- * independent code that runs without a stack guard, without libc and without vector registers.
- */
+ * independent code that runs without a stack guard, without libc and without vector
+ * registers. */
 #ifndef TF_ARCH_X86_64_RESTORER_H
 #define TF_ARCH_X86_64_RESTORER_H
 
@@ -120,19 +120,19 @@ static inline long tf_r_clone(
 	register uint64_t r14 __asm__("r14") = first;
 	long result;
 
-	__asm__ volatile("syscall\n\t"
-			 "testq %%rax, %%rax\n\t"
-			 "jnz 1f\n\t"
-			 "xorl %%ebp, %%ebp\n\t"
-			 "movq %%r13, %%rdi\n\t"
-			 "movq %%r14, %%rsi\n\t"
-			 "pushq $0\n\t"
-			 "jmpq *%%r12\n"
-			 "1:"
-			 : "=a"(result)
-			 : "a"(nr), "D"(a), "S"(b), "d"(0L), "r"(r10), "r"(r8), "r"(r12), "r"(r13),
-			 "r"(r14)
-			 : "rcx", "r11", "memory");
+	__asm__ volatile(
+		"syscall\n\t"
+		"testq %%rax, %%rax\n\t"
+		"jnz 1f\n\t"
+		"xorl %%ebp, %%ebp\n\t"
+		"movq %%r13, %%rdi\n\t"
+		"movq %%r14, %%rsi\n\t"
+		"pushq $0\n\t"
+		"jmpq *%%r12\n"
+		"1:"
+		: "=a"(result)
+		: "a"(nr), "D"(a), "S"(b), "d"(0L), "r"(r10), "r"(r8), "r"(r12), "r"(r13), "r"(r14)
+		: "rcx", "r11", "memory");
 	return result;
 }
 

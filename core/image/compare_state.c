@@ -191,17 +191,19 @@ static void compare_fds(struct tf_comparison *c, const struct tf_kind *k)
 	for (;;) {
 		const struct tf_fd *a = i < c->a->n_fds ? &c->a->fds[i] : NULL;
 		const struct tf_fd *b = n < c->b->n_fds ? &c->b->fds[n] : NULL;
+		const struct tf_fd *either;
 		char label[32];
 
-		if (!a && !b)
-			return;
 		if (a && b && a->fd != b->fd) {
 			if (a->fd < b->fd)
 				b = NULL;
 			else
 				a = NULL;
 		}
-		snprintf(label, sizeof(label), "fd[%d]", (a ? a : b)->fd);
+		either = a ? a : b;
+		if (!either)
+			return;
+		snprintf(label, sizeof(label), "fd[%d]", either->fd);
 		if (a && b)
 			compare_record(c, k, label, a, b);
 		else

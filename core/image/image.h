@@ -3,8 +3,8 @@
  * A process image in memory: everything that is known about a captured process, except the bytes of
  * its memory. capture/ fills it, notes.c and elfcore.c turn it into the head of a sparse ELF core
  * file and back, restore/ plans from it. Arrays live in an arena. Architecture-neutral: an image of
- * any known architecture can be decoded, shown and compared by any build.
- */
+ * any known architecture can be decoded, shown and compared by any
+ * build. */
 #ifndef TF_IMAGE_IMAGE_H
 #define TF_IMAGE_IMAGE_H
 
@@ -13,28 +13,28 @@
 #include "core/base/err.h"
 
 /* Maxima of what a decoder accepts (all counts are checked against these before anything else). */
-#define TF_MAX_MAPS	 1000000u	     /* vm.max_map_count is 65,530 by default */
-#define TF_MAX_SEGMENTS	 (2u * TF_MAX_MAPS)
-#define TF_MAX_FDS	 1048576u	     /* fs.nr_open default */
-#define TF_MAX_THREADS	 65536u
-#define TF_MAX_TID	 4194304	     /* PID_MAX_LIMIT */
-#define TF_MAX_SYMBOLS	 4096u		     /* functions of the vDSO */
-#define TF_MAX_SIGNATURES 262144u	     /* signed frames in 8 MiB of stack */
-#define TF_MAX_AUXV	 256u		     /* pairs; Linux has some 40 types */
-#define TF_MAX_EDITS	 (4u * TF_MAX_MAPS)
-#define TF_MAX_PENDING	 262144u	     /* RLIMIT_SIGPENDING is a few 10,000 by default */
-#define TF_MAX_STR	 4096u		     /* PATH_MAX */
-#define TF_MAX_HEAD	 ((uint64_t)256 << 20) /* bytes before the first page of memory */
-#define TF_MAX_ADDR	 ((uint64_t)1 << 57) /* user half, five-level x86_64 */
-#define TF_SIGNALS	 64
+#define TF_MAX_MAPS       1000000u /* vm.max_map_count is 65,530 by default */
+#define TF_MAX_SEGMENTS   (2u * TF_MAX_MAPS)
+#define TF_MAX_FDS        1048576u /* fs.nr_open default */
+#define TF_MAX_THREADS    65536u
+#define TF_MAX_TID        4194304 /* PID_MAX_LIMIT */
+#define TF_MAX_SYMBOLS    4096u   /* functions of the vDSO */
+#define TF_MAX_SIGNATURES 262144u /* signed frames in 8 MiB of stack */
+#define TF_MAX_AUXV       256u    /* pairs; Linux has some 40 types */
+#define TF_MAX_EDITS      (4u * TF_MAX_MAPS)
+#define TF_MAX_PENDING    262144u               /* RLIMIT_SIGPENDING is a few 10,000 by default */
+#define TF_MAX_STR        4096u                 /* PATH_MAX */
+#define TF_MAX_HEAD       ((uint64_t)256 << 20) /* bytes before the first page of memory */
+#define TF_MAX_ADDR       ((uint64_t)1 << 57)   /* user half, five-level x86_64 */
+#define TF_SIGNALS        64
 
 enum tf_map_kind {
-	TF_MAP_ANON,	/* private or shared anonymous memory */
-	TF_MAP_FILE,	/* mapping of a file; in this version travels by value */
-	TF_MAP_HEAP,	/* the brk area */
-	TF_MAP_STACK,	/* the main thread's stack, MAP_GROWSDOWN at the source */
-	TF_MAP_VDSO,	/* [vdso] */
-	TF_MAP_VVAR,	/* [vvar], [vvar_vclock]: no bytes travel */
+	TF_MAP_ANON,  /* private or shared anonymous memory */
+	TF_MAP_FILE,  /* mapping of a file; in this version travels by value */
+	TF_MAP_HEAP,  /* the brk area */
+	TF_MAP_STACK, /* the main thread's stack, MAP_GROWSDOWN at the source */
+	TF_MAP_VDSO,  /* [vdso] */
+	TF_MAP_VVAR,  /* [vvar], [vvar_vclock]: no bytes travel */
 	TF_MAP_KINDS,
 };
 
@@ -42,30 +42,30 @@ enum tf_map_kind {
 #define TF_MAP_ZERO   2u /* shared mapping of /dev/zero or memfd etc. without a path elsewhere */
 
 /* VmFlags of /proc/PID/smaps that can be set again, as bits of tf_map.vmflags (table in maps.c). */
-#define TF_VMF_HUGEPAGE	  1u  /* hg: MADV_HUGEPAGE */
-#define TF_VMF_NOHUGEPAGE 2u  /* nh */
-#define TF_VMF_DONTDUMP	  4u  /* dd */
-#define TF_VMF_DONTFORK	  8u  /* dc */
-#define TF_VMF_WIPEONFORK 16u /* wf */
-#define TF_VMF_MERGEABLE  32u /* mg */
-#define TF_VMF_SEQ	  64u /* sr */
-#define TF_VMF_RAND	  128u /* rr */
-#define TF_VMF_NORESERVE  256u /* nr */
-#define TF_VMF_GROWSDOWN  512u /* gd */
-#define TF_VMF_BTI	  1024u /* bt (aarch64 PROT_BTI) */
-#define TF_VMF_MTE	  2048u /* mt (aarch64 PROT_MTE) */
-#define TF_VMF_LOCKED	  4096u /* lo */
-#define TF_VMF_MAYWRITE	  8192u /* mw: could be made writable (a shared file opened for writing) */
-#define TF_VMF_ALL	  16383u
+#define TF_VMF_HUGEPAGE   1u    /* hg: MADV_HUGEPAGE */
+#define TF_VMF_NOHUGEPAGE 2u    /* nh */
+#define TF_VMF_DONTDUMP   4u    /* dd */
+#define TF_VMF_DONTFORK   8u    /* dc */
+#define TF_VMF_WIPEONFORK 16u   /* wf */
+#define TF_VMF_MERGEABLE  32u   /* mg */
+#define TF_VMF_SEQ        64u   /* sr */
+#define TF_VMF_RAND       128u  /* rr */
+#define TF_VMF_NORESERVE  256u  /* nr */
+#define TF_VMF_GROWSDOWN  512u  /* gd */
+#define TF_VMF_BTI        1024u /* bt (aarch64 PROT_BTI) */
+#define TF_VMF_MTE        2048u /* mt (aarch64 PROT_MTE) */
+#define TF_VMF_LOCKED     4096u /* lo */
+#define TF_VMF_MAYWRITE   8192u /* mw: could be made writable (a shared file opened for writing) */
+#define TF_VMF_ALL        16383u
 
 /* One VMA of the source. Sorted by start, page-aligned, never overlapping. */
 struct tf_map {
 	uint64_t start, end;
 	uint64_t data_end; /* end of what can be read: end, or the end of a mapped file's last page;
 			      beyond it every access raises SIGBUS */
-	uint32_t prot;	   /* PROT_READ | PROT_WRITE | PROT_EXEC */
-	uint32_t flags;	   /* TF_MAP_SHARED … */
-	uint32_t kind;	   /* enum tf_map_kind */
+	uint32_t prot;     /* PROT_READ | PROT_WRITE | PROT_EXEC */
+	uint32_t flags;    /* TF_MAP_SHARED … */
+	uint32_t kind;     /* enum tf_map_kind */
 	uint32_t vmflags;  /* TF_VMF_* */
 	uint64_t offset;   /* in the file, bytes */
 	uint64_t dev, ino; /* identity of the file at the source */
@@ -85,8 +85,8 @@ struct tf_run {
 };
 
 enum tf_edit_op {
-	TF_EDIT_MAP,	 /* new */
-	TF_EDIT_UNMAP,	 /* gone */
+	TF_EDIT_MAP,     /* new */
+	TF_EDIT_UNMAP,   /* gone */
 	TF_EDIT_PROTECT, /* only the protection is another */
 	TF_EDIT_REPLACE, /* private became shared, or the other way round */
 	TF_EDIT_OPS,
@@ -95,14 +95,15 @@ enum tf_edit_op {
 /* What became of a range of addresses while a yoyo's function ran. Sorted, not overlapping. */
 struct tf_edit {
 	uint64_t start, end;
-	uint32_t op;	  /* enum tf_edit_op */
-	uint32_t prot;	  /* afterwards; 0 if it is gone */
-	uint32_t flags;	  /* TF_MAP_SHARED */
+	uint32_t op;      /* enum tf_edit_op */
+	uint32_t prot;    /* afterwards; 0 if it is gone */
+	uint32_t flags;   /* TF_MAP_SHARED */
 	uint32_t vmflags; /* TF_VMF_NORESERVE */
 };
 
 struct tf_sigaction {
-	uint64_t handler, flags, restorer, mask; /* kernel layout, see sigaction(2) "C library/kernel" */
+	uint64_t handler, flags, restorer,
+		mask; /* kernel layout, see sigaction(2) "C library/kernel" */
 };
 
 struct tf_altstack {
@@ -120,7 +121,7 @@ struct tf_thread {
 	uint64_t sigmask;
 	struct tf_altstack altstack;
 	uint64_t robust_head, robust_len; /* 0: none */
-	uint64_t tid_addr;		  /* clear_child_tid; 0: unknown or none */
+	uint64_t tid_addr;                /* clear_child_tid; 0: unknown or none */
 	struct tf_rseq rseq;
 	char comm[16];
 	struct tf_regs regs; /* regsets, data in the arena */
@@ -130,24 +131,24 @@ struct tf_thread {
 
 /* A signal that was sent and not delivered, in the order in which the kernel has them queued. */
 struct tf_pending {
-	int32_t tid;	/* of the thread it was sent to; 0: to the process */
-	uint32_t signo; /* 1 to TF_SIGNALS */
+	int32_t tid;                   /* of the thread it was sent to; 0: to the process */
+	uint32_t signo;                /* 1 to TF_SIGNALS */
 	uint64_t info[TF_SIGINFO / 8]; /* siginfo_t as the kernel has it */
 };
 
 enum tf_sign_place {
 	TF_SIGN_MEMORY, /* address is that of an aligned word */
-	TF_SIGN_LINK,	/* the first thread's link register; address is 0 */
+	TF_SIGN_LINK,   /* the first thread's link register; address is 0 */
 	TF_SIGN_PLACES,
 };
 
-/* A return address that the source signed with a key of its own. Where the copy has other keys it is
- * signed anew: value and modifier under the copy's key. */
+/* A return address that the source signed with a key of its own. Where the copy has other keys it
+ * is signed anew: value and modifier under the copy's key. */
 struct tf_signature {
-	uint32_t place;	   /* enum tf_sign_place */
-	uint32_t key;	   /* 0: A, 1: B */
+	uint32_t place; /* enum tf_sign_place */
+	uint32_t key;   /* 0: A, 1: B */
 	uint64_t address;
-	uint64_t value;	   /* without its signature */
+	uint64_t value;    /* without its signature */
 	uint64_t modifier; /* the stack pointer when the function was entered */
 };
 
@@ -165,9 +166,9 @@ enum tf_fd_kind {
 
 struct tf_fd {
 	int32_t fd;
-	uint32_t kind;	 /* enum tf_fd_kind */
-	uint32_t flags;	 /* O_ACCMODE | status flags, and O_CLOEXEC */
-	uint64_t offset; /* file position */
+	uint32_t kind;    /* enum tf_fd_kind */
+	uint32_t flags;   /* O_ACCMODE | status flags, and O_CLOEXEC */
+	uint64_t offset;  /* file position */
 	const char *path; /* readlink of /proc/self/fd/N */
 };
 
@@ -184,39 +185,43 @@ struct tf_symbol {
 };
 
 struct tf_vdso {
-	uint64_t base, size;	       /* 0: none */
+	uint64_t base, size;           /* 0: none */
 	uint64_t vvar_base, vvar_size; /* 0: none (QEMU's own vDSO has none) */
-	uint64_t digest;	       /* over the pages: equal means the same vDSO */
+	uint64_t digest;               /* over the pages: equal means the same vDSO */
 	uint32_t n_symbols;
 	struct tf_symbol *symbols; /* global functions */
 };
 
 /* How the image came about. */
-#define TF_ORIGIN_CALL	 0 /* telefork() */
+#define TF_ORIGIN_CALL   0 /* telefork() */
 #define TF_ORIGIN_SIGNAL 1 /* telefork_on_signal() */
-#define TF_ORIGIN_YOYO	 2 /* on its way out */
+#define TF_ORIGIN_YOYO   2 /* on its way out */
 #define TF_ORIGIN_RETURN 3 /* on its way back: changed pages only */
-#define TF_ORIGIN_TASK	 4 /* looked at from outside, by ptrace */
+#define TF_ORIGIN_TASK   4 /* looked at from outside, by ptrace */
 
-#define TF_SOURCE_EMULATED 1u /* captured under QEMU user mode: protections are not to be trusted */
+#define TF_SOURCE_EMULATED                                                                        \
+	1u                    /* captured under QEMU user mode: protections are not to be trusted \
+			       */
 #define TF_SOURCE_NO_SMAPS 2u /* vmflags are unknown */
-#define TF_SOURCE_OUTSIDE  4u /* what only the process can ask is unknown: signal actions, altstack,
-				 tid address, brk */
-#define TF_SOURCE_SIGNS	   8u /* its code signs pointers: only its own keys make all of them good */
-#define TF_SOURCE_STOPPED  16u /* stopped by a signal: it goes on when SIGCONT comes */
+#define TF_SOURCE_OUTSIDE                                                         \
+	4u /* what only the process can ask is unknown: signal actions, altstack, \
+	      tid address, brk */
+#define TF_SOURCE_SIGNS   8u  /* its code signs pointers: only its own keys make all of them good */
+#define TF_SOURCE_STOPPED 16u /* stopped by a signal: it goes on when SIGCONT comes */
 
 /* Where and when the image was taken. */
 struct tf_source {
-	uint32_t machine;  /* ELF e_machine */
-	uint32_t flags;	   /* TF_SOURCE_* */
-	uint32_t origin;   /* TF_ORIGIN_* */
+	uint32_t machine; /* ELF e_machine */
+	uint32_t flags;   /* TF_SOURCE_* */
+	uint32_t origin;  /* TF_ORIGIN_* */
 	uint32_t page_size;
 	uint64_t max_map_end; /* highest mapped address at the source, exclusive */
 	int32_t pid, ppid;
 	uint64_t realtime_ns, monotonic_ns, boottime_ns;
-	uint64_t mailbox;  /* address of struct tf_mailbox in the process; 0: none */
+	uint64_t mailbox;     /* address of struct tf_mailbox in the process; 0: none */
 	uint64_t stack_limit; /* RLIMIT_STACK, bytes */
-	int32_t channel_fd;   /* descriptor that telefork() was given: the copy finds its peer there; -1 */
+	int32_t channel_fd; /* descriptor that telefork() was given: the copy finds its peer there;
+			       -1 */
 	uint32_t umask, generation;
 	const char *release; /* uname -r */
 	const char *exe;     /* readlink /proc/self/exe */
@@ -237,31 +242,31 @@ struct tf_image {
 	struct tf_sigaction *sigactions; /* [0] is signal 1 */
 	struct tf_pending *pending;
 	struct tf_signature *signatures;
-	uint64_t *auxv;			 /* n_auxv pairs {type, value}, with AT_NULL */
+	uint64_t *auxv; /* n_auxv pairs {type, value}, with AT_NULL */
 	struct tf_segment *segments;
-	struct tf_edit *edits;		 /* only what a yoyo brings back has any */
-	uint64_t head_size; /* bytes before the first segment's data, page-rounded */
-	uint64_t data_end;  /* end of the last segment's data: the extent table of a file follows */
+	struct tf_edit *edits; /* only what a yoyo brings back has any */
+	uint64_t head_size;    /* bytes before the first segment's data, page-rounded */
+	uint64_t data_end; /* end of the last segment's data: the extent table of a file follows */
 };
 
 /* What the library tells the restorer about itself: lives at source.mailbox in the process, is
  * written by STORE steps while memory is filled. Fixed layout, little-endian. */
 struct tf_mailbox {
-	uint64_t magic;	     /* TF_MAILBOX_MAGIC, checked before anything is stored */
+	uint64_t magic;      /* TF_MAILBOX_MAGIC, checked before anything is stored */
 	uint64_t hole_start; /* the restorer's range, still mapped in the copy; 0: none */
 	uint64_t hole_size;
-	int32_t peer_fd;     /* -1: none */
+	int32_t peer_fd; /* -1: none */
 	uint32_t generation;
-	uint32_t flags;	     /* TF_MAILBOX_* */
+	uint32_t flags; /* TF_MAILBOX_* */
 	uint32_t reserved;
-	uint64_t brk;	     /* what brk(0) says in the copy */
-	uint64_t own_start;  /* the library's own state (own.h): no part of the program's */
+	uint64_t brk;       /* what brk(0) says in the copy */
+	uint64_t own_start; /* the library's own state (own.h): no part of the program's */
 	uint64_t own_end;
 };
 
 #define TF_MAILBOX_MAGIC    UINT64_C(0x786f626c69616d74) /* "tmailbox" */
-#define TF_MAILBOX_EMULATED 1u /* the copy runs under QEMU user mode */
-#define TF_MAILBOX_NO_BRK   2u /* brk cannot grow there */
+#define TF_MAILBOX_EMULATED 1u                           /* the copy runs under QEMU user mode */
+#define TF_MAILBOX_NO_BRK   2u                           /* brk cannot grow there */
 
 /* --- segments and layout (segments.c) --- */
 
@@ -286,14 +291,14 @@ const struct tf_map *tf_image_map_at(const struct tf_image *img, uint64_t addr);
 
 /* Computes the head (ELF header, PT_NOTE, PT_LOADs, notes) into the arena; sets head_size, data_end
  * and the segments' offsets. *ret_head has head_size bytes. No libc allocator, no lock.
- * Needs source.machine, source.page_size and segments. 0, TELEFORK_E_NOMEM, _LIMIT (a maximum above),
- * _INVAL (unknown machine, or a thread without its general registers). */
+ * Needs source.machine, source.page_size and segments. 0, TELEFORK_E_NOMEM, _LIMIT (a maximum
+ * above), _INVAL (unknown machine, or a thread without its general registers). */
 int tf_image_encode(struct tf_image *img, struct tf_arena *a, uint8_t **ret_head);
 
-/* Decodes and validates a head of exactly size bytes (what tf_image_peek() says). NT_PRSTATUS is the
- * first regset of every thread. bytes stay owned by the caller and may be freed: everything is copied
- * into the arena. On return 0 every invariant stated in this header holds. Hostile input gives
- * TELEFORK_E_IMAGE (or _VERSION, _NOMEM) with the byte offset and the rule in e. */
+/* Decodes and validates a head of exactly size bytes (what tf_image_peek() says). NT_PRSTATUS is
+ * the first regset of every thread. bytes stay owned by the caller and may be freed: everything is
+ * copied into the arena. On return 0 every invariant stated in this header holds. Hostile input
+ * gives TELEFORK_E_IMAGE (or _VERSION, _NOMEM) with the byte offset and the rule in e. */
 int tf_image_decode(struct tf_image *img, struct tf_arena *a, const uint8_t *bytes, size_t size,
 	struct tf_err *e);
 

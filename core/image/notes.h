@@ -3,8 +3,8 @@
  * The one table of kinds of state: note type, name, and the fields of one record with their offsets
  * in the structs of image.h. Encoder, decoder, `inspect`, `diff` and docs/format.md all walk it.
  * To add a kind of state: one struct and array in tf_image, one field table and one row in
- * notes_table.c, TELEFORK_FORMAT + 1, and the golden files anew.
- */
+ * notes_table.c, TELEFORK_FORMAT + 1, and the golden files
+ * anew. */
 #ifndef TF_IMAGE_NOTES_H
 #define TF_IMAGE_NOTES_H
 
@@ -67,8 +67,8 @@ extern const size_t tf_n_kinds;
 uint32_t tf_kind_count(const struct tf_kind *k, const struct tf_image *img);
 const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, uint32_t i);
 
-/* What a decoder refuses: X(NAME, name, text). An error has the name, the text and a byte offset.
- */
+/* What a decoder refuses: X(NAME, name, text).
+ * An error has the name, the text and a byte offset. */
 #define TF_IMAGE_RULES(X)                                                                          \
 	X(ELF, "elf", "a 64-bit little-endian ELF core file, headers where telefork puts them")    \
 	X(MACHINE, "machine", "a known architecture, the same in ELF header and source note")      \
@@ -88,8 +88,9 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 	X(MAP_LIMIT, "map-limit", "mappings end at or below source.max_map_end")                   \
 	X(FDS_SORTED, "fds-sorted", "descriptors are not negative, unique and ascending")          \
 	X(SIGACTIONS, "sigactions", "all 64 signal actions or none")                               \
-	X(PENDING, "pending", "a pending signal has a number, and siginfo says the same")           \
-	X(SIGNATURES, "signatures", "signed words are aligned and in writable memory; at most one register") \
+	X(PENDING, "pending", "a pending signal has a number, and siginfo says the same")          \
+	X(SIGNATURES, "signatures",                                                                \
+		"signed words are aligned and in writable memory; at most one register")           \
 	X(THREADS, "threads", "at least one thread, tids positive, unique, at most 4194304")       \
 	X(AUXV, "auxv", "pairs that end with AT_NULL and have no other")                           \
 	X(REGSETS, "regsets", "each thread has its general registers; no set twice, few, small")   \

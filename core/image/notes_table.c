@@ -2,8 +2,8 @@
 /*
  * The table of notes.h: every kind of state, every field of its record, and what a record must hold
  * to. The order of the rows is the order of the notes in a file; the order of the fields is the
- * wire. Only tables and checks of single records here; whoever walks them lives in notes.c.
- */
+ * wire. Only tables and checks of single records here; whoever walks them lives in
+ * notes.c. */
 #include "core/image/notes.h"
 
 #include <sys/mman.h>
@@ -30,8 +30,7 @@ const char *const tf_image_rule_text[TF_RULES] = {
 	}
 
 static const char *const origins[] = {"call", "signal", "yoyo", "return", "task"};
-static const char *const source_flags[] = {"emulated", "no-smaps", "outside", "signs",
-	"stopped"};
+static const char *const source_flags[] = {"emulated", "no-smaps", "outside", "signs", "stopped"};
 
 #define F(member, kind, text)       FIELD(struct tf_source, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_source, member, kind, list, text)

@@ -23,34 +23,34 @@
 
 /* Descriptors of the new process while it is being restored; above every one of the image. */
 struct tf_restore_fds {
-	int channel;  /* extents come from here */
-	int control;  /* reports go to the receiver, 'g' comes back */
-	int reserve;  /* O_PATH: duplicated to hold the numbers of descriptors that do not travel */
-	int back;     /* becomes the copy's way back (source.channel_fd): the channel itself, or where
-			 the receiver stands between (relay.h) */
-	bool peer;    /* there is a way back */
+	int channel; /* extents come from here */
+	int control; /* reports go to the receiver, 'g' comes back */
+	int reserve; /* O_PATH: duplicated to hold the numbers of descriptors that do not travel */
+	int back;  /* becomes the copy's way back (source.channel_fd): the channel itself, or where
+		      the receiver stands between (relay.h) */
+	bool peer; /* there is a way back */
 };
 
 struct tf_restore {
 	struct tf_plan plan;
 	struct tf_fill *fills;
 	uint64_t n_fills;
-	struct tf_range hole;	     /* everything, park included */
-	uint64_t code_at, park_at;   /* addresses; park_at == hole.end: nothing is parked */
-	uint64_t data_at;	     /* address of the data part */
+	struct tf_range hole;      /* everything, park included */
+	uint64_t code_at, park_at; /* addresses; park_at == hole.end: nothing is parked */
+	uint64_t data_at;          /* address of the data part */
 	uint64_t steps_at, fills_at, buffer_at, stack_top, thread_stacks;
-	uint8_t *data;		     /* built in the arena, data_size bytes used of data_max */
+	uint8_t *data; /* built in the arena, data_size bytes used of data_max */
 	uint64_t data_size, data_max;
 	uint64_t first_thread; /* step that starts the second thread; the others follow it */
-	bool same_ids;	       /* process and threads get the ids that they had: set before building */
+	bool same_ids; /* process and threads get the ids that they had: set before building */
 	bool vdso_equal;
 	struct tf_restore_fds fds;
-	uint32_t crc_table_at;	     /* offset in data */
+	uint32_t crc_table_at; /* offset in data */
 };
 
 /* Everything that keeps this image from living at this destination, one reason a line, into e.
- * 0 or _INCOMPATIBLE (or _COLLISION, if pages of an emulator are the only reason: a fresh receiver may
- * have room). max_memory 0: what is free. */
+ * 0 or _INCOMPATIBLE (or _COLLISION, if pages of an emulator are the only reason: a fresh receiver
+ * may have room). max_memory 0: what is free. */
 int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64_t max_memory,
 	struct tf_err *e);
 
@@ -59,8 +59,8 @@ int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64
 int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
 	const struct tf_facts *f, bool peer, bool relayed, struct tf_err *e);
 
-/* Whether the copy opens this descriptor's file anew, by its path: that of a process which was captured
- * from outside, if it is a regular file, or a device without state such as /dev/null. */
+/* Whether the copy opens this descriptor's file anew, by its path: that of a process which was
+ * captured from outside, if it is a regular file, or a device without state such as /dev/null. */
 bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd);
 
 /* Writes the plan. restorer_size: bytes of the restorer's code. 0, _COLLISION, _NOMEM,
@@ -68,8 +68,9 @@ bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd);
 int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const struct tf_facts *f,
 	uint64_t restorer_size, struct tf_arena *a, struct tf_err *e);
 
-/* The range that the image's map occupies in the copy: a stack is mapped whole, down to the limit it
- * had, or to its neighbour (qemu-user.md rule 6; kernels refuse growth into what they put below). */
+/* The range that the image's map occupies in the copy: a stack is mapped whole, down to the limit
+ * it had, or to its neighbour (qemu-user.md rule 6; kernels refuse growth into what they put
+ * below). */
 struct tf_range tf_restore_map_range(const struct tf_image *img, uint32_t map);
 
 /* Protection bits that the map gets in the copy. */

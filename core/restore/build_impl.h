@@ -95,7 +95,8 @@ void tf_build_traced(struct tf_build *b, uint32_t i);
 /* The first thread starts the others, where there are any. */
 void tf_build_start_threads(struct tf_build *b);
 
-/* Registers that no frame holds, the frame, and its rt_sigreturn. 0 or what the architecture says. */
+/* Registers that no frame holds, the frame, and its rt_sigreturn.
+ * 0 or what the architecture says. */
 int tf_build_frame(struct tf_build *b, const struct tf_thread *t);
 
 /* The lists of all other threads, behind the first's. 0, _IMAGE, or what the architecture says. */

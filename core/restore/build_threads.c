@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Threads in a plan: what the kernel keeps of each, and the signal frame that makes it run. The
- * first thread's list starts the others; theirs stand behind it, in the image's order.
- */
+ * first thread's list starts the others; theirs stand behind it, in the image's
+ * order. */
 #include "core/restore/build_impl.h"
 
 #include <signal.h>
@@ -12,8 +12,8 @@
 
 #define OWNERS_MAX (UINT64_C(64) << 20) /* static storage searched for held mutexes */
 
-/* Static storage of the program and its libraries: a file's writable mapping, and .bss behind it. In a
- * process that moved before they are plain memory by now. */
+/* Static storage of the program and its libraries: a file's writable mapping, and .bss behind it.
+ * In a process that moved before they are plain memory by now. */
 static bool is_static_storage(const struct tf_image *img, const struct tf_map *m)
 {
 	const struct tf_map *before = m > img->maps ? m - 1 : m;

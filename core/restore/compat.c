@@ -119,8 +119,8 @@ static bool guest_has(const struct tf_facts *f, const struct tf_map *m)
 
 #define STACK_NEAR (UINT64_C(1) << 30) /* mappings closer than that belong together */
 
-/* The receiver's stack lies below the pages that the emulator keeps: how large it has to be for them to
- * lie behind map i of the process and what follows it. A power of two. */
+/* The receiver's stack lies below the pages that the emulator keeps: how large it has to be for
+ * them to lie behind map i of the process and what follows it. A power of two. */
 static uint64_t stack_to_clear(const struct check *c, uint32_t i, uint64_t page)
 {
 	uint64_t top = tf_restore_map_range(c->img, i).end, size = UINT64_C(1) << 28, need = 0;
@@ -141,8 +141,8 @@ static uint64_t stack_to_clear(const struct check *c, uint32_t i, uint64_t page)
 	return size;
 }
 
-/* QEMU returns from handlers through a page of its own, and keeps descriptor tables in others, next to
- * the stack it made: a larger stack moves them out of the way. */
+/* QEMU returns from handlers through a page of its own, and keeps descriptor tables in others, next
+ * to the stack it made: a larger stack moves them out of the way. */
 static void check_kept_pages(struct check *c)
 {
 	for (uint32_t k = 0; k < c->f->n_keep; k++) {
@@ -188,8 +188,8 @@ static void check_emulator(struct check *c)
 	}
 }
 
-int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64_t max_memory,
-	struct tf_err *e)
+int tf_compat_check(
+	const struct tf_image *img, const struct tf_facts *f, uint64_t max_memory, struct tf_err *e)
 {
 	struct check c = {.img = img, .f = f, .e = e};
 

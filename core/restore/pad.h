@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The receiver: one image in, one running process out. telepad(), telefork serve and telefork restore
- * are this with other descriptors.
+ * The receiver: one image in, one running process out. telepad(), telefork serve and telefork
+ * restore are this with other descriptors.
  */
 #ifndef TF_RESTORE_PAD_H
 #define TF_RESTORE_PAD_H
@@ -18,22 +18,22 @@ struct tf_pad {
 	struct tf_image image;
 	struct tf_facts facts;
 	struct tf_restore restore;
-	struct tf_io io;	/* the channel, or the file */
+	struct tf_io io; /* the channel, or the file */
 	bool file;
-	bool answers;		/* the other side reads a reply */
+	bool answers; /* the other side reads a reply */
 	uint8_t *head;
 	uint64_t head_size;
-	uint32_t chain, count;	/* of the head's extents */
+	uint32_t chain, count;               /* of the head's extents */
 	struct tf_table_header table_header; /* file */
-	struct tf_extent *table;	     /* file */
+	struct tf_extent *table;             /* file */
 	uint32_t stream_flags;
-	uint64_t to_come;	/* bytes of all extents of memory at most */
+	uint64_t to_come;          /* bytes of all extents of memory at most */
 	struct timeval read_limit; /* the socket's own, put back afterwards */
-	int stdio[3];		/* for the copy's 0, 1, 2; -1: as options.stdio says */
+	int stdio[3];              /* for the copy's 0, 1, 2; -1: as options.stdio says */
 	pid_t child, receiver;
-	int control;		/* our end of the control socket */
-	int pump;		/* our end of the copy's channel when it comes from a file; -1 */
-	struct tf_relay relay;	/* TF_STREAM_RELAY: what we stand between, once it runs */
+	int control;           /* our end of the control socket */
+	int pump;              /* our end of the copy's channel when it comes from a file; -1 */
+	struct tf_relay relay; /* TF_STREAM_RELAY: what we stand between, once it runs */
 	struct telefork_result result;
 	struct tf_err err;
 	struct tf_err left; /* what it goes without, if the options allow that; code 0: nothing */
@@ -43,16 +43,16 @@ struct tf_pad {
  * 0 or an error in p->err. tf_pad_done() frees in either case. */
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options);
 
-/* Starts the child, fills it, and lets it run. On failure the child is gone, and the sender has been
- * told. 0 or an error in p->err; p->child is the copy. */
+/* Starts the child, fills it, and lets it run. On failure the child is gone, and the sender has
+ * been told. 0 or an error in p->err; p->child is the copy. */
 int tf_pad_start(struct tf_pad *p);
 
 /* Whether the sender asked that the receiver stays between it and the copy; then, after
  * tf_pad_start(), the caller runs p->relay (tf_relay_run), or hands it on. */
 bool tf_pad_relayed(const struct tf_pad *p);
 
-/* Tells the sender why nothing came of it (when it reads answers), and swallows for a moment what it
- * still sends, so that the answer is not lost with the connection. */
+/* Tells the sender why nothing came of it (when it reads answers), and swallows for a moment what
+ * it still sends, so that the answer is not lost with the connection. */
 void tf_pad_refuse(struct tf_pad *p);
 
 void tf_pad_done(struct tf_pad *p);

@@ -121,13 +121,19 @@ void tf_step_text(const struct tf_step *s, char *buf, size_t size)
 		const char *name;
 		unsigned args;
 	} ops[TF_OPS] = {
-		[TF_OP_FILL] = {"fill", 1},	    [TF_OP_STORE] = {"store", 3},
-		[TF_OP_STORE_IF] = {"store_if", 4}, [TF_OP_COPY] = {"copy", 3},
+		[TF_OP_FILL] = {"fill", 1},
+		[TF_OP_STORE] = {"store", 3},
+		[TF_OP_STORE_IF] = {"store_if", 4},
+		[TF_OP_COPY] = {"copy", 3},
 		[TF_OP_OWNERS] = {"owners", 4},
-		[TF_OP_BARRIER] = {"barrier", 1},   [TF_OP_ARCH] = {"register", 3},
-		[TF_OP_SIGN] = {"sign", 4},	    [TF_OP_TRACER] = {"tracer", 2},
-		[TF_OP_THREAD] = {"thread", 3},	    [TF_OP_ARRIVE] = {"arrive", 0},
-		[TF_OP_GATHER] = {"gather", 1},	    [TF_OP_RELEASE] = {"release", 0},
+		[TF_OP_BARRIER] = {"barrier", 1},
+		[TF_OP_ARCH] = {"register", 3},
+		[TF_OP_SIGN] = {"sign", 4},
+		[TF_OP_TRACER] = {"tracer", 2},
+		[TF_OP_THREAD] = {"thread", 3},
+		[TF_OP_ARRIVE] = {"arrive", 0},
+		[TF_OP_GATHER] = {"gather", 1},
+		[TF_OP_RELEASE] = {"release", 0},
 		[TF_OP_SIGRETURN] = {"rt_sigreturn", 1},
 	};
 	unsigned args;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A restore is a list of system calls for each thread. plan = f(image, facts about the destination):
- * steps without jumps, built and checked completely before anything is torn down, then executed by the
- * freestanding restorer (restorer.c) in the new process. All lists stand in one array, the first
- * thread's first; each ends in its SIGRETURN. This layout is shared with the restorer: fixed-size, no
- * pointers but addresses in the restorer's range.
+ * A restore is a list of system calls for each thread. plan = f(image, facts about the
+ * destination): steps without jumps, built and checked completely before anything is torn down,
+ * then executed by the freestanding restorer (restorer.c) in the new process. All lists stand in
+ * one array, the first thread's first; each ends in its SIGRETURN. This layout is shared with the
+ * restorer: fixed-size, no pointers but addresses in the restorer's range.
  *
  *   first thread   memory, process, files | THREAD ... | GATHER  BARRIER  RELEASE | SIGRETURN
- *   another                                    its own | ARRIVE                   | SIGRETURN
- */
+ *   another                                    its own | ARRIVE                   |
+ * SIGRETURN */
 #ifndef TF_RESTORE_PLAN_H
 #define TF_RESTORE_PLAN_H
 
@@ -19,22 +19,22 @@
 #include "core/base/err.h"
 
 enum tf_op {
-	TF_OP_SYSCALL,	 /* nr(arg[0..5]) -> result */
-	TF_OP_FILL,	 /* read extents from fd arg[0] until the trailer, into memory */
-	TF_OP_STORE,	 /* arg[2] bytes (4 or 8) of arg[1] -> address arg[0] */
-	TF_OP_STORE_IF,	 /* the same, if the word there is arg[3] */
-	TF_OP_OWNERS,	 /* mutexes in [arg[0], arg[1]) that tid arg[2] holds: arg[3] holds them */
-	TF_OP_COPY,	 /* arg[2] bytes from address arg[1] (in the plan's data) -> address arg[0] */
-	TF_OP_BARRIER,	 /* write 'r' to fd arg[0], then wait for 'g' from it */
-	TF_OP_ARCH,	 /* register code arg[0] = arg[1] */
-	TF_OP_SIGN,	 /* arg[1], signed with modifier arg[2] and key arg[3] -> address arg[0] */
-	TF_OP_TRACER,	 /* done by the receiver at the barrier: regset type arg[0], arg[1] bytes,
-			    of the image's thread arg[2] */
-	TF_OP_THREAD,	 /* a new thread: its list begins at step arg[0], its stack ends at arg[1];
-			    its id is arg[2] (0: any) -> result */
-	TF_OP_ARRIVE,	 /* another thread than the first: ready, waits until all may go on */
-	TF_OP_GATHER,	 /* the first: waits until arg[0] others are ready */
-	TF_OP_RELEASE,	 /* the first: the others may go on */
+	TF_OP_SYSCALL,  /* nr(arg[0..5]) -> result */
+	TF_OP_FILL,     /* read extents from fd arg[0] until the trailer, into memory */
+	TF_OP_STORE,    /* arg[2] bytes (4 or 8) of arg[1] -> address arg[0] */
+	TF_OP_STORE_IF, /* the same, if the word there is arg[3] */
+	TF_OP_OWNERS,   /* mutexes in [arg[0], arg[1]) that tid arg[2] holds: arg[3] holds them */
+	TF_OP_COPY,    /* arg[2] bytes from address arg[1] (in the plan's data) -> address arg[0] */
+	TF_OP_BARRIER, /* write 'r' to fd arg[0], then wait for 'g' from it */
+	TF_OP_ARCH,    /* register code arg[0] = arg[1] */
+	TF_OP_SIGN,    /* arg[1], signed with modifier arg[2] and key arg[3] -> address arg[0] */
+	TF_OP_TRACER,  /* done by the receiver at the barrier: regset type arg[0], arg[1] bytes,
+			  of the image's thread arg[2] */
+	TF_OP_THREAD,  /* a new thread: its list begins at step arg[0], its stack ends at arg[1];
+			  its id is arg[2] (0: any) -> result */
+	TF_OP_ARRIVE,  /* another thread than the first: ready, waits until all may go on */
+	TF_OP_GATHER,  /* the first: waits until arg[0] others are ready */
+	TF_OP_RELEASE, /* the first: the others may go on */
 	TF_OP_SIGRETURN, /* sp = arg[0], rt_sigreturn: the last step of a thread */
 	TF_OPS,
 };
@@ -51,9 +51,10 @@ enum tf_arch_register {
 	TF_ARCH_FLUSH, /* arg[1] start, arg[2] size: instruction cache */
 };
 
-/* One step: 88 bytes. Argument i is arg[i], or the result of step arg[i] when bit i of refs is set. */
+/* One step: 88 bytes. Argument i is arg[i], or the result of step arg[i] when bit i of refs is
+ * set. */
 struct tf_step {
-	uint8_t op;	/* enum tf_op */
+	uint8_t op;     /* enum tf_op */
 	uint8_t expect; /* enum tf_expect */
 	uint8_t refs;
 	uint8_t reserved;
@@ -72,44 +73,44 @@ struct tf_fill {
 
 /* What the restorer gets: stands at the beginning of its range. */
 struct tf_plan_header {
-	uint64_t steps;	     /* address of struct tf_step[n_steps] */
+	uint64_t steps; /* address of struct tf_step[n_steps] */
 	uint64_t n_steps;
-	uint64_t fills;	     /* address of struct tf_fill[n_fills] */
+	uint64_t fills; /* address of struct tf_fill[n_fills] */
 	uint64_t n_fills;
-	uint64_t crc_table;  /* address of uint32_t[8][256] */
+	uint64_t crc_table;       /* address of uint32_t[8][256] */
 	uint32_t crc_instruction; /* non-zero: use the processor's */
-	int32_t control_fd;  /* reports: struct tf_report */
-	uint64_t buffer;     /* scratch, TF_PLAN_BUFFER bytes */
-	uint32_t count, chain; /* of the head's extents, which were read before */
-	uint64_t bytes;	     /* result: bytes filled */
-	uint64_t max_bytes;  /* of all extents: no sender goes on for ever */
-	int32_t idle_ms;     /* wait so long for each read; 0: the descriptor has a limit of its own */
-	uint32_t arrived;    /* threads that are ready: counted, and waited for, by the restorer */
+	int32_t control_fd;       /* reports: struct tf_report */
+	uint64_t buffer;          /* scratch, TF_PLAN_BUFFER bytes */
+	uint32_t count, chain;    /* of the head's extents, which were read before */
+	uint64_t bytes;           /* result: bytes filled */
+	uint64_t max_bytes;       /* of all extents: no sender goes on for ever */
+	int32_t idle_ms;  /* wait so long for each read; 0: the descriptor has a limit of its own */
+	uint32_t arrived; /* threads that are ready: counted, and waited for, by the restorer */
 	uint64_t thread_entry; /* address of tf_restorer_thread */
-	uint32_t go;	     /* non-zero: they may go on */
+	uint32_t go;           /* non-zero: they may go on */
 	uint32_t reserved;
 };
 
-#define TF_PLAN_BUFFER	65536u
+#define TF_PLAN_BUFFER  65536u
 #define TF_THREAD_STACK 4096u /* of another thread than the first, in the restorer's range */
 
 /* Sent on control_fd at a BARRIER ('r') and when a step fails ('e'). */
 struct tf_report {
 	uint8_t tag;
 	uint8_t reserved[3];
-	int32_t error;	/* -errno, or a negative TELEFORK_E_* - 10000 */
-	uint64_t step;	/* index */
+	int32_t error;  /* -errno, or a negative TELEFORK_E_* - 10000 */
+	uint64_t step;  /* index */
 	uint64_t value; /* what it returned */
 	uint64_t where; /* file offset or address, 0 if none */
 };
 
 /* tf_report.error of a FILL: what was wrong with the stream. */
 #define TF_REPORT_CHECKSUM (TELEFORK_E_CHECKSUM - 10000)
-#define TF_REPORT_IMAGE	   (TELEFORK_E_IMAGE - 10000)
+#define TF_REPORT_IMAGE    (TELEFORK_E_IMAGE - 10000)
 #define TF_REPORT_CLOSED   (TELEFORK_E_CLOSED - 10000)
 
-/* The restorer's entry: executes the plan that stands at its range's beginning. Position-independent;
- * its bytes are [__start_tf_restorer, __stop_tf_restorer). */
+/* The restorer's entry: executes the plan that stands at its range's beginning.
+ * Position-independent; its bytes are [__start_tf_restorer, __stop_tf_restorer). */
 _Noreturn void tf_restorer_main(struct tf_plan_header *plan);
 
 /* Where another thread than the first begins: executes the list from that step on. */
@@ -131,7 +132,8 @@ struct tf_step *tf_plan_add(struct tf_plan *plan, enum tf_op op, const char *com
 
 /* Appends a system call with n arguments (uint64_t each) that must succeed; the others are 0.
  * Returns the step, to set refs or another expectation. */
-struct tf_step *tf_plan_syscall(struct tf_plan *plan, const char *comment, long nr, unsigned n, ...);
+struct tf_step *tf_plan_syscall(
+	struct tf_plan *plan, const char *comment, long nr, unsigned n, ...);
 
 /* Index of the step that was appended last. */
 uint64_t tf_plan_last(const struct tf_plan *plan);

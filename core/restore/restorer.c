@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The restorer: executes a plan in the new process, whose memory it takes down and builds up around
- * itself. Freestanding and position-independent: all of it lies in one section, which is copied into
- * an address hole; no libc, no data, no relocation (the build checks), no vector register. Anything
- * that can be decided beforehand is decided in build.c.
- */
+ * itself. Freestanding and position-independent: all of it lies in one section, which is copied
+ * into an address hole; no libc, no data, no relocation (the build checks), no vector register.
+ * Anything that can be decided beforehand is decided in
+ * build.c. */
 #include "arch/restorer.h"
 #include "core/base/crc32c.h"
 #include "core/image/stream.h"
 #include "core/restore/plan.h"
 
-#define IN_BLOB	   __attribute__((section("tf_restorer"), noinline))
+#define IN_BLOB     __attribute__((section("tf_restorer"), noinline))
 #define IS_ERROR(x) ((uint64_t)(x) > (uint64_t)-4096)
 
 static IN_BLOB _Noreturn void fail(const struct tf_plan_header *p, uint64_t step, int64_t error,
@@ -70,8 +70,8 @@ static IN_BLOB int64_t read_all(int fd, int32_t idle_ms, uint64_t address, uint6
 	return 0;
 }
 
-static IN_BLOB uint32_t crc(const struct tf_plan_header *p, uint32_t state, const void *data,
-	uint64_t n)
+static IN_BLOB uint32_t crc(
+	const struct tf_plan_header *p, uint32_t state, const void *data, uint64_t n)
 {
 	if (p->crc_instruction)
 		return tf_crc32c_instruction(state, data, n);
@@ -79,8 +79,8 @@ static IN_BLOB uint32_t crc(const struct tf_plan_header *p, uint32_t state, cons
 }
 
 /* The fill entry that holds [offset, offset + size), or 0. */
-static IN_BLOB const struct tf_fill *find_fill(const struct tf_plan_header *p, uint64_t offset,
-	uint64_t size)
+static IN_BLOB const struct tf_fill *find_fill(
+	const struct tf_plan_header *p, uint64_t offset, uint64_t size)
 {
 	const struct tf_fill *fills = (const struct tf_fill *)p->fills;
 	uint64_t low = 0, high = p->n_fills;
@@ -100,7 +100,8 @@ static IN_BLOB const struct tf_fill *find_fill(const struct tf_plan_header *p, u
 }
 
 /* One extent's data, into place or (address 0) nowhere. Returns 0 or what went wrong. */
-static IN_BLOB int64_t read_extent(const struct tf_plan_header *p, int fd, const struct tf_extent *x)
+static IN_BLOB int64_t read_extent(
+	const struct tf_plan_header *p, int fd, const struct tf_extent *x)
 {
 	const struct tf_fill *f = find_fill(p, x->offset, x->size);
 	uint32_t state = crc(p, ~0u, x, 12); /* offset and size */
@@ -161,9 +162,9 @@ static IN_BLOB bool word_is(uint64_t address, uint64_t size, uint64_t value)
 			 : *(volatile uint64_t *)address == value;
 }
 
-/* glibc's pthread_mutex_t: lock, count, owner, users, kind, 4 bytes each, 8-byte aligned. lock is 1 or
- * 2, or (robust, priority inheritance) the owner's tid with two flags. Whoever holds a recursive one
- * is known by his tid: under another he would wait for himself. */
+/* glibc's pthread_mutex_t: lock, count, owner, users, kind, 4 bytes each, 8-byte aligned. lock is 1
+ * or 2, or (robust, priority inheritance) the owner's tid with two flags. Whoever holds a recursive
+ * one is known by his tid: under another he would wait for himself. */
 static IN_BLOB void owners(uint64_t from, uint64_t end, uint32_t old, uint32_t tid)
 {
 	for (; end - from >= 20; from += 8) {
@@ -241,20 +242,20 @@ static IN_BLOB void release(struct tf_plan_header *p)
 }
 
 /* What a thread of a process is, to clone(2); QEMU user mode takes no other set. */
-#define THREAD_FLAGS \
+#define THREAD_FLAGS                                                                 \
 	(0x100 /* VM */ | 0x200 /* FS */ | 0x400 /* FILES */ | 0x800 /* SIGHAND */ | \
 		0x10000 /* THREAD */ | 0x40000 /* SYSVSEM */)
 
 /* clone3(2) is for a wanted id only: QEMU user mode has none. */
-static IN_BLOB int64_t start_thread(const struct tf_plan_header *p, uint64_t first, uint64_t stack,
-	uint64_t tid)
+static IN_BLOB int64_t start_thread(
+	const struct tf_plan_header *p, uint64_t first, uint64_t stack, uint64_t tid)
 {
 	uint64_t args[10]; /* struct clone_args, CLONE_ARGS_SIZE_VER1 */
 	int32_t set_tid = (int32_t)tid;
 
 	if (!tid)
-		return tf_r_clone(TF_R_NR_clone, THREAD_FLAGS, stack, p->thread_entry, (uint64_t)p,
-			first);
+		return tf_r_clone(
+			TF_R_NR_clone, THREAD_FLAGS, stack, p->thread_entry, (uint64_t)p, first);
 	for (unsigned i = 0; i < 10; i++)
 		((volatile uint64_t *)args)[i] = 0;
 	args[0] = THREAD_FLAGS;
@@ -262,8 +263,8 @@ static IN_BLOB int64_t start_thread(const struct tf_plan_header *p, uint64_t fir
 	args[6] = TF_THREAD_STACK;
 	args[8] = (uint64_t)&set_tid;
 	args[9] = 1;
-	return tf_r_clone(TF_R_NR_clone3, (uint64_t)args, sizeof(args), p->thread_entry,
-		(uint64_t)p, first);
+	return tf_r_clone(
+		TF_R_NR_clone3, (uint64_t)args, sizeof(args), p->thread_entry, (uint64_t)p, first);
 }
 
 static IN_BLOB bool expected(const struct tf_step *s)

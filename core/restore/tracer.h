@@ -15,16 +15,17 @@
 /* Whether this process may trace a child of its own; tried, not guessed. */
 bool tf_tracer_allowed(void);
 
-/* Traces a thread with these PTRACE_O_* and waits until it stands. 0 or _RESTORE with ptrace's reason. */
+/* Traces a thread with these PTRACE_O_* and waits until it stands. 0 or _RESTORE with ptrace's
+ * reason. */
 int tf_tracer_seize(pid_t tid, unsigned long options, struct tf_err *e);
 
 /* Executes one TRACER step on a stopped thread, with the regset of the image's. 0 or _RESTORE. */
 int tf_tracer_set(
 	pid_t tid, const struct tf_step *step, const struct tf_thread *thread, struct tf_err *e);
 
-/* For a process of one thread: executes the TRACER steps of the plan on child, which waits at the barrier; regsets are thread's.
- * Nothing happens if there are none. The child goes on waiting. 0 or _RESTORE, which names the step
- * and ptrace's reason; the child is then not to be used. */
+/* For a process of one thread: executes the TRACER steps of the plan on child, which waits at the
+ * barrier; regsets are thread's. Nothing happens if there are none. The child goes on waiting. 0 or
+ * _RESTORE, which names the step and ptrace's reason; the child is then not to be used. */
 int tf_tracer_run(
 	pid_t child, const struct tf_plan *plan, const struct tf_thread *thread, struct tf_err *e);
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * make bench: what telefork() costs, as ratios within one run. A table on standard output; --json FILE
- * for machines. Never a test: figures of one machine and one moment.
+ * make bench: what telefork() costs, as ratios within one run. A table on standard output; --json
+ * FILE for machines. Never a test: figures of one machine and one moment.
  *
- *   bench PAD [--json FILE] [--quick]     PAD: the receiver, build/<arch>/bin/telefork-pad
- */
+ *   bench PAD [--json FILE] [--quick]     PAD: the receiver,
+ * build/<arch>/bin/telefork-pad */
 #include "tests/bench/bench.h"
 
 #include <jansson.h>
@@ -104,9 +104,9 @@ static void print_row(const struct row *row)
 		printf("%4llu MiB %-4s %-4s | %8.3f %8.3f %5.2fx%-2s | %8.2f %8.2f %5.2fx%-2s |",
 			(unsigned long long)row->mib, row->huge ? "huge" : "4k",
 			link == BENCH_UNIX ? "unix" : "tcp", ms(f->fork_ns), ms(f->stop_ns[link]),
-			ratio(f->stop_ns[link], f->fork_ns),
-			met((double)f->stop_ns[link] <= aim), ms(f->bare_ns[link]),
-			ms(f->run_ns[link]), rate, met(rate >= 0.8 || row->mib == 1));
+			ratio(f->stop_ns[link], f->fork_ns), met((double)f->stop_ns[link] <= aim),
+			ms(f->bare_ns[link]), ms(f->run_ns[link]), rate,
+			met(rate >= 0.8 || row->mib == 1));
 		if (link == BENCH_UNIX)
 			printf(" %3.0f%% %3.0f%%  %3.0f%% %3.0f%% | %5.2f %5.2f%-2s",
 				f->lost_fork.second * 100, f->lost_telefork.second * 100,
@@ -137,9 +137,9 @@ static json_t *to_json(const struct row *row)
 	return json_pack("{s:I,s:s,s:I,s:o,s:o,s:o,s:I,s:I,s:I,s:I}", "mib", (json_int_t)row->mib,
 		"pages", row->huge ? "huge" : "4k", "fork_ns", (json_int_t)f->fork_ns, "links",
 		links, "lost_after_fork", lost_json(&f->lost_fork), "lost_after_telefork",
-		lost_json(&f->lost_telefork), "snapshot_own_bytes", (json_int_t)f->snapshot_own, "receiver_own_bytes",
-		(json_int_t)f->receiver_own, "huge_before_bytes", (json_int_t)f->huge_before,
-		"huge_after_bytes", (json_int_t)f->huge_after);
+		lost_json(&f->lost_telefork), "snapshot_own_bytes", (json_int_t)f->snapshot_own,
+		"receiver_own_bytes", (json_int_t)f->receiver_own, "huge_before_bytes",
+		(json_int_t)f->huge_before, "huge_after_bytes", (json_int_t)f->huge_after);
 }
 
 static int run(const struct bench_receivers *r, const char *json, bool quick, bool priority)

@@ -15,13 +15,13 @@ struct bench_lost {
 };
 
 struct bench_figures {
-	uint64_t fork_ns;	     /* a plain fork(), the child ends at once */
+	uint64_t fork_ns;              /* a plain fork(), the child ends at once */
 	uint64_t bare_ns[BENCH_LINKS]; /* write() to read() into fresh memory of that kind */
 	uint64_t stop_ns[BENCH_LINKS]; /* the parent stands still in telefork() */
 	uint64_t run_ns[BENCH_LINKS];  /* until the copy's first word is here */
 	struct bench_lost lost_fork, lost_telefork;
-	uint64_t snapshot_own;	     /* the snapshot's memory that is not shared with the parent */
-	uint64_t receiver_own;	     /* the receiver's, and the copy's beyond what was carried */
+	uint64_t snapshot_own; /* the snapshot's memory that is not shared with the parent */
+	uint64_t receiver_own; /* the receiver's, and the copy's beyond what was carried */
 	uint64_t huge_before, huge_after; /* bytes of the heap in huge pages */
 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The measurements of bench.h. Everything that is compared with another figure is taken in the same
- * process and in turns with it. Incompressible content; one word of each page is written by "work".
- */
+ * process and in turns with it. Incompressible content; one word of each page is written by
+ * "work". */
 #include "tests/bench/bench.h"
 #include "core/job.h"
 #include "core/base/io.h"
@@ -19,10 +19,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REPEAT	5
-#define HUGE	(UINT64_C(2) << 20)
-#define PAGE	4096u
-#define SECOND	UINT64_C(1000000000)
+#define REPEAT 5
+#define HUGE   (UINT64_C(2) << 20)
+#define PAGE   4096u
+#define SECOND UINT64_C(1000000000)
 
 struct heap {
 	uint8_t *at;
@@ -46,8 +46,8 @@ static uint64_t median(uint64_t *v, unsigned n)
 /* Fresh memory of one kind, aligned to a huge page. NULL on failure. */
 static uint8_t *fresh(uint64_t size, bool huge, void **ret_whole)
 {
-	uint8_t *p = mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-		0);
+	uint8_t *p =
+		mmap(NULL, size + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)
 		return NULL;
@@ -89,7 +89,7 @@ static uint64_t memory_of(int pid, const char *file, const char *field)
 static uint64_t private_of(int pid)
 {
 	return memory_of(pid, "smaps_rollup", "Private_Dirty:") +
-		memory_of(pid, "smaps_rollup", "Private_Clean:");
+	       memory_of(pid, "smaps_rollup", "Private_Clean:");
 }
 
 static uint64_t measure_fork(void)
@@ -127,7 +127,8 @@ static struct work work(const struct heap *h)
 	return (struct work){(double)n, (double)(cpu_ns() - cpu)};
 }
 
-/* Parts of undisturbed work that were not done: of the second, and of each second of processor time. */
+/* Parts of undisturbed work that were not done: of the second, and of each second of processor
+ * time. */
 static struct bench_lost lost(const struct work *w, const struct work *undisturbed)
 {
 	return (struct bench_lost){
@@ -229,7 +230,8 @@ static int depart(struct journey *j, const char *uri)
 	return rc == TELEFORK_PARENT ? 0 : rc;
 }
 
-/* The word first, the snapshot's end later: until the job is done the answer is the snapshot's to read. */
+/* The word first, the snapshot's end later: until the job is done the answer is the snapshot's to
+ * read. */
 static int arrive(struct journey *j)
 {
 	struct pollfd done = {.fd = telefork_job_fd(j->job), .events = POLLIN};
@@ -283,8 +285,8 @@ static int measure_telefork(const struct bench_receivers *r, enum bench_link lin
 }
 
 /* In turns, so that what else the machine does meets all alike. */
-static int measure_times(const struct heap *h, const struct bench_receivers *r,
-	struct bench_figures *f)
+static int measure_times(
+	const struct heap *h, const struct bench_receivers *r, struct bench_figures *f)
 {
 	uint64_t forked[REPEAT], bare[BENCH_LINKS][REPEAT], stop[BENCH_LINKS][REPEAT],
 		run[BENCH_LINKS][REPEAT];
@@ -305,8 +307,8 @@ static int measure_times(const struct heap *h, const struct bench_receivers *r,
 	return 0;
 }
 
-static int measure_lost(const struct heap *h, const struct bench_receivers *r,
-	struct bench_figures *f)
+static int measure_lost(
+	const struct heap *h, const struct bench_receivers *r, struct bench_figures *f)
 {
 	struct work undisturbed, w;
 	struct journey j = {0};
@@ -366,8 +368,8 @@ static int measure_memory(const struct bench_receivers *r, struct bench_figures 
 	return 0;
 }
 
-int bench_measure(uint64_t size, bool huge, const struct bench_receivers *r,
-	struct bench_figures *f)
+int bench_measure(
+	uint64_t size, bool huge, const struct bench_receivers *r, struct bench_figures *f)
 {
 	void *whole;
 	struct heap h = {fresh(size, huge, &whole), size, huge};

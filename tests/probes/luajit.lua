@@ -26,6 +26,7 @@ struct telefork_options {
 	const char *token;
 	uint64_t max_memory;
 	struct telefork_result *result;
+	unsigned restore;
 };
 struct telefork_job;
 int telefork_dial(const char *uri, const struct telefork_options *o, struct telefork_result *r);

@@ -3,8 +3,8 @@
  * A plan played on paper: the receiver's mappings and the restorer's range as a list of areas, each
  * step applied to it by the kernel's rules. Whatever touches what is not there, replaces what is,
  * or leaves something behind ends in PLAN_BROKEN(format, ...), which the includer defines: a failed
- * test, or the end of a fuzzer. Header only; knows nothing of how build.c makes a plan.
- */
+ * test, or the end of a fuzzer. Header only; knows nothing of how build.c makes a
+ * plan. */
 #ifndef TESTS_UNIT_PLAN_MODEL_H
 #define TESTS_UNIT_PLAN_MODEL_H
 
@@ -298,8 +298,7 @@ static inline void model_play(struct model *m, const struct tf_restore *r,
 	if (!m->step || r->plan.steps[m->step - 1].op != TF_OP_SIGRETURN)
 		PLAN_BROKEN("the plan does not end in rt_sigreturn");
 	if (m->ended != img->n_threads)
-		PLAN_BROKEN("%llu of %u threads run", (unsigned long long)m->ended,
-			img->n_threads);
+		PLAN_BROKEN("%llu of %u threads run", (unsigned long long)m->ended, img->n_threads);
 	model_end(m);
 }
 
