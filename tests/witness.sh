@@ -40,9 +40,10 @@ look() {
 	until "$witness" "$1" "$2" >"$tmp/said" && still "$2"; do :; done
 }
 
-# look_changed PID OLD FILE: a signal that changes something is on its way.
+# look_changed PID OLD FILE: a signal that changes something is on its way; it may still be pending.
 look_changed() {
-	until look "$1" "$3" && ! "$telefork" diff "$2" "$3" >/dev/null; do :; done
+	until look "$1" "$3" && ! "$telefork" diff "$2" "$3" >"$tmp/changed" &&
+		! grep -q '^pending' "$tmp/changed"; do :; done
 }
 
 # save PID FILE: the process saves itself.
