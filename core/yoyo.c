@@ -76,7 +76,7 @@ static void go_home(struct tf_capture *c, const struct stat *channel)
 	if (fstat(c->channel_fd, &st) || st.st_ino != channel->st_ino ||
 		st.st_dev != channel->st_dev)
 		_exit(126);
-	if (tf_host_threads() > 1)
+	if (!tf_host_alone())
 		tf_fail(&c->err, TELEFORK_E_THREADS,
 			"the function left threads running: it has to join them");
 	if (!c->err.code && !tf_capture_read_maps(c)) {
@@ -282,7 +282,7 @@ __attribute__((noinline)) int telefork_yoyo(
 		y.deadline_ns = start + (uint64_t)y.options.deadline_ms * 1000000u;
 	if (!rc && !fn)
 		rc = tf_fail(&y.err, TELEFORK_E_INVAL, "there is no function to run");
-	if (!rc && tf_host_threads() > 1)
+	if (!rc && !tf_host_alone())
 		rc = tf_fail(&y.err, TELEFORK_E_THREADS,
 			"the process has other threads, which would not see the changes: join them");
 	if (!rc)

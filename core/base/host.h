@@ -16,6 +16,10 @@ bool tf_host_emulated(void);
 /* Threads of this process, itself included; QEMU's own are not counted. 0 if it cannot be told. */
 unsigned tf_host_threads(void);
 
+/* Whether no other thread is left. One that was joined can be seen for a moment yet: waits for up
+ * to 20 ms until it is gone. */
+bool tf_host_alone(void);
+
 /* MemAvailable of /proc/meminfo in bytes, read through the arena; UINT64_MAX if it is not told. */
 uint64_t tf_host_memory_free(struct tf_arena *a);
 

@@ -20,6 +20,7 @@ struct tf_before {
 	struct tf_altstack altstack;
 	uint64_t robust_head, robust_len, tid_addr;
 	struct tf_rseq rseq;
+	bool tid_there; /* tid_addr holds tid (glibc; musl keeps something else there) */
 };
 
 /* A shared mapping's content at the moment of the fork: shared memory is not frozen by it. */

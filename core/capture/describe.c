@@ -65,6 +65,7 @@ void tf_capture_before(struct tf_before *b)
 		b->tid_addr = (uint64_t)tid_addr;
 	else
 		b->tid_addr = find_tid_word(b->tid);
+	b->tid_there = b->tid_addr && *(const int32_t *)b->tid_addr == b->tid;
 	if (&__rseq_size && __rseq_size)
 		b->rseq = (struct tf_rseq){
 			(uint64_t)__builtin_thread_pointer() + (uint64_t)__rseq_offset,

@@ -239,14 +239,11 @@ static int freeze(struct tf_capture *c)
 	return rc;
 }
 
-/* fork() wrote the snapshot's tid where the C library keeps it: the image says what the program
- * had. */
+/* fork() wrote a child's tid where the C library keeps it: the image says what the program had. */
 static void own_tid(const struct tf_before *before)
 {
-	int32_t *word = (int32_t *)before->tid_addr;
-
-	if (word && *word == (int32_t)syscall(SYS_gettid))
-		*word = before->tid;
+	if (before->tid_there)
+		*(int32_t *)before->tid_addr = before->tid;
 }
 
 /* Runs in the snapshot; returns only in the copy. */
