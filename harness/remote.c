@@ -50,7 +50,7 @@ void tf_remote_free(struct tf_remote *r)
 	if (!r)
 		return;
 	while (r->jobs)
-		tf_job_free(r->jobs);
+		tf_job_free(r->jobs); /* NOLINT(clang-analyzer-unix.Malloc): takes itself off */
 	folder = r->folder;
 	r->ops->end(r);
 	free(folder);

@@ -85,7 +85,7 @@ void tf_build_signals(struct tf_build *b)
 		if (i + 1 == SIGKILL || i + 1 == SIGSTOP)
 			continue;
 		s = tf_plan_syscall(&b->r->plan, "signal action", SYS_rt_sigaction, 4,
-			(uint64_t)(i + 1), tf_build_data(b, sa, sizeof(*sa), 8, NULL), UINT64_C(0),
+			i + UINT64_C(1), tf_build_data(b, sa, sizeof(*sa), 8, NULL), UINT64_C(0),
 			UINT64_C(8));
 		/* QEMU user mode keeps the first real-time signals for itself. */
 		if (b->f->flags & TF_FACT_EMULATED)
