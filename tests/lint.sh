@@ -69,6 +69,7 @@ tidy_one() {
 	arch=$(uname -m)
 	case $1 in
 	arch/*/*) arch=${1#arch/} arch=${arch%%/*} ;;
+	tests/probes/*/*) arch=${1#tests/probes/} arch=${arch%%/*} ;;
 	esac
 	[ "$arch" = "$(uname -m)" ] || target=("--target=$arch-linux-gnu" -isystem "/usr/$arch-linux-gnu/include")
 	clang-tidy --quiet "$1" -- "${target[@]}" -I. -std=gnu17 -D_GNU_SOURCE -DTF_VERSION='"0"' \

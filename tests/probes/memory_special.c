@@ -135,11 +135,13 @@ static uint8_t *map_file(const char *name, int flags)
 		probe_lost("%s: no file can be made (%s)", name, strerror(errno));
 		return NULL;
 	}
-	mmap(at, 3 * page, RW, MAP_SHARED | MAP_FIXED, fd, 0);
+	if (mmap(at, 3 * page, RW, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+		probe_lost("%s: the file cannot be mapped", name);
 	mem_fill(at, 2 * page + page / 2);
 	/* A shared mapping that could be made writable does not travel: this one cannot. */
-	mmap(at, FILE_PAGES * page, flags & MAP_SHARED ? PROT_READ : RW, flags | MAP_FIXED, fd_read,
-		0);
+	if (mmap(at, FILE_PAGES * page, flags & MAP_SHARED ? PROT_READ : RW, flags | MAP_FIXED,
+		    fd_read, 0) == MAP_FAILED)
+		probe_lost("%s: the file cannot be mapped again", name);
 	close(fd);
 	close(fd_read);
 	mem_counts.areas++;

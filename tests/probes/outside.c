@@ -155,6 +155,7 @@ static void check_results(void)
 		double y = i;
 
 		x = work(x, &y, rounds);
+		/* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): bit by bit is meant */
 		if (computed[i] != x || memcmp((const void *)&sum[i], &y, sizeof(y)) != 0)
 			wrong("a result");
 	}
