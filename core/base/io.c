@@ -15,12 +15,17 @@
 /* Of a unix socket, where the system allows it: some extents. */
 #define UNSENT_BYTES (1 << 20)
 
-uint64_t tf_now_ns(void)
+uint64_t tf_clock_ns(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
+	clock_gettime(clock, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t tf_now_ns(void)
+{
+	return tf_clock_ns(CLOCK_MONOTONIC);
 }
 
 void tf_io_init(struct tf_io *io, int fd, const struct telefork_options *o)

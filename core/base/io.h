@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdbool.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include "core/base/err.h"
 
@@ -28,7 +29,8 @@ struct tf_io {
 	bool heed; /* writing: an answer that comes early (a refusal) ends it with _CLOSED */
 };
 
-/* Nanoseconds of CLOCK_MONOTONIC. */
+/* Nanoseconds of a clock of clock_gettime(2), and of CLOCK_MONOTONIC. */
+uint64_t tf_clock_ns(clockid_t clock);
 uint64_t tf_now_ns(void);
 
 /* Looks at fd and takes the time limits of o (NULL: defaults); the deadline starts now. */

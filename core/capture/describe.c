@@ -72,14 +72,6 @@ void tf_capture_before(struct tf_before *b)
 			sizeof(struct rseq), RSEQ_SIG};
 }
 
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static const char *link_text(struct tf_arena *a, const char *path)
 {
 	char buf[TF_MAX_STR];
@@ -104,9 +96,9 @@ static int describe_source(struct tf_capture *c)
 		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
 		.pid = c->before.pid,
 		.ppid = c->before.ppid,
-		.realtime_ns = clock_ns(CLOCK_REALTIME),
-		.monotonic_ns = clock_ns(CLOCK_MONOTONIC),
-		.boottime_ns = clock_ns(CLOCK_BOOTTIME),
+		.realtime_ns = tf_clock_ns(CLOCK_REALTIME),
+		.monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC),
+		.boottime_ns = tf_clock_ns(CLOCK_BOOTTIME),
 		.mailbox = (uint64_t)&tf_mailbox,
 		.stack_limit = stack.rlim_cur,
 		.channel_fd = c->file || c->origin == TF_ORIGIN_SIGNAL ? -1 : c->channel_fd,

@@ -35,14 +35,6 @@ static void proc_path(const struct tf_task *t, const char *name, char path[stati
 
 /* --- what /proc and ptrace show --- */
 
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static const char *link_text(struct tf_task *t, const char *name)
 {
 	char path[TF_TASK_PATH], buf[TF_MAX_STR];
@@ -91,9 +83,9 @@ static int describe_source(struct tf_task *t)
 		.origin = TF_ORIGIN_TASK,
 		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
 		.pid = t->pid,
-		.realtime_ns = clock_ns(CLOCK_REALTIME),
-		.monotonic_ns = clock_ns(CLOCK_MONOTONIC),
-		.boottime_ns = clock_ns(CLOCK_BOOTTIME),
+		.realtime_ns = tf_clock_ns(CLOCK_REALTIME),
+		.monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC),
+		.boottime_ns = tf_clock_ns(CLOCK_BOOTTIME),
 		.stack_limit = stack.rlim_cur,
 		.channel_fd = -1,
 		.umask = (uint32_t)status_number(status, "\nUmask:", 8),
