@@ -49,7 +49,19 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 BASE_SRC    := err arena buf crc32c io maps host guest twin
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
-CAPTURE_SRC := self changes describe files memory signal task task_stop task_thread task_ask task_check
+CAPTURE_SRC := \
+	self \
+	changes \
+	describe \
+	files \
+	memory \
+	signal \
+	task \
+	task_stop \
+	task_thread \
+	task_ask \
+	task_check \
+
 CHANNEL_SRC := frames address dial listen handshake
 RESTORE_SRC := facts relay merge compat plan build build_memory build_process build_threads \
 	build_files files hole vdso tracer landing pad result restorer
@@ -60,7 +72,22 @@ LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	arch/regs.c arch/x86_64/regs.c arch/aarch64/regs.c
 # Built for their own architecture only.
 ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c tracer.c unwind.c entry.S
-CMD_SRC     := main serve restore run token check send progress exits inspect inspect_json diff disasm symbols
+CMD_SRC     := \
+	main \
+	serve \
+	restore \
+	run \
+	token \
+	check \
+	send \
+	progress \
+	exits \
+	inspect \
+	inspect_json \
+	diff \
+	disasm \
+	symbols \
+
 PAD_SRC     := pad_main serve restore token exits
 QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
 HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare explain progress report \
@@ -68,12 +95,46 @@ HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare explain p
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 # These move themselves, or look at a child from outside: a sanitizer's process cannot.
-MOVE_TESTS  := test_failure test_hidden test_serve test_limits test_hostile test_pad test_task \
-	test_tracer test_yoyo_live test_threads
-SAN_TESTS   := test_arch test_base test_compat test_image test_notes test_plan test_registers \
-	test_stream test_yoyo
+MOVE_TESTS  := \
+	test_failure \
+	test_hidden \
+	test_serve \
+	test_limits \
+	test_hostile \
+	test_pad \
+	test_task \
+	test_tracer \
+	test_yoyo_live \
+	test_threads \
+
+SAN_TESTS   := \
+	test_arch \
+	test_base \
+	test_compat \
+	test_image \
+	test_notes \
+	test_plan \
+	test_registers \
+	test_stream \
+	test_yoyo \
+
 UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
-PROBES      := hop spin yoyo yoyo_more registers signed memory clib threads chain still lua outside crew
+PROBES      := \
+	hop \
+	spin \
+	yoyo \
+	yoyo_more \
+	registers \
+	signed \
+	memory \
+	clib \
+	threads \
+	chain \
+	still \
+	lua \
+	outside \
+	crew \
+
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
 	tests/probes/clib_threads.c tests/probes/clib_process.c
@@ -311,92 +372,7 @@ guests: $(ARCHES:%=build/guest/%/initramfs) ## kernels and initramfs of the QEMU
 
 unit: $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu
 
-# One case a line: name, time limit in seconds, command.
-define UNIT_CASES
-$(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
-))
-unit-qemu 60 $(B)/tests/test_qemu
-endef
-define CASES
-$(foreach t,$(SAN_TESTS),unit-sanitized-$(t) 400 $(B_SAN)/tests/$(t)
-)
-$(foreach r,file unix tcp,$(foreach v,static pie dyn,native-$(r)-$(v) 60 tests/journey.sh $(r) $(B_$(HOST)) hop-$(v)
-))
-$(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-$(r)-$(v) 120 tests/journey.sh $(r) $(B_$(a)) hop-$(v) qemu-$(a)
-)))
-$(foreach r,unix tcp,$(foreach v,static pie dyn,yoyo-$(r)-$(v) 60 tests/yoyo.sh $(r) $(B_$(HOST)) yoyo-$(v)
-))
-$(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 120 tests/yoyo.sh tcp $(B_$(a)) yoyo-$(v) qemu-$(a)
-))
-$(foreach v,static pie dyn,yoyo-more-$(v) 120 tests/yoyo.sh unix $(B_$(HOST)) yoyo_more-$(v)
-)
-$(foreach a,$(ARCHES),yoyo-more-qemu-$(a) 240 tests/yoyo.sh tcp $(B_$(a)) yoyo_more-static qemu-$(a)
-)
-$(foreach v,static pie dyn,witness-native-$(v) 60 tests/witness.sh $(B) still-$(v)
-)
-$(foreach a,$(ARCHES),witness-qemu-$(a) 120 tests/witness.sh $(B_$(a)) still-pie qemu-$(a)
-)
-$(foreach v,static pie,gdb-native-$(v) 60 tests/gdb.sh $(B) still-$(v)
-)
-$(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 120 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
-))
-mutants-native 120 tests/mutants.sh $(B) $(B)/tests/tools/mutate
-$(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-qemu-$(a) 400 tests/mutants.sh $(B_$(a)) $(B)/tests/tools/mutate qemu-$(a)
-)
-moments-native 200 $(B)/tests/tools/moments $(B) 500
-$(foreach a,$(ARCHES),moments-qemu-$(a) 300 $(B)/tests/tools/moments $(B_$(a)) $(MOMENTS_qemu_$(a)) qemu-$(a)
-)
-registers-native 60 tests/registers.sh $(B) $(HOST)
-$(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
-)
-$(foreach a,$(ARCHES),$(foreach c,file-static file-pie file-dyn tcp-pie,signed-$(a)-$(c) 120 tests/journey.sh $(subst -, $(B_$(a)) signed-,$(c)) qemu-$(a)
-)signed-$(a)-moments 240 tests/signed.sh $(B_$(a)) 12 qemu-$(a)
-)
-signed-native-moments 120 tests/signed.sh $(B_$(HOST)) 12
-native-memory-file 120 tests/journey.sh file $(B) memory-dyn
-native-memory-unix 120 tests/journey.sh unix $(B) memory-static
-native-memory-tcp 120 tests/journey.sh tcp $(B) memory-pie
-qemu-aarch64-memory-file 240 tests/journey.sh file $(B_aarch64) memory-static qemu-aarch64
-qemu-aarch64-memory-tcp 240 tests/journey.sh tcp $(B_aarch64) memory-dyn qemu-aarch64
-qemu-x86_64-memory-file 240 tests/journey.sh file $(B_x86_64) memory-pie qemu-x86_64
-native-clib-twice 60 tests/twice.sh $(B) clib-static
-$(foreach v,static pie dyn,native-clib-$(v) 60 tests/journey.sh unix $(B) clib-$(v)
-)
-$(foreach a,$(ARCHES),qemu-$(a)-clib-twice 120 tests/twice.sh $(B_$(a)) clib-dyn qemu-$(a)
-qemu-$(a)-clib-tcp 240 tests/journey.sh tcp $(B_$(a)) clib-static qemu-$(a)
-)
-native-threads-unix 300 tests/journey.sh unix $(B) threads-dyn
-native-threads-tcp 300 tests/journey.sh tcp $(B) threads-static
-$(foreach a,$(ARCHES),qemu-$(a)-threads 300 tests/journey.sh unix $(B_$(a)) threads-pie qemu-$(a)
-)
-chain-native 60 tests/chain.sh chain-pie native=$(B) native=$(B) native=$(B)
-chain-mixed 120 tests/chain.sh chain-dyn native=$(B) qemu-$(HOST)=$(B) native=$(B)
-$(foreach a,$(ARCHES),chain-qemu-$(a) 120 tests/chain.sh chain-static qemu-$(a)=$(B_$(a)) qemu-$(a)=$(B_$(a)) qemu-$(a)=$(B_$(a))
-)
-luajit-file 60 tests/journey.sh file $(B) luajit.lua
-luajit-unix 60 tests/journey.sh unix $(B) luajit.lua
-$(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit.lua qemu-$(a)
-)
-$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes teleport render yoyo memory luajit --filter .$(a).system
-telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
-)
-telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
-telebed-host 300 $(B)/bin/telebed run return probes witness teleport render --filter native
-telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
-$(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
-)
-$(foreach c,restore copy unix tcp many killed broken stopped obstacles,outside-$(c) 120 tests/outside.sh $(B) $(c)
-)
-$(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(v)
-)
-$(foreach n,1 4 64 1000,crew-native-$(n) 120 tests/crew.sh $(B) crew-pie $(n)
-)
-$(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7
-)
-$(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
-baseline-native 120 tests/baseline.sh
-baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
-endef
+include tests/cases.mk
 export UNIT_CASES CASES
 
 ifneq ($(SAN),)
@@ -427,6 +403,9 @@ $(FUZZERS:%=fuzz-%): fuzz-%: $(B_FUZZ)/fuzz/%
 		-print_final_stats=1 corpus/$* $(CURDIR)/tests/golden 2>fuzz/$*.log || { tail -40 fuzz/$*.log; exit 1; }
 	@sed -n 's/^stat::number_of_executed_units: */$*: runs /p' $(B_FUZZ)/fuzz/$*.log
 
+golden: unit ## writes tests/golden anew: look at the difference before committing it
+	@$(foreach a,$(ARCHES),$(foreach t,test_image test_plan,TF_GOLDEN=write $(RUN_$(a)) $(B_$(a))/tests/$(t) >/dev/null &&)) true
+
 lint: lint-man $(foreach a,$(ARCHES),lib-$(a)) ## clang-format, shellcheck, both backends alike, cppcheck, clang-tidy
 	@tests/lint.sh
 
@@ -453,6 +432,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench moments guests unit check fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+.PHONY: all demo bench moments guests unit check golden fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

@@ -40,7 +40,7 @@ extern "C" {
 #define TELEFORK_VERSION "0.1.0"
 
 /* Version of the image and of the stream; a receiver refuses any other. */
-#define TELEFORK_FORMAT 4
+#define TELEFORK_FORMAT 5
 
 /* telefork() returns this in the parent (0 in the copy). */
 #define TELEFORK_PARENT 1
