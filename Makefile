@@ -322,7 +322,7 @@ QEMU_OBJ := $(call obj,$(QEMU_SRC:%=qemu/%.c),$(B))
 
 $(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson $(LIBS_unit))
-$(B)/tests/vmcheck: $(B)/obj/qemu/vmcheck.o $(QEMU_OBJ)
+$(B)/tests/tools/vmcheck: $(B)/obj/tests/tools/vmcheck.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson)
 $(B)/bin/telebed: $(HARNESS_SRC:%=$(B)/obj/harness/%.o) $(QEMU_OBJ) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson -lconfig)
@@ -341,6 +341,9 @@ build/$(FOREIGN)/luajit:
 # A guest: Debian's kernel, and an initramfs around the agent. $(1) architecture
 define guest_rules
 build/guest/$(1)/init: $(call obj,$(GUEST_SRC),$(B_$(1)))
+	$$(call link,$(B_$(1)),-static)
+# What tests/tools/vmcheck runs inside guests.
+build/guest/$(1)/guestprobe: $(call obj,tests/probes/guestprobe.c,$(B_$(1)))
 	$$(call link,$(B_$(1)),-static)
 build/guest/$(1)/initramfs: build/guest/$(1)/init qemu/guest/mkguest.sh
 	$$(call say,GUEST,$$@)
@@ -379,7 +382,7 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) $(addprefix $(B)/tests/tools/,moments mutate) ## builds and runs every test; what .ci/run calls
+check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) $(addprefix $(B)/tests/tools/,moments mutate vmcheck) $(ARCHES:%=build/guest/%/guestprobe) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
 

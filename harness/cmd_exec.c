@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "harness/command.h"
-#include "harness/explain.h"
 #include "qemu/io.h"
 #include "qemu/remote.h"
 #include "qemu/template.h"
@@ -157,7 +156,7 @@ int tf_bed_exec(int argc, char **argv)
 		fprintf(stderr, "telebed: %s\n", b.err.text);
 	tf_vm_free(b.vm);
 	if (!b.dead && b.run[0])
-		tf_explain_remove(b.run);
+		tf_vm_remove_dir(b.run);
 	free(b.kernel);
 	free(b.initramfs);
 	if (rc < 0)

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "harness/command.h"
-#include "harness/explain.h"
 #include "harness/report.h"
 #include "qemu/io.h"
 
@@ -161,7 +160,7 @@ static int finish(const struct arguments *a, const struct tf_report *report, con
 	printf("# %zu passed, %zu failed, %zu broken\n", tf_report_count(report, TF_VERDICT_OK),
 		failed, broken);
 	if (!rc && !failed && !broken && !a->keep) {
-		tf_explain_remove(machines);
+		tf_vm_remove_dir(machines);
 		rmdir(out); /* stays if somebody else has something in it */
 	} else {
 		printf("# run folder %s\n", out);

@@ -3,7 +3,6 @@
 #include "harness/explain.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,15 +82,4 @@ void tf_explain(const struct tf_journey *j)
 	copy_logs(j);
 	write_text(j, "repro.sh", repro, 0700);
 	write_text(j, "why.txt", j->outcome->why, 0600);
-}
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st, (void)type, (void)ftw;
-	return remove(path) && 0;
-}
-
-void tf_explain_remove(const char *folder)
-{
-	nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }

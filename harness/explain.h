@@ -17,7 +17,4 @@
  */
 void tf_explain(const struct tf_journey *j);
 
-/* Removes a folder and all that is in it. */
-void tf_explain_remove(const char *folder);
-
 #endif

@@ -106,7 +106,7 @@ static void settle(struct run *r, struct tf_journey *j, int rc, const struct tf_
 		tf_explain(j);
 		o->folder = strdup(j->folder);
 	} else {
-		tf_explain_remove(j->folder);
+		tf_vm_remove_dir(j->folder);
 	}
 	for (unsigned i = 0; i < j->cell->n_machines; i++)
 		while (r->pool[i]->jobs)

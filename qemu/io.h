@@ -39,6 +39,9 @@ int tf_vm_write_file(const char *path, const void *data, size_t len, struct tf_v
 /* Make a folder and those above it (0700); fine if it exists. 0 or a negative errno. */
 int tf_vm_make_dirs(const char *path);
 
+/* Remove a folder and all that is in it, as far as that can be done. */
+void tf_vm_remove_dir(const char *path);
+
 /* printf into a malloc'ed string; NULL without memory. */
 char *tf_vm_format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

@@ -67,6 +67,8 @@ luajit-file 60 tests/journey.sh file $(B) luajit.lua
 luajit-unix 60 tests/journey.sh unix $(B) luajit.lua
 $(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit.lua qemu-$(a)
 )
+$(foreach a,$(ARCHES),machines-$(a) 300 $(B)/tests/tools/vmcheck $(a) build/guest/$(a)/guestprobe
+)
 $(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes teleport render yoyo memory luajit --filter .$(a).system
 telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )

@@ -19,7 +19,7 @@ machine_pid=
 while read -r name limit command; do
 	[ -n "$name" ] || continue
 	case $command in
-	*bin/telebed* | *tests/vmcheck*) machines+=("$name $limit $command") ;;
+	*bin/telebed* | *tests/tools/vmcheck*) machines+=("$name $limit $command") ;;
 	*) others+=("$name $limit $command") ;;
 	esac
 done

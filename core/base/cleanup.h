@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Clean-up by attribute: TF_CLOSE closes a descriptor at the end of its scope, TF_FREE frees heap
- * memory. tf_steal_fd() hands a descriptor on without closing it.
+ * memory.
  */
 #ifndef TF_BASE_CLEANUP_H
 #define TF_BASE_CLEANUP_H
@@ -20,14 +20,6 @@ static inline void tf_closep(int *fd)
 static inline void tf_freep(void *p)
 {
 	free(*(void **)p);
-}
-
-static inline int tf_steal_fd(int *fd)
-{
-	int got = *fd;
-
-	*fd = -1;
-	return got;
 }
 
 /* Moves a descriptor that stands where a standard stream belongs: the program closed that. -1 with

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A small program to be run inside guests by vmtool: it talks TCP to another guest, computes,
- * floods its output, leaves orphans behind, and tells who the guest is. Development only.
+ * A small program to be run inside guests by tests/tools/vmcheck: it talks TCP to another guest,
+ * computes, floods its output, leaves orphans behind, and tells who the guest is.
  */
 #include <arpa/inet.h>
 #include <errno.h>

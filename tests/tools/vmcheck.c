@@ -2,7 +2,7 @@
 /*
  * vmcheck ARCH GUESTPROBE: what the qemu floor promises, checked against real guests (at most
  * two at a time). Prints a line for each check and ends with status 1 if one failed. Guests
- * come from build/guest/ARCH (or $GUEST_DIR/ARCH). Development only.
+ * come from build/guest/ARCH.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -352,7 +352,6 @@ static void check_failures(void)
 
 static int prepare(const char *arch)
 {
-	const char *dir = getenv("GUEST_DIR") ? getenv("GUEST_DIR") : "build/guest";
 	struct tf_vm_guest guest;
 	int rc = tf_vm_cachedir(cache, sizeof(cache), &err);
 
@@ -360,8 +359,8 @@ static int prepare(const char *arch)
 		rc = tf_vm_machine_init(&machine, arch, &err);
 	if (rc < 0 || !mkdtemp(folder))
 		return -1;
-	kernel = tf_vm_format("%s/%s/kernel", dir, arch);
-	initramfs = tf_vm_format("%s/%s/initramfs", dir, arch);
+	kernel = tf_vm_format("build/guest/%s/kernel", arch);
+	initramfs = tf_vm_format("build/guest/%s/initramfs", arch);
 	guest = (struct tf_vm_guest){kernel, initramfs, NULL};
 	since = tf_vm_now_ms();
 	rc = tf_vm_template_get(&machine, &guest, cache, 0, &tmpl, &err);
@@ -406,6 +405,9 @@ int main(int argc, char **argv)
 	tf_vm_template_free(tmpl);
 	free(kernel);
 	free(initramfs);
-	printf("%s: %d failed; logs in %s\n", argv[1], failures, folder);
+	if (!failures)
+		tf_vm_remove_dir(folder);
+	printf("%s: %d failed%s%s\n", argv[1], failures, failures ? "; logs in " : "",
+		failures ? folder : "");
 	return failures != 0;
 }
