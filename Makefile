@@ -409,6 +409,9 @@ $(FUZZERS:%=fuzz-%): fuzz-%: $(B_FUZZ)/fuzz/%
 golden: unit ## writes tests/golden anew: look at the difference before committing it
 	@$(foreach a,$(ARCHES),$(foreach t,test_image test_plan,TF_GOLDEN=write $(RUN_$(a)) $(B_$(a))/tests/$(t) >/dev/null &&)) true
 
+docs: ## writes docs/state.md's table anew, with what became of its tests in the last make check
+	@docs/state.sh write
+
 lint: lint-man $(foreach a,$(ARCHES),lib-$(a)) ## clang-format, shellcheck, both backends alike, cppcheck, clang-tidy
 	@tests/lint.sh
 
@@ -435,6 +438,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench moments guests unit check golden fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+.PHONY: all demo bench moments guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

@@ -4,9 +4,10 @@
 # JOBS of them at a time (2, or 1 on a single core), but never two that start QEMU machines (telebed,
 # vmcheck): those begin first and go one after the other. Prints the outcome of each as it ends, the
 # output of those that fail, the ten slowest, and "N passed, N failed" as the last line. Logs are in
-# build/check/NAME.log. Exit code 0: all passed.
+# $LOG/NAME.log (build/check), the outcomes in $LOG/results (ok, failed, or skipped:
+# a line of it began with "skip:"). Exit code 0: all passed.
 set -u
-log=build/check
+log=${LOG:-build/check}
 rm -rf "$log"
 mkdir -p "$log"
 jobs=${JOBS:-2}
@@ -43,7 +44,7 @@ start() {
 
 # ended PID CODE
 ended() {
-	local name=${name_of[$1]} ms=$((($(date +%s%N) - start_of[$1]) / 1000000)) verdict=ok
+	local name=${name_of[$1]} ms=$((($(date +%s%N) - start_of[$1]) / 1000000)) verdict=ok word=ok
 	unset "name_of[$1]" "start_of[$1]"
 	if [ "$2" = 0 ]; then
 		passed=$((passed + 1))
@@ -51,6 +52,9 @@ ended() {
 		failed=$((failed + 1)) verdict="not ok (exit code $2)"
 	fi
 	echo "$ms $name" >>"$log/times"
+	! grep -q '^skip:' "$log/$name.log" || word=skipped
+	[ "$2" = 0 ] || word=failed
+	echo "$name $word" >>"$log/results"
 	printf '%-40s %7d ms  %s\n' "$name" "$ms" "$verdict"
 	[ "$verdict" = ok ] || sed 's/^/    /' "$log/$name.log" | tail -40
 }
