@@ -89,8 +89,8 @@ CMD_SRC     := \
 	symbols \
 
 PAD_SRC     := pad_main serve restore token exits
-QEMU_SRC    := error io child wire machine kvm qmp vm wait remote template switch relay link
-HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare explain progress report \
+QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link
+HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare oracle explain progress report \
 	remote remote_guest remote_host
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
@@ -168,7 +168,7 @@ DEB_x86_64  := amd64
 DEB_aarch64 := arm64
 CROSS    := $(subst _,-,$(FOREIGN))-linux-gnu
 PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cross \
-	libconfig-dev qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit libgcc-s1:$(DEB_$(FOREIGN))
+	libconfig-dev libexpat1-dev qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit libgcc-s1:$(DEB_$(FOREIGN))
 # For both architectures.
 PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
@@ -321,11 +321,11 @@ $(B_FUZZ)/fuzz/%: $(B_FUZZ)/obj/tests/fuzz/%.o $(B_FUZZ)/lib/libtelefork.a
 QEMU_OBJ := $(call obj,$(QEMU_SRC:%=qemu/%.c),$(B))
 
 $(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
-	$(call link,$(B),,-ljansson $(LIBS_unit))
+	$(call link,$(B),,-ljansson -lexpat $(LIBS_unit))
 $(B)/tests/tools/vmcheck: $(B)/obj/tests/tools/vmcheck.o $(QEMU_OBJ)
-	$(call link,$(B),,-ljansson)
+	$(call link,$(B),,-ljansson -lexpat)
 $(B)/bin/telebed: $(HARNESS_SRC:%=$(B)/obj/harness/%.o) $(QEMU_OBJ) $(B)/lib/libtelefork.a
-	$(call link,$(B),,-ljansson -lconfig)
+	$(call link,$(B),,-ljansson -lexpat -lconfig)
 
 # LuaJIT, a program that is not ours. Its package cannot be installed for two architectures at once.
 build/$(HOST)/luajit:

@@ -12,6 +12,7 @@
 
 #include "core/image/compare.h"
 #include "core/image/notes.h"
+#include "harness/oracle.h"
 #include "qemu/io.h"
 
 #define GO        SIGPROF /* PROBE_GO of tests/probes/probe.h */
@@ -229,6 +230,10 @@ int tf_witness_socket(struct tf_journey *j, struct tf_vm_error *err)
 		lost = rc == 1;
 		rc = rc < 0 ? rc : 0;
 	}
+	if (rc == 0 && j->cell->checks & TF_CHECK_ORACLE)
+		rc = tf_oracle_look(j, a, pid_a, path_a, err);
+	if (rc == 0 && j->cell->checks & TF_CHECK_ORACLE)
+		rc = tf_oracle_look(j, b, pid_b, path_b, err);
 	return rc;
 }
 

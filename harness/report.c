@@ -92,6 +92,8 @@ static void print_counts(const struct tf_outcome *o)
 		{o->mappings, "mappings"},
 		{o->bytes, "bytes"},
 		{o->lost, "lost"},
+		{o->seen_registers, "registers seen by QEMU"},
+		{o->seen_bytes, "bytes seen by QEMU"},
 	};
 	const char *separator = ": ";
 
@@ -175,15 +177,16 @@ static json_t *json_outcome(const struct tf_outcome *o)
 
 	for (unsigned i = 0; i < c->n_route; i++)
 		json_array_append_new(route, json_string(c->machine_names[c->route[i]]));
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:i, "
-			 "s:i, s:o, s:o, s:o}",
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:o, "
+			 "s:o, s:i, s:i, s:o, s:o, s:o}",
 		"name", c->name, "scenario", c->scenario, "probe", c->probe, "build", c->build,
 		"arch", c->arch, "tier", tf_tier_names[c->machines[c->route[0]].tier], "transport",
 		tf_transport_names[c->transport], "route", route, "verdict",
 		tf_verdict_names[o->verdict], "registers", json_count(o->registers), "mappings",
 		json_count(o->mappings), "bytes", json_count(o->bytes), "lost", json_count(o->lost),
-		"ms", o->ms, "ready_ms", o->ready_ms, "said", json_text(o->said), "why",
-		json_text(o->why), "folder", json_text(o->folder));
+		"seen_registers", json_count(o->seen_registers), "seen_bytes",
+		json_count(o->seen_bytes), "ms", o->ms, "ready_ms", o->ready_ms, "said",
+		json_text(o->said), "why", json_text(o->why), "folder", json_text(o->folder));
 }
 
 int tf_report_json(const struct tf_report *r, const char *path, struct tf_vm_error *err)

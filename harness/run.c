@@ -122,6 +122,8 @@ static int run_cell(struct run *r, const struct tf_cell *cell, struct tf_vm_erro
 		.mappings = TF_NOT_COUNTED,
 		.bytes = TF_NOT_COUNTED,
 		.lost = TF_NOT_COUNTED,
+		.seen_registers = TF_NOT_COUNTED,
+		.seen_bytes = TF_NOT_COUNTED,
 	};
 	struct tf_journey j = {
 		.cell = cell,

@@ -24,11 +24,12 @@ struct tf_outcome {
 	const struct tf_cell *cell;
 	enum tf_verdict verdict;
 	uint64_t registers, mappings, bytes, lost;
-	char *said;   /* the probe's own verdict; or NULL */
-	char *why;    /* not ok: what did not hold; several lines; or NULL */
-	char *folder; /* kept, or NULL */
-	int ms;       /* of the journey, without the start of machines */
-	int ready_ms; /* of the slowest machine */
+	uint64_t seen_registers, seen_bytes; /* by QEMU, on all machines together */
+	char *said;                          /* the probe's own verdict; or NULL */
+	char *why;                           /* not ok: what did not hold; several lines; or NULL */
+	char *folder;                        /* kept, or NULL */
+	int ms;                              /* of the journey, without the start of machines */
+	int ready_ms;                        /* of the slowest machine */
 };
 
 struct tf_run_options {

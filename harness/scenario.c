@@ -101,7 +101,7 @@ static int find(const struct reader *r, const config_setting_t *s, const char *w
 
 static const char *const arches[] = {"x86_64", "aarch64"};
 static const char *const builds[] = {"static", "pie", "dyn"};
-static const char *const checks[] = {"verdict", "witness", "guest"};
+static const char *const checks[] = {"verdict", "witness", "oracle"};
 
 static int check_words(const struct reader *r, const config_setting_t *s, const struct words *w,
 	const char *const table[], unsigned n)
@@ -334,6 +334,12 @@ static int check_witness(const struct reader *r, const struct tf_cell *c)
 		if (c->machines[i].tier == TF_TIER_USER)
 			return wrong(
 				r, NULL, "checks: a witness in tier user needs transport \"file\"");
+	for (unsigned i = 0; i < c->n_machines && c->checks & TF_CHECK_ORACLE; i++)
+		if (c->machines[i].tier != TF_TIER_SYSTEM)
+			return wrong(r, NULL,
+				"checks: an oracle looks at machines of tier \"system\" only");
+	if (c->checks & TF_CHECK_ORACLE && c->transport == TF_TRANSPORT_FILE)
+		return wrong(r, NULL, "checks: an oracle needs transport \"tcp\"");
 	return 0;
 }
 
@@ -376,6 +382,8 @@ static int fill(const struct reader *r, struct tf_cells *cells, const struct sce
 		cells->n--;
 		return 0;
 	}
+	if (c->checks & TF_CHECK_ORACLE) /* its images are the witness's */
+		c->checks |= TF_CHECK_WITNESS;
 	if (c->checks & TF_CHECK_WITNESS) {
 		int rc = check_witness(r, c);
 

@@ -15,7 +15,7 @@
 
 #define TF_CHECK_VERDICT 1u /* the probe's own verdict; always made */
 #define TF_CHECK_WITNESS 2u /* images taken from outside, of original and copy, are compared */
-#define TF_CHECK_GUEST   4u /* QEMU's view of the machine is compared with the image */
+#define TF_CHECK_ORACLE  4u /* QEMU's view of the machines is compared with the images */
 
 /* One combination: a probe goes one route. */
 struct tf_cell {

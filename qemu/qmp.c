@@ -118,7 +118,27 @@ static int explain(struct tf_vm_error *err, int rc, const char *what)
 	return tf_vm_fail_errno(err, rc, "qmp %s", what);
 }
 
-static int send_command(struct tf_qmp *qmp, const char *command, json_t *args)
+/* Sends some of the text; a descriptor (-1: none) goes with its first byte. As send(2). */
+static ssize_t send_some(int to, const char *text, size_t len, int fd)
+{
+	union {
+		char space[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = {.space = {0}};
+	struct iovec iov = {(void *)text, len};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		m.msg_control = control.space;
+		m.msg_controllen = sizeof(control.space);
+		*CMSG_FIRSTHDR(&m) =
+			(struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&m)), &fd, sizeof(fd));
+	}
+	return sendmsg(to, &m, MSG_NOSIGNAL);
+}
+
+static int send_command(struct tf_qmp *qmp, const char *command, json_t *args, int fd)
 {
 	json_t *msg = json_pack("{s:s, s:I}", "execute", command, "id", ++qmp->last_id);
 	char *text;
@@ -130,7 +150,7 @@ static int send_command(struct tf_qmp *qmp, const char *command, json_t *args)
 		json_decref(args);
 	text = msg ? json_dumps(msg, JSON_COMPACT) : NULL;
 	for (size_t at = 0, len = text ? strlen(text) : 0; at < len;) {
-		ssize_t n = send(qmp->fd, text + at, len - at, MSG_NOSIGNAL);
+		ssize_t n = send_some(qmp->fd, text + at, len - at, at ? -1 : fd);
 
 		rc = n < 0 ? -errno : 0;
 		if (n < 0 && errno != EINTR)
@@ -158,11 +178,12 @@ static json_t *await_reply(struct tf_qmp *qmp, int64_t deadline, int *rc)
 	}
 }
 
-int tf_qmp_execute(struct tf_qmp *qmp, const char *command, json_t *args, int timeout_ms,
+/* As tf_qmp_execute, with a descriptor (-1: none). */
+static int execute(struct tf_qmp *qmp, const char *command, json_t *args, int fd, int timeout_ms,
 	json_t **ret, struct tf_vm_error *err)
 {
 	int64_t deadline = tf_vm_now_ms() + timeout_ms;
-	int rc = send_command(qmp, command, args);
+	int rc = send_command(qmp, command, args, fd);
 	json_t *reply, *value;
 
 	if (rc < 0)
@@ -182,6 +203,18 @@ int tf_qmp_execute(struct tf_qmp *qmp, const char *command, json_t *args, int ti
 	}
 	json_decref(reply);
 	return rc;
+}
+
+int tf_qmp_execute(struct tf_qmp *qmp, const char *command, json_t *args, int timeout_ms,
+	json_t **ret, struct tf_vm_error *err)
+{
+	return execute(qmp, command, args, -1, timeout_ms, ret, err);
+}
+
+int tf_qmp_pass_fd(
+	struct tf_qmp *qmp, const char *name, int fd, int timeout_ms, struct tf_vm_error *err)
+{
+	return execute(qmp, "getfd", json_pack("{s:s}", "fdname", name), fd, timeout_ms, NULL, err);
 }
 
 int tf_qmp_hmp(struct tf_qmp *qmp, const char *line, int timeout_ms, char **ret_text,

@@ -31,6 +31,13 @@ int tf_qmp_execute(struct tf_qmp *qmp, const char *command, json_t *args, int ti
 	json_t **ret, struct tf_vm_error *err);
 
 /*
+ * Hand the descriptor @fd, which stays the caller's, to QEMU under @name (getfd), for a command
+ * that takes descriptors by name. Errors as above.
+ */
+int tf_qmp_pass_fd(
+	struct tf_qmp *qmp, const char *name, int fd, int timeout_ms, struct tf_vm_error *err);
+
+/*
  * Run a human monitor command ("info registers"); *@ret_text is a malloc'ed string. HMP
  * reports its errors in that text only.
  */

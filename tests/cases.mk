@@ -69,7 +69,7 @@ $(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit
 )
 $(foreach a,$(ARCHES),machines-$(a) 300 $(B)/tests/tools/vmcheck $(a) build/guest/$(a)/guestprobe
 )
-$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes teleport render yoyo memory luajit --filter .$(a).system
+$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes oracle render yoyo memory luajit --filter .$(a).system
 telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words

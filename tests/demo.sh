@@ -11,13 +11,15 @@ cat <<TEXT
 
   teleport  a program on machine A calls telefork(); its copy wakes on machine B, and a witness outside of
             both compares every register, every mapping and every byte
+  oracle    the same between QEMU machines; then QEMU, which nothing inside can fool, shows both machines'
+            registers and memory, and they are held against what the witness saw
   render    a path tracer is sent to the other machine by telefork_yoyo(), renders there, and is back in
             the same process with the picture: it has to be the one that is rendered at home
   witness   the same under QEMU user mode, a machine that starts in milliseconds
 
 TEXT
 rc=0
-"build/$host/bin/telebed" run teleport render witness --filter registers --filter pathtracer \
+"build/$host/bin/telebed" run teleport oracle render witness --filter registers --filter pathtracer \
 	--keep --table --out "$out" --json "$out/results.json" || rc=$?
 echo
 echo "pictures:      $(find "$out" -path "$out/machines" -prune -o -name '*.png' -print | sort | tr '\n' ' ')"
