@@ -4,6 +4,7 @@
  * landing changes by its nature is counted, and shown with --all. Works on any host for every known
  * architecture. Whatever comes out of an image goes through tf_text_safe().
  */
+#include "core/base/text.h"
 #include "core/cmd/cmd.h"
 
 #include <inttypes.h>
