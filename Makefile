@@ -85,6 +85,7 @@ CMD_SRC     := \
 	inspect \
 	inspect_json \
 	diff \
+	verify \
 	disasm \
 	symbols \
 
