@@ -79,6 +79,7 @@ CMD_SRC     := \
 	run \
 	token \
 	check \
+	ask \
 	send \
 	progress \
 	exits \
