@@ -46,7 +46,7 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 
 # ---------------------------------------------------------------- sources
 
-BASE_SRC    := err arena buf crc32c io maps host guest twin
+BASE_SRC    := err text arena buf crc32c io maps host guest twin
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
 CAPTURE_SRC := \
@@ -79,12 +79,14 @@ CMD_SRC     := \
 	run \
 	token \
 	check \
+	ask \
 	send \
 	progress \
 	exits \
 	inspect \
 	inspect_json \
 	diff \
+	verify \
 	disasm \
 	symbols \
 

@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define OPTIONS_MAX 4096u /* bytes of any header's: more is no size */
+
 const char *telefork_strerror(int code)
 {
 	switch (code) {
@@ -46,14 +48,27 @@ const char *telefork_errname(int code)
 	}
 }
 
-int tf_options_check(const struct telefork_options *o, struct tf_err *e)
+int tf_options_take(const struct telefork_options *given, struct telefork_options *ret_options,
+	struct tf_err *e)
 {
-	if (o && o->size && o->size != sizeof(*o))
+	struct telefork_options o = {0};
+	size_t size = given ? given->size : 0;
+
+	if (given && !size)
+		size = sizeof(o);
+	if (given && (size < sizeof(o.size) || size > OPTIONS_MAX))
 		return tf_fail(e, TELEFORK_E_INVAL,
-			"options.size is %zu, this library's is %zu: compile against its header",
-			o->size, sizeof(*o));
-	if (o && (o->deadline_ms < 0 || o->idle_ms < 0))
+			"options.size is %zu: it has to be sizeof(struct telefork_options)", size);
+	for (size_t i = sizeof(o); i < size; i++)
+		if (((const char *)given)[i])
+			return tf_fail(e, TELEFORK_E_INVAL,
+				"an option at byte %zu is not known to this library (%s)", i,
+				TELEFORK_VERSION);
+	if (given)
+		memcpy(&o, given, size < sizeof(o) ? size : sizeof(o));
+	if (o.deadline_ms < 0 || o.idle_ms < 0)
 		return tf_fail(e, TELEFORK_E_INVAL, "a time limit is negative");
+	*ret_options = o;
 	return 0;
 }
 
@@ -96,14 +111,15 @@ int tf_dial(const struct tf_address *a, const struct telefork_options *options, 
 int telefork_dial(
 	const char *uri, const struct telefork_options *options, struct telefork_result *result)
 {
+	struct telefork_options o;
 	struct tf_address a;
 	struct tf_err e = {0};
-	int fd = tf_options_check(options, &e);
+	int fd = tf_options_take(options, &o, &e);
 
 	if (!fd)
 		fd = tf_address_parse(uri, &a, &e);
 	if (!fd)
-		fd = tf_dial(&a, options, &e);
+		fd = tf_dial(&a, &o, &e);
 	tf_result_from(result, &e);
 	return fd < 0 && !e.code ? TELEFORK_E_SYSTEM : fd;
 }
@@ -177,13 +193,14 @@ static int check_channel(int fd, struct tf_err *e)
 
 int telefork(int fd, const struct telefork_options *options, struct telefork_job **ret_job)
 {
-	struct tf_snapshot s = {.options = options,
+	struct telefork_options o;
+	struct tf_snapshot s = {.options = &o,
 		.origin = TF_ORIGIN_CALL,
 		.channel_fd = fd,
 		.finish = publish,
 		.ctx = &fd};
 	struct tf_err e = {0};
-	int rc = tf_options_check(options, &e);
+	int rc = tf_options_take(options, &o, &e);
 
 	if (!rc && !ret_job)
 		rc = tf_fail(&e, TELEFORK_E_INVAL, "telefork() needs a place for the job");
@@ -215,8 +232,9 @@ int telefork_save(
 	const char *path, const struct telefork_options *options, struct telefork_result *result)
 {
 	struct telefork_job *job = NULL;
+	struct telefork_options o;
 	struct tf_err e = {0};
-	int rc = tf_options_check(options, &e), fd;
+	int rc = tf_options_take(options, &o, &e), fd;
 
 	if (!path || !*path)
 		rc = tf_fail(&e, TELEFORK_E_INVAL, "a path is missing");
@@ -225,7 +243,7 @@ int telefork_save(
 	fd = tf_file_create(path, &e);
 	if (fd < 0)
 		return tf_result_from(result, &e);
-	struct tf_snapshot s = {.options = options,
+	struct tf_snapshot s = {.options = &o,
 		.origin = TF_ORIGIN_CALL,
 		.channel_fd = fd,
 		.finish = publish,
@@ -288,13 +306,14 @@ static void stay_between(struct tf_pad *pad)
 pid_t telepad(int fd, const struct telefork_options *options, struct telefork_result *result)
 {
 	struct tf_err e = {0};
+	struct telefork_options o;
 	struct tf_pad pad;
 	pid_t pid;
-	int rc = tf_options_check(options, &e);
+	int rc = tf_options_take(options, &o, &e);
 
 	if (rc)
 		return tf_result_from(result, &e);
-	rc = tf_pad_prepare(&pad, fd, options);
+	rc = tf_pad_prepare(&pad, fd, &o);
 	if (!rc)
 		rc = tf_pad_start(&pad);
 	if (rc)

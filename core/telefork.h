@@ -96,8 +96,9 @@ struct telefork_result;
 
 /*
  * Options. Zero-initialise (or pass NULL): every zero is the default. Set size to
- * sizeof(struct telefork_options); a library that knows fewer fields refuses non-zero
- * ones. */
+ * sizeof(struct telefork_options) (0: this header's). A program may have been compiled against an
+ * older header or a newer one: fields that it does not have are zero, and those that the library
+ * does not know are refused (_INVAL) unless they are zero. */
 struct telefork_options {
 	size_t size;
 	int deadline_ms;           /* whole operation, milliseconds; 0: none */

@@ -6,8 +6,11 @@
 #include "core/capture/self.h"
 #include "core/channel/channel.h"
 
-/* Refuses options from another header and impossible values. 0 or _INVAL. */
-int tf_options_check(const struct telefork_options *o, struct tf_err *e);
+/* The caller's options (may be NULL), whose header may have had fewer or more fields, as this
+ * library's: what is missing is zero. 0, or _INVAL for an impossible value and for a field that is
+ * set and not known here. */
+int tf_options_take(const struct telefork_options *given, struct telefork_options *ret_options,
+	struct tf_err *e);
 
 /* Fills a result (may be NULL) from an error alone; returns the code. */
 int tf_result_from(struct telefork_result *result, const struct tf_err *e);

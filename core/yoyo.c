@@ -273,11 +273,9 @@ __attribute__((noinline)) int telefork_yoyo(
 	struct yoyo y = {.fn = fn, .arg = arg, .stack = (uint64_t)__builtin_dwarf_cfa()};
 	uint64_t start = tf_now_ns();
 	struct tf_address address;
-	int rc = tf_options_check(options, &y.err);
+	int rc = tf_options_take(options, &y.options, &y.err);
 
 	y.result.total_ns = start;
-	if (!rc && options)
-		y.options = *options;
 	if (y.options.deadline_ms)
 		y.deadline_ns = start + (uint64_t)y.options.deadline_ms * 1000000u;
 	if (!rc && !fn)
@@ -298,11 +296,11 @@ __attribute__((noinline)) int telefork_yoyo(
 		close(y.fd);
 		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &y.sigmask, NULL, sizeof(y.sigmask));
 	}
-	if (options && options->result) {
+	if (y.options.result) {
 		y.result.error = y.err.code;
 		y.result.total_ns = tf_now_ns() - start;
 		memcpy(y.result.message, y.err.text, sizeof(y.result.message));
-		*options->result = y.result;
+		*y.options.result = y.result;
 	}
 	return rc;
 }

@@ -77,7 +77,7 @@ telebed-host 300 $(B)/bin/telebed run return probes witness teleport render --fi
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
-$(foreach c,restore copy unix tcp many killed broken stopped obstacles,outside-$(c) 120 tests/outside.sh $(B) $(c)
+$(foreach c,restore copy unix tcp many killed broken stopped obstacles asked,outside-$(c) 120 tests/outside.sh $(B) $(c)
 )
 $(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(v)
 )
@@ -86,6 +86,7 @@ $(foreach n,1 4 64 1000,crew-native-$(n) 120 tests/crew.sh $(B) crew-pie $(n)
 $(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7
 )
 $(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
+verify-native 120 tests/verify.sh $(B) still-pie
 docs-state 60 docs/state.sh check
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'

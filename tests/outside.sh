@@ -4,7 +4,8 @@
 # (tests/probes/outside.c, which checks itself). Cases: restore (dump --kill, then restore), copy (both
 # finish), unix and tcp (move), many (one image, 20 processes at once), killed (telefork is killed at
 # random moments of a dump, the program goes on), broken (the receiver dies, or refuses, in the middle),
-# stopped (a stopped process stays so), obstacles (each is told, and what may be allowed is).
+# stopped (a stopped process stays so), obstacles (each is told, and what may be allowed is), asked (check
+# --to: a receiver says why it would refuse, nothing arrives there, and the process goes on and can move).
 set -eu
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outside-${3-pie}
 tmp=$(mktemp -d)
@@ -167,6 +168,26 @@ obstacles)
 	telefork dump "$pid" -o "$tmp/image" --allow pipe,child >"$tmp/dump.out" 2>"$tmp/dump.err" ||
 		fail "dump --allow"
 	grep -q '^telefork dump: left behind: pipe: ' "$tmp/dump.err" || fail "what was left"
+	;;
+asked)
+	serve "unix:$tmp/socket"
+	"$build/bin/telefork" serve --max-memory 1 --insecure tcp://127.0.0.1:0 >"$tmp/small.out" 2>"$tmp/small.err" &
+	pids+=($!)
+	until [ -s "$tmp/small.out" ]; do sleep 0.01; done
+	small=$(cat "$tmp/small.out")
+	start here 300
+	telefork check --to "$address" "$pid" >"$tmp/check.out" || fail "there is room: $?"
+	grep -q "^process $pid can travel to $address" "$tmp/check.out" || fail "what check says"
+	telefork check --to "$small" "$pid" >"$tmp/check.out" && fail "no obstacle" || [ $? = 78 ] || fail "check"
+	grep -q "^obstacle: $small: memory: .* this receiver takes 1048576 at most" "$tmp/check.out" || fail "memory"
+	telefork check --json --to "$small" "$pid" >"$tmp/check.out" && fail "no obstacle" || [ $? = 78 ] || fail "json"
+	grep -q '^    "memory: up to' "$tmp/check.out" || fail "json"
+	telefork check --to "unix:$tmp/nobody" "$pid" 2>"$tmp/check.err" && fail "nobody" || [ $? = 69 ] || fail "nobody"
+	! grep -q ': pid [0-9]* (was' "$tmp/serve.err" "$tmp/small.err" || fail "something was received"
+	grep -q 'nothing came: the sender asked only' "$tmp/serve.err" || fail "the receiver does not say so"
+	[ "$(state "$pid")" != T ] || fail "it was left stopped"
+	telefork move "$pid" "$address" >"$tmp/move.out" 2>"$tmp/move.err" || fail "move: $?"
+	arrived 1
 	;;
 *) fail "no such case: $case" ;;
 esac

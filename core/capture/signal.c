@@ -132,7 +132,8 @@ unsigned telefork_signal_result(struct telefork_result *result)
 
 static int set_target(const char *uri, const struct telefork_options *options, struct tf_err *e)
 {
-	int rc = tf_options_check(options, e);
+	struct telefork_options o;
+	int rc = tf_options_take(options, &o, e);
 
 	if (!rc)
 		rc = tf_address_parse(uri, &on.address, e);
@@ -142,7 +143,7 @@ static int set_target(const char *uri, const struct telefork_options *options, s
 		rc = tf_address_resolve(&on.address, false, &on.resolved, e);
 	if (rc)
 		return rc;
-	on.options = options ? *options : (struct telefork_options){0};
+	on.options = o;
 	if (on.options.token) {
 		strncpy(on.token, on.options.token, sizeof(on.token) - 1);
 		on.options.token = on.token;

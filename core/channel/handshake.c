@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The greeting, see channel.h. Bytes from strangers: bounded before anything is believed. */
+#include "core/base/text.h"
 #include "core/channel/channel.h"
 
 #include <string.h>
@@ -34,6 +35,7 @@ int tf_greet_server(struct tf_io *io, const char *token, struct tf_err *e)
 	if ((rc = tf_io_read(io, text, g.size, e)))
 		return rc;
 	text[g.size] = '\0';
+	tf_message_safe(text);
 	return g.value ? tf_fail(e, g.value, "%s", text) : 0;
 }
 

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* telefork check [--json] PID: what stands in the way of a running process's journey. */
+/* telefork check [--to URI] PID: what stands in the way of a running process's journey, here and,
+ * if it is asked, over there. */
 #include "core/cmd/check.h"
+#include "core/base/text.h"
 #include "core/cmd/cmd.h"
+#include "core/image/image.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -37,26 +40,20 @@ struct telling {
 	FILE *out;
 	const char *command;
 	const struct tf_allowed *allowed; /* NULL: none */
-	json_t *list;                     /* instead of out */
+	json_t *list, *there;             /* instead of out */
 	int left;                         /* that stand in the way */
+	bool final;                       /* one that nobody can go without was met */
 };
-
-static void print_safe(FILE *out, const char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text < ' ' || *text == 0x7f)
-			fprintf(out, "\\x%02x", (unsigned char)*text);
-		else
-			putc(*text, out);
-}
 
 static void tell(void *ctx, const struct tf_obstacle *o)
 {
 	const struct tf_obstacle_info *info = &tf_obstacle_info[o->kind];
 	struct telling *t = ctx;
+	char which[4 * TF_MAX_STR];
 	bool allowed = t->allowed && t->allowed->kind[o->kind] && info->waivable;
 
 	t->left += !allowed;
+	t->final |= !info->waivable;
 	if (t->list) {
 		json_array_append_new(
 			t->list, json_pack("{s:s, s:s, s:s, s:s, s:b}", "kind", info->name, "which",
@@ -64,9 +61,9 @@ static void tell(void *ctx, const struct tf_obstacle *o)
 					 "allowable", info->waivable));
 		return;
 	}
-	fprintf(t->out, "%s: %s%s: ", t->command, allowed ? "left behind: " : "", info->name);
-	print_safe(t->out, o->which);
-	fprintf(t->out, ": %s", info->what);
+	tf_text_safe(o->which, which, sizeof(which));
+	fprintf(t->out, "%s: %s%s: %s: %s", t->command, allowed ? "left behind: " : "", info->name,
+		which, info->what);
 	if (!allowed)
 		fprintf(t->out, ": %s%s%s", info->remedy,
 			info->waivable ? ", or go on without: --allow " : "",
@@ -92,7 +89,10 @@ int tf_check_first(const char *command, pid_t pid, const struct tf_allowed *allo
 struct arguments {
 	bool json;
 	int pid;
+	const char *to, *token_file;
 };
+
+enum { KEY_TO = 256, KEY_TOKEN };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -101,6 +101,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case 'j':
 		a->json = true;
+		return 0;
+	case KEY_TO:
+		a->to = arg;
+		return 0;
+	case KEY_TOKEN:
+		a->token_file = arg;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->pid)
@@ -117,13 +123,51 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return ARGP_ERR_UNKNOWN;
 }
 
-static int print_json(int pid, json_t *list)
+/* What the receiver says, a reason a line. How many there are. */
+static int tell_there(struct telling *t, const char *to, char *reasons)
 {
-	json_t *all = json_pack("{s:i, s:o}", "pid", pid, "obstacles", list);
-	int bad = !all || json_dumpf(all, stdout, JSON_INDENT(2)) || putchar('\n') < 0;
+	int n = 0;
 
+	for (char *line; (line = strsep(&reasons, "\n"));) {
+		if (!*line)
+			continue;
+		n++;
+		if (t->there)
+			json_array_append_new(t->there, json_string(line));
+		else
+			fprintf(t->out, "%s: %s: %s\n", t->command, to, line);
+	}
+	return n;
+}
+
+static int print_json(const struct arguments *a, const struct telling *t)
+{
+	json_t *all = json_pack("{s:i, s:O}", "pid", a->pid, "obstacles", t->list);
+	int bad;
+
+	if (a->to) {
+		json_object_set_new(all, "to", json_string(a->to));
+		json_object_set(all, "there", t->there);
+	}
+	bad = !all || json_dumpf(all, stdout, JSON_INDENT(2)) || putchar('\n') < 0;
 	json_decref(all);
 	return bad;
+}
+
+/* How many obstacles there are, on both sides; or an error. */
+static int look(const struct arguments *a, struct telling *t, struct tf_err *e)
+{
+	struct tf_err reasons = {0};
+	int n = tf_task_check(a->pid, tell, t, e), rc = 0;
+
+	if (n < 0 || !a->to)
+		return n;
+	if (t->final) {
+		tf_complain(a->to, "was not asked: the process cannot be described");
+		return n;
+	}
+	rc = tf_ask_there(a->pid, a->to, a->token_file, &reasons, e);
+	return rc ? rc : n + tell_there(t, a->to, reasons.text);
 }
 
 static char *help(int key, const char *text, void *input)
@@ -144,40 +188,50 @@ static char *help(int key, const char *text, void *input)
 	return whole;
 }
 
+static int check(const struct arguments *a)
+{
+	struct telling t = {.out = stdout, .command = "obstacle"};
+	struct tf_err e = {0};
+	int n, bad = 0;
+
+	t.list = a->json ? json_array() : NULL;
+	t.there = a->json ? json_array() : NULL;
+	n = look(a, &t, &e);
+	if (n >= 0 && a->json)
+		bad = print_json(a, &t);
+	else if (!n)
+		printf("process %d can travel%s%s\n", a->pid, a->to ? " to " : "",
+			a->to ? a->to : "");
+	json_decref(t.list);
+	json_decref(t.there);
+	if (n < 0) {
+		tf_complain("check", e.text);
+		return tf_exit_code(n);
+	}
+	if (fflush(stdout) || bad)
+		return TF_EXIT_IO;
+	return n ? TF_EXIT_OBSTACLE : TF_EXIT_OK;
+}
+
 int tf_cmd_check(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
 		{"json", 'j', 0, 0, "For machines", 0},
+		{"to", KEY_TO, "URI", 0,
+			"Ask that receiver, too, whether the process could live there", 0},
+		{"token-file", KEY_TOKEN, "FILE", 0, "What the receiver asks for", 0},
 		{0},
 	};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID",
-		.doc = "Tells everything that stands in the way of a running process's journey, "
-		       "each "
-		       "with its remedy. The process is not stopped. The exit code says whether it "
-		       "can travel.",
+		.doc = "Tells everything that stands in the way of a running process's journey, each "
+		       "with its remedy. The process is not stopped, but for a moment with --to. The "
+		       "exit code says whether it can travel.",
 		.help_filter = help};
 	struct arguments a = {0};
-	struct telling t = {.out = stdout};
-	struct tf_err e = {0};
-	int n, bad = 0;
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &a))
 		return TF_EXIT_USAGE;
-	t.list = a.json ? json_array() : NULL;
-	t.command = "obstacle";
-	n = tf_task_check(a.pid, tell, &t, &e);
-	if (n < 0) {
-		json_decref(t.list);
-		tf_complain("check", e.text);
-		return tf_exit_code(n);
-	}
-	if (a.json)
-		bad = print_json(a.pid, t.list);
-	else if (!n)
-		printf("process %d can travel\n", a.pid);
-	if (fflush(stdout) || bad)
-		return TF_EXIT_IO;
-	return n ? TF_EXIT_OBSTACLE : TF_EXIT_OK;
+	return check(&a);
 }

@@ -18,4 +18,10 @@ const char *tf_allow(struct tf_allowed *a, const char *arg);
  * behind. An exit code. */
 int tf_check_first(const char *command, pid_t pid, const struct tf_allowed *allowed);
 
+/* Asks the receiver at uri whether the process could live there; it stands still for a moment. 0,
+ * and every reason for which it could not in *ret_reasons (code 0: it could), one a line; or an
+ * error. */
+int tf_ask_there(pid_t pid, const char *uri, const char *token_file, struct tf_err *ret_reasons,
+	struct tf_err *e);
+
 #endif

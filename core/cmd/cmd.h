@@ -14,7 +14,7 @@
 /* X(NAME, code, meaning). Those of sysexits.h, and a shell's. */
 #define TF_EXITS(X)                                                                     \
 	X(OK, 0, "done")                                                                \
-	X(DIFFERENT, 1, "diff: something was lost")                                     \
+	X(DIFFERENT, 1, "diff, verify: something is different")                         \
 	X(USAGE, 64, "the command line is not understood")                              \
 	X(IMAGE, 65, "the image is damaged, or cannot live here; every reason is told") \
 	X(INPUT, 66, "a file cannot be opened or read")                                 \
@@ -37,6 +37,7 @@ int tf_cmd_serve(int argc, char **argv);
 int tf_cmd_restore(int argc, char **argv);
 int tf_cmd_run(int argc, char **argv);
 int tf_cmd_diff(int argc, char **argv);
+int tf_cmd_verify(int argc, char **argv);
 int tf_cmd_check(int argc, char **argv);
 int tf_cmd_dump(int argc, char **argv);
 int tf_cmd_copy(int argc, char **argv);

@@ -4,7 +4,9 @@
  * landing changes by its nature is counted, and shown with --all. Works on any host for every known
  * architecture. Whatever comes out of an image goes through tf_text_safe().
  */
+#include "core/base/text.h"
 #include "core/cmd/cmd.h"
+#include "core/cmd/diff.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -17,14 +19,8 @@
 
 #define VALUE_MAX 80 /* a line's longest value; --json has all */
 
-struct options {
-	const char *path[2];
-	unsigned n_paths;
-	bool json, all, strict;
-};
-
 struct report {
-	const struct options *options;
+	const struct tf_diff *options;
 	const struct tf_file *a, *b;
 	json_t *list; /* --json */
 };
@@ -163,8 +159,8 @@ static int print_json(const struct report *r, const struct tf_compared *sum)
 			json_pack("{s:I, s:I, s:I}", "equal", (json_int_t)sum->count[i].equal,
 				"different", (json_int_t)sum->count[i].different, "excepted",
 				(json_int_t)sum->count[i].excepted));
-	json_object_set_new(o, "a", json_text(r->options->path[0]));
-	json_object_set_new(o, "b", json_text(r->options->path[1]));
+	json_object_set_new(o, "a", json_text(r->options->name[0]));
+	json_object_set_new(o, "b", json_text(r->options->name[1]));
 	json_object_set_new(o, "counts", counts);
 	json_object_set_new(o, "lost", json_integer((json_int_t)tf_compared_lost(sum)));
 	json_object_set(o, "differences", r->list);
@@ -200,7 +196,7 @@ static void print_counts(const struct tf_compared *sum)
 	printf("%" PRIu64 " lost\n", tf_compared_lost(sum));
 }
 
-static int compare(const struct options *o, const struct tf_file *a, const struct tf_file *b)
+int tf_diff_report(const struct tf_diff *o, const struct tf_file *a, const struct tf_file *b)
 {
 	struct report r = {.options = o, .a = a, .b = b, .list = json_array()};
 	struct tf_compared sum;
@@ -208,7 +204,7 @@ static int compare(const struct options *o, const struct tf_file *a, const struc
 	int rc = tf_compare(a, b, o->strict, heard, &r, &sum, &e);
 
 	if (rc) {
-		fprintf(stderr, "telefork: %s and %s: %s\n", o->path[0], o->path[1], e.text);
+		fprintf(stderr, "telefork: %s and %s: %s\n", o->name[0], o->name[1], e.text);
 		json_decref(r.list);
 		return tf_exit_code(rc);
 	}
@@ -224,10 +220,12 @@ static int compare(const struct options *o, const struct tf_file *a, const struc
 	return tf_compared_lost(&sum) ? TF_EXIT_DIFFERENT : TF_EXIT_OK;
 }
 
+/* Options that verify has, too. */
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
-	struct options *o = state->input;
+	struct tf_diff *o = state->input;
 
+	(void)arg;
 	switch (key) {
 	case 'a':
 		o->all = true;
@@ -237,15 +235,6 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 's':
 		o->strict = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		if (o->n_paths == 2)
-			argp_error(state, "two images only");
-		o->path[o->n_paths++] = arg;
-		return 0;
-	case ARGP_KEY_END:
-		if (o->n_paths < 2)
-			argp_error(state, "which two images?");
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -259,26 +248,51 @@ static const struct argp_option argp_options[] = {
 	{0},
 };
 
+const struct argp tf_diff_argp = {.options = argp_options, .parser = parse_option};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct tf_diff *o = state->input;
+
+	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = o;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (state->arg_num == 2)
+			argp_error(state, "two images only");
+		o->name[state->arg_num] = arg;
+		return 0;
+	case ARGP_KEY_END:
+		if (state->arg_num < 2)
+			argp_error(state, "which two images?");
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
 int tf_cmd_diff(int argc, char **argv)
 {
+	static const struct argp_child children[] = {{.argp = &tf_diff_argp}, {0}};
 	static const struct argp argp = {
-		.options = argp_options,
-		.parser = parse_option,
+		.parser = parse,
 		.args_doc = "A B",
 		.doc = "Compares two images of one process, the earlier first: registers, "
 		       "mappings, memory page by page, and all other state.",
+		.children = children,
 		.help_filter = tf_exit_help,
 	};
-	struct options o = {0};
+	struct tf_diff o = {0};
 	struct tf_err e = {0};
 	struct tf_file a, b;
 	int rc;
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &o))
 		return TF_EXIT_USAGE;
-	rc = tf_file_open(&a, o.path[0], &e);
+	rc = tf_file_open(&a, o.name[0], &e);
 	if (!rc) {
-		rc = tf_file_open(&b, o.path[1], &e);
+		rc = tf_file_open(&b, o.name[1], &e);
 		if (rc)
 			tf_file_close(&a);
 	}
@@ -286,7 +300,7 @@ int tf_cmd_diff(int argc, char **argv)
 		tf_complain(NULL, e.text);
 		return rc == TELEFORK_E_IO ? TF_EXIT_INPUT : tf_exit_code(rc);
 	}
-	rc = compare(&o, &a, &b);
+	rc = tf_diff_report(&o, &a, &b);
 	tf_file_close(&a);
 	tf_file_close(&b);
 	return rc;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Exit codes and how trouble is told: the same for every command. */
+#include "core/base/text.h"
 #include "core/cmd/cmd.h"
-#include "core/image/notes.h"
 #include "core/restore/pad.h"
 #include "core/telefork.h"
 

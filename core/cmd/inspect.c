@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base/text.h"
 #include "core/cmd/cmd.h"
 #include "core/cmd/disasm.h"
 #include "core/cmd/symbols.h"

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/text.h"
 #include "core/cmd/disasm.h"
 #include "core/cmd/symbols.h"
 #include "core/image/notes.h"

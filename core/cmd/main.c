@@ -22,6 +22,7 @@ static const struct {
 	{"copy", tf_cmd_copy, "send a copy of a running process to a receiver"},
 	{"move", tf_cmd_move, "move a running process to a receiver"},
 	{"diff", tf_cmd_diff, "compare two saved images of one process"},
+	{"verify", tf_cmd_verify, "compare a running process with an image of it"},
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))

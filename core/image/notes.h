@@ -130,10 +130,6 @@ uint64_t tf_field_number(const struct tf_field *f, const void *item, unsigned i)
 /* The string of a STR, STR_ARG or COMM field (not sanitised), NULL of any other. */
 const char *tf_field_string(const struct tf_field *f, const void *item);
 
-/* Copies s with control characters and broken UTF-8 starts as \xNN, so that a hostile name cannot
- * command a terminal. Returns the length it would have had. */
-size_t tf_text_safe(const char *s, char *buf, size_t n);
-
 /* The tables of kinds, fields and rules as markdown, for docs/format.md. Returns the length. */
 size_t tf_notes_markdown(char *buf, size_t n);
 

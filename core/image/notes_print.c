@@ -3,6 +3,7 @@
  * Shows what the table of notes.h describes: one field as text or number, and the whole table as
  * markdown for docs/format.md. For commands and tests; never called in a forked child.
  */
+#include "core/base/text.h"
 #include "core/image/notes.h"
 
 #include <stdarg.h>
@@ -26,54 +27,6 @@ static void __attribute__((format(printf, 2, 3))) add(struct text *t, const char
 	n = vsnprintf(room ? t->buf + t->n : NULL, room, fmt, ap);
 	va_end(ap);
 	t->n += n > 0 ? (size_t)n : 0;
-}
-
-/* Bytes of the well-formed UTF-8 character at s that may go to a terminal; 0: show it as \xNN. */
-static unsigned printable(const unsigned char *s)
-{
-	unsigned n, min = 0;
-	uint32_t c;
-
-	if (*s < 0x80)
-		return *s >= 0x20 && *s != 0x7f && *s != '\\';
-	if ((*s & 0xe0) == 0xc0)
-		n = 2, c = *s & 0x1f, min = 0xa0; /* C1 controls are below */
-	else if ((*s & 0xf0) == 0xe0)
-		n = 3, c = *s & 0x0f, min = 0x800;
-	else if ((*s & 0xf8) == 0xf0)
-		n = 4, c = *s & 0x07, min = 0x10000;
-	else
-		return 0;
-	for (unsigned i = 1; i < n; i++) {
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-		c = c << 6 | (s[i] & 0x3f);
-	}
-	if (c < min || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
-		return 0;
-	/* Marks that turn the direction of writing could disguise a path. */
-	return (c >= 0x200e && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
-			       (c >= 0x2066 && c <= 0x2069)
-		       ? 0
-		       : n;
-}
-
-size_t tf_text_safe(const char *s, char *buf, size_t n)
-{
-	struct text t = {buf, n, 0};
-
-	if (n)
-		*buf = '\0';
-	while (*s) {
-		unsigned length = printable((const unsigned char *)s);
-
-		if (length)
-			add(&t, "%.*s", (int)length, s);
-		else
-			add(&t, "\\x%02x", (unsigned char)*s);
-		s += length ? length : 1;
-	}
-	return t.n;
 }
 
 const char *tf_field_string(const struct tf_field *f, const void *item)

@@ -2,6 +2,7 @@
 /* The stream, its file form and the answer, see stream.h. Nothing here touches process state. */
 #include "core/image/stream.h"
 #include "core/base/crc32c.h"
+#include "core/base/text.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -252,5 +253,6 @@ int tf_reply_read_rest(struct tf_io *io, struct tf_reply *r, char *message, stru
 	if ((rc = tf_io_read(io, message, r->message_size, e)))
 		return rc;
 	message[r->message_size] = '\0';
+	tf_message_safe(message);
 	return 0;
 }

@@ -26,6 +26,7 @@
 #define TF_MAX_EXTENTS    (1u << 28)
 
 #define TF_STREAM_RELAY 1u /* the receiver stays between: framed output, exit status (yoyo) */
+#define TF_STREAM_ASK   2u /* only the head comes: could that process live there? */
 
 struct tf_stream_header {
 	char magic[8];

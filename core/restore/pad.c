@@ -153,7 +153,7 @@ bool tf_pad_relayed(const struct tf_pad *p)
 
 static int check_relay(struct tf_pad *p)
 {
-	if (p->stream_flags & ~TF_STREAM_RELAY)
+	if (p->stream_flags & ~(TF_STREAM_RELAY | TF_STREAM_ASK))
 		return tf_fail(&p->err, TELEFORK_E_PROTOCOL, "the stream has unknown flags %#x",
 			p->stream_flags);
 	if (tf_pad_relayed(p) && (!p->answers || p->image.source.channel_fd < 0))
@@ -208,8 +208,8 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		rc = gather_facts(p);
 	if (!rc)
 		rc = tf_compat_check(&p->image, &p->facts, p->options->max_memory, &p->err);
-	if (!rc)
-		rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err);
+	if (!rc || rc == TELEFORK_E_INCOMPATIBLE) /* every reason is told */
+		rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err) ?: rc;
 	if (!rc)
 		rc = check_relay(p);
 	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
@@ -603,10 +603,23 @@ static int land(struct tf_pad *p)
 	return rc;
 }
 
+/* Nothing is to be made of what came: it could be, and the sender only wanted to know that. */
+static int answer_question(struct tf_pad *p)
+{
+	int rc = answer(p);
+
+	p->answers = false; /* it has its answer */
+	return rc ? rc
+		  : tf_fail(&p->err, TELEFORK_E_CANCELLED,
+			    "nothing came: the sender asked only whether it could");
+}
+
 int tf_pad_start(struct tf_pad *p)
 {
 	int rc;
 
+	if (p->stream_flags & TF_STREAM_ASK)
+		return answer_question(p);
 	limit_reads(p);
 	rc = start_child(p);
 	if (!rc && p->file)

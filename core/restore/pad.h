@@ -44,7 +44,8 @@ struct tf_pad {
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options);
 
 /* Starts the child, fills it, and lets it run. On failure the child is gone, and the sender has
- * been told. 0 or an error in p->err; p->child is the copy. */
+ * been told. 0 or an error in p->err; p->child is the copy. _CANCELLED: the sender only asked
+ * (TF_STREAM_ASK), and was answered. */
 int tf_pad_start(struct tf_pad *p);
 
 /* Whether the sender asked that the receiver stays between it and the copy; then, after

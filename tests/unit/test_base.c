@@ -19,6 +19,7 @@
 #include "core/base/crc32c.h"
 #include "core/base/io.h"
 #include "core/base/maps.h"
+#include "core/telefork_internal.h"
 
 static struct tf_arena arena;
 static struct tf_map *maps;
@@ -483,6 +484,72 @@ START_TEST(io_files)
 }
 END_TEST
 
+/* --- options --- */
+
+/* Those of a header with size bytes end where nothing may be read. */
+static struct telefork_options *options_of(size_t size, size_t page)
+{
+	char *p = mmap(NULL, 3 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ck_assert_ptr_ne(p, MAP_FAILED);
+	ck_assert_int_eq(mprotect(p, 2 * page, PROT_READ | PROT_WRITE), 0);
+	memcpy(p + 2 * page - size, &size, sizeof(size));
+	return (struct telefork_options *)(p + 2 * page - size);
+}
+
+START_TEST(options_of_other_headers)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = sizeof(struct telefork_options);
+	struct telefork_options o = {.restore = 9}, *given;
+
+	ck_assert_int_eq(tf_options_take(NULL, &o, &e), 0);
+	ck_assert_uint_eq(o.restore, 0);
+	given = options_of(offsetof(struct telefork_options, stdio), page);
+	given->deadline_ms = 7, given->idle_ms = 8;
+	memset(&o, 0xff, sizeof(o));
+	ck_assert_int_eq(tf_options_take(given, &o, &e), 0);
+	ck_assert(o.deadline_ms == 7 && o.idle_ms == 8);
+	ck_assert(!o.stdio && !o.token && !o.max_memory && !o.result && !o.restore);
+	given = options_of(whole, page);
+	given->restore = TELEFORK_RESTORE_HOLD_FILES;
+	ck_assert_int_eq(tf_options_take(given, &o, &e), 0);
+	ck_assert_uint_eq(o.restore, TELEFORK_RESTORE_HOLD_FILES);
+	given = options_of(whole + 24, page);
+	ck_assert_int_eq(tf_options_take(given, &o, &e), 0);
+	((char *)given)[whole + 23] = 1;
+	o.idle_ms = 5;
+	ck_assert_int_eq(tf_options_take(given, &o, &e), TELEFORK_E_INVAL);
+	ck_assert_int_eq(o.idle_ms, 5);
+	ck_assert_ptr_nonnull(strstr(e.text, "not known to this library"));
+	for (size_t i = 0; i < 2; i++) {
+		struct telefork_options bad = {.size = i ? sizeof(size_t) - 1 : 5000};
+
+		e = (struct tf_err){0};
+		ck_assert_int_eq(tf_options_take(&bad, &o, &e), TELEFORK_E_INVAL);
+	}
+}
+END_TEST
+
+/* The public calls do not look behind them either. */
+START_TEST(older_options_in_every_call)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	struct telefork_options *o = options_of(sizeof(o->size) + 2 * sizeof(int), page);
+	struct telefork_result r;
+
+	o->deadline_ms = 5000;
+	ck_assert_int_eq(telefork_dial("tcp://x", o, &r), TELEFORK_E_ADDRESS);
+	ck_assert_int_eq(
+		telefork_yoyo("tcp://x", (void (*)(void *))abort, NULL, o), TELEFORK_E_ADDRESS);
+	ck_assert_int_eq(telefork_on_signal(SIGUSR1, "tcp://x", o), TELEFORK_E_ADDRESS);
+	ck_assert_int_eq(telefork_save("/nowhere/image", o, &r), TELEFORK_E_IO);
+	ck_assert_int_eq(telepad(-1, o, &r), TELEFORK_E_INVAL);
+	ck_assert_msg(strstr(r.message, "-1: EBADF"), "%s", r.message);
+	ck_assert_int_eq(telefork(-1, o, &(struct telefork_job *){NULL}), TELEFORK_E_INVAL);
+	ck_assert_ptr_nonnull(strstr(telefork_why(), "-1: EBADF"));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("base");
@@ -509,6 +576,8 @@ int main(void)
 	tcase_add_loop_test(t, io_writer_waits, 0, 4);
 	tcase_add_loop_test(t, io_peer_closes, 0, 2);
 	tcase_add_test(t, io_files);
+	tcase_add_test(t, options_of_other_headers);
+	tcase_add_test(t, older_options_in_every_call);
 	suite_add_tcase(s, t);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/text.h"
 #include "core/image/notes.h"
 #include "tests/unit/image_sample.h"
 
@@ -221,6 +222,20 @@ START_TEST(text_is_safe)
 	ck_assert_uint_eq(tf_text_safe("abcdef", text, 4), 6);
 	ck_assert_str_eq(text, "abc");
 	ck_assert_uint_eq(tf_text_safe("\xc3", text, sizeof(text)), 4);
+	ck_assert_uint_eq(tf_text_safe("abc\033", text, 7), 7);
+	ck_assert_str_eq(text, "abc"); /* a code stays whole */
+}
+END_TEST
+
+START_TEST(message_is_safe)
+{
+	char message[TELEFORK_MESSAGE_MAX] = "one: red\\x1b\nand \033[2J\r\xc2\x85";
+
+	tf_message_safe(message);
+	ck_assert_str_eq(message, "one: red\\x1b\nand \\x1b[2J\\x0d\\xc2\\x85");
+	memset(message, '\033', sizeof(message)); /* without an end */
+	tf_message_safe(message);
+	ck_assert_uint_eq(strlen(message), (sizeof(message) - 1) / 4 * 4);
 }
 END_TEST
 
@@ -554,6 +569,7 @@ int main(void)
 	tcase_add_test(t, table_covers_the_structs);
 	tcase_add_test(t, format_md_is_the_table);
 	tcase_add_test(t, text_is_safe);
+	tcase_add_test(t, message_is_safe);
 	tcase_add_loop_test(t, each_rule_refuses, 0, 2 * N_MUTANTS);
 	tcase_add_test(t, headers_refused);
 	tcase_add_test(t, other_version_is_named);

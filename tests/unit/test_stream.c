@@ -17,6 +17,7 @@
 
 #include "arch/arch.h"
 #include "core/base/crc32c.h"
+#include "core/channel/channel.h"
 #include "core/image/stream.h"
 #include "tests/unit/image_sample.h"
 
@@ -524,6 +525,28 @@ START_TEST(file_table_is_bounded)
 }
 END_TEST
 
+/* --- the greeting --- */
+
+/* What a receiver says is shown, not obeyed. */
+START_TEST(greeting_commands_nobody)
+{
+	static const char text[] = "no \033[2J";
+	int32_t answer[4] = {0, 0, TELEFORK_E_LIMIT, sizeof(text) - 1};
+	struct tf_io io;
+	int pair[2];
+
+	memcpy(answer, "TFHELLO1", 8);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	ck_assert_int_eq(write(pair[0], answer, sizeof(answer)), sizeof(answer));
+	ck_assert_int_eq(write(pair[0], text, sizeof(text) - 1), sizeof(text) - 1);
+	tf_io_init(&io, pair[1], NULL);
+	ck_assert_int_eq(tf_greet_server(&io, NULL, &e), TELEFORK_E_LIMIT);
+	ck_assert_str_eq(e.text, "no \\x1b[2J");
+	close(pair[0]);
+	close(pair[1]);
+}
+END_TEST
+
 /* --- the answer --- */
 
 START_TEST(replies)
@@ -542,6 +565,9 @@ START_TEST(replies)
 	ck_assert_str_eq(message, "too much");
 	ck_assert_int_eq(got.code, r.code);
 	ck_assert_int_eq(got.pid, 77);
+	ck_assert_int_eq(tf_reply_write(&out, &r, "red\033[31m\nnext", &e), 0);
+	ck_assert_int_eq(tf_reply_read(&in, &got, message, &e), 0);
+	ck_assert_str_eq(message, "red\\x1b[31m\nnext");
 	ck_assert_int_eq(tf_reply_write(&out, &r, NULL, &e), 0);
 	ck_assert_int_eq(tf_reply_read(&in, &got, message, &e), 0);
 	ck_assert_str_eq(message, "");
@@ -588,6 +614,7 @@ int main(void)
 	tcase_add_test(t, header_says_why);
 	tcase_add_loop_test(t, file_damaged, 0, 2);
 	tcase_add_test(t, file_table_is_bounded);
+	tcase_add_test(t, greeting_commands_nobody);
 	tcase_add_test(t, replies);
 	suite_add_tcase(s, t);
 	srunner_run_all(runner, CK_ENV);
