@@ -59,7 +59,10 @@ CAPTURE_SRC := \
 	task \
 	task_stop \
 	task_thread \
+	task_call \
 	task_ask \
+	task_fork \
+	task_snapshot \
 	task_check \
 
 CHANNEL_SRC := frames address dial listen handshake

@@ -121,6 +121,11 @@ struct tf_call_way {
 struct tf_call_way tf_arch_task_way(
 	const struct tf_exits *exits, uint8_t *bytes, uint64_t frame, uint64_t sp);
 
+/* Changes the general registers in regs to those that make a thread run system call nr with these
+ * arguments that way. */
+void tf_arch_regs_call(
+	struct tf_regs *regs, const struct tf_call_way *way, long nr, const uint64_t arg[6]);
+
 /* Gives the thread the general registers of regs, but for those that make it run system call nr
  * with these arguments that way. 0, or -1 with errno of ptrace. */
 int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_way *way, long nr,

@@ -182,13 +182,9 @@ struct tf_call_way tf_arch_task_way(
 	return (struct tf_call_way){exits->call_return, sp, exits->sigreturn};
 }
 
-int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_way *way, long nr,
-	const uint64_t arg[6])
+/* x7 stays: the kernel marks it at stops of system calls and puts it back by itself. */
+static void set_call(uint8_t *gregs, const struct tf_call_way *way, long nr, const uint64_t arg[6])
 {
-	uint8_t gregs[ARM_GREGS_SIZE];
-
-	/* x7 stays: the kernel marks it at stops of system calls and puts it back by itself. */
-	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
 	arm_put64(gregs + G_PC * 8, way->at);
 	arm_put64(gregs + 8 * 8, (uint64_t)nr);
 	if (way->sp) {
@@ -197,6 +193,21 @@ int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_
 	}
 	for (unsigned i = 0; i < 6; i++)
 		arm_put64(gregs + i * 8, arg[i]);
+}
+
+void tf_arch_regs_call(
+	struct tf_regs *regs, const struct tf_call_way *way, long nr, const uint64_t arg[6])
+{
+	set_call(tf_regs_find(regs, NT_PRSTATUS)->data, way, nr, arg);
+}
+
+int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_way *way, long nr,
+	const uint64_t arg[6])
+{
+	uint8_t gregs[ARM_GREGS_SIZE];
+
+	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
+	set_call(gregs, way, nr, arg);
 	return put(tid, gregs);
 }
 

@@ -158,13 +158,10 @@ struct tf_call_way tf_arch_task_way(
 	return (struct tf_call_way){exits->call_return, sp - 8, exits->sigreturn};
 }
 
-int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_way *way, long nr,
-	const uint64_t arg[6])
+static void set_call(uint8_t *gregs, const struct tf_call_way *way, long nr, const uint64_t arg[6])
 {
 	static const uint8_t order[6] = {G_RDI, G_RSI, G_RDX, G_R10, G_R8, G_R9};
-	uint8_t gregs[X86_GREGS_SIZE];
 
-	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
 	x86_put64(gregs + G_RIP * 8, way->at);
 	x86_put64(gregs + G_RAX * 8, (uint64_t)nr);
 	x86_put64(gregs + G_ORIG_RAX * 8, UINT64_MAX);
@@ -172,6 +169,21 @@ int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_
 		x86_put64(gregs + G_RSP * 8, way->sp);
 	for (unsigned i = 0; i < 6; i++)
 		x86_put64(gregs + order[i] * 8, arg[i]);
+}
+
+void tf_arch_regs_call(
+	struct tf_regs *regs, const struct tf_call_way *way, long nr, const uint64_t arg[6])
+{
+	set_call(tf_regs_find(regs, NT_PRSTATUS)->data, way, nr, arg);
+}
+
+int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_way *way, long nr,
+	const uint64_t arg[6])
+{
+	uint8_t gregs[X86_GREGS_SIZE];
+
+	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
+	set_call(gregs, way, nr, arg);
 	return put(tid, gregs);
 }
 

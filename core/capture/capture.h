@@ -90,6 +90,10 @@ const struct tf_frozen *tf_capture_frozen_at(const struct tf_capture *c, uint64_
 /* Where a mapping of a file has to end: at the file's last page. */
 uint64_t tf_capture_readable_end(const struct tf_map *m);
 
+/* Cuts [start, end) out of the n maps, of which there is room for one more; returns how many are
+ * left. */
+uint32_t tf_capture_cut(struct tf_map *maps, uint32_t n, uint64_t start, uint64_t end);
+
 /* For any process's /proc/PID/pagemap: adds the present pages of [start, end) to c->runs, which
  * grow at the arena's end: nothing else may be allocated meanwhile. */
 int tf_capture_scan(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end);

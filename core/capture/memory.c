@@ -108,8 +108,7 @@ static bool is_frozen_kind(const struct tf_map *m)
 	return (m->flags & TF_MAP_SHARED) && m->kind == TF_MAP_ANON;
 }
 
-/* Cuts [start, end) out of the maps, of which there is room for one more. */
-static uint32_t cut(struct tf_map *maps, uint32_t n, uint64_t start, uint64_t end)
+uint32_t tf_capture_cut(struct tf_map *maps, uint32_t n, uint64_t start, uint64_t end)
 {
 	uint32_t i = 0, last;
 
@@ -145,7 +144,7 @@ static void cut_emulator(struct tf_image *img)
 		return;
 	n = tf_arch_emulator_pages(pages, EMULATOR_PAGES);
 	for (unsigned i = 0; i < n; i++)
-		img->n_maps = cut(img->maps, img->n_maps, pages[i], pages[i] + page);
+		img->n_maps = tf_capture_cut(img->maps, img->n_maps, pages[i], pages[i] + page);
 }
 
 /* Without what is not the program's: our arena, frozen copies, and the range that an earlier
@@ -158,9 +157,9 @@ int tf_capture_read_maps(struct tf_capture *c)
 
 	if (rc)
 		return rc;
-	img->n_maps = cut(img->maps, img->n_maps, arena, arena + c->arena.size);
-	img->n_maps = cut(img->maps, img->n_maps, frozen, frozen + c->frozen_size);
-	img->n_maps = cut(img->maps, img->n_maps, tf_mailbox.hole_start,
+	img->n_maps = tf_capture_cut(img->maps, img->n_maps, arena, arena + c->arena.size);
+	img->n_maps = tf_capture_cut(img->maps, img->n_maps, frozen, frozen + c->frozen_size);
+	img->n_maps = tf_capture_cut(img->maps, img->n_maps, tf_mailbox.hole_start,
 		tf_mailbox.hole_start + tf_mailbox.hole_size);
 	cut_emulator(img);
 	return 0;

@@ -3,7 +3,7 @@
  * Capture from outside, see task.h. Everything that /proc and ptrace show is read from the stopped
  * process; task_ask.c asks it for the rest. Not for a forked child: uses the allocator and stdio.
  */
-#include "core/capture/task_impl.h"
+#include "core/capture/task_call.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -30,7 +30,7 @@
 
 static void proc_path(const struct tf_task *t, const char *name, char path[static TF_TASK_PATH])
 {
-	snprintf(path, TF_TASK_PATH, "/proc/%d/%s", (int)t->pid, name);
+	snprintf(path, TF_TASK_PATH, "/proc/%d/%s", (int)t->seen, name);
 }
 
 /* --- what /proc and ptrace show --- */
@@ -53,12 +53,39 @@ int tf_task_read_text(struct tf_task *t, const char *name, char **ret_text, size
 	return tf_proc_read(&t->capture.arena, path, ret_text, ret_size, &t->capture.err);
 }
 
-/* The number behind a label of /proc/PID/status; 0 if there is none. */
-static uint64_t status_number(const char *text, const char *label, int base)
+uint64_t tf_task_status_number(const char *text, const char *label, int base)
 {
 	const char *p = strstr(text, label);
 
 	return p ? strtoull(p + strlen(label), NULL, base) : 0;
+}
+
+/* What is true of this moment only, and of this process, not of a fork. */
+static int describe_moment(struct tf_task *t)
+{
+	struct tf_source *s = &t->capture.image.source;
+	char *status;
+	size_t size;
+	int rc = tf_task_read_text(t, "status", &status, &size);
+
+	if (rc)
+		return rc;
+	t->status = status;
+	*s = (struct tf_source){
+		.machine = tf_arch_native()->machine,
+		.flags = TF_SOURCE_OUTSIDE | (t->was_stopped ? TF_SOURCE_STOPPED : 0),
+		.origin = TF_ORIGIN_TASK,
+		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
+		.pid = t->pid,
+		.ppid = (int32_t)tf_task_status_number(status, "\nPPid:", 10),
+		.realtime_ns = tf_clock_ns(CLOCK_REALTIME),
+		.monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC),
+		.boottime_ns = tf_clock_ns(CLOCK_BOOTTIME),
+		.channel_fd = -1,
+		.umask = (uint32_t)tf_task_status_number(status, "\nUmask:", 8),
+		.version = TELEFORK_VERSION,
+	};
+	return 0;
 }
 
 static int describe_source(struct tf_task *t)
@@ -67,62 +94,54 @@ static int describe_source(struct tf_task *t)
 	struct tf_source *s = &c->image.source;
 	struct rlimit stack = {0};
 	struct utsname uts;
-	char *stat, *status;
+	uint64_t brk = c->image.mm.brk;
+	int32_t parent;
+	char *stat;
 	size_t size;
 	int rc = tf_task_read_text(t, "stat", &stat, &size);
 
-	if (!rc)
-		rc = tf_task_read_text(t, "status", &status, &size);
 	if (rc)
 		return rc;
 	uname(&uts);
-	prlimit(t->pid, RLIMIT_STACK, NULL, &stack);
-	*s = (struct tf_source){
-		.machine = tf_arch_native()->machine,
-		.flags = TF_SOURCE_OUTSIDE | (t->was_stopped ? TF_SOURCE_STOPPED : 0),
-		.origin = TF_ORIGIN_TASK,
-		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
-		.pid = t->pid,
-		.realtime_ns = tf_clock_ns(CLOCK_REALTIME),
-		.monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC),
-		.boottime_ns = tf_clock_ns(CLOCK_BOOTTIME),
-		.stack_limit = stack.rlim_cur,
-		.channel_fd = -1,
-		.umask = (uint32_t)status_number(status, "\nUmask:", 8),
-		.release = tf_arena_strn(&c->arena, uts.release, sizeof(uts.release)),
-		.exe = link_text(t, "exe"),
-		.cwd = link_text(t, "cwd"),
-		.version = TELEFORK_VERSION,
-	};
-	tf_capture_parse_stat(stat, &c->image.mm, &s->ppid);
+	prlimit(t->seen, RLIMIT_STACK, NULL, &stack);
+	s->stack_limit = stack.rlim_cur;
+	s->release = tf_arena_strn(&c->arena, uts.release, sizeof(uts.release));
+	s->exe = link_text(t, "exe");
+	s->cwd = link_text(t, "cwd");
+	tf_capture_parse_stat(stat, &c->image.mm, &parent);
+	c->image.mm.brk = brk;
 	return s->release && s->exe && s->cwd ? 0 : TELEFORK_E_NOMEM;
 }
 
-static int describe_maps(struct tf_task *t)
+int tf_task_describe_maps(struct tf_task *t)
 {
 	struct tf_capture *c = &t->capture;
 	char path[TF_TASK_PATH];
-	int rc;
 
 	proc_path(t, "smaps", path);
-	rc = tf_maps_read(&c->arena, path, &c->image.maps, &c->image.n_maps, &c->err);
-	for (uint32_t i = 0; !rc && i < c->image.n_maps; i++) {
-		struct tf_map *m = &c->image.maps[i];
+	return tf_maps_read(&c->arena, path, &c->image.maps, &c->image.n_maps, &c->err);
+}
 
-		m->vmflags &= ~TF_VMF_MAYWRITE;
-		c->image.source.max_map_end = m->end;
+/* What could be written to is told before; the copy's mapping is memory, and has no such bit. */
+static int finish_maps(struct tf_task *t)
+{
+	struct tf_image *img = &t->capture.image;
+
+	for (uint32_t i = 0; i < img->n_maps; i++) {
+		img->maps[i].vmflags &= ~TF_VMF_MAYWRITE;
+		img->source.max_map_end = img->maps[i].end;
 		/* The break itself is only known to the process: the heap's end is near. */
-		if (m->kind == TF_MAP_HEAP)
-			c->image.mm.brk = m->end;
+		if (img->maps[i].kind == TF_MAP_HEAP && !img->mm.brk)
+			img->mm.brk = img->maps[i].end;
 	}
-	return rc;
+	return 0;
 }
 
 int tf_task_read(struct tf_task *t, uint64_t addr, void *to, size_t n)
 {
 	if (pread(t->mem, to, n, (off_t)addr) != (ssize_t)n)
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
-			"memory of process %d at %llx", (int)t->pid, (unsigned long long)addr);
+			"memory of process %d at %llx", (int)t->seen, (unsigned long long)addr);
 	return 0;
 }
 
@@ -175,8 +194,8 @@ static int describe_fd(struct tf_task *t, struct tf_fd *f, int number)
 	snprintf(name, sizeof(name), "fd/%d", number);
 	*f = (struct tf_fd){
 		.fd = number,
-		.flags = (uint32_t)status_number(info, "flags:", 8),
-		.offset = status_number(info, "pos:", 10),
+		.flags = (uint32_t)tf_task_status_number(info, "flags:", 8),
+		.offset = tf_task_status_number(info, "pos:", 10),
 		.path = link_text(t, name),
 	};
 	if (f->path) {
@@ -229,7 +248,12 @@ static int describe_fds(struct tf_task *t)
 static int find_pages_of(struct tf_task *t, struct tf_map *m)
 {
 	struct tf_capture *c = &t->capture;
+	const struct tf_frozen *f = tf_capture_frozen_at(c, m->start);
 
+	if (f) {
+		m->data_end = f->end;
+		return tf_capture_add_run(c, m->start, m->data_end);
+	}
 	switch (m->kind) {
 	case TF_MAP_VVAR:
 		m->data_end = m->start;
@@ -260,13 +284,16 @@ static int find_pages(struct tf_task *t)
 	return rc;
 }
 
-int tf_task_describe(struct tf_task *t)
+static int ask_standing(struct tf_task *t)
 {
-	static int (*const step[])(struct tf_task *) = {tf_task_threads, tf_task_pending,
-		describe_source, describe_maps, describe_vdso, describe_auxv, describe_fds,
-		find_pages, tf_task_ask, tf_task_settle};
+	const char *why;
 
-	for (size_t i = 0; i < sizeof(step) / sizeof(*step); i++) {
+	return tf_task_can_ask(t, &why) ? tf_task_ask(t, NULL) : 0;
+}
+
+static int each_step(struct tf_task *t, int (*const step[])(struct tf_task *), size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
 		int rc = step[i](t);
 
 		if (rc)
@@ -276,37 +303,78 @@ int tf_task_describe(struct tf_task *t)
 	return 0;
 }
 
+int tf_task_describe_standing(struct tf_task *t)
+{
+	static int (*const step[])(struct tf_task *) = {
+		tf_task_threads, tf_task_pending, describe_moment, describe_fds};
+
+	return each_step(t, step, sizeof(step) / sizeof(*step));
+}
+
+int tf_task_describe_rest(struct tf_task *t)
+{
+	static int (*const step[])(struct tf_task *) = {describe_source, finish_maps, describe_vdso,
+		describe_auxv, find_pages, tf_task_settle};
+
+	return each_step(t, step, sizeof(step) / sizeof(*step));
+}
+
+int tf_task_describe(struct tf_task *t)
+{
+	static int (*const step[])(struct tf_task *) = {tf_task_describe_standing,
+		tf_task_describe_maps, ask_standing, tf_task_describe_rest};
+
+	return each_step(t, step, sizeof(step) / sizeof(*step));
+}
+
 static bool all_zero(const uint8_t *p, size_t n)
 {
 	return !*p && !memcmp(p, p + 1, n - 1);
 }
 
+static int read_memory(struct tf_task *t, uint64_t at, void *to, size_t n)
+{
+	const struct tf_frozen *f = tf_capture_frozen_at(&t->capture, at);
+
+	if (!f)
+		return tf_task_read(t, at, to, n);
+	memcpy(to, f->copy + (at - f->start), n);
+	return 0;
+}
+
 /* Pages of zeros stay holes. */
-static int save_run(struct tf_task *t, const struct tf_run *r, uint8_t *buf, uint64_t *gone)
+static int save_pages(struct tf_task *t, uint64_t at, const uint8_t *buf, uint64_t n)
 {
 	struct tf_capture *c = &t->capture;
 	uint64_t page = c->image.source.page_size;
 	int rc = 0;
 
+	for (uint64_t i = 0; i < n && !rc;) {
+		uint64_t end = i;
+
+		while (end < n && !all_zero(buf + end, page))
+			end += page;
+		if (end > i)
+			rc = tf_sink_data(&c->sink, tf_image_offset(&c->image, at + i), buf + i,
+				end - i, NULL, &c->err);
+		i = end > i ? end : i + page;
+	}
+	return rc ? rc : tf_sink_flush(&c->sink, &c->err);
+}
+
+static int save_run(struct tf_task *t, const struct tf_run *r, uint8_t *buf, uint64_t *gone)
+{
+	int rc = 0;
+
 	for (uint64_t at = r->start; at < r->end && !rc; at += TF_EXTENT_MAX) {
 		uint64_t n = r->end - at < TF_EXTENT_MAX ? r->end - at : TF_EXTENT_MAX;
 
-		rc = tf_task_read(t, at, buf, n);
-		for (uint64_t i = 0; i < n && !rc;) {
-			uint64_t end = i;
-
-			while (end < n && !all_zero(buf + end, page))
-				end += page;
-			if (end > i)
-				rc = tf_sink_data(&c->sink, tf_image_offset(&c->image, at + i),
-					buf + i, end - i, NULL, &c->err);
-			i = end > i ? end : i + page;
-		}
+		rc = read_memory(t, at, buf, n);
 		if (!rc)
-			rc = tf_sink_flush(&c->sink, &c->err);
+			rc = save_pages(t, at, buf, n);
 		*gone += n;
 		if (!rc && t->progress)
-			t->progress(t->ctx, *gone, c->memory);
+			t->progress(t->ctx, *gone, t->capture.memory);
 	}
 	return rc;
 }

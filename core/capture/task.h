@@ -5,28 +5,57 @@
  * actions, altstacks, tid addresses, brk) is asked in its name, through system calls that its
  * threads make while stopped; registers and memory are put back as they were, and that is checked.
  * Where such a call could disturb it, those facts stay unknown (TF_SOURCE_OUTSIDE).
+ *
+ * tf_task_snapshot() has it fork as well: then it need not stand still while memory is written.
  */
 #ifndef TF_CAPTURE_TASK_H
 #define TF_CAPTURE_TASK_H
 
+#include "arch/arch.h"
 #include "core/capture/capture.h"
 
 /* A thread that we trace. */
 struct tf_traced {
 	pid_t tid;
-	bool stopped; /* it stands; else it is seized only */
-	long blocked; /* the system call in which /proc saw it before we came; -1: none */
+	bool stopped;           /* it stands; else it is seized only */
+	bool held;              /* it has other registers and another mask than its own */
+	struct tf_call_way way; /* meanwhile */
+	long blocked;           /* the system call in which /proc saw it before we came; -1: none */
 	struct tf_regs as_found; /* its registers as the stop shows them */
 };
 
+/* A fork of the process, which nothing but its memory is looked at of. */
+struct tf_shot {
+	struct tf_traced x;       /* tid 0: there is none */
+	uint64_t result;          /* room for a result of a call of its */
+	uint64_t stack, size;     /* where we had our bytes on its stack, and what lay there */
+	uint8_t *under;           /* before; NULL: nowhere */
+	uint64_t room, room_size; /* what we had mapped at the time; 0: nothing */
+	bool differs;             /* from what was seen before the process was stopped */
+};
+
 struct tf_task {
-	struct tf_capture capture; /* arena, image, runs and err are used */
+	struct tf_capture capture; /* arena, image, runs, frozen and err are used */
 	pid_t pid;
-	int mem, pagemap;         /* of the process; -1 */
+	pid_t seen;       /* whose /proc, mem and pagemap are read: its own, or its shot's */
+	int mem, pagemap; /* of seen; -1 */
 	struct tf_traced *traced; /* the main thread first */
 	uint32_t n_traced;
 	bool was_stopped; /* by a signal, before we came */
 	uint8_t *vdso;    /* a copy of its bytes */
+
+	/* Seen before it was stopped, so as not to look for them afterwards. */
+	struct tf_map *before;
+	uint32_t n_before;
+	struct tf_exits exits;
+	uint64_t code; /* a system call instruction */
+	struct tf_cpu here;
+
+	const char *status; /* /proc/PID/status of the stopped process */
+	struct tf_shot shot;
+	char stands[160]; /* tf_task_snapshot(): why there is no shot; "" there is one */
+	uint64_t stopped_ns, released_ns; /* tf_now_ns() */
+
 	/* Called now and then while memory goes out, with the bytes that have gone (may be NULL).
 	 */
 	void (*progress)(void *ctx, uint64_t done, uint64_t all);
@@ -41,6 +70,12 @@ int tf_task_stop(struct tf_task *t, pid_t pid);
 
 /* Fills the image: registers, mappings, pages, everything but memory's bytes. */
 int tf_task_describe(struct tf_task *t);
+
+/* Both of these, and (where that is possible) the process runs on when this returns: it was forked,
+ * and memory is that of its fork, which stands still and dies with us. Its threads see no child, no
+ * signal, and no descriptor that somebody else holds. Else t->stands says why not, and it stands
+ * until tf_task_release(). */
+int tf_task_snapshot(struct tf_task *t, pid_t pid);
 
 /* Writes the image to fd, a regular file or a stream. It ends with tf_task_commit(): until then no
  * receiver has a whole process. Both: 0, or as tf_io_write(), _NOMEM, _LIMIT. */

@@ -39,8 +39,43 @@ int tf_task_settle_thread(
 int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, const struct tf_thread *thread,
 	struct tf_regs *ret);
 
+/* task_stop.c: the two halves of tf_task_stop(). The first looks at the running process. */
+int tf_task_begin(struct tf_task *t, pid_t pid);
+int tf_task_halt(struct tf_task *t);
+
+/* Opens mem and pagemap of t->seen, instead of those that are open. */
+int tf_task_open(struct tf_task *t);
+
+/* Lets the threads go on; the rest stays. */
+void tf_task_let_go(struct tf_task *t);
+
+/* The parts of tf_task_describe(): what only the standing process tells; its mappings, of any
+ * /proc; what a fork of it tells as well, and pages. */
+int tf_task_describe_standing(struct tf_task *t);
+int tf_task_describe_maps(struct tf_task *t);
+int tf_task_describe_rest(struct tf_task *t);
+
+/* The number behind a label of /proc/PID/status; 0 if there is none. */
+uint64_t tf_task_status_number(const char *text, const char *label, int base);
+
 /* task_ask.c: asks what only the process knows, and clears TF_SOURCE_OUTSIDE; leaves it set where
- * asking could disturb. The process is afterwards as it was, or the error says that it is not. */
-int tf_task_ask(struct tf_task *t);
+ * asking could disturb. The process is afterwards as it was, or the error says that it is not.
+ * meanwhile (may be NULL) is called when all but the main thread are put back; if there is a shot
+ * then, what that knows as well is left to tf_task_ask_shot(). */
+struct tf_asking;
+int tf_task_ask(struct tf_task *t, int (*meanwhile)(struct tf_asking *q));
+int tf_task_ask_shot(struct tf_task *t);
+
+/* task_fork.c: has the main thread fork. Sets t->shot, or t->stands. 0, or what must not happen. */
+int tf_task_fork(struct tf_asking *q);
+
+/* Waits until the shot stands, ready for calls; takes what we had on its stack out of it. */
+int tf_task_shot_ready(struct tf_task *t);
+int tf_task_shot_clean(struct tf_task *t);
+
+/* A call of the shot: its result, or -errno. */
+int64_t tf_task_shot_call(struct tf_task *t, long nr, uint64_t arg0, uint64_t arg1, uint64_t arg2);
+
+void tf_task_shot_end(struct tf_task *t);
 
 #endif

@@ -5,7 +5,7 @@
  * is seized and not stopped runs on by itself when we end, and what stands does so too: our death
  * never harms.
  */
-#include "core/capture/task_impl.h"
+#include "core/capture/task_call.h"
 
 #include <dirent.h>
 #include <elf.h>
@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -24,19 +25,25 @@
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
 
-#define LOOK_NS 50000 /* between two looks whether a thread stands */
+static void close_files(struct tf_task *t)
+{
+	tf_closep(&t->mem);
+	tf_closep(&t->pagemap);
+	t->mem = t->pagemap = -1;
+}
 
-static int open_files(struct tf_task *t)
+int tf_task_open(struct tf_task *t)
 {
 	char path[TF_TASK_PATH];
 
-	snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->pid);
+	close_files(t);
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->seen);
 	t->mem = open(path, O_RDWR | O_CLOEXEC);
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)t->pid);
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)t->seen);
 	t->pagemap = open(path, O_RDONLY | O_CLOEXEC);
 	if (t->mem < 0 || t->pagemap < 0)
 		return tf_fail_errno(
-			&t->capture.err, TELEFORK_E_SYSTEM, errno, "/proc/%d/mem", (int)t->pid);
+			&t->capture.err, TELEFORK_E_SYSTEM, errno, "/proc/%d/mem", (int)t->seen);
 	return 0;
 }
 
@@ -106,10 +113,21 @@ static int does_not_stop(struct tf_task *t, pid_t tid)
 		where[0] != '0' ? where : "");
 }
 
+/* Until a child of ours stops, or for a millisecond at most. */
+static void wait_a_bit(void)
+{
+	sigset_t chld, before;
+
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	pthread_sigmask(SIG_BLOCK, &chld, &before);
+	sigtimedwait(&chld, NULL, &(struct timespec){.tv_nsec = 1000000});
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_ns)
 {
 	for (;;) {
-		struct timespec step = {.tv_nsec = LOOK_NS};
 		int status, signo;
 		pid_t got = waitpid(x->tid, &status, __WALL | WNOHANG);
 
@@ -118,7 +136,7 @@ int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_
 		if (got <= 0) {
 			if (tf_now_ns() > deadline_ns)
 				return does_not_stop(t, x->tid);
-			nanosleep(&step, NULL);
+			wait_a_bit();
 			continue;
 		}
 		if (!WIFSTOPPED(status))
@@ -153,7 +171,7 @@ static int seize(struct tf_task *t, pid_t tid)
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for threads");
 	t->traced = all;
 	thread_text(t, tid, "syscall", call, sizeof(call));
-	if (ptrace(PTRACE_SEIZE, tid, NULL, NULL)) {
+	if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)PTRACE_O_TRACESYSGOOD)) {
 		err = errno;
 		if (err == ESRCH && tid != t->pid)
 			return 0;
@@ -168,7 +186,6 @@ static int seize(struct tf_task *t, pid_t tid)
 	}
 	all[t->n_traced++] = (struct tf_traced){.tid = tid,
 		.blocked = call[0] >= '0' && call[0] <= '9' ? strtol(call, NULL, 10) : -1};
-	ptrace(PTRACE_INTERRUPT, tid, NULL, NULL);
 	return 0;
 }
 
@@ -198,6 +215,16 @@ static int seize_new(struct tf_task *t, uint32_t *ret_new)
 	return rc;
 }
 
+/* All at once, so that the first stands hardly longer than the last. */
+static void interrupt_all(struct tf_task *t)
+{
+	if (!t->stopped_ns)
+		t->stopped_ns = tf_now_ns();
+	for (uint32_t i = 0; i < t->n_traced; i++)
+		if (!t->traced[i].stopped)
+			ptrace(PTRACE_INTERRUPT, t->traced[i].tid, NULL, NULL);
+}
+
 /* Waits until all stand; those that have ended meanwhile are taken off the list. */
 static int wait_all(struct tf_task *t, uint64_t deadline_ns)
 {
@@ -224,6 +251,7 @@ static int stop_all(struct tf_task *t)
 
 	do {
 		rc = seize_new(t, &fresh);
+		interrupt_all(t);
 		if (!rc)
 			rc = wait_all(t, deadline);
 	} while (!rc && fresh);
@@ -233,12 +261,12 @@ static int stop_all(struct tf_task *t)
 	return rc;
 }
 
-int tf_task_stop(struct tf_task *t, pid_t pid)
+int tf_task_begin(struct tf_task *t, pid_t pid)
 {
 	struct tf_err *e;
 	int rc;
 
-	*t = (struct tf_task){.pid = pid, .mem = -1, .pagemap = -1};
+	*t = (struct tf_task){.pid = pid, .seen = pid, .mem = -1, .pagemap = -1};
 	e = &t->capture.err;
 	if (tf_host_emulated())
 		return tf_fail(e, TELEFORK_E_UNSUPPORTED,
@@ -248,27 +276,53 @@ int tf_task_stop(struct tf_task *t, pid_t pid)
 	if (!rc && tf_arena_init(&t->capture.arena, TF_ARENA_DEFAULT))
 		rc = tf_fail(e, TELEFORK_E_NOMEM, "no address space for an image");
 	if (!rc)
-		rc = stop_all(t);
-	if (!rc)
-		rc = open_files(t);
+		rc = tf_task_survey(t);
 	if (rc)
 		tf_task_release(t);
 	return rc;
 }
 
-void tf_task_release(struct tf_task *t)
+int tf_task_halt(struct tf_task *t)
+{
+	int rc = stop_all(t);
+
+	if (!rc)
+		rc = tf_task_open(t);
+	if (rc)
+		tf_task_release(t);
+	return rc;
+}
+
+int tf_task_stop(struct tf_task *t, pid_t pid)
+{
+	int rc = tf_task_begin(t, pid);
+
+	return rc ? rc : tf_task_halt(t);
+}
+
+void tf_task_let_go(struct tf_task *t)
 {
 	/* Only a stopped thread can be let go; one that never stopped is let go by our end. */
 	for (uint32_t i = 0; i < t->n_traced; i++)
 		if (t->traced[i].stopped)
 			ptrace(PTRACE_DETACH, t->traced[i].tid, NULL, NULL);
+	if (!t->released_ns)
+		t->released_ns = tf_now_ns();
+}
+
+void tf_task_release(struct tf_task *t)
+{
+	struct tf_capture *c = &t->capture;
+
+	if (t->traced && !t->released_ns)
+		tf_task_let_go(t);
 	free(t->traced);
 	t->traced = NULL;
 	t->n_traced = 0;
-	if (t->mem >= 0)
-		close(t->mem);
-	if (t->pagemap >= 0)
-		close(t->pagemap);
-	t->mem = t->pagemap = -1;
-	tf_arena_done(&t->capture.arena);
+	tf_task_shot_end(t);
+	close_files(t);
+	if (c->frozen_base)
+		munmap(c->frozen_base, c->frozen_size);
+	c->frozen_base = NULL;
+	tf_arena_done(&c->arena);
 }

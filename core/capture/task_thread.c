@@ -94,7 +94,6 @@ int tf_task_threads(struct tf_task *t)
 	struct tf_image *img = &t->capture.image;
 	int rc = 0;
 
-	tf_arch_cpu(&img->cpu, true);
 	img->threads = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->threads));
 	if (!img->threads)
 		return TELEFORK_E_NOMEM;

@@ -88,10 +88,20 @@ static int capture(struct sending *s)
 	int rc;
 
 	hold_signals(&before);
-	s->frozen_ns = tf_now_ns();
-	rc = tf_task_stop(&s->task, s->pid);
-	if (!rc)
-		rc = tf_task_describe(&s->task);
+	if (s->what == MOVE || s->kill) { /* it is not to run on */
+		rc = tf_task_stop(&s->task, s->pid);
+		if (!rc)
+			rc = tf_task_describe(&s->task);
+	} else {
+		rc = tf_task_snapshot(&s->task, s->pid);
+	}
+	if (!rc && s->task.stands[0])
+		fprintf(stderr,
+			"%s: process %d stands still until all is written: no fork of it can be "
+			"made (%s)\n",
+			s->command, s->pid, s->task.stands);
+	s->frozen_ns = s->task.stopped_ns;
+	s->thawed_ns = s->task.released_ns;
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (!rc && s->task.capture.image.source.flags & TF_SOURCE_OUTSIDE)
 		rc = tf_fail(&s->task.capture.err, TELEFORK_E_UNSUPPORTED,

@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: MIT */
+/* Calls in the name of a stopped thread, see task_call.h. */
+#include "core/capture/task_call.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+#include "core/base/maps.h"
+
+#define SYSGOOD (SIGTRAP | 0x80)
+#define CHUNK   65536
+#define PATTERN 16 /* no less than what an exit's code has */
+
+/* --- whether, and which way --- */
+
+/* Reads code until both are found; chunks overlap by what a pattern has. */
+static void find_exits(struct tf_task *t, int mem, const struct tf_map *m, uint8_t *buf)
+{
+	for (uint64_t at = m->start; at < m->end; at += CHUNK - PATTERN) {
+		uint64_t left = m->end - at;
+		ssize_t n = pread(mem, buf, left < CHUNK ? left : CHUNK, (off_t)at);
+
+		if (n <= 0 || (t->exits.call_return && t->exits.sigreturn))
+			return;
+		tf_arch_find_exits(buf, (size_t)n, at, &t->exits);
+	}
+}
+
+static void find_code(struct tf_task *t, int mem, const struct tf_map *m, uint8_t *buf)
+{
+	uint64_t size = m->end - m->start;
+	ssize_t n = pread(mem, buf, size < CHUNK ? size : CHUNK, (off_t)m->start);
+	size_t at = n > 0 ? tf_arch_find_syscall(buf, (size_t)n) : 0;
+
+	if (n > 0 && at < (size_t)n)
+		t->code = m->start + at;
+}
+
+int tf_task_survey(struct tf_task *t)
+{
+	struct tf_arena *a = &t->capture.arena;
+	uint8_t *buf = tf_arena_alloc(a, CHUNK);
+	char path[TF_TASK_PATH];
+	TF_CLOSE int mem = -1;
+	int rc;
+
+	tf_arch_cpu(&t->here, false);
+	tf_arch_cpu(&t->capture.image.cpu, true);
+	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)t->pid);
+	rc = tf_maps_read(a, path, &t->before, &t->n_before, &t->capture.err);
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->pid);
+	mem = open(path, O_RDONLY | O_CLOEXEC);
+	for (uint32_t i = 0; i < t->n_before && buf && !rc; i++) {
+		const struct tf_map *m = &t->before[i];
+
+		if (m->prot & PROT_EXEC && m->kind != TF_MAP_ANON)
+			find_exits(t, mem, m, buf);
+		if (m->kind == TF_MAP_VDSO)
+			find_code(t, mem, m, buf);
+	}
+	return rc;
+}
+
+/* What was found before it stopped is there still. */
+static bool has_code(struct tf_task *t, const struct tf_exits *should)
+{
+	uint64_t at = should->call_return ? should->call_return : should->sigreturn;
+	struct tf_exits is = {0};
+	uint8_t code[PATTERN];
+
+	if (!at)
+		return true;
+	if (pread(t->mem, code, sizeof(code), (off_t)at) != sizeof(code))
+		return false;
+	tf_arch_find_exits(code, sizeof(code), at, &is);
+	return is.call_return == should->call_return && is.sigreturn == should->sigreturn;
+}
+
+bool tf_task_can_ask(struct tf_task *t, const char **ret_why)
+{
+	const struct tf_exits call_return = {.call_return = t->exits.call_return},
+			      sigreturn = {.sigreturn = t->exits.sigreturn};
+	const char *seccomp = strstr(t->status, "\nSeccomp:");
+
+	/* A filter would see our calls as the program's. */
+	if (!seccomp || strtol(seccomp + 9, NULL, 10))
+		*ret_why = "it has seccomp filters";
+	else if (!t->code || !has_code(t, &call_return) || !has_code(t, &sigreturn))
+		*ret_why = "it has no code to call the kernel with";
+	else
+		return true;
+	return false;
+}
+
+/* --- one call --- */
+
+static int fail(struct tf_asking *q, const char *what)
+{
+	return tf_fail_errno(&q->t->capture.err, TELEFORK_E_SYSTEM, errno, "process %d: %s",
+		(int)q->t->pid, what);
+}
+
+static int go_on(struct tf_asking *q, int signo)
+{
+	if (ptrace(PTRACE_SYSCALL, q->x->tid, NULL, (void *)(uintptr_t)signo))
+		return fail(q, "ptrace");
+	q->x->stopped = false;
+	return 0;
+}
+
+int tf_asking_resume(struct tf_asking *q)
+{
+	return go_on(q, 0);
+}
+
+int tf_asking_await(struct tf_asking *q, int *ret_event)
+{
+	int status, event, rc;
+
+	for (;;) {
+		while (waitpid(q->x->tid, &status, __WALL) < 0)
+			if (errno != EINTR)
+				return fail(q, "wait");
+		if (!WIFSTOPPED(status))
+			return tf_fail(&q->t->capture.err, TELEFORK_E_SYSTEM,
+				"process %d has ended", (int)q->t->pid);
+		q->x->stopped = true;
+		event = status >> 16;
+		*ret_event = event == PTRACE_EVENT_STOP ? 0 : event;
+		if (WSTOPSIG(status) == SYSGOOD || *ret_event)
+			return 0;
+		/* SIGSTOP cannot be held: it takes its course, and changes nothing for us. */
+		rc = go_on(q, event ? 0 : WSTOPSIG(status));
+		if (rc)
+			return rc;
+	}
+}
+
+int tf_asking_start(struct tf_asking *q, long nr, const uint64_t arg[6])
+{
+	if (tf_arch_task_call(q->x->tid, &q->x->as_found, &q->way, nr, arg))
+		return fail(q, "set registers");
+	return go_on(q, 0);
+}
+
+int tf_asking_enter(struct tf_asking *q, bool last)
+{
+	int event, rc = tf_asking_await(q, &event);
+
+	if (rc)
+		return rc;
+	return last ? tf_asking_interrupt(q) : go_on(q, 0);
+}
+
+int tf_asking_leave(struct tf_asking *q, int64_t *ret)
+{
+	int event, rc = tf_asking_await(q, &event);
+
+	if (!rc)
+		*ret = tf_arch_task_result(q->x->tid);
+	return rc;
+}
+
+int tf_asking_call(struct tf_asking *q, long nr, const uint64_t arg[6], int64_t *ret)
+{
+	int rc = tf_asking_start(q, nr, arg);
+
+	if (!rc)
+		rc = tf_asking_enter(q, false);
+	return rc ? rc : tf_asking_leave(q, ret);
+}
+
+/* --- frames --- */
+
+static int lay_frame(
+	struct tf_asking *q, struct tf_thread *thread, uint64_t at, struct tf_call_way *ret_way)
+{
+	struct tf_capture *c = &q->t->capture;
+	uint8_t *bytes = tf_arena_alloc(&c->arena, q->frame);
+	uint64_t sp;
+	int rc;
+
+	if (!bytes)
+		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a frame");
+	rc = tf_arch_frame_from_regs(
+		thread, &c->image.cpu, &q->t->here, bytes, q->frame, at, &sp, &c->err);
+	if (rc)
+		return rc;
+	*ret_way = tf_arch_task_way(&q->t->exits, bytes, at, sp);
+	return pwrite(q->t->mem, bytes, q->frame, (off_t)at) == (ssize_t)q->frame
+		       ? 0
+		       : fail(q, "a frame could not be laid");
+}
+
+/* Lays the thread as it is into its slot, and leads the way there. */
+static int lay_own_frame(struct tf_asking *q)
+{
+	struct tf_thread thread = *q->thread;
+	int rc = tf_task_settle_thread(q->t, q->x, &thread, true);
+
+	return rc ? rc : lay_frame(q, &thread, q->result + TF_ASK_RESULT, &q->way);
+}
+
+static uint64_t slot_at(const struct tf_asking *q, uint32_t i)
+{
+	if (q->stack && !i)
+		return q->stack;
+	if (q->stack && i == q->t->n_traced)
+		return q->stack + q->slot;
+	return q->room + i * q->slot;
+}
+
+int tf_asking_spare_frame(
+	struct tf_asking *q, const struct tf_regs *regs, struct tf_call_way *ret_way)
+{
+	struct tf_thread thread = *q->thread;
+
+	thread.regs = *regs;
+	return lay_frame(q, &thread, slot_at(q, q->t->n_traced) + TF_ASK_RESULT, ret_way);
+}
+
+static bool has_exits(const struct tf_task *t)
+{
+	return t->exits.call_return && t->exits.sigreturn;
+}
+
+/* --- to hold, and to put back --- */
+
+/* In this order there is no moment at which our death would leave it without its mask. */
+static int hold(struct tf_asking *q)
+{
+	static const uint64_t none[6];
+	uint64_t all = ~UINT64_C(0);
+
+	if (tf_arch_task_call(q->x->tid, &q->x->as_found, &q->way, SYS_gettid, none) ||
+		ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(all), &all))
+		return fail(q, "hold signals");
+	q->x->held = true;
+	return 0;
+}
+
+int tf_asking_hold(struct tf_asking *q)
+{
+	int rc = 0;
+
+	q->way = (struct tf_call_way){.at = q->t->code};
+	if (has_exits(q->t))
+		rc = lay_own_frame(q);
+	q->x->way = q->way;
+	return rc ? rc : hold(q);
+}
+
+/* From a stop in or at the end of a system call to one where signals are handled: no instruction is
+ * run. */
+int tf_asking_interrupt(struct tf_asking *q)
+{
+	if (ptrace(PTRACE_INTERRUPT, q->x->tid, NULL, NULL) ||
+		ptrace(PTRACE_CONT, q->x->tid, NULL, NULL))
+		return fail(q, "could not be stopped again");
+	q->x->stopped = false;
+	return 0;
+}
+
+/* Nothing may have changed of what a table knows. */
+static int check_unharmed(struct tf_asking *q, const struct tf_regs *should)
+{
+	struct tf_capture *c = &q->t->capture;
+	struct tf_cpu cpu = c->image.cpu;
+	struct tf_regs now = {0};
+	int rc = tf_arch_regs_from_task(q->x->tid, &cpu, &c->arena, &now, &c->err);
+
+	if (!rc &&
+		tf_regs_diff(tf_arch_native(), should, &c->image.cpu, &now, &cpu, NULL, NULL, NULL))
+		rc = tf_fail(&c->err, TELEFORK_E_SYSTEM,
+			"thread %d: its registers are not what they were", (int)q->x->tid);
+	return rc;
+}
+
+int tf_asking_settle(struct tf_asking *q)
+{
+	uint64_t deadline = tf_now_ns() + TF_TASK_STOP_MS * UINT64_C(1000000);
+	int rc = q->x->stopped ? 1 : tf_task_wait_stop(q->t, q->x, deadline);
+
+	return rc == 1 ? 0 : rc ? rc : fail(q, "has ended");
+}
+
+int tf_asking_put_back(struct tf_asking *q)
+{
+	struct tf_regs regs;
+	int rc = tf_asking_settle(q);
+
+	if (!rc)
+		rc = tf_task_go_on(q->t, q->x, q->thread, &regs);
+	if (rc)
+		return rc;
+	if (ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(uint64_t), &q->thread->sigmask) ||
+		tf_arch_task_put(q->x->tid, &regs))
+		return fail(q, "could not be put back as it was");
+	q->x->held = false;
+	return check_unharmed(q, &regs);
+}
+
+int tf_asking_recover(struct tf_asking *q)
+{
+	int rc = 0;
+
+	if (q->x->stopped)
+		rc = tf_asking_interrupt(q);
+	else if (ptrace(PTRACE_INTERRUPT, q->x->tid, NULL, NULL))
+		rc = fail(q, "could not be stopped again");
+	return rc ? rc : tf_asking_put_back(q);
+}
+
+void tf_asking_turn(struct tf_asking *q, uint32_t i)
+{
+	q->x = &q->t->traced[i];
+	q->thread = &q->t->capture.image.threads[i];
+	q->result = slot_at(q, i);
+	q->way = q->x->way;
+}
+
+/* --- the main thread, and room --- */
+
+static int map_room(struct tf_asking *q)
+{
+	const uint64_t arg[6] = {0, q->room_size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, ~UINT64_C(0), 0};
+	int64_t result;
+	int rc = tf_asking_call(q, SYS_mmap, arg, &result);
+
+	if (!rc && result > -4096 && result < 0)
+		rc = tf_fail_errno(&q->t->capture.err, TELEFORK_E_SYSTEM, (int)-result,
+			"process %d has no room for a page more", (int)q->t->pid);
+	if (!rc)
+		q->room = (uint64_t)result;
+	return rc;
+}
+
+static int unmap_room(struct tf_asking *q)
+{
+	const uint64_t arg[6] = {q->room, q->room_size};
+	int64_t result;
+
+	if (!q->stack) /* its frame goes with the room */
+		q->way = (struct tf_call_way){.at = q->t->code};
+	return tf_asking_call(q, SYS_munmap, arg, &result);
+}
+
+static const struct tf_map *map_before(const struct tf_task *t, uint64_t addr)
+{
+	for (uint32_t i = 0; i < t->n_before; i++)
+		if (addr >= t->before[i].start && addr < t->before[i].end)
+			return &t->before[i];
+	return NULL;
+}
+
+/* Where the main thread is on the stack that the kernel made for it, there is room below: elsewhere
+ * (coroutines, goroutines) something else may lie there. */
+static void find_stack(struct tf_asking *q)
+{
+	uint64_t sp = tf_arch_native()->sp(&q->t->traced[0].as_found);
+	uint64_t at = (sp - tf_arch_native()->red_zone - 2 * q->slot) & ~UINT64_C(63);
+	const struct tf_map *m = map_before(q->t, sp);
+
+	q->under = tf_arena_alloc(&q->t->capture.arena, 2 * q->slot);
+	if (q->under && has_exits(q->t) && m && m->kind == TF_MAP_STACK && at >= m->start &&
+		pread(q->t->mem, q->under, 2 * q->slot, (off_t)at) == (ssize_t)(2 * q->slot))
+		q->stack = at;
+}
+
+int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
+{
+	int rc = 0;
+
+	*q = (struct tf_asking){.t = t};
+	for (uint32_t i = 0; i < t->n_traced; i++) {
+		size_t n = tf_arch_frame_size(&t->capture.image.threads[i].regs, &t->here);
+
+		q->frame = n > q->frame ? n : q->frame;
+	}
+	q->slot = (TF_ASK_RESULT + q->frame + 63) & ~(size_t)63;
+	find_stack(q);
+	tf_asking_turn(q, 0);
+	if (q->stack) {
+		rc = tf_asking_hold(q);
+	} else {
+		q->x->way = q->way = (struct tf_call_way){.at = t->code};
+		rc = hold(q);
+	}
+	if (rc || (q->stack && t->n_traced == 1))
+		return rc;
+	q->room_size = ((t->n_traced + 1) * q->slot + 0xffff) & ~UINT64_C(0xffff);
+	rc = map_room(q);
+	if (!rc && !q->stack) {
+		tf_asking_turn(q, 0);
+		rc = tf_asking_hold(q);
+	}
+	return rc;
+}
+
+int tf_asking_end(struct tf_asking *q)
+{
+	size_t size = 2 * q->slot;
+	int rc = 0, back;
+
+	tf_asking_turn(q, 0);
+	if (!q->x->held)
+		return 0;
+	if (q->room && q->x->stopped)
+		rc = unmap_room(q);
+	back = tf_asking_recover(q);
+	rc = rc ? rc : back;
+	if (q->stack && pwrite(q->t->mem, q->under, size, (off_t)q->stack) != (ssize_t)size && !rc)
+		rc = fail(q, "its stack could not be put back as it was");
+	return rc;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * System calls that stopped threads make for us. A thread gets other registers, runs one
+ * instruction of its own code and stops; results land in a few bytes that are ours for as long. All
+ * signals are held meanwhile, so none is seen, lost or delivered at a wrong place.
+ *
+ *   stop | frame | call, call, ... | interrupted: stop | all put back, compared | (go on)
+ *
+ * Should we die meanwhile, the thread goes on with what it was given: its call, whose code returns
+ * to code that takes a signal frame off the stack, and the frame is the thread as it was. The main
+ * thread's frame lies below its stack's red zone; those of others in memory that the main thread
+ * maps for the time.
+ */
+#ifndef TF_CAPTURE_TASK_CALL_H
+#define TF_CAPTURE_TASK_CALL_H
+
+#include "arch/arch.h"
+#include "core/capture/task_impl.h"
+
+/* Bytes at the head of each slot: the largest result, struct sigaction of the kernel, has 32. */
+#define TF_ASK_RESULT 64
+
+/* A slot holds a result and a frame; there is one for each thread, and one more. */
+struct tf_asking {
+	struct tf_task *t;
+	size_t frame, slot;       /* bytes */
+	uint64_t stack;           /* the main thread's slot and the one more, below its stack; 0 */
+	uint8_t *under;           /* what lay there */
+	uint64_t room, room_size; /* all slots, mapped in the process; 0 */
+	/* Whose turn it is, where its result goes, and how it makes a call. */
+	struct tf_traced *x;
+	struct tf_thread *thread;
+	uint64_t result;
+	struct tf_call_way way;
+};
+
+/* Before the process is stopped: its mappings (t->before), and where in its code a call can be
+ * made. 0, or as tf_maps_read(). */
+int tf_task_survey(struct tf_task *t);
+
+/* Whether it can be asked at all; else why not is in ret_why. */
+bool tf_task_can_ask(struct tf_task *t, const char **ret_why);
+
+/* Makes the main thread ready for calls, and room for those of the others. On failure
+ * tf_asking_end() is to follow all the same. 0, _NOMEM, _SYSTEM. */
+int tf_asking_begin(struct tf_asking *q, struct tf_task *t);
+
+/* Puts the main thread and its stack back as they were. */
+int tf_asking_end(struct tf_asking *q);
+
+/* From now on it is thread i's turn. */
+void tf_asking_turn(struct tf_asking *q, uint32_t i);
+
+/* Holds the thread's signals, and lays its frame; it has to be put back, in two parts: between
+ * them others can be told the same. */
+int tf_asking_hold(struct tf_asking *q);
+int tf_asking_interrupt(struct tf_asking *q);
+int tf_asking_settle(struct tf_asking *q); /* waits until it is, if nobody did */
+int tf_asking_put_back(struct tf_asking *q);
+
+/* Both, wherever in a call the thread is. */
+int tf_asking_recover(struct tf_asking *q);
+
+/* One call, of the thread whose turn it is: *ret is its result, or -errno. */
+int tf_asking_call(struct tf_asking *q, long nr, const uint64_t arg[6], int64_t *ret);
+
+/* The same in parts, so that many threads are at it at a time: it sets off; it is in the call; it
+ * stands at the call's end. last: it is interrupted there, as by tf_asking_interrupt(). */
+int tf_asking_start(struct tf_asking *q, long nr, const uint64_t arg[6]);
+int tf_asking_enter(struct tf_asking *q, bool last);
+int tf_asking_leave(struct tf_asking *q, int64_t *ret);
+
+/* Waits for the thread's next stop in or at the end of a system call, or at an event of it. *ret:
+ * the PTRACE_EVENT_*, 0: none. */
+int tf_asking_await(struct tf_asking *q, int *ret_event);
+
+/* Goes on to that. 0, or _SYSTEM. */
+int tf_asking_resume(struct tf_asking *q);
+
+/* Lays a frame of these registers into the slot that is beyond those of the threads. A thread whose
+ * stack pointer becomes *ret's sp, and that returns, takes it. */
+int tf_asking_spare_frame(
+	struct tf_asking *q, const struct tf_regs *regs, struct tf_call_way *ret_way);
+
+#endif

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A fork of the stopped process that nobody in it can see. Its main thread makes a child that
+ * shares everything and for whose end it waits, as in vfork(2); that one gives up the descriptors,
+ * forks, and ends. What it has forked (the shot) is an orphan: it has the memory, is no child of
+ * the program, holds nothing open, and whoever adopts orphans reaps it.
+ *
+ *   main thread                  in between                      shot
+ *   clone(VM | VFORK | FILES) -> stands                          .
+ *   .                            close_range(UNSHARE)            .
+ *   .                            clone() ----------------------> stands
+ *   (goes on in clone) <-------- killed                          .
+ *   wait4(__WALL)
+ *
+ * Both are traced from their first moment. They die with us (PTRACE_O_EXITKILL); before the one in
+ * between is told so, it returns to a frame that makes it end.
+ */
+#include "core/capture/task_call.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define BETWEEN              (CLONE_VM | CLONE_VFORK | CLONE_FS | CLONE_FILES)
+#define CLOSE_RANGE_UNSHARE_ 2 /* linux/close_range.h, Linux 5.9 */
+
+static int fail(struct tf_asking *q, const char *what)
+{
+	return tf_fail_errno(&q->t->capture.err, TELEFORK_E_SYSTEM, errno, "process %d: %s",
+		(int)q->t->pid, what);
+}
+
+/* Nothing has happened: it is looked at while it stands. */
+static int refused(struct tf_asking *q, const char *what, int64_t result)
+{
+	snprintf(q->t->stands, sizeof(q->t->stands), "%s%s%s", what, result ? ": " : "",
+		result ? strerror((int)-result) : "");
+	return 0;
+}
+
+static int set_options(struct tf_asking *q, uintptr_t more)
+{
+	return ptrace(PTRACE_SETOPTIONS, q->x->tid, NULL, (void *)(PTRACE_O_TRACESYSGOOD | more))
+		       ? fail(q, "ptrace options")
+		       : 0;
+}
+
+/* A call that makes a child. *ret_child: its pid as we see it, with the caller in the event's stop;
+ * or 0, and *ret is what the call returned. */
+static int call_clone(struct tf_asking *q, const uint64_t arg[6], pid_t *ret_child, int64_t *ret)
+{
+	unsigned long child = 0;
+	int event, rc = tf_asking_start(q, SYS_clone, arg);
+
+	*ret_child = 0;
+	if (!rc)
+		rc = tf_asking_enter(q, false);
+	if (!rc)
+		rc = tf_asking_await(q, &event);
+	if (rc)
+		return rc;
+	if (!event)
+		*ret = tf_arch_task_result(q->x->tid);
+	else if (ptrace(PTRACE_GETEVENTMSG, q->x->tid, NULL, &child))
+		return fail(q, "who is its child");
+	*ret_child = (pid_t)child;
+	return 0;
+}
+
+/* Who is adopted by the program itself would be seen by it after all. */
+static int adopts_orphans(struct tf_asking *q, bool *ret)
+{
+	const uint64_t arg[6] = {PR_GET_CHILD_SUBREAPER, q->result};
+	const char *ids = strstr(q->t->status, "\nNSpid:"), *last;
+	int32_t does = 0;
+	int64_t result;
+	int rc = tf_asking_call(q, SYS_prctl, arg, &result);
+
+	if (!rc && !result)
+		rc = tf_task_read(q->t, q->result, &does, sizeof(does));
+	last = ids ? memrchr(ids + 1, '\t', strcspn(ids + 1, "\n")) : NULL;
+	*ret = does || (last && last[1] == '1' && last[2] == '\n');
+	return rc;
+}
+
+/* The way back of the child in between, should it ever go on. */
+static int lay_exit(struct tf_asking *q, struct tf_call_way *ret_way)
+{
+	const struct tf_call_way call = {.at = q->t->exits.call_return};
+	struct tf_arena *a = &q->t->capture.arena;
+	struct tf_regs regs = q->x->as_found;
+	struct tf_regset *set = tf_regs_find(&regs, NT_PRSTATUS);
+
+	set->data = tf_arena_dup(a, set->data, set->size);
+	if (!set->data)
+		return tf_fail(&q->t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
+	tf_arch_regs_call(&regs, &call, SYS_exit_group, (const uint64_t[6]){0});
+	return tf_asking_spare_frame(q, &regs, ret_way);
+}
+
+/* The child in between forks. */
+static int fork_shot(struct tf_asking *q)
+{
+	static const uint64_t everything[6] = {0, ~0u, CLOSE_RANGE_UNSHARE_}, plain[6];
+	uint64_t deadline = tf_now_ns() + TF_TASK_STOP_MS * UINT64_C(1000000);
+	int64_t result = 0;
+	int rc = tf_task_wait_stop(q->t, q->x, deadline);
+
+	rc = rc == 1 ? 0 : rc ? rc : fail(q, "its child has ended");
+	if (!rc)
+		rc = set_options(q, PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL);
+	if (!rc)
+		rc = tf_asking_call(q, SYS_close_range, everything, &result);
+	if (rc || result)
+		return rc ? rc : refused(q, "close_range", result);
+	rc = call_clone(q, plain, &q->t->shot.x.tid, &result);
+	return rc || q->t->shot.x.tid ? rc : refused(q, "fork", result);
+}
+
+static void end_between(pid_t pid)
+{
+	int status;
+
+	kill(pid, SIGKILL);
+	while (waitpid(pid, &status, __WALL) < 0 && errno == EINTR)
+		;
+}
+
+/* The main thread's clone returns, and it reaps the child: nobody else may ever see it. */
+static int finish_clone(struct tf_asking *q)
+{
+	uint64_t arg[6] = {0, 0, __WALL};
+	int64_t result;
+	int event, rc = tf_asking_resume(q);
+
+	if (!rc)
+		rc = tf_asking_await(q, &event);
+	if (rc)
+		return rc;
+	arg[0] = (uint64_t)tf_arch_task_result(q->x->tid); /* in its own pid namespace */
+	return tf_asking_call(q, SYS_wait4, arg, &result);
+}
+
+/* What has to be taken out of the shot again. */
+static void note_ours(const struct tf_asking *q)
+{
+	struct tf_shot *s = &q->t->shot;
+
+	s->result = q->result;
+	s->stack = q->stack;
+	s->size = q->stack ? 2 * q->slot : 0;
+	s->under = q->under;
+	s->room = q->room;
+	s->room_size = q->room_size;
+}
+
+int tf_task_fork(struct tf_asking *q)
+{
+	struct tf_traced between = {.as_found = q->x->as_found};
+	struct tf_asking b = *q;
+	struct tf_call_way way;
+	int64_t result;
+	bool adopts;
+	int rc, finished;
+
+	if (!q->t->exits.call_return || !q->t->exits.sigreturn)
+		return refused(q, "its code has no signal return", 0);
+	rc = adopts_orphans(q, &adopts);
+	if (rc || adopts)
+		return rc ? rc : refused(q, "it adopts orphans, and would see its own fork", 0);
+	rc = lay_exit(q, &way);
+	if (!rc)
+		rc = set_options(q, PTRACE_O_TRACEVFORK);
+	if (!rc)
+		rc = call_clone(q, (const uint64_t[6]){BETWEEN, way.sp}, &between.tid, &result);
+	if (rc)
+		return rc;
+	if (!between.tid)
+		return refused(q, "fork", result);
+	b.x = &between;
+	b.way = way;
+	rc = fork_shot(&b);
+	end_between(between.tid);
+	finished = finish_clone(q);
+	note_ours(q);
+	q->t->shot.x.as_found = q->x->as_found;
+	q->t->shot.x.way = (struct tf_call_way){.at = q->t->exits.call_return};
+	rc = rc ? rc : finished;
+	return rc ? rc : set_options(q, 0);
+}
+
+int tf_task_shot_ready(struct tf_task *t)
+{
+	uint64_t deadline = tf_now_ns() + TF_TASK_STOP_MS * UINT64_C(1000000);
+	int rc = tf_task_wait_stop(t, &t->shot.x, deadline);
+
+	if (rc == 0)
+		rc = tf_fail(&t->capture.err, TELEFORK_E_SYSTEM,
+			"the fork of process %d has been ended by somebody", (int)t->pid);
+	return rc < 0 ? rc : 0;
+}
+
+int tf_task_shot_clean(struct tf_task *t)
+{
+	const struct tf_shot *s = &t->shot;
+
+	if (!s->size || pwrite(t->mem, s->under, s->size, (off_t)s->stack) == (ssize_t)s->size)
+		return 0;
+	return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
+		"memory of the fork of process %d", (int)t->pid);
+}
+
+int64_t tf_task_shot_call(struct tf_task *t, long nr, uint64_t arg0, uint64_t arg1, uint64_t arg2)
+{
+	struct tf_asking q = {.t = t, .x = &t->shot.x, .way = t->shot.x.way};
+	int64_t result;
+
+	return tf_asking_call(&q, nr, (const uint64_t[6]){arg0, arg1, arg2}, &result) ? -ESRCH
+										      : result;
+}
+
+void tf_task_shot_end(struct tf_task *t)
+{
+	int status;
+
+	if (!t->shot.x.tid)
+		return;
+	kill(t->shot.x.tid, SIGKILL);
+	while (waitpid(t->shot.x.tid, &status, __WALL) < 0 && errno == EINTR)
+		;
+	t->shot.x.tid = 0;
+}

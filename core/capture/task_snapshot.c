@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Capture while the process runs on, see task.h. While it stands: what a fork does not have (its
+ * threads, signals, descriptors), the fork, and memory that a fork does not freeze or keep. All
+ * else is read from the fork afterwards.
+ *
+ * Which memory that is, is in smaps, and with tens of thousands of mappings that takes longer than
+ * the fork. So it is looked at before the process is stopped, and the fork's own mappings tell
+ * afterwards whether that was still true. If it was not, it is done again, slowly and exactly.
+ */
+#include "core/capture/task_call.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+
+/* Pages of it that others write to are in no fork, or are not what they were. */
+static bool is_kept(const struct tf_map *m)
+{
+	if (m->kind == TF_MAP_VDSO || m->kind == TF_MAP_VVAR)
+		return false;
+	if (m->vmflags & (TF_VMF_DONTFORK | TF_VMF_WIPEONFORK))
+		return true;
+	return m->flags & TF_MAP_SHARED && (m->prot & PROT_WRITE || m->vmflags & TF_VMF_MAYWRITE);
+}
+
+static int keep_one(struct tf_task *t, const struct tf_map *m, uint8_t *copy)
+{
+	uint64_t end = m->kind == TF_MAP_FILE ? tf_capture_find_end(t->mem, m) : m->end;
+	struct tf_capture *c = &t->capture;
+
+	c->frozen[c->n_frozen++] = (struct tf_frozen){m->start, end, copy};
+	return end > m->start ? tf_task_read(t, m->start, copy, end - m->start) : 0;
+}
+
+static int keep(struct tf_task *t, const struct tf_map *maps, uint32_t n)
+{
+	struct tf_capture *c = &t->capture;
+	uint64_t at = 0;
+	uint32_t kept = 0;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (is_kept(&maps[i])) {
+			c->frozen_size += maps[i].end - maps[i].start;
+			kept++;
+		}
+	if (!kept)
+		return 0;
+	c->frozen = tf_arena_array(&c->arena, kept, sizeof(*c->frozen));
+	c->frozen_base = mmap(NULL, c->frozen_size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (c->frozen_base == MAP_FAILED)
+		c->frozen_base = NULL;
+	if (!c->frozen || !c->frozen_base)
+		return tf_fail(&c->err, TELEFORK_E_NOMEM,
+			"no room for a copy of %llu bytes of shared mappings",
+			(unsigned long long)c->frozen_size);
+	for (uint32_t i = 0; i < n && !rc; i++)
+		if (is_kept(&maps[i])) {
+			rc = keep_one(t, &maps[i], c->frozen_base + at);
+			at += maps[i].end - maps[i].start;
+		}
+	return rc;
+}
+
+/* Pages that a process has mapped. */
+static uint64_t mapped_pages(pid_t pid)
+{
+	char path[TF_TASK_PATH], text[64];
+	TF_CLOSE int fd = -1;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	return strtoull(text, NULL, 10);
+}
+
+static bool is_exact(const struct tf_task *t)
+{
+	return t->capture.image.maps;
+}
+
+/* What the fork lacks, the process had marked MADV_DONTFORK. */
+static int fork_and_keep(struct tf_asking *q)
+{
+	struct tf_task *t = q->t;
+	struct tf_image *img = &t->capture.image;
+	int rc = tf_task_fork(q);
+
+	if (rc || !t->shot.x.tid)
+		return rc;
+	if (is_exact(t))
+		return keep(t, img->maps, img->n_maps);
+	t->shot.differs = mapped_pages(t->pid) != mapped_pages(t->shot.x.tid);
+	return t->shot.differs ? 0 : keep(t, t->before, t->n_before);
+}
+
+/* Takes over what only the process itself showed, and it only before it stood: locked memory is not
+ * inherited. Both lists are sorted. */
+static void compare_before(struct tf_task *t)
+{
+	const struct tf_image *img = &t->capture.image;
+	const struct tf_map *b = t->before, *end = b + t->n_before;
+	uint64_t locked = 0;
+
+	for (uint32_t i = 0; i < img->n_maps; i++) {
+		struct tf_map *m = &img->maps[i];
+		bool same;
+
+		while (b < end && b->start < m->start)
+			b++;
+		same = b < end && b->start == m->start && b->end == m->end;
+		t->shot.differs |= is_kept(m) && !(same && is_kept(b));
+		if (!same || !(b->vmflags & TF_VMF_LOCKED))
+			continue;
+		m->vmflags |= TF_VMF_LOCKED;
+		locked += m->end - m->start;
+	}
+	t->shot.differs |= locked / 1024 != tf_task_status_number(t->status, "\nVmLck:", 10);
+}
+
+static int read_shots_maps(struct tf_task *t)
+{
+	struct tf_image *img = &t->capture.image;
+	const struct tf_shot *s = &t->shot;
+	int rc = tf_task_describe_maps(t);
+
+	if (rc)
+		return rc;
+	img->n_maps = tf_capture_cut(img->maps, img->n_maps, s->room, s->room + s->room_size);
+	compare_before(t);
+	return 0;
+}
+
+/* The process runs, and all else is asked of its fork. */
+static int turn_to_shot(struct tf_task *t)
+{
+	int rc;
+
+	tf_task_let_go(t);
+	if (t->shot.differs)
+		return 0;
+	t->seen = t->shot.x.tid;
+	rc = tf_task_open(t);
+	if (!rc)
+		rc = tf_task_shot_ready(t);
+	if (!rc)
+		rc = tf_task_ask_shot(t);
+	if (!rc)
+		rc = tf_task_shot_clean(t);
+	return rc || is_exact(t) ? rc : read_shots_maps(t);
+}
+
+static int describe_and_fork(struct tf_task *t, bool exact)
+{
+	const char *why = NULL;
+	int rc = tf_task_describe_standing(t);
+
+	if (!rc && exact)
+		rc = tf_task_describe_maps(t);
+	if (rc)
+		return rc;
+	if (tf_task_can_ask(t, &why))
+		rc = tf_task_ask(t, fork_and_keep);
+	else
+		snprintf(t->stands, sizeof(t->stands), "%s", why);
+	if (!rc && t->shot.x.tid)
+		rc = turn_to_shot(t);
+	else if (!rc && !exact)
+		rc = tf_task_describe_maps(t);
+	return rc || t->shot.differs ? rc : tf_task_describe_rest(t);
+}
+
+static bool has_dontfork(const struct tf_task *t)
+{
+	for (uint32_t i = 0; i < t->n_before; i++)
+		if (t->before[i].vmflags & TF_VMF_DONTFORK)
+			return true;
+	return false;
+}
+
+static int take(struct tf_task *t, pid_t pid, bool exact)
+{
+	int rc = tf_task_begin(t, pid);
+
+	if (!rc)
+		rc = tf_task_halt(t);
+	if (!rc)
+		rc = describe_and_fork(t, exact || has_dontfork(t));
+	if (rc || t->shot.differs)
+		tf_task_release(t);
+	return rc;
+}
+
+int tf_task_snapshot(struct tf_task *t, pid_t pid)
+{
+	int rc = take(t, pid, false);
+
+	return rc || !t->shot.differs ? rc : take(t, pid, true);
+}
