@@ -61,6 +61,7 @@ CAPTURE_SRC := \
 	task_thread \
 	task_ask \
 	task_files \
+	task_cpu \
 	task_check \
 	check_others \
 	check_fds \
@@ -106,6 +107,7 @@ MOVE_TESTS  := \
 	test_hostile \
 	test_pad \
 	test_task \
+	test_cpu_of \
 	test_tracer \
 	test_yoyo_live \
 	test_threads \

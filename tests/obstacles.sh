@@ -121,6 +121,18 @@ else
 	echo "skip: machine: 32-bit programs cannot be built or run here"
 fi
 
+# A 64-bit one in the middle of such code: only its registers tell.
+case=mixed
+if as --64 --defsym MIXED=1 "$here/probes/i386.S" -o mixed.o 2>/dev/null && ld -m elf_x86_64 mixed.o -o mixed 2>/dev/null && start ./mixed; then
+	"$telefork" check "$pid" >check.out || fail "$(cat check.out)"
+	if "$telefork" dump "$pid" -o image 2>dump.err; then fail "dump went"; fi
+	grep -q "thread $pid runs 32-bit code" dump.err || fail "not named"
+	[ ! -e image ] || fail "an image in spite of it"
+	finish
+else
+	echo "skip: mixed: such programs cannot be built or run here"
+fi
+
 case=kinds
 for kind in $("$telefork" check --help | sed -n '/^Kinds of obstacles/,/^$/s/^  \([a-z_0-9-]*\)\*\{0,1\}  .*/\1/p'); do
 	case " $seen " in

@@ -189,7 +189,7 @@ static int find_pages(struct tf_task *t)
 int tf_task_describe(struct tf_task *t)
 {
 	static int (*const step[])(struct tf_task *) = {tf_task_threads, tf_task_pending,
-		describe_source, describe_maps, describe_vdso, describe_auxv, tf_task_files,
+		describe_source, describe_maps, describe_vdso, describe_auxv, tf_task_cpu, tf_task_files,
 		find_pages, tf_task_ask, tf_task_settle};
 
 	for (size_t i = 0; i < sizeof(step) / sizeof(*step); i++) {

@@ -1,9 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* A 32-bit program, without a C library: says "ready process", waits for SIGUSR1, says "works". Built by
- * `as --32` and `ld -m elf_i386`, which need no package. */
+ * `as --32` and `ld -m elf_i386`, which need no package; by `as --defsym MIXED=1` and `ld` it is a 64-bit
+ * one that goes on in 32-bit code. */
 	.text
 	.globl	_start
 _start:
+	.ifdef	MIXED
+	.code64
+	pushq	$0x23			/* __USER32_CS */
+	pushq	$narrow
+	lretq
+	.code32
+narrow:
+	.endif
 	movl	$175, %eax		/* rt_sigprocmask(SIG_BLOCK, &set, NULL, 8) */
 	xorl	%ebx, %ebx
 	movl	$set, %ecx
@@ -33,7 +42,7 @@ _start:
 	int	$0x80
 	.section .rodata
 set:	.quad	1 << 9			/* SIGUSR1 */
-ready:	.ascii	"ready process \n"
+ready:	.ascii	"ready process\n"
 ready_end:
 works:	.ascii	"works\n"
 works_end:
