@@ -63,10 +63,14 @@ CAPTURE_SRC := \
 	task_ask \
 	task_fork \
 	task_snapshot \
+	task_files \
+	task_cpu \
 	task_check \
+	check_others \
+	check_fds \
 
 CHANNEL_SRC := frames address dial listen handshake
-RESTORE_SRC := facts relay merge compat plan build build_memory build_process build_threads \
+RESTORE_SRC := facts facts_tasks relay merge compat plan build build_memory build_process build_threads \
 	build_files files hole vdso tracer landing pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
@@ -108,6 +112,7 @@ MOVE_TESTS  := \
 	test_hostile \
 	test_pad \
 	test_task \
+	test_cpu_of \
 	test_tracer \
 	test_yoyo_live \
 	test_threads \
@@ -116,6 +121,7 @@ SAN_TESTS   := \
 	test_arch \
 	test_base \
 	test_compat \
+	test_files \
 	test_image \
 	test_notes \
 	test_plan \
@@ -139,6 +145,7 @@ PROBES      := \
 	lua \
 	outside \
 	crew \
+	obstacles \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \

@@ -29,6 +29,27 @@ const struct tf_arch *tf_arch_native(void);
  * lost). [child] */
 void tf_arch_cpu(struct tf_cpu *cpu, bool in_use);
 
+/* What another program was told of its processor when it began, and what its C library noted. */
+struct tf_cpu_clues {
+	const char *env; /* the environment it began with: strings with zeros between */
+	size_t env_size;
+	const uint64_t *auxv; /* pairs {type, value} */
+	uint32_t n_auxv;
+	const uint8_t *noted; /* TF_CPU_NOTED bytes found by tf_arch_cpu_noted(); NULL: none */
+};
+
+#define TF_CPU_NOTED 288
+
+/* Offset, in n bytes of a program's static storage, of what its C library noted of the processor
+ * (x86_64: glibc 2.33 and later; elsewhere nothing that the auxiliary vector has not). n: not
+ * there. */
+size_t tf_arch_cpu_noted(const uint8_t *data, size_t n);
+
+/* Puts into cpu->features those that the other program's C library uses, as tf_arch_cpu() does for
+ * this one. Without notes: all that this machine offers, less what its GLIBC_TUNABLES hide. The
+ * rest of cpu is left as it is. */
+void tf_arch_cpu_of(struct tf_cpu *cpu, const struct tf_cpu_clues *clues);
+
 /* Turns the frame that the kernel laid on the stack for a signal (ucontext: third argument of the
  * handler) into regsets: NT_PRSTATUS, NT_FPREGSET, and NT_X86_XSTATE (standard format, all of
  * cpu->xcr0; initial values where XSTATE_BV is clear) or NT_ARM_SVE, NT_ARM_TLS. Adds what no frame

@@ -81,6 +81,7 @@ $(foreach c,restore copy unix tcp many killed broken stopped obstacles asked,out
 )
 $(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(v)
 )
+obstacles-native 200 tests/obstacles.sh $(B)
 $(foreach n,1 4 64 1000,crew-native-$(n) 120 tests/crew.sh $(B) crew-pie $(n)
 )
 $(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7

@@ -47,18 +47,44 @@ static uint32_t probe_lengths(int old)
 	return mask;
 }
 
-void tf_arch_cpu(struct tf_cpu *cpu, bool in_use)
+/* Leaves those that have a name. */
+static void set_features(struct tf_cpu *cpu, uint64_t hwcap, uint64_t hwcap2)
 {
 	uint64_t named[2] = {0};
+
+	for (size_t i = 0; i < tf_arch_aarch64.n_features; i++)
+		named[tf_arch_aarch64.features[i].word] |= UINT64_C(1)
+							   << tf_arch_aarch64.features[i].bit;
+	cpu->features[0] = hwcap & named[0];
+	cpu->features[1] = hwcap2 & named[1];
+}
+
+size_t tf_arch_cpu_noted(const uint8_t *data, size_t n)
+{
+	(void)data;
+	return n;
+}
+
+void tf_arch_cpu_of(struct tf_cpu *cpu, const struct tf_cpu_clues *clues)
+{
+	uint64_t hwcap = 0, hwcap2 = 0;
+
+	for (uint32_t i = 0; i < clues->n_auxv; i++) {
+		if (clues->auxv[2 * i] == AT_HWCAP)
+			hwcap = clues->auxv[2 * i + 1];
+		if (clues->auxv[2 * i] == AT_HWCAP2)
+			hwcap2 = clues->auxv[2 * i + 1];
+	}
+	set_features(cpu, hwcap, hwcap2);
+}
+
+void tf_arch_cpu(struct tf_cpu *cpu, bool in_use)
+{
 	int vl;
 
 	memset(cpu, 0, sizeof(*cpu));
 	cpu->n_words = 2;
-	for (size_t i = 0; i < tf_arch_aarch64.n_features; i++)
-		named[tf_arch_aarch64.features[i].word] |= UINT64_C(1)
-							   << tf_arch_aarch64.features[i].bit;
-	cpu->features[0] = getauxval(AT_HWCAP) & named[0];
-	cpu->features[1] = getauxval(AT_HWCAP2) & named[1];
+	set_features(cpu, getauxval(AT_HWCAP), getauxval(AT_HWCAP2));
 	if (!(cpu->features[0] >> HWCAP_BIT_SVE & 1))
 		return;
 	vl = prctl(PR_SVE_GET_VL, 0, 0, 0, 0);

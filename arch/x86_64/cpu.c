@@ -150,25 +150,39 @@ static bool feature_off(const char *hwcaps, const char *name)
 	return false;
 }
 
-static const char *hwcaps_tunable(void)
+/* The value of the tunable if this is the variable that has it. */
+static const char *hwcaps_in(const char *variable)
 {
-	static const char variable[] = "GLIBC_TUNABLES=", tunable[] = "glibc.cpu.hwcaps=";
+	static const char name[] = "GLIBC_TUNABLES=", tunable[] = "glibc.cpu.hwcaps=";
+	const char *p = has_prefix(variable, name) ? strstr(variable, tunable) : NULL;
 
-	for (char **env = environ; env && *env; env++) {
-		const char *p;
+	return p ? p + sizeof(tunable) - 1 : NULL;
+}
 
-		if (!has_prefix(*env, variable))
-			continue;
-		p = strstr(*env, tunable);
-		return p ? p + sizeof(tunable) - 1 : NULL;
+static const char *own_hwcaps(void)
+{
+	const char *found = NULL;
+
+	for (char **env = environ; env && *env && !found; env++)
+		found = hwcaps_in(*env);
+	return found;
+}
+
+/* Only what ends in a zero is a variable. */
+static const char *hwcaps_of(const char *env, size_t size)
+{
+	const char *found = NULL, *end;
+
+	for (; !found && (end = memchr(env, '\0', size)); env = end + 1) {
+		found = hwcaps_in(env);
+		size -= (size_t)(end - env) + 1;
 	}
-	return NULL;
+	return found;
 }
 
 /* Leaves only features that have a name and can be used: not those whose enabling bit is clear. */
-static void mask_features(struct tf_cpu *cpu, bool in_use)
+static void mask_features(struct tf_cpu *cpu, const char *hwcaps)
 {
-	const char *hwcaps = in_use ? hwcaps_tunable() : NULL;
 	const uint64_t *w = cpu->features;
 	bool avx =
 		w[WORD_1_ECX] >> BIT_AVX & 1 && (cpu->xcr0 & 6) == 6 && !feature_off(hwcaps, "AVX");
@@ -198,7 +212,54 @@ void tf_arch_cpu(struct tf_cpu *cpu, bool in_use)
 		active_words(cpu->features);
 	else
 		cpuid_words(cpu->features);
-	mask_features(cpu, in_use);
+	mask_features(cpu, in_use ? own_hwcaps() : NULL);
+}
+
+/* --- another program's --- */
+
+/* glibc's cpu_features.features: for each leaf of N_LEAVES (older ones lack the last) what CPUID
+ * said, and what of it is active, four words each. */
+#define NOTED_LEAVES (TF_CPU_NOTED / 32)
+#define EDX_ALWAYS   0x07808111u /* FPU, TSC, CX8, CMOV, MMX, FXSR, SSE, SSE2: every x86_64 */
+#define EAX_RESERVED 0xf000c000u /* of the processor's signature */
+#define BIT_LM       29
+
+static uint32_t noted_word(const uint8_t *at, unsigned leaf, bool active, unsigned word)
+{
+	return x86_get32(at + leaf * 32 + active * 16 + word * 4);
+}
+
+static bool is_noted(const uint8_t *at)
+{
+	uint32_t signature = noted_word(at, 0, false, 0);
+
+	if ((noted_word(at, 0, false, 3) & EDX_ALWAYS) != EDX_ALWAYS || !signature ||
+		signature & EAX_RESERVED || !(noted_word(at, 2, false, 3) >> BIT_LM & 1) ||
+		noted_word(at, 0, true, 0) || noted_word(at, 0, true, 1) ||
+		!noted_word(at, 0, true, 3))
+		return false;
+	for (unsigned leaf = 0; leaf < NOTED_LEAVES; leaf++)
+		for (unsigned word = 0; word < 4; word++)
+			if (noted_word(at, leaf, true, word) & ~noted_word(at, leaf, false, word))
+				return false;
+	return true;
+}
+
+size_t tf_arch_cpu_noted(const uint8_t *data, size_t n)
+{
+	for (size_t at = 0; at + TF_CPU_NOTED <= n; at += 4)
+		if (is_noted(data + at))
+			return at;
+	return n;
+}
+
+void tf_arch_cpu_of(struct tf_cpu *cpu, const struct tf_cpu_clues *clues)
+{
+	cpuid_words(cpu->features);
+	for (unsigned leaf = 0; leaf < NOTED_LEAVES && clues->noted; leaf++)
+		for (unsigned word = 0; word < 4; word++)
+			cpu->features[leaf * 4 + word] = noted_word(clues->noted, leaf, true, word);
+	mask_features(cpu, hwcaps_of(clues->env, clues->env_size));
 }
 
 /* A component lost is a reason only where a thread has something in it. */

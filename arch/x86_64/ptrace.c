@@ -26,12 +26,17 @@ static int add(int tid, uint32_t type, const char *name, uint32_t size, struct t
 	struct tf_regs *regs, struct tf_err *e)
 {
 	struct tf_regset *set = tf_regs_add(regs, a, type, size);
+	long got;
 
 	if (!set)
 		return tf_fail(e, TELEFORK_E_NOMEM, "%s: out of memory", name);
-	if (get(tid, type, set->data, size) != (long)size)
+	got = get(tid, type, set->data, size);
+	if (got < 0)
 		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s of thread %d", name, tid);
-	return 0;
+	/* The kernel answers as i386 for a thread that is in such code. */
+	return got == (long)size ? 0
+				 : tf_fail(e, TELEFORK_E_UNSUPPORTED,
+					   "thread %d runs 32-bit code: try again later", tid);
 }
 
 static int add_xstate(int tid, const struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs,
@@ -48,7 +53,11 @@ static int add_xstate(int tid, const struct tf_cpu *cpu, struct tf_arena *a, str
 	if (size < XS_MIN_SIZE)
 		return tf_fail_errno(
 			e, TELEFORK_E_SYSTEM, errno, "NT_X86_XSTATE of thread %d", tid);
-	bv = x86_get64(area + XS_XSTATE_BV) & cpu->xcr0;
+	bv = x86_get64(area + XS_XSTATE_BV);
+	if (bv & ~cpu->xcr0)
+		return tf_fail(e, TELEFORK_E_UNSUPPORTED,
+			"thread %d has %s registers in use, which are not carried", tid,
+			x86_component_name((unsigned)__builtin_ctzll(bv & ~cpu->xcr0)));
 	x86_legacy(set->data, area, bv);
 	for (unsigned i = XC_AVX; i < TF_XCOMPONENTS; i++) {
 		uint32_t offset = cpu->xcomp[i].offset, n = cpu->xcomp[i].size;

@@ -69,8 +69,15 @@ int tf_capture_describe(struct tf_capture *c);
 /* The mm fields but brk, and the parent (may be NULL), of a text like /proc/PID/stat. */
 void tf_capture_parse_stat(const char *text, struct tf_mm *mm, int32_t *ret_ppid);
 
+#define TF_MQUEUE_MAGIC 0x19800202 /* statfs(2) of a message queue, ipc/mqueue.c */
+
 /* What a descriptor leads to, by fstat(2) and its link in /proc/PID/fd. */
 uint32_t tf_capture_fd_kind(const struct stat *st, const char *path);
+
+/* Whether the name of a file or directory leads to the same on another machine: it still has one,
+ * and is neither this kernel's own object (message queues, namespaces) nor about one of its
+ * processes. proc: its link in /proc. */
+bool tf_capture_fd_named(const struct stat *st, const char *path, const char *proc);
 
 /* Lists descriptors into image.fds. Before they are closed. */
 int tf_capture_files(struct tf_capture *c);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 uint32_t tf_capture_fd_kind(const struct stat *st, const char *path)
@@ -32,6 +33,17 @@ uint32_t tf_capture_fd_kind(const struct stat *st, const char *path)
 	default:
 		return TF_FD_OTHER;
 	}
+}
+
+bool tf_capture_fd_named(const struct stat *st, const char *path, const char *proc)
+{
+	struct statfs fs;
+
+	if (!st->st_nlink || path[0] != '/')
+		return false;
+	if (!strncmp(path, "/proc/", 6) && path[6] >= '0' && path[6] <= '9')
+		return false;
+	return statfs(proc, &fs) || (unsigned)fs.f_type != TF_MQUEUE_MAGIC;
 }
 
 /* "/proc/self/fd/N" without stdio. */
@@ -66,6 +78,8 @@ static int add_fd(struct tf_capture *c, int fd)
 		.fd = fd,
 		.kind = tf_capture_fd_kind(&st, target),
 		.flags = (uint32_t)fcntl(fd, F_GETFL),
+		.same = -1, /* nothing is opened in the copy: all its numbers are held alike */
+		.size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0,
 		.offset = at > 0 ? (uint64_t)at : 0,
 		.path = tf_arena_strn(&c->arena, target, sizeof(target)),
 	};

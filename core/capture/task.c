@@ -5,7 +5,6 @@
  */
 #include "core/capture/task_call.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/elf.h>
@@ -170,79 +169,6 @@ static int describe_auxv(struct tf_task *t)
 	return rc;
 }
 
-/* --- descriptors --- */
-
-static int compare_fds(const void *a, const void *b)
-{
-	const struct tf_fd *x = a, *y = b;
-
-	return x->fd < y->fd ? -1 : x->fd > y->fd;
-}
-
-static int describe_fd(struct tf_task *t, struct tf_fd *f, int number)
-{
-	char name[40];
-	char *info;
-	size_t size;
-	struct stat st = {0};
-	int rc;
-
-	snprintf(name, sizeof(name), "fdinfo/%d", number);
-	rc = tf_task_read_text(t, name, &info, &size);
-	if (rc)
-		return rc;
-	snprintf(name, sizeof(name), "fd/%d", number);
-	*f = (struct tf_fd){
-		.fd = number,
-		.flags = (uint32_t)tf_task_status_number(info, "flags:", 8),
-		.offset = tf_task_status_number(info, "pos:", 10),
-		.path = link_text(t, name),
-	};
-	if (f->path) {
-		char path[TF_TASK_PATH];
-
-		proc_path(t, name, path);
-		stat(path, &st);
-		f->kind = tf_capture_fd_kind(&st, f->path);
-	}
-	return f->path ? 0 : TELEFORK_E_NOMEM;
-}
-
-static unsigned count_entries(DIR *dir)
-{
-	unsigned n = 0;
-
-	while (readdir(dir))
-		n++;
-	rewinddir(dir);
-	return n;
-}
-
-static int describe_fds(struct tf_task *t)
-{
-	struct tf_image *img = &t->capture.image;
-	char path[TF_TASK_PATH];
-	struct dirent *entry;
-	unsigned n;
-	DIR *dir;
-	int rc = 0;
-
-	proc_path(t, "fd", path);
-	dir = opendir(path);
-	if (!dir)
-		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno, "%s", path);
-	n = count_entries(dir);
-	img->fds = tf_arena_array(&t->capture.arena, n, sizeof(*img->fds));
-	while (img->fds && !rc && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.' && img->n_fds < n)
-			rc = describe_fd(t, &img->fds[img->n_fds++], atoi(entry->d_name));
-	closedir(dir);
-	if (!img->fds)
-		return TELEFORK_E_NOMEM;
-	qsort(img->fds, img->n_fds, sizeof(*img->fds), compare_fds);
-	return rc;
-}
-
 /* --- memory --- */
 
 static int find_pages_of(struct tf_task *t, struct tf_map *m)
@@ -306,7 +232,7 @@ static int each_step(struct tf_task *t, int (*const step[])(struct tf_task *), s
 int tf_task_describe_standing(struct tf_task *t)
 {
 	static int (*const step[])(struct tf_task *) = {
-		tf_task_threads, tf_task_pending, describe_moment, describe_fds};
+		tf_task_threads, tf_task_pending, describe_moment, tf_task_files};
 
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }
@@ -314,7 +240,7 @@ int tf_task_describe_standing(struct tf_task *t)
 int tf_task_describe_rest(struct tf_task *t)
 {
 	static int (*const step[])(struct tf_task *) = {describe_source, finish_maps, describe_vdso,
-		describe_auxv, find_pages, tf_task_settle};
+		describe_auxv, tf_task_cpu, find_pages, tf_task_settle};
 
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }

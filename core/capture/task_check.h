@@ -21,16 +21,23 @@
 	X(MACHINE, "machine", false, "it is no 64-bit program of this architecture",               \
 		"use the telefork of its architecture")                                            \
 	X(TRACER, "tracer", false, "another process traces it", "end the debugger")                \
+	X(BUSY, "uninterruptible", false, "a thread that cannot be stopped where it is",           \
+		"wait until it is through")                                                        \
 	X(CHILD, "child", true, "it has a child, which stays behind", "let it end first")          \
+	X(ZOMBIE, "zombie", true, "a child that has ended, for which it has not waited",           \
+		"let it wait for the child")                                                       \
+	X(TRACEE, "tracee", true, "it traces this process", "let it detach")                       \
+	X(SEMAPHORE, "semaphore", true,                                                            \
+		"what it did to a System V semaphore is undone when it ends (SEM_UNDO)",           \
+		"let it release the semaphore and end its use")                                    \
 	X(NAMESPACE, "namespace", true, "it lives in a namespace of its own",                      \
 		"run telefork in the same container")                                              \
 	X(SECCOMP, "seccomp", false, "a system call filter is on, and it cannot be asked",         \
 		"start it without the filter")                                                     \
 	X(TIMER, "timer", true, "it has a POSIX timer, which is lost", "let it disarm its timers") \
 	X(LOCK, "lock", true, "it holds a lock on a file, which is lost", "let it unlock")         \
-	X(DELETED, "deleted", true, "a file that has no name any more", "let it close the file")   \
-	X(DIR, "dir", true, "a directory: over there its number leads nowhere",                    \
-		"let it close the directory")                                                      \
+	X(DELETED, "deleted", true, "a file or directory that has no name any more",               \
+		"let it close it")                                                                 \
 	X(PIPE, "pipe", true, "a pipe, whose other end stays here", "let it close the pipe")       \
 	X(SOCKET, "socket", true, "a socket, whose peer stays here", "let it close the socket")    \
 	X(TTY, "tty", true, "a terminal, which stays here", "let it close the terminal")           \
@@ -44,8 +51,17 @@
 		"start it without io_uring")                                                       \
 	X(PERF, "perf", true, "a performance counter", "end the profiler")                         \
 	X(BPF, "bpf", true, "a BPF object", "let it close it")                                     \
+	X(PIDFD, "pidfd", true, "a descriptor of a process here", "let it close it")               \
+	X(LANDLOCK, "landlock", true, "a set of rules for files", "let it close the set")          \
+	X(MQUEUE, "mqueue", true, "a message queue, which stays here", "let it close the queue")   \
+	X(PROC, "proc", true, "a file in /proc about a process here", "let it close the file")     \
 	X(USERFAULTFD, "userfaultfd", false, "it handles page faults by itself",                   \
 		"start it without userfaultfd")                                                    \
+	X(AIO, "aio", true,                                                                        \
+		"it has asynchronous input and output set up (io_setup), which is lost",           \
+		"let it end that with io_destroy")                                                 \
+	X(SECRET, "secret-memory", false, "memory that nobody else may read",                      \
+		"start it without memfd_secret")                                                   \
 	X(MEMFD, "memfd", true, "memory with a descriptor", "let it close it")                     \
 	X(OTHER, "other", true, "a descriptor of an unknown kind", "let it close it")              \
 	X(DEVICE_MEMORY, "device-memory", false, "memory of a device", "let it unmap it")          \

@@ -23,6 +23,12 @@ int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_
 int tf_task_threads(struct tf_task *t);
 int tf_task_pending(struct tf_task *t);
 
+/* task_files.c: fills image.fds, and says which are duplicates of each other. */
+int tf_task_files(struct tf_task *t);
+
+/* task_cpu.c: image.cpu.features become those that the program uses. Needs maps and auxv. */
+int tf_task_cpu(struct tf_task *t);
+
 /* Once the threads have been asked: makes the registers of image.threads those from which they go
  * on anywhere. System calls that the kernel was about to start again are made again, or give up
  * with EINTR where only this kernel knows the time that is left; a restartable sequence is aborted.

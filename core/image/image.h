@@ -168,7 +168,10 @@ struct tf_fd {
 	int32_t fd;
 	uint32_t kind;    /* enum tf_fd_kind */
 	uint32_t flags;   /* O_ACCMODE | status flags, and O_CLOEXEC */
+	int32_t same;     /* a lower descriptor, or a standard stream, of which it is a duplicate:
+			     they share position and flags; -1: none, or unknown */
 	uint64_t offset;  /* file position */
+	uint64_t size;    /* of a regular file, bytes */
 	const char *path; /* readlink of /proc/self/fd/N */
 };
 

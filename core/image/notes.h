@@ -87,6 +87,8 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 	X(MAP_DATA_END, "map-data-end", "data_end is page-aligned and inside its mapping")         \
 	X(MAP_LIMIT, "map-limit", "mappings end at or below source.max_map_end")                   \
 	X(FDS_SORTED, "fds-sorted", "descriptors are not negative, unique and ascending")          \
+	X(FD_SAME, "fd-same",                                                                      \
+		"a duplicate is one of a lower descriptor that is there, or of a stream")          \
 	X(SIGACTIONS, "sigactions", "all 64 signal actions or none")                               \
 	X(PENDING, "pending", "a pending signal has a number, and siginfo says the same")          \
 	X(SIGNATURES, "signatures",                                                                \

@@ -142,7 +142,9 @@ static const struct tf_field fd_fields[] = {
 	F(fd, I32, "number"),
 	N(kind, ENUM, fd_kinds, "what it leads to"),
 	F(flags, HEX32, "open(2) flags as the image's architecture numbers them"),
+	F(same, I32, "lower descriptor that it is a duplicate of, -1: none"),
 	F(offset, U64, "position"),
+	F(size, U64, "of a regular file, bytes"),
 	F(path, STR, "/proc/self/fd/N"),
 };
 #undef F
@@ -306,12 +308,34 @@ static const char *check_edit(const struct tf_image *img, const struct tf_arch *
 	return i && d->start < d[-1].end ? RULE(MAPS_SORTED) : NULL;
 }
 
+static bool has_fd(const struct tf_fd *fds, uint32_t n, int32_t number)
+{
+	uint32_t low = 0;
+
+	while (low < n) {
+		uint32_t middle = low + (n - low) / 2;
+
+		if (fds[middle].fd == number)
+			return true;
+		if (fds[middle].fd < number)
+			low = middle + 1;
+		else
+			n = middle;
+	}
+	return false;
+}
+
 static const char *check_fd(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
 {
 	const struct tf_fd *fd = &img->fds[i];
 
 	(void)arch;
-	return fd->fd < 0 || (i && fd->fd <= fd[-1].fd) ? RULE(FDS_SORTED) : NULL;
+	if (fd->fd < 0 || (i && fd->fd <= fd[-1].fd))
+		return RULE(FDS_SORTED);
+	if (fd->same < -1 || fd->same >= fd->fd)
+		return RULE(FD_SAME);
+	/* Streams are always there. */
+	return fd->same <= 2 || has_fd(img->fds, i, fd->same) ? NULL : RULE(FD_SAME);
 }
 
 static const char *check_sigaction(

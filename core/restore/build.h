@@ -60,8 +60,12 @@ int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
 	const struct tf_facts *f, bool peer, bool relayed, struct tf_err *e);
 
 /* Whether the copy opens this descriptor's file anew, by its path: that of a process which was
- * captured from outside, if it is a regular file, or a device without state such as /dev/null. */
+ * captured from outside, if it is a regular file, a directory, or a device without state such as
+ * /dev/null, and no duplicate of a lower descriptor. */
 bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd);
+
+/* The flags that it is opened with: none that creates or cuts off. */
+uint32_t tf_restore_open_flags(const struct tf_fd *fd);
 
 /* Writes the plan. restorer_size: bytes of the restorer's code. 0, _COLLISION, _NOMEM,
  * _INCOMPATIBLE, _IMAGE. */

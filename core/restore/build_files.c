@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 /* What fcntl(2) can set or an opening keeps; nothing that creates or cuts off. */
-#define OPEN_FLAGS (O_ACCMODE | O_APPEND | O_NONBLOCK | O_SYNC | O_DIRECT | O_NOATIME | O_PATH)
+#define OPEN_FLAGS                                                                    \
+	(O_ACCMODE | O_APPEND | O_NONBLOCK | O_SYNC | O_DIRECT | O_NOATIME | O_PATH | \
+		O_DIRECTORY | O_NOFOLLOW)
 
 /* Devices whose every opening is as good as any other. */
 static bool is_stateless(const char *path)
@@ -24,9 +26,15 @@ static bool is_stateless(const char *path)
 
 bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd)
 {
-	if (img->source.origin != TF_ORIGIN_TASK || fd->fd <= 2)
+	if (img->source.origin != TF_ORIGIN_TASK || fd->fd <= 2 || fd->same >= 0)
 		return false;
-	return fd->kind == TF_FD_FILE || (fd->kind == TF_FD_CHAR && is_stateless(fd->path));
+	return fd->kind == TF_FD_FILE || fd->kind == TF_FD_DIR ||
+	       (fd->kind == TF_FD_CHAR && is_stateless(fd->path));
+}
+
+uint32_t tf_restore_open_flags(const struct tf_fd *fd)
+{
+	return fd->flags & OPEN_FLAGS;
 }
 
 /* All numbers are held already: the new descriptor has none of them. */
@@ -36,10 +44,15 @@ static void plan_open(struct tf_build *b, const struct tf_fd *fd)
 	uint64_t opened = p->n_steps;
 
 	tf_plan_syscall(p, fd->path, SYS_openat, 4, (uint64_t)(int64_t)AT_FDCWD,
-		tf_build_string(b, fd->path), (uint64_t)(fd->flags & OPEN_FLAGS), UINT64_C(0));
-	if (fd->kind == TF_FD_FILE && !(fd->flags & O_PATH))
-		tf_plan_syscall(p, "position", SYS_lseek, 3, opened, fd->offset, (uint64_t)SEEK_SET)
-			->refs = 1;
+		tf_build_string(b, fd->path), (uint64_t)tf_restore_open_flags(fd), UINT64_C(0));
+	if (fd->kind != TF_FD_CHAR && !(fd->flags & O_PATH)) {
+		struct tf_step *s = tf_plan_syscall(
+			p, "position", SYS_lseek, 3, opened, fd->offset, (uint64_t)SEEK_SET);
+
+		s->refs = 1;
+		/* A place in a directory is its file system's own. */
+		s->expect = fd->kind == TF_FD_DIR ? TF_EXPECT_ANY : TF_EXPECT_SUCCESS;
+	}
 	tf_plan_syscall(
 		p, "file", SYS_dup3, 3, opened, (uint64_t)fd->fd, (uint64_t)(fd->flags & O_CLOEXEC))
 		->refs = 1;
@@ -56,7 +69,8 @@ void tf_build_files(struct tf_build *b)
 	if (img->source.cwd[0])
 		tf_plan_syscall(
 			p, "working directory", SYS_chdir, 1, tf_build_string(b, img->source.cwd))
-			->expect = TF_EXPECT_ANY;
+			->expect =
+			img->source.origin == TF_ORIGIN_TASK ? TF_EXPECT_SUCCESS : TF_EXPECT_ANY;
 	for (uint32_t i = 0; i < img->n_fds; i++) {
 		const struct tf_fd *fd = &img->fds[i];
 
@@ -68,7 +82,11 @@ void tf_build_files(struct tf_build *b)
 			(uint64_t)fd->fd, (uint64_t)(fd->flags & O_CLOEXEC));
 	}
 	for (uint32_t i = 0; i < img->n_fds; i++)
-		if (tf_restore_opens(img, &img->fds[i]))
+		if (img->fds[i].same >= 0 && img->fds[i].fd > 2)
+			tf_plan_syscall(p, "duplicate", SYS_dup3, 3, (uint64_t)img->fds[i].same,
+				(uint64_t)img->fds[i].fd,
+				(uint64_t)(img->fds[i].flags & O_CLOEXEC));
+		else if (tf_restore_opens(img, &img->fds[i]))
 			plan_open(b, &img->fds[i]);
 	if (b->r->fds.peer)
 		tf_plan_syscall(p, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.back,

@@ -85,6 +85,28 @@ static void check_limits(struct check *c, uint64_t max_memory)
 			(ull)c->f->memory_free);
 }
 
+/* Those that take a place in the receiver's queue: sent with a value, or real-time. */
+static bool is_queued(const struct tf_pending *s)
+{
+	return s->signo >= 32 || (int32_t)s->info[1] < 0; /* si_code */
+}
+
+static void check_tasks(struct check *c)
+{
+	uint64_t queued = 0;
+
+	for (uint32_t i = 0; i < c->img->n_pending; i++)
+		queued += is_queued(&c->img->pending[i]);
+	if (c->img->n_threads > c->f->threads_free)
+		reason(c,
+			"threads: the process has %u, %llu more may be here: raise ulimit -u, the "
+			"control group's pids.max or kernel.threads-max",
+			c->img->n_threads, (ull)c->f->threads_free);
+	if (queued > c->f->pending_free)
+		reason(c, "signals: %llu are pending, %llu more may be here: raise ulimit -i",
+			(ull)queued, (ull)c->f->pending_free);
+}
+
 /* Some registers are set by a tracer or not at all. */
 static void check_traced(struct check *c)
 {
@@ -210,6 +232,7 @@ int tf_compat_check(
 			img->source.page_size, f->page_size);
 	check_addresses(&c);
 	check_limits(&c, max_memory);
+	check_tasks(&c);
 	check_brk(&c);
 	check_traced(&c);
 	c.reasons += tf_arch_compat(img, &f->cpu, e);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Asking the destination, see facts.h. Nothing is changed but for the moment of a probe mapping. */
-#include "core/restore/facts.h"
+#include "core/restore/facts_impl.h"
 #include "arch/arch.h"
 #include "core/base/cleanup.h"
 #include "core/base/guest.h"
@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 /* Into a small buffer: the kernel allocates as much as is asked of /proc/sys. */
-static uint64_t read_number(const char *path, uint64_t otherwise)
+uint64_t tf_facts_number(const char *path, uint64_t otherwise)
 {
 	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char text[32];
@@ -77,10 +77,11 @@ static void gather_limits(struct tf_facts *f, struct tf_arena *a)
 {
 	struct rlimit lim;
 
-	f->max_map_count = read_number("/proc/sys/vm/max_map_count", 65530);
-	f->min_addr = read_number("/proc/sys/vm/mmap_min_addr", 65536);
+	f->max_map_count = tf_facts_number("/proc/sys/vm/max_map_count", 65530);
+	f->min_addr = tf_facts_number("/proc/sys/vm/mmap_min_addr", 65536);
 	f->memory_free = tf_host_memory_free(a);
 	f->address_limit = getrlimit(RLIMIT_AS, &lim) ? UINT64_MAX : lim.rlim_cur;
+	tf_facts_tasks(f, a);
 	f->fd_limit = getrlimit(RLIMIT_NOFILE, &lim) ? 1024 : lim.rlim_max;
 	if (f->min_addr < f->page_size)
 		f->min_addr = f->page_size;
@@ -158,6 +159,8 @@ static const struct {
 	FIELD(memory_free),
 	FIELD(address_limit),
 	FIELD(fd_limit),
+	FIELD(threads_free),
+	FIELD(pending_free),
 	FIELD(brk),
 	FIELD(auxv_size),
 	FIELD(rseq.addr),

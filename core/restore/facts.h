@@ -17,13 +17,15 @@
 
 struct tf_facts {
 	uint32_t machine, page_size, flags, n_keep;
-	uint64_t min_addr, max_addr;     /* usable addresses: [min, max) */
-	uint64_t max_map_count;          /* mappings in one process */
-	uint64_t memory_free;            /* bytes, MemAvailable */
-	uint64_t address_limit;          /* RLIMIT_AS, bytes */
-	uint64_t fd_limit;               /* hard RLIMIT_NOFILE */
-	uint64_t brk;                    /* where a program's brk would start if it cannot be set */
-	uint64_t auxv_size;              /* bytes that the kernel keeps */
+	uint64_t min_addr, max_addr; /* usable addresses: [min, max) */
+	uint64_t max_map_count;      /* mappings in one process */
+	uint64_t memory_free;        /* bytes, MemAvailable */
+	uint64_t address_limit;      /* RLIMIT_AS, bytes */
+	uint64_t fd_limit;           /* hard RLIMIT_NOFILE */
+	uint64_t threads_free; /* more that RLIMIT_NPROC, control groups and the kernel allow */
+	uint64_t pending_free; /* more that RLIMIT_SIGPENDING allows */
+	uint64_t brk;          /* where a program's brk would start if it cannot be set */
+	uint64_t auxv_size;    /* bytes that the kernel keeps */
 	uint64_t keep[TF_FACT_KEEP_MAX]; /* pages that must survive */
 	struct tf_rseq rseq;             /* the receiver's own */
 	struct tf_cpu cpu;

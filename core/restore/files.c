@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* See files.h. Only looks: nothing is opened here, the copy does that by its plan. */
+/* See files.h. Every file is opened as the copy is going to, and closed again. */
+#include "core/base/cleanup.h"
 #include "core/restore/files.h"
 #include "core/restore/build.h"
 
@@ -20,22 +21,50 @@ static bool is_deleted(const char *path)
 /* Why the file cannot be opened here as the process has it; NULL if it can. */
 static const char *obstacle(const struct tf_fd *fd)
 {
-	unsigned how = fd->flags & O_ACCMODE;
-	int need = (how == O_WRONLY ? 0 : R_OK) | (how == O_RDONLY ? 0 : W_OK);
+	TF_CLOSE int opened = -1;
 	struct stat st;
 
 	if (stat(fd->path, &st))
 		return is_deleted(fd->path) ? "deleted at the source" : tf_errno_name(errno);
 	if (fd->kind == TF_FD_FILE && !S_ISREG(st.st_mode))
 		return "no regular file here";
-	if (!(fd->flags & O_PATH) && faccessat(AT_FDCWD, fd->path, need, AT_EACCESS))
+	if (fd->kind == TF_FD_DIR && !S_ISDIR(st.st_mode))
+		return "no directory here";
+	opened = open(fd->path, (int)tf_restore_open_flags(fd) | O_NONBLOCK | O_CLOEXEC);
+	if (opened < 0)
 		return tf_errno_name(errno);
+	/* Behind the end of the file of that name: it is another one. */
+	if (fd->kind == TF_FD_FILE && fd->offset > (uint64_t)st.st_size && fd->offset <= fd->size)
+		return "shorter here than the process has come in it";
 	return NULL;
+}
+
+/* The process is somewhere: a program that was moved from outside cannot know better. */
+static int check_cwd(struct tf_image *img, bool hold, struct tf_err *e)
+{
+	const char *cwd = img->source.cwd, *why = NULL;
+	struct stat st;
+
+	if (img->source.origin != TF_ORIGIN_TASK || !cwd[0])
+		return 0;
+	if (stat(cwd, &st))
+		why = is_deleted(cwd) ? "deleted at the source" : tf_errno_name(errno);
+	else if (!S_ISDIR(st.st_mode))
+		why = "no directory here";
+	else if (access(cwd, X_OK))
+		why = tf_errno_name(errno);
+	if (!why)
+		return 0;
+	if (hold)
+		img->source.cwd = "";
+	return tf_fail_more(e, TELEFORK_E_INCOMPATIBLE, "working directory %s: %s%s", cwd, why,
+		hold ? "; it stays where the receiver is"
+		     : ": make it, or go on without it (restore --allow files)");
 }
 
 int tf_files_check(struct tf_image *img, bool hold, struct tf_err *e)
 {
-	int rc = 0;
+	int rc = check_cwd(img, hold, e);
 
 	for (uint32_t i = 0; i < img->n_fds; i++) {
 		struct tf_fd *fd = &img->fds[i];

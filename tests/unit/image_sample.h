@@ -152,9 +152,9 @@ static inline void sample_maps(struct tf_image *img, struct tf_arena *a)
 static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 {
 	static const struct tf_fd fds[] = {
-		{0, TF_FD_TTY, 2, 0, "/dev/pts/3"},
-		{1, TF_FD_FILE, 0x8001, 4096, "/tmp/out"},
-		{7, TF_FD_PIPE, 0x80000, 0, "pipe:[12345]"},
+		{0, TF_FD_TTY, 2, -1, 0, 0, "/dev/pts/3"},
+		{1, TF_FD_FILE, 0x8001, -1, 4096, 8192, "/tmp/out"},
+		{7, TF_FD_PIPE, 0x80000, -1, 0, 0, "pipe:[12345]"},
 	};
 	static const struct tf_symbol symbols[] = {
 		{0x7f0000210100, 64, "__vdso_clock_gettime"},

@@ -88,6 +88,25 @@ static void modest_receiver(void)
 	max_memory = 4096;
 }
 
+static void few_threads(void)
+{
+	facts.threads_free = image.n_threads - 1;
+}
+
+/* An ordinary signal takes no place. */
+static void short_queue(void)
+{
+	static struct tf_pending pending[] = {
+		{.signo = 10, .info = {10, 0}},
+		{.signo = 12, .info = {12, (uint32_t)-1}}, /* SI_QUEUE */
+		{.signo = 34, .info = {34, 0}},
+	};
+
+	image.pending = pending;
+	image.n_pending = 3;
+	facts.pending_free = 1;
+}
+
 static void low_break(void)
 {
 	facts.flags &= ~TF_FACT_MM_MAP;
@@ -106,6 +125,8 @@ static const struct {
 	{few_mappings, "vm.max_map_count here is 22: raise it to 23"},
 	{little_address_space, "RLIMIT_AS"},
 	{little_memory, "are free here"},
+	{few_threads, "threads: the process has 1, 0 more may be here"},
+	{short_queue, "signals: 2 are pending, 1 more may be here"},
 	{low_break, "telefork-pad"},
 };
 
@@ -118,6 +139,9 @@ START_TEST(can_live)
 	facts.max_addr = image.maps[image.n_maps - 1].end;
 	facts.min_addr = image.maps[0].start;
 	facts.max_map_count = image.n_maps + 17;
+	facts.threads_free = image.n_threads;
+	short_queue();
+	facts.pending_free = 2;
 	facts.flags &= ~TF_FACT_MM_MAP;
 	facts.brk = image.mm.brk;
 	ck_assert_msg(!check(), "%s", e.text);
@@ -290,6 +314,9 @@ START_TEST(facts_gathered)
 	ck_assert_uint_gt(facts.n_maps, 3);
 	ck_assert_uint_gt(facts.memory_free, 1 << 20);
 	ck_assert_uint_gt(facts.auxv_size, 16);
+	ck_assert_uint_gt(facts.threads_free, 1);
+	ck_assert_uint_le(facts.threads_free, TF_MAX_TID); /* kernel.pid_max, at least */
+	ck_assert_uint_gt(facts.pending_free, 0);
 	for (uint32_t i = 0; i < facts.n_maps; i++)
 		ck_assert_uint_le(facts.maps[i].end, facts.max_addr);
 }

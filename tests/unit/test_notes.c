@@ -294,6 +294,9 @@ CHANGE(map_vmflag, (img->maps[0].vmflags = 8192))
 CHANGE(map_high, (img->source.max_map_end = 0x7f0000210000))
 CHANGE(fd_negative, (img->fds[0].fd = -1))
 CHANGE(fd_twice, (img->fds[1].fd = 0))
+CHANGE(fd_of_itself, (img->fds[1].same = 1))
+CHANGE(fd_of_nobody, (img->fds[2].same = 3))
+CHANGE(fd_of_less, (img->fds[2].same = -2))
 CHANGE(fd_kind, (img->fds[1].kind = TF_FD_KINDS))
 CHANGE(one_signal, (img->n_sigactions = 63))
 CHANGE(signature_place, (sign(img)->place = TF_SIGN_PLACES))
@@ -362,6 +365,9 @@ static const struct mutant mutants[] = {
 	{"map-limit", map_high},
 	{"fds-sorted", fd_negative},
 	{"fds-sorted", fd_twice},
+	{"fd-same", fd_of_itself},
+	{"fd-same", fd_of_nobody},
+	{"fd-same", fd_of_less},
 	{"field", fd_kind},
 	{"sigactions", one_signal},
 	{"field", signature_place},

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* What the parts of facts share. Nobody else includes this. */
+#ifndef TF_RESTORE_FACTS_IMPL_H
+#define TF_RESTORE_FACTS_IMPL_H
+
+#include "core/restore/facts.h"
+
+/* The number in a small file such as those of /proc/sys. */
+uint64_t tf_facts_number(const char *path, uint64_t otherwise);
+
+/* facts_tasks.c: threads_free and pending_free. */
+void tf_facts_tasks(struct tf_facts *f, struct tf_arena *a);
+
+#endif

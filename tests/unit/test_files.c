@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Descriptors of a program that was moved from outside: the steps that open them again, and what is
+ * said of files that are not here as they were there.
+ */
+#include <check.h>
+#include <stdlib.h>
+
+#define PLAN_BROKEN(...) ck_abort_msg(__VA_ARGS__)
+#include "core/restore/files.h"
+#include "tests/unit/plan_model.h"
+#include "tests/unit/plan_sample.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct tf_arena arena;
+static struct tf_image image;
+static struct tf_facts facts;
+static struct tf_restore plan;
+static struct tf_err e;
+static char folder[] = "/tmp/test_files.XXXXXX", path[64];
+
+static void set_up(void)
+{
+	ck_assert_int_eq(tf_arena_init(&arena, (size_t)256 << 20), 0);
+	e = (struct tf_err){0};
+	ck_assert_int_eq(sample_program(&image, &arena), 0);
+	ck_assert_int_eq(sample_facts(&facts, &arena, sample_facts_native, &e), 0);
+	image.source.origin = TF_ORIGIN_TASK;
+	image.source.channel_fd = -1;
+	image.source.cwd = "/";
+	ck_assert_ptr_nonnull(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/file", folder);
+}
+
+static void tear_down(void)
+{
+	unlink(path);
+	rmdir(path);
+	rmdir(folder);
+	tf_arena_done(&arena);
+}
+
+static void build(void)
+{
+	static struct model model;
+	uint8_t *head;
+
+	plan = (struct tf_restore){0};
+	ck_assert_int_eq(tf_image_encode(&image, &arena, &head), 0);
+	ck_assert_int_eq(tf_restore_choose_fds(&plan, &image, &facts, false, false, &e), 0);
+	ck_assert_msg(!tf_restore_build(&plan, &image, &facts, 2345, &arena, &e), "%s", e.text);
+	model_play(&model, &plan, &image, &facts);
+}
+
+/* The n-th step (from 0) with that comment; NULL if there is none. */
+static const struct tf_step *step(const char *comment, unsigned n)
+{
+	for (uint64_t i = 0; i < plan.plan.n_steps; i++) {
+		const struct tf_step *s = &plan.plan.steps[i];
+
+		if (s->comment && !strcmp(s->comment, comment) && !n--)
+			return s;
+	}
+	return NULL;
+}
+
+static unsigned count(const char *comment)
+{
+	unsigned n = 0;
+
+	while (step(comment, n))
+		n++;
+	return n;
+}
+
+START_TEST(files_opened_again)
+{
+	static struct tf_fd fds[] = {
+		{2, TF_FD_TTY, O_RDWR, -1, 0, 0, "/dev/pts/3"},
+		{3, TF_FD_FILE, O_WRONLY | O_APPEND | O_CLOEXEC | O_TRUNC | O_CREAT, -1, 7, 9,
+			"/tmp/log"},
+		{4, TF_FD_DIR, O_RDONLY | O_DIRECTORY, -1, 3, 0, "/tmp"},
+		{5, TF_FD_FILE, O_WRONLY | O_APPEND, 3, 7, 9, "/tmp/log"},
+		{6, TF_FD_TTY, O_RDWR, 2, 0, 0, "/dev/pts/3"},
+		{7, TF_FD_PIPE, O_RDONLY, -1, 0, 0, "pipe:[1]"},
+		{8, TF_FD_PIPE, O_RDONLY, 7, 0, 0, "pipe:[1]"},
+		{9, TF_FD_CHAR, O_RDWR, -1, 0, 0, "/dev/null"},
+		{10, TF_FD_CHAR, O_RDWR, -1, 0, 0, "/dev/fuse"},
+	};
+	const struct tf_step *s;
+
+	image.fds = fds;
+	image.n_fds = sizeof(fds) / sizeof(*fds);
+	build();
+	s = step("/tmp/log", 0);
+	ck_assert_uint_eq(s->arg[2], O_WRONLY | O_APPEND);
+	ck_assert_uint_eq(count("/tmp/log"), 1);
+	ck_assert_uint_eq(step("/tmp", 0)->arg[2], O_DIRECTORY);
+	ck_assert_uint_eq(count("/dev/null"), 1);
+	ck_assert_uint_eq(count("/dev/fuse"), 0);
+	ck_assert_uint_eq(count("position"), 2);
+	s = step("position", 0);
+	ck_assert_uint_eq(s->arg[1], 7);
+	ck_assert_int_eq(s->expect, TF_EXPECT_SUCCESS);
+	s = step("position", 1);
+	ck_assert_uint_eq(s->arg[1], 3);
+	ck_assert_int_eq(s->expect, TF_EXPECT_ANY);
+	ck_assert_uint_eq(count("duplicate"), 3);
+	for (unsigned i = 0; (s = step("duplicate", i)); i++)
+		ck_assert_uint_eq(s->arg[0], (uint64_t)fds[s->arg[1] - 2].same);
+	ck_assert_int_eq(step("working directory", 0)->expect, TF_EXPECT_SUCCESS);
+	image.source.origin = TF_ORIGIN_CALL;
+	build();
+	ck_assert_uint_eq(count("/tmp/log"), 0);
+	ck_assert_int_eq(step("working directory", 0)->expect, TF_EXPECT_ANY);
+}
+END_TEST
+
+/* --- are they here? --- */
+
+static void has_file(struct tf_fd *fd, uint32_t kind, uint32_t flags)
+{
+	*fd = (struct tf_fd){.fd = 5, .kind = kind, .flags = flags, .same = -1, .path = path};
+	image.fds = fd;
+	image.n_fds = 1;
+}
+
+static void make_file(size_t size)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+
+	ck_assert(fd >= 0 && !ftruncate(fd, (off_t)size));
+	close(fd);
+}
+
+/* What is said, first as a refusal, then by a receiver that goes on without. */
+static void refused(const char *words)
+{
+	e = (struct tf_err){0};
+	ck_assert_int_eq(tf_files_check(&image, false, &e), TELEFORK_E_INCOMPATIBLE);
+	ck_assert_msg(strstr(e.text, words), "%s", e.text);
+	ck_assert_ptr_nonnull(strstr(e.text, "--allow files"));
+	e = (struct tf_err){0};
+	ck_assert_int_eq(tf_files_check(&image, true, &e), 0);
+	ck_assert_msg(strstr(e.text, words), "%s", e.text);
+	build(); /* nothing in it can fail for that reason */
+	ck_assert_uint_eq(count(path), 0);
+}
+
+START_TEST(file_is_here)
+{
+	struct tf_fd fd;
+
+	has_file(&fd, TF_FD_FILE, O_RDWR);
+	make_file(10);
+	fd.size = 20;
+	fd.offset = 10;
+	ck_assert_msg(!tf_files_check(&image, false, &e), "%s", e.text);
+	fd.offset = 21; /* it was beyond the end before */
+	ck_assert_msg(!tf_files_check(&image, false, &e), "%s", e.text);
+}
+END_TEST
+
+START_TEST(file_is_missing)
+{
+	struct tf_fd fd;
+
+	has_file(&fd, TF_FD_FILE, O_RDONLY);
+	refused("file: ENOENT");
+}
+END_TEST
+
+START_TEST(file_is_shorter)
+{
+	struct tf_fd fd;
+
+	has_file(&fd, TF_FD_FILE, O_RDONLY);
+	make_file(10);
+	fd.size = fd.offset = 11;
+	refused("shorter here");
+}
+END_TEST
+
+START_TEST(file_is_a_directory)
+{
+	struct tf_fd fd;
+
+	has_file(&fd, TF_FD_FILE, O_RDONLY);
+	ck_assert(!mkdir(path, 0700));
+	refused("no regular file here");
+}
+END_TEST
+
+START_TEST(directory_is_a_file)
+{
+	struct tf_fd fd;
+
+	has_file(&fd, TF_FD_DIR, O_RDONLY);
+	make_file(1);
+	refused("no directory here");
+}
+END_TEST
+
+START_TEST(file_cannot_be_opened)
+{
+	struct tf_fd fd;
+
+	has_file(&fd, TF_FD_FILE, O_RDONLY | O_DIRECTORY);
+	make_file(1);
+	refused("file: ENOTDIR");
+}
+END_TEST
+
+START_TEST(nowhere_to_be)
+{
+	image.n_fds = 0;
+	image.source.cwd = path;
+	refused("working directory");
+	ck_assert_uint_eq(count("working directory"), 0);
+	image.source.cwd = path;
+	make_file(1);
+	refused("no directory here");
+	image.source.cwd = path;
+	image.source.origin = TF_ORIGIN_CALL; /* as ever: it stays where it can */
+	e = (struct tf_err){0};
+	ck_assert_msg(!tf_files_check(&image, false, &e), "%s", e.text);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("files");
+	TCase *t = tcase_create("files");
+	SRunner *runner = srunner_create(s);
+	int failed;
+
+	tcase_add_checked_fixture(t, set_up, tear_down);
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, files_opened_again);
+	tcase_add_test(t, file_is_here);
+	tcase_add_test(t, file_is_missing);
+	tcase_add_test(t, file_is_shorter);
+	tcase_add_test(t, file_is_a_directory);
+	tcase_add_test(t, directory_is_a_file);
+	tcase_add_test(t, file_cannot_be_opened);
+	tcase_add_test(t, nowhere_to_be);
+	suite_add_tcase(s, t);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}
