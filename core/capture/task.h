@@ -17,6 +17,7 @@ struct tf_traced {
 	bool stopped; /* it stands; else it is seized only */
 	long blocked; /* the system call in which /proc saw it before we came; -1: none */
 	struct tf_regs as_found; /* its registers as the stop shows them */
+	uint64_t abort; /* where the restartable sequence that it stands in has its exit; 0: none */
 };
 
 struct tf_task {

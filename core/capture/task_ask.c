@@ -278,7 +278,7 @@ static int put_back(struct asking *q)
 	int rc = to_signal_stop(q);
 
 	if (!rc)
-		rc = tf_task_go_on(q->t, q->x, q->thread, &regs);
+		rc = tf_task_go_on(q->t, q->x, &regs);
 	if (rc)
 		return rc;
 	if (ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(uint64_t), &q->thread->sigmask) ||

@@ -36,8 +36,7 @@ int tf_task_settle_thread(
 
 /* The registers that a thread of the living process is put back with. *ret may share data with
  * x->as_found. */
-int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, const struct tf_thread *thread,
-	struct tf_regs *ret);
+int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *ret);
 
 /* task_ask.c: asks what only the process knows, and clears TF_SOURCE_OUTSIDE; leaves it set where
  * asking could disturb. The process is afterwards as it was, or the error says that it is not. */
