@@ -102,6 +102,7 @@ MOVE_TESTS  := \
 	test_limits \
 	test_hostile \
 	test_pad \
+	test_places \
 	test_task \
 	test_tracer \
 	test_yoyo_live \
@@ -277,6 +278,7 @@ $(2)/probes/pathtracer-static: $(2)/examples/pathtracer
 	@mkdir -p $$(@D)
 	$(Q)ln -f $$< $$@
 
+$(2)/tests/test_places: $(2)/obj/tests/probes/$(1)/places.o
 $(2)/tests/%: $(2)/obj/tests/unit/%.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_unit))
 endef
