@@ -60,6 +60,7 @@ CAPTURE_SRC := \
 	task_stop \
 	task_thread \
 	task_ask \
+	task_leftover \
 	task_check \
 
 CHANNEL_SRC := frames address dial listen handshake

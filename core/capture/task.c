@@ -106,6 +106,8 @@ static int describe_maps(struct tf_task *t)
 
 	proc_path(t, "smaps", path);
 	rc = tf_maps_read(&c->arena, path, &c->image.maps, &c->image.n_maps, &c->err);
+	if (!rc)
+		tf_task_drop_leftovers(t);
 	for (uint32_t i = 0; !rc && i < c->image.n_maps; i++) {
 		struct tf_map *m = &c->image.maps[i];
 

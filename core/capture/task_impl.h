@@ -23,6 +23,9 @@ int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_
 int tf_task_threads(struct tf_task *t);
 int tf_task_pending(struct tf_task *t);
 
+/* task_leftover.c: takes off image.maps the ranges of restorers that have done their work. */
+void tf_task_drop_leftovers(struct tf_task *t);
+
 /* Once the threads have been asked: makes the registers of image.threads those from which they go
  * on anywhere. System calls that the kernel was about to start again are made again, or give up
  * with EINTR where only this kernel knows the time that is left; a restartable sequence is aborted.
