@@ -136,6 +136,7 @@ PROBES      := \
 	lua \
 	outside \
 	crew \
+	busy \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
@@ -393,6 +394,9 @@ moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/
 	$(B)/tests/tools/moments $(B) 500
 	$(foreach a,$(ARCHES),$(B)/tests/tools/moments $(B_$(a)) 500 qemu-$(a) &&) true
 
+captures: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/captures ## 1,000 captures from outside of a program with threads
+	$(B)/tests/tools/captures $(B) 1000
+
 # Only what it moves is built: the first time is somebody's first impression.
 DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a))/probes/pathtracer-static)
 demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
@@ -441,6 +445,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench moments guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+.PHONY: all demo bench moments captures guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
