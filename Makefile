@@ -397,6 +397,9 @@ moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/
 captures: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/captures ## 1,000 captures from outside of a program with threads
 	$(B)/tests/tools/captures $(B) 1000
 
+moves: bin-$(HOST) probes-$(HOST) ## 200 moves of one program with threads, back and forth
+	tests/moves.sh $(B) 200
+
 # Only what it moves is built: the first time is somebody's first impression.
 DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a))/probes/pathtracer-static)
 demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
@@ -445,6 +448,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench moments captures guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+.PHONY: all demo bench moments captures moves guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
