@@ -65,6 +65,7 @@ CAPTURE_SRC := \
 	task_snapshot \
 	task_files \
 	task_cpu \
+	task_leftover \
 	task_check \
 	check_others \
 	check_fds \
@@ -111,6 +112,7 @@ MOVE_TESTS  := \
 	test_limits \
 	test_hostile \
 	test_pad \
+	test_places \
 	test_task \
 	test_cpu_of \
 	test_tracer \
@@ -146,6 +148,7 @@ PROBES      := \
 	outside \
 	crew \
 	obstacles \
+	busy \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
@@ -289,6 +292,7 @@ $(2)/probes/pathtracer-static: $(2)/examples/pathtracer
 	@mkdir -p $$(@D)
 	$(Q)ln -f $$< $$@
 
+$(2)/tests/test_places: $(2)/obj/tests/probes/$(1)/places.o
 $(2)/tests/%: $(2)/obj/tests/unit/%.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_unit))
 endef
@@ -402,6 +406,12 @@ moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/
 	$(B)/tests/tools/moments $(B) 500
 	$(foreach a,$(ARCHES),$(B)/tests/tools/moments $(B_$(a)) 500 qemu-$(a) &&) true
 
+captures: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/captures ## 1,000 captures from outside of a program with threads
+	$(B)/tests/tools/captures $(B) 1000
+
+moves: bin-$(HOST) probes-$(HOST) ## 200 moves of one program with threads, back and forth
+	tests/moves.sh $(B) 200
+
 # Only what it moves is built: the first time is somebody's first impression.
 DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a))/probes/pathtracer-static)
 demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
@@ -450,6 +460,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench moments guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+.PHONY: all demo bench moments captures moves guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

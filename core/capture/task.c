@@ -116,9 +116,13 @@ int tf_task_describe_maps(struct tf_task *t)
 {
 	struct tf_capture *c = &t->capture;
 	char path[TF_TASK_PATH];
+	int rc;
 
 	proc_path(t, "smaps", path);
-	return tf_maps_read(&c->arena, path, &c->image.maps, &c->image.n_maps, &c->err);
+	rc = tf_maps_read(&c->arena, path, &c->image.maps, &c->image.n_maps, &c->err);
+	if (!rc)
+		tf_task_drop_leftovers(t);
+	return rc;
 }
 
 /* What could be written to is told before; the copy's mapping is memory, and has no such bit. */

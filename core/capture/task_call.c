@@ -301,7 +301,7 @@ int tf_asking_put_back(struct tf_asking *q)
 	int rc = tf_asking_settle(q);
 
 	if (!rc)
-		rc = tf_task_go_on(q->t, q->x, q->thread, &regs);
+		rc = tf_task_go_on(q->t, q->x, &regs);
 	if (rc)
 		return rc;
 	if (ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(uint64_t), &q->thread->sigmask) ||

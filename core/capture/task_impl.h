@@ -29,6 +29,9 @@ int tf_task_files(struct tf_task *t);
 /* task_cpu.c: image.cpu.features become those that the program uses. Needs maps and auxv. */
 int tf_task_cpu(struct tf_task *t);
 
+/* task_leftover.c: takes off image.maps the ranges of restorers that have done their work. */
+void tf_task_drop_leftovers(struct tf_task *t);
+
 /* Once the threads have been asked: makes the registers of image.threads those from which they go
  * on anywhere. System calls that the kernel was about to start again are made again, or give up
  * with EINTR where only this kernel knows the time that is left; a restartable sequence is aborted.
@@ -42,8 +45,7 @@ int tf_task_settle_thread(
 
 /* The registers that a thread of the living process is put back with. *ret may share data with
  * x->as_found. */
-int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, const struct tf_thread *thread,
-	struct tf_regs *ret);
+int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *ret);
 
 /* task_stop.c: the two halves of tf_task_stop(). The first looks at the running process. */
 int tf_task_begin(struct tf_task *t, pid_t pid);

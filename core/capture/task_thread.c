@@ -68,6 +68,21 @@ static int read_regs(struct tf_task *t, struct tf_traced *x, struct tf_thread *t
 	return rc;
 }
 
+/* Where the sequence that the thread stands in has its exit; 0: it stands in none. Only known until
+ * the thread makes its first call for us: the kernel forgets a sequence that it finds left. */
+static uint64_t sequence_exit(struct tf_task *t, const struct tf_thread *thread, uint64_t pc)
+{
+	struct sequence s;
+	uint64_t at = 0;
+
+	if (!thread->rseq.addr ||
+		pread(t->mem, &at, sizeof(at), (off_t)(thread->rseq.addr + RSEQ_CS)) !=
+			sizeof(at) ||
+		!at || pread(t->mem, &s, sizeof(s), (off_t)at) != sizeof(s))
+		return 0;
+	return pc - s.start < s.size ? s.abort : 0;
+}
+
 static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread *thread)
 {
 	void *head = NULL;
@@ -86,7 +101,10 @@ static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread 
 		thread->robust_len = len;
 	}
 	read_rseq(thread);
-	return read_regs(t, x, thread);
+	rc = read_regs(t, x, thread);
+	if (!rc)
+		x->abort = sequence_exit(t, thread, tf_arch_native()->pc(&x->as_found));
+	return rc;
 }
 
 int tf_task_threads(struct tf_task *t)
@@ -176,20 +194,6 @@ static int own_registers(struct tf_task *t, struct tf_regs *regs)
 	return set->data ? 0 : TELEFORK_E_NOMEM;
 }
 
-/* Where the sequence that the thread stands in has its exit; 0: it stands in none. */
-static uint64_t sequence_exit(struct tf_task *t, const struct tf_thread *thread, uint64_t pc)
-{
-	struct sequence s;
-	uint64_t at = 0;
-
-	if (!thread->rseq.addr ||
-		pread(t->mem, &at, sizeof(at), (off_t)(thread->rseq.addr + RSEQ_CS)) !=
-			sizeof(at) ||
-		!at || pread(t->mem, &s, sizeof(s), (off_t)at) != sizeof(s))
-		return 0;
-	return pc - s.start < s.size ? s.abort : 0;
-}
-
 /* What a relative nanosleep has left was written to where it wants it: to the request itself, and
  * then it can be made again, or elsewhere, and then it is the program that makes another. Without
  * any such place, and in poll(2), nobody can tell: it waits too long rather than too short.
@@ -239,21 +243,19 @@ static bool was_inside(const struct tf_traced *x, long nr)
 	return x->blocked == nr || x->blocked == SYS_restart_syscall;
 }
 
-int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, const struct tf_thread *thread,
-	struct tf_regs *ret)
+int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *ret)
 {
 	uint8_t code[2 * TF_CODE_AROUND];
 	struct tf_regs again;
-	uint64_t arg[6], pc, out;
+	uint64_t arg[6], pc;
 	long nr = -1;
 
 	*ret = again = x->as_found;
 	if (own_registers(t, ret) || own_registers(t, &again))
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for registers");
 	pc = tf_arch_native()->pc(ret);
-	out = sequence_exit(t, thread, pc);
-	if (out)
-		tf_arch_native()->set_pc(ret, out);
+	if (x->abort)
+		tf_arch_native()->set_pc(ret, x->abort);
 	code_around(t, pc, code);
 	if (tf_arch_task_rewind(&again, code, &nr, arg) != TF_AT_NO_CALL && was_inside(x, nr) &&
 		has_time_left(nr, arg))
@@ -264,16 +266,15 @@ int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, const struct tf_
 int tf_task_settle_thread(
 	struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread, bool here)
 {
-	uint64_t pc = tf_arch_native()->pc(&thread->regs), arg[6], out;
+	uint64_t pc = tf_arch_native()->pc(&thread->regs), arg[6];
 	uint8_t code[2 * TF_CODE_AROUND];
 	enum tf_at_call at;
 	long nr = -1;
 
 	if (own_registers(t, &thread->regs))
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for registers");
-	out = sequence_exit(t, thread, pc);
-	if (out) {
-		tf_arch_native()->set_pc(&thread->regs, out);
+	if (x->abort) {
+		tf_arch_native()->set_pc(&thread->regs, x->abort);
 		return 0;
 	}
 	code_around(t, pc, code);

@@ -313,6 +313,9 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 	if ((uint64_t)at != r->hole.start)
 		child_fail(r->fds.control, TELEFORK_E_COLLISION, "the restorer's range");
 	*h = (struct tf_plan_header){
+		.mark = TF_PLAN_MARK,
+		.start = r->hole.start,
+		.end = r->park_at,
 		.steps = r->steps_at,
 		.n_steps = r->plan.n_steps,
 		.fills = r->fills_at,

@@ -71,9 +71,13 @@ struct tf_fill {
 	uint64_t offset, size, address;
 };
 
+/* "TFRESTOR": by this and its own address a range is known that was left in a process. */
+#define TF_PLAN_MARK UINT64_C(0x524f545345524654)
+
 /* What the restorer gets: stands at the beginning of its range. */
 struct tf_plan_header {
-	uint64_t steps; /* address of struct tf_step[n_steps] */
+	uint64_t mark, start, end; /* TF_PLAN_MARK, and what is mapped */
+	uint64_t steps;            /* address of struct tf_step[n_steps] */
 	uint64_t n_steps;
 	uint64_t fills; /* address of struct tf_fill[n_fills] */
 	uint64_t n_fills;

@@ -30,7 +30,6 @@ int crew_main(int argc, char **argv);
 
 static struct tf_task task;
 static struct tf_pad pad;
-static char image_path[] = "/tmp/test_threads.XXXXXX";
 static int image_fd = -1;
 static pid_t original;
 static int hear; /* what the original prints */
@@ -99,6 +98,8 @@ static void start_original(int (*main_fn)(int arg), int arg)
 
 static void take(void)
 {
+	char image_path[] = "/tmp/test_threads.XXXXXX";
+
 	image_fd = mkstemp(image_path);
 	ck_assert_int_ge(image_fd, 0);
 	unlink(image_path);
@@ -236,6 +237,36 @@ START_TEST(without_ptrace)
 		end(pad.child, SIGUSR1, 0);
 	}
 	end(original, SIGUSR1, 0);
+	done();
+}
+END_TEST
+
+/* What stayed there does not travel again: from journey to journey nothing grows. */
+START_TEST(leftovers_stay)
+{
+	uint32_t n_maps = 0;
+
+	if (tf_arch_traced()) /* such a receiver takes no process of this machine's */
+		return;
+	start_original(crew, 7);
+	take();
+	for (int i = 0; i < 3; i++) {
+		ck_assert_msg(!prepare(0), "%s", pad.err.text);
+		pad.facts.flags &= ~TF_FACT_PTRACE;
+		ck_assert_msg(!tf_pad_start(&pad), "%s", pad.err.text);
+		ck_assert(has_restorer(pad.child));
+		end(original, SIGUSR1, 0);
+		original = pad.child;
+		tf_pad_done(&pad);
+		close(image_fd);
+		take();
+		if (i)
+			ck_assert_uint_eq(task.capture.image.n_maps, n_maps);
+		n_maps = task.capture.image.n_maps;
+	}
+	restore(0);
+	end(original, SIGUSR1, 0);
+	end(pad.child, SIGUSR1, 0);
 	done();
 }
 END_TEST
@@ -420,6 +451,7 @@ int main(void)
 		tcase_add_loop_test(tc, threads_go_on, 0, 4);
 		tcase_add_test(tc, a_thread_fails);
 		tcase_add_test(tc, without_ptrace);
+		tcase_add_test(tc, leftovers_stay);
 		tcase_add_test(tc, the_same_ids);
 		tcase_add_test(tc, signals_stay_pending);
 		tcase_add_test(tc, the_stopped_stay_stopped);
