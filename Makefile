@@ -70,7 +70,7 @@ CAPTURE_SRC := \
 	check_others \
 	check_fds \
 
-CHANNEL_SRC := frames address dial listen handshake
+CHANNEL_SRC := frames address ssh dial listen handshake
 RESTORE_SRC := facts facts_tasks relay merge compat plan build build_memory build_process build_threads \
 	build_files files hole vdso tracer landing pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
@@ -83,6 +83,7 @@ ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c tracer.c unwind.c entry.
 CMD_SRC     := \
 	main \
 	serve \
+	pump \
 	restore \
 	run \
 	token \
@@ -98,7 +99,7 @@ CMD_SRC     := \
 	disasm \
 	symbols \
 
-PAD_SRC     := pad_main serve restore token exits
+PAD_SRC     := pad_main serve pump restore token exits
 QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link
 HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare oracle explain progress report \
 	remote remote_guest remote_host

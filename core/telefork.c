@@ -2,7 +2,7 @@
 /* The public calls of telefork.h, on top of capture/, channel/ and restore/. */
 #include "core/telefork.h"
 #include "core/capture/self.h"
-#include "core/channel/channel.h"
+#include "core/channel/ssh.h"
 #include "core/restore/pad.h"
 #include "core/telefork_internal.h"
 
@@ -84,6 +84,7 @@ int tf_result_from(struct telefork_result *result, const struct tf_err *e)
 int tf_dial(const struct tf_address *a, const struct telefork_options *options, struct tf_err *e)
 {
 	struct tf_resolved r;
+	struct tf_ssh ssh;
 	struct tf_io io;
 	uint64_t start = tf_now_ns();
 	int fd, rc;
@@ -92,16 +93,23 @@ int tf_dial(const struct tf_address *a, const struct telefork_options *options, 
 		return fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 	if (a->kind == TF_ADDRESS_FILE)
 		return tf_file_create(a->path, e);
-	rc = tf_address_resolve(a, false, &r, e);
-	if (rc)
-		return rc;
-	fd = tf_channel_connect(&r, a->text, options, e);
-	if (fd < 0)
-		return fd;
+	if (a->kind == TF_ADDRESS_SSH) {
+		rc = tf_ssh_start(&ssh, a, e);
+		fd = ssh.fd;
+	} else {
+		rc = tf_address_resolve(a, false, &r, e);
+		fd = rc ? rc : tf_channel_connect(&r, a->text, options, e);
+	}
+	if (rc || fd < 0)
+		return rc ? rc : fd;
 	tf_io_init(&io, fd, options);
 	if (io.deadline_ns) /* it began with the connecting */
 		io.deadline_ns = start + (uint64_t)options->deadline_ms * 1000000u;
+	if (a->kind == TF_ADDRESS_SSH && io.idle_ms < TF_SSH_LOGIN_MS)
+		io.idle_ms = TF_SSH_LOGIN_MS;
 	rc = tf_greet_server(&io, options ? options->token : NULL, e);
+	if (a->kind == TF_ADDRESS_SSH)
+		return tf_ssh_settle(&ssh, a, rc, e);
 	if (!rc)
 		return fd;
 	close(fd);

@@ -145,8 +145,9 @@ struct telefork_result {
 struct telefork_job;
 
 /*
- * Opens a channel: "tcp://host:port", "unix:path", "file:path" or a plain path (a new image, mode
- * 0600, visible under its name only when complete), "-" (standard output). Presents options->token.
+ * Opens a channel: "tcp://host:port", "unix:path", "ssh://[user@]host[:port]" (through ssh(1), which
+ * runs "telefork serve" there), "file:path" or a plain path (a new image, mode 0600, visible under
+ * its name only when complete), "-" (standard output). Presents options->token.
  * Returns a descriptor (close-on-exec, owned by the caller) or an error, explained in *result
  * (which may be NULL). TELEFORK_E_ADDRESS, _REFUSED, _AUTH, _VERSION, _TIMEOUT,
  * _IO. */
@@ -202,7 +203,7 @@ int telefork_save(
 	const char *path, const struct telefork_options *options, struct telefork_result *result);
 
 /*
- * Runs fn(arg) on the machine at uri ("tcp://host:port" or "unix:path"), with all of this process's
+ * Runs fn(arg) on the machine at uri (as of telefork_dial(), but no file), with all of this process's
  * memory, and returns here: in the same process, with the same pid and descriptors, and with every
  * change that fn made to memory (written pages, new, grown and unmapped mappings, protections),
  * applied all or nothing. The copy ends when fn returns.

@@ -285,7 +285,7 @@ __attribute__((noinline)) int telefork_yoyo(
 			"the process has other threads, which would not see the changes: join them");
 	if (!rc)
 		rc = tf_address_parse(uri, &address, &y.err);
-	if (!rc && address.kind != TF_ADDRESS_TCP && address.kind != TF_ADDRESS_UNIX)
+	if (!rc && (address.kind == TF_ADDRESS_FILE || address.kind == TF_ADDRESS_STDIO))
 		rc = tf_fail(
 			&y.err, TELEFORK_E_ADDRESS, "%s: nobody can come back from there", uri);
 	if (!rc)

@@ -89,6 +89,7 @@ $(foreach n,1 4 64 1000,crew-native-$(n) 120 tests/crew.sh $(B) crew-pie $(n)
 $(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7
 )
 $(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
+ssh-native 120 tests/ssh.sh $(B)
 verify-native 120 tests/verify.sh $(B) still-pie
 docs-state 60 docs/state.sh check
 baseline-native 120 tests/baseline.sh

@@ -2,6 +2,7 @@
 /* Addresses as people write them, and what the resolver makes of them. */
 #include "core/channel/channel.h"
 
+#include <ctype.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +11,8 @@
 static int bad(struct tf_err *e, const char *uri, const char *why)
 {
 	return tf_fail(e, TELEFORK_E_ADDRESS,
-		"address \"%s\": %s (tcp://host:port, unix:path, file:path, -)", uri, why);
+		"address \"%s\": %s (tcp://host:port, unix:path, ssh://user@host, file:path, -)",
+		uri, why);
 }
 
 static int parse_tcp(const char *rest, struct tf_address *a, struct tf_err *e)
@@ -30,6 +32,55 @@ static int parse_tcp(const char *rest, struct tf_address *a, struct tf_err *e)
 	memcpy(a->host, host, (size_t)(end - host));
 	memcpy(a->port, colon + 1, strlen(colon));
 	a->kind = TF_ADDRESS_TCP;
+	return 0;
+}
+
+/* ssh's own files may hand these words to a shell (ProxyCommand, Match exec). */
+static bool is_tame(const char *text, size_t n)
+{
+	static const char others[] = "._-+%:@";
+
+	for (size_t i = 0; i < n; i++)
+		if (!isalnum((unsigned char)text[i]) && !(text[i] && strchr(others, text[i])))
+			return false;
+	return true;
+}
+
+static int parse_ssh(const char *rest, struct tf_address *a, struct tf_err *e)
+{
+	size_t n = strlen(rest), n_user, n_host;
+	const char *host, *port, *end;
+
+	n -= n && rest[n - 1] == '/';
+	host = memrchr(rest, '@', n);
+	host = host ? host + 1 : rest;
+	n_user = (size_t)(host - rest);
+	end = rest + n;
+	port = memrchr(host, ':', (size_t)(end - host));
+	if (*host == '[') { /* [::1]:22 */
+		const char *close = memchr(host, ']', (size_t)(end - host));
+
+		if (!close || (close + 1 < end && close[1] != ':'))
+			return bad(e, a->text, "a bracket is not closed");
+		host++;
+		port = close + 1 < end ? close + 1 : NULL;
+		n_host = (size_t)(close - host);
+	} else {
+		n_host = (size_t)((port ? port : end) - host);
+	}
+	if (!n_host || n_user == 1)
+		return bad(e, a->text, n_host ? "a user is missing" : "a host is missing");
+	if (*rest == '-' || *host == '-' || !is_tame(rest, n_user) || !is_tame(host, n_host))
+		return bad(e, a->text, "no name of a user or host for ssh");
+	if (n_user + n_host >= sizeof(a->host))
+		return bad(e, a->text, "it is too long");
+	memcpy(a->host, rest, n_user);
+	memcpy(a->host + n_user, host, n_host);
+	n = port ? (size_t)(end - ++port) : 0;
+	if (port && (!n || n > 5 || strspn(port, "0123456789") < n))
+		return bad(e, a->text, "a port is a number");
+	memcpy(a->port, port ? port : "", n);
+	a->kind = TF_ADDRESS_SSH;
 	return 0;
 }
 
@@ -60,6 +111,8 @@ int tf_address_parse(const char *uri, struct tf_address *a, struct tf_err *e)
 	}
 	if (!strncmp(uri, "tcp://", 6))
 		return parse_tcp(uri + 6, a, e);
+	if (!strncmp(uri, "ssh://", 6))
+		return parse_ssh(uri + 6, a, e);
 	if (!strncmp(uri, "unix:", 5))
 		return parse_path(uri + 5, TF_ADDRESS_UNIX, a, e);
 	if (!strncmp(uri, "file:", 5))

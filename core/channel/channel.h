@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A channel is a file descriptor; this folder turns an address into one. Addresses are
- *   tcp://host:port   unix:path   file:path or a plain path   -
+ *   tcp://host:port   unix:path   ssh://user@host:port   file:path or a plain path   -
  * and nothing above knows which it was. What has to run in a forked child or a signal handler is
  * marked [child]: no allocator, no lock.
  */
@@ -15,6 +15,7 @@
 enum tf_address_kind {
 	TF_ADDRESS_TCP,
 	TF_ADDRESS_UNIX,
+	TF_ADDRESS_SSH,
 	TF_ADDRESS_FILE,
 	TF_ADDRESS_STDIO,
 };
@@ -24,7 +25,7 @@ enum tf_address_kind {
 
 struct tf_address {
 	enum tf_address_kind kind;
-	char host[256], port[32];   /* tcp */
+	char host[256], port[32];   /* tcp; ssh: [user@]host, port may be empty */
 	char path[TF_ADDRESS_TEXT]; /* unix, file */
 	char text[TF_ADDRESS_TEXT]; /* as it was given, for messages */
 };

@@ -68,7 +68,7 @@ static int open_channel(struct sending *s)
 	if (s->what != MOVE || s->answers)
 		return 0;
 	return tf_fail(e, TELEFORK_E_ADDRESS,
-		"%s: nobody answers there: move to tcp://host:port or unix:path; to a file: "
+		"%s: nobody answers there: move to tcp://host:port, ssh://host or unix:path; to a file: "
 		"telefork dump --kill",
 		s->to);
 }

@@ -7,6 +7,7 @@
 #include "core/base/cleanup.h"
 #include "core/channel/channel.h"
 #include "core/cmd/cmd.h"
+#include "core/cmd/pump.h"
 #include "core/restore/pad.h"
 
 #include <argp.h>
@@ -18,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,7 +31,7 @@
 
 struct arguments {
 	const char *address, *token_file;
-	bool insecure, once;
+	bool insecure, once, detach;
 	int jobs, handshake_ms;
 	uint64_t max_memory;
 };
@@ -38,12 +40,12 @@ struct serve {
 	struct tf_address address;
 	const char *token; /* NULL: none is asked for */
 	struct telefork_options options;
-	bool once;
+	bool once, detach;
 	int jobs, handshake_ms, running;
 	pid_t *session; /* running ones */
 };
 
-enum { KEY_TOKEN = 256, KEY_INSECURE, KEY_ONCE, KEY_JOBS, KEY_MEMORY, KEY_HANDSHAKE };
+enum { KEY_TOKEN = 256, KEY_INSECURE, KEY_ONCE, KEY_DETACH, KEY_JOBS, KEY_MEMORY, KEY_HANDSHAKE };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -58,6 +60,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_ONCE:
 		a->once = true;
+		return 0;
+	case KEY_DETACH:
+		a->detach = true;
 		return 0;
 	case KEY_JOBS:
 		a->jobs = atoi(arg);
@@ -82,6 +87,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (!a->address)
 			argp_error(state, "which ADDRESS?");
+		if (a->detach && !a->once)
+			argp_error(state, "--detach: say --once, too");
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -181,6 +188,8 @@ static int session(int fd, const struct serve *s, bool full)
 	child = pad.child;
 	tf_pad_done(&pad);
 	close(fd); /* else from here on the connection is the copy's */
+	if (s->detach && !relayed)
+		return TF_EXIT_OK;
 	telefork_child_wait(child, &status);
 	if (relayed)
 		end_orphans();
@@ -313,7 +322,15 @@ static bool is_loopback(const struct tf_address *a)
 	       !strcmp(a->host, "localhost");
 }
 
-/* A socket that somebody else accepted: inetd, systemd, socat. */
+static bool is_fifo(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && S_ISFIFO(st.st_mode);
+}
+
+/* A socket that somebody else accepted (inetd, systemd, socat), or two pipes (sshd): whoever holds
+ * their other ends started us. */
 static int take_stdin(const struct arguments *a, struct tf_address *address, struct tf_err *e)
 {
 	struct sockaddr_storage peer = {0};
@@ -321,8 +338,13 @@ static int take_stdin(const struct arguments *a, struct tf_address *address, str
 
 	if (!a->once)
 		return tf_fail(e, TELEFORK_E_ADDRESS, "-: one connection only: say --once");
+	if (is_fifo(STDIN_FILENO) && is_fifo(STDOUT_FILENO)) {
+		address->kind = TF_ADDRESS_UNIX;
+		return tf_pump_stdio(e);
+	}
 	if (getsockname(STDIN_FILENO, (struct sockaddr *)&peer, &size))
-		return tf_fail(e, TELEFORK_E_ADDRESS, "-: standard input is no socket");
+		return tf_fail(e, TELEFORK_E_ADDRESS,
+			"-: standard input is no socket, nor are both standard streams pipes");
 	if (peer.ss_family == AF_UNIX)
 		address->kind = TF_ADDRESS_UNIX; /* its peer's uid can be told */
 	else if (!a->token_file && !a->insecure)
@@ -334,9 +356,11 @@ static int start(const struct arguments *a, struct tf_err *e)
 {
 	static char token[TELEFORK_TOKEN_MAX + 1];
 	struct serve s = {
-		.options = {.stdio = TELEFORK_STDIO_LOG, .max_memory = a->max_memory},
+		.options = {.stdio = a->detach ? TELEFORK_STDIO_NULL : TELEFORK_STDIO_LOG,
+			.max_memory = a->max_memory},
 		.token = a->token_file ? token : NULL,
 		.once = a->once,
+		.detach = a->detach,
 		.jobs = a->jobs,
 		.handshake_ms = a->handshake_ms,
 	};
@@ -371,6 +395,9 @@ int tf_cmd_serve(int argc, char **argv)
 		{"token-file", KEY_TOKEN, "FILE", 0, "Accept only senders with this token", 0},
 		{"insecure", KEY_INSECURE, 0, 0, "Accept anyone (tcp)", 0},
 		{"once", KEY_ONCE, 0, 0, "One process, then exit as it did", 0},
+		{"detach", KEY_DETACH, 0, 0,
+			"With --once: exit when it runs; it has /dev/null as its standard streams",
+			0},
 		{"max-jobs", KEY_JOBS, "N", 0, "Processes at once (64)", 0},
 		{"handshake-time", KEY_HANDSHAKE, "SECONDS", 0,
 			"A sender has to have said what it brings by then (10)", 0},
@@ -382,7 +409,8 @@ int tf_cmd_serve(int argc, char **argv)
 		.args_doc = "ADDRESS",
 		.doc = "Receives processes at tcp://host:port or unix:path. Prints the address. "
 		       "With "
-		       "--once, ADDRESS may be - for a socket on standard input.",
+		       "--once, ADDRESS may be - for a socket on standard input, or pipes on standard "
+		       "input and output.",
 		.help_filter = tf_exit_help};
 	struct arguments a = {.jobs = JOBS_MAX, .handshake_ms = HANDSHAKE_S * 1000};
 	struct tf_err e = {0};

@@ -313,6 +313,86 @@ START_TEST(address_space)
 }
 END_TEST
 
+/* --- ssh --- */
+
+static char script[64];
+
+/* A stand-in for ssh. */
+static void write_script(const char *text)
+{
+	int fd;
+
+	snprintf(script, sizeof(script), "%s/ssh", folder);
+	fd = open(script, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0700);
+	ck_assert(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+	close(fd);
+	setenv("TELEFORK_SSH", script, 1);
+}
+
+static void remove_scripts(void)
+{
+	char pid[64];
+
+	snprintf(pid, sizeof(pid), "%s/ssh.pid", folder);
+	unlink(pid);
+	unlink(script);
+	unsetenv("TELEFORK_SSH");
+}
+
+/* Its text has to be there, and nobody: no child, no signal, no descriptor. */
+static void ssh_fails(const char *text, int deadline_ms, int code, const char *why)
+{
+	struct telefork_options o = {.deadline_ms = deadline_ms};
+	struct telefork_result r;
+	siginfo_t info;
+	sigset_t chld;
+
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &chld, NULL);
+	write_script(text);
+	inventory_take(&held_before);
+	ck_assert_int_eq(telefork_dial("ssh://some.host", &o, &r), code);
+	inventory_take(&held_after);
+	ck_assert_str_eq(inventory_differs(&held_before, &held_after), "");
+	ck_assert_msg(strstr(r.message, why), "\"%s\" is not in \"%s\"", why, r.message);
+	ck_assert_int_eq(waitpid(-1, NULL, WNOHANG), -1);
+	ck_assert_int_eq(sigtimedwait(&chld, &info, &(struct timespec){0}), -1);
+}
+
+START_TEST(ssh_that_fails)
+{
+	ssh_fails("#!/bin/sh\necho no \033[2J route >&2; exit 255\n", 0, TELEFORK_E_REFUSED,
+		"ssh://some.host: ssh ended with exit code 255: no \\x1b[2J route");
+	ssh_fails("#!/bin/sh\nkill -9 $$\n", 0, TELEFORK_E_REFUSED, "ssh was ended by signal 9");
+	ssh_fails("#!/bin/sh\necho welcome to some.host\n", 0, TELEFORK_E_PROTOCOL,
+		"the other side is no telefork receiver");
+	ssh_fails("#!/bin/sh\nhead -c 100000 /dev/zero | tr '\\0' x >&2\n", 0, TELEFORK_E_REFUSED,
+		"xxxxxxxx");
+	remove_scripts();
+}
+END_TEST
+
+/* A connection that is never made: ssh does not outlive the attempt. */
+START_TEST(ssh_that_hangs)
+{
+	char name[80], pid[16] = "";
+	int fd;
+
+	ssh_fails("#!/bin/sh\necho $$ >$0.pid; exec sleep 1000\n", 2 * PATIENCE, TELEFORK_E_TIMEOUT,
+		"the deadline passed");
+	snprintf(name, sizeof(name), "%s.pid", script);
+	fd = open(name, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) { /* else it did not come so far */
+		ck_assert_int_gt(read(fd, pid, sizeof(pid) - 1), 0);
+		ck_assert_int_eq(kill(atoi(pid), 0), -1);
+		ck_assert_int_eq(errno, ESRCH);
+		close(fd);
+	}
+	remove_scripts();
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
@@ -326,6 +406,8 @@ int main(int argc, char **argv)
 		sockets_that_do_not_block,
 		pipe_that_stops,
 		address_space,
+		ssh_that_fails,
+		ssh_that_hangs,
 	};
 
 	return sides_main(argc, argv,
