@@ -375,6 +375,14 @@ build/man/%: docs/man/% $(wildcard docs/man/*.awk) docs/man/make.sh core/cmd/cmd
 	@mkdir -p $(@D)
 	$(call say,MAN,$@)
 	$(Q)sh docs/man/make.sh $< >$@
+# Completion for shells is made of what the program says of itself.
+COMPLETION := build/completion/telefork build/completion/_telefork
+build/completion/telefork: SHELL_NAME := bash
+build/completion/_telefork: SHELL_NAME := zsh
+$(COMPLETION): build/completion/%: $(B)/bin/telefork $(wildcard docs/completion/*)
+	@mkdir -p $(@D)
+	$(call say,SHELL,$@)
+	$(Q)sh docs/completion/make.sh $(SHELL_NAME) $< >$@
 # For make lint: warnings of groff and of mandoc are errors.
 lint-man: $(MAN)
 	@! groff -man -Tutf8 -ww -z $(MAN) 2>&1 | grep . && ! mandoc -T lint -W warning $(MAN) | grep .
@@ -386,7 +394,7 @@ $(B_aarch64)/obj/tests/probes/signed.o: private COMPILE_$(B_aarch64) += -mbranch
 
 # ---------------------------------------------------------------- targets
 
-all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) examples-$(a)) $(B)/bin/telebed $(MAN) ## libraries, commands and probes of both architectures
+all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) examples-$(a)) $(B)/bin/telebed $(MAN) $(COMPLETION) ## libraries, commands and probes of both architectures
 
 guests: $(ARCHES:%=build/guest/%/initramfs) ## kernels and initramfs of the QEMU machines
 
@@ -441,7 +449,7 @@ lint: lint-man $(foreach a,$(ARCHES),lib-$(a)) ## clang-format, shellcheck, both
 format: ## lays out every source as .clang-format says
 	clang-format -i $$(find core arch qemu harness tests -name '*.[ch]')
 
-install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed $(MAN) ## programs, library, header and man pages to DESTDIR/PREFIX
+install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed $(MAN) $(COMPLETION) ## programs, library, header, man pages and completion to DESTDIR/PREFIX
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib include)
 	install $(addprefix $(B)/bin/,telefork telefork-pad telebed) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(B)/lib/libtelefork.a $(DESTDIR)$(PREFIX)/lib
@@ -449,6 +457,8 @@ install: lib-$(HOST) bin-$(HOST) $(B)/bin/telebed $(MAN) ## programs, library, h
 	ln -sf libtelefork.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libtelefork.so.$(SOVERSION)
 	ln -sf libtelefork.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libtelefork.so
 	install -m 644 core/telefork.h $(DESTDIR)$(PREFIX)/include
+	install -D -m 644 build/completion/telefork $(DESTDIR)$(PREFIX)/share/bash-completion/completions/telefork
+	install -D -m 644 build/completion/_telefork $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_telefork
 	$(foreach p,$(MAN),install -D -m 644 $(p) \
 		$(DESTDIR)$(PREFIX)/share/man/man$(subst .,,$(suffix $(p)))/$(notdir $(p)) &&) true
 

@@ -91,6 +91,7 @@ $(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7
 $(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
 ssh-native 120 tests/ssh.sh $(B)
 verify-native 120 tests/verify.sh $(B) still-pie
+completion 60 tests/completion.sh $(B)
 docs-state 60 docs/state.sh check
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'

@@ -137,7 +137,7 @@ int tf_cmd_restore(int argc, char **argv)
 			"Process and thread ids: those that they had, or new ones (new)", 0},
 		{"detach", 'd', 0, 0,
 			"Do not wait for the process: print its id as the last line, and end", 0},
-		{"allow", 'a', "KIND", 0,
+		{"allow", 'a', "files", 0,
 			"Go on without something: files, those that it had open and that are not "
 			"here",
 			0},
