@@ -150,6 +150,7 @@ PROBES      := \
 	crew \
 	obstacles \
 	busy \
+	files \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \

@@ -83,6 +83,8 @@ moves-native 120 tests/moves.sh $(B) 20
 captures-native 120 $(B)/tests/tools/captures $(B) 40
 $(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(v)
 )
+$(foreach v,static pie,files-native-$(v) 60 tests/files.sh $(B) $(v)
+)
 obstacles-native 200 tests/obstacles.sh $(B)
 $(foreach n,1 4 64 1000,crew-native-$(n) 120 tests/crew.sh $(B) crew-pie $(n)
 )

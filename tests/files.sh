@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# files.sh BUILD [VARIANT]: descriptors of a program that is captured from outside (tests/probes/files.c, which
+# checks them itself) arrive as they were, in a process that began with other ones, elsewhere; and what the
+# destination lacks is said before anything is made: files, the working directory, descriptors, threads, places
+# for signals. What may be gone without is named.
+set -eu
+build=$(cd "$1" && pwd) probe=$(cd "$1" && pwd)/probes/files-${2-pie}
+telefork=$build/bin/telefork
+tmp=$(mktemp -d)
+pid=
+trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+mkdir "$tmp/home"
+
+fail() {
+	echo "FAILED: $*" >&2
+	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
+	exit 1
+}
+
+# alone COMMAND: with nothing but its standard streams.
+alone() {
+	local fd
+	for fd in /proc/self/fd/*; do
+		fd=${fd##*/}
+		if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+	done
+	exec "$@"
+}
+
+# until_said WORD FILE: waits for the word; $pid may end meanwhile.
+until_said() {
+	until grep -q "^$1" "$2" 2>/dev/null; do
+		kill -0 "$pid" 2>/dev/null || grep -q "^$1" "$2" 2>/dev/null || fail "it ended: $1"
+		sleep 0.01
+	done
+}
+
+(cd "$tmp/home" && alone "$probe" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null) &
+pid=$!
+until_said ready "$tmp/here.out"
+"$telefork" dump "$pid" -o "$tmp/image" >"$tmp/dump.out" || fail dump
+cp -a "$tmp/home" "$tmp/kept"
+
+# The source is unharmed.
+kill -USR1 "$pid"
+wait "$pid" || fail "here: $?"
+grep -q '^right' "$tmp/here.out" || fail "here"
+
+# The copy, from another folder, with other descriptors, limits and streams.
+cd /
+("$telefork" restore --detach "$tmp/image" >"$tmp/there.out" 2>"$tmp/there.err" 7</dev/zero 50>"$tmp/other" </dev/zero)
+pid=$(tail -n 1 "$tmp/there.out")
+[ "$(readlink "/proc/$pid/cwd")" = "$tmp/home" ] || fail "working directory"
+kill -USR1 "$pid"
+until_said right "$tmp/there.out"
+pid=
+grep -q '^through the duplicate' "$tmp/there.out" || fail "a duplicate of a stream"
+sed -n 's/^right/values right:/p' "$tmp/there.out"
+
+# refused WORDS [COMMAND...]: nothing is made; the reason is named.
+refused() {
+	local words=$1
+	shift
+	"$@" "$telefork" restore "$tmp/image" >"$tmp/refused.out" 2>"$tmp/refused.err" && fail "not refused: $words"
+	grep -q -- "$words" "$tmp/refused.err" || fail "not said: $words"
+}
+# left WORDS: it goes on without, and says so.
+left() {
+	"$telefork" restore --dry-run --allow files "$tmp/image" >"$tmp/left.out" 2>"$tmp/left.err" ||
+		fail "not without it: $1"
+	grep -q -- "$1" "$tmp/left.err" || fail "not said to be left: $1"
+}
+mv "$tmp/home/log" "$tmp/log"
+refused "descriptor [0-9]*, $tmp/home/log: ENOENT: put the file there"
+left "$tmp/home/log: ENOENT; its number is held"
+mv "$tmp/log" "$tmp/home/log"
+: >"$tmp/home/data"
+refused "$tmp/home/data: shorter here than the process has come in it"
+left "$tmp/home/data: shorter"
+rm -r "${tmp:?}/home"
+refused "working directory $tmp/home: ENOENT: make it"
+left "working directory $tmp/home: ENOENT"
+mv "$tmp/kept" "$tmp/home"
+refused 'RLIMIT_NOFILE here is 62' prlimit --nofile=62:62
+"$telefork" restore --dry-run "$tmp/image" >"$tmp/plan.out" || fail "it is all there again"
+
+# Limits that a user has: threads, and signals that wait.
+[ "$(id -u)" = 0 ] || { echo "skip: limits of another user: this is not root"; exit 0; }
+chmod 711 "$tmp" && cp "$telefork" "$tmp/telefork"
+(cd / && alone "$build/probes/outside-pie" 200 >"$tmp/outside.out" 2>&1 </dev/null) &
+pid=$!
+until_said ready "$tmp/outside.out"
+"$telefork" dump "$pid" -o "$tmp/image" --kill >"$tmp/dump.out" || fail "dump of threads"
+wait "$pid" 2>/dev/null || true
+pid=
+chmod 644 "$tmp/image"
+telefork=$tmp/telefork
+user() { setpriv --reuid=54321 --regid=54321 --clear-groups --bounding-set=-all prlimit "$@"; }
+refused 'threads: the process has 9, [0-8] more may be here: raise ulimit -u' user --nproc=9:9
+refused 'signals: 4 are pending, 3 more may be here: raise ulimit -i' user --sigpending=3:3
+user --nproc=30:30 --sigpending=4:4 "$telefork" restore --dry-run "$tmp/image" >"$tmp/plan.out" ||
+	fail "limits that are enough"
