@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # outside.sh BUILD CASE [VARIANT]: a running program that knows nothing of telefork, captured from outside
 # (tests/probes/outside.c, which checks itself). Cases: restore (dump --kill, then restore), copy (both
-# finish), unix and tcp (move), many (one image, 20 processes at once), killed (telefork is killed at
+# finish), unix and tcp (move), many (one image, 100 processes at once), killed (telefork is killed at
 # random moments of a dump, the program goes on), broken (the receiver dies, or refuses, in the middle),
 # stopped (a stopped process stays so), obstacles (each is told, and what may be allowed is), asked (check
 # --to: a receiver says why it would refuse, nothing arrives there, and the process goes on and can move).
@@ -89,16 +89,16 @@ copy)
 unix) move "unix:$tmp/socket" ;;
 tcp) move tcp://127.0.0.1:0 ;;
 many)
-	start here 30
+	start here 10
 	telefork dump "$pid" -o "$tmp/image" >"$tmp/dump.out"
 	finish here "$pid"
 	many=()
-	for i in $(seq 20); do
+	for i in $(seq 100); do
 		telefork restore "$tmp/image" >"$tmp/many$i.out" 2>&1 &
 		many+=($!)
 		pids+=($!)
 	done
-	for i in $(seq 20); do
+	for i in $(seq 100); do
 		wait "${many[i - 1]}" || fail "number $i: exit code $?"
 		grep -q '^right' "$tmp/many$i.out" || fail "number $i: not right"
 	done
