@@ -77,7 +77,7 @@ telebed-host 300 $(B)/bin/telebed run return probes witness teleport render --fi
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
-$(foreach c,restore copy unix tcp many killed broken stopped obstacles asked,outside-$(c) 120 tests/outside.sh $(B) $(c)
+$(foreach c,restore copy unix tcp many killed broken stopped obstacles asked progress,outside-$(c) 120 tests/outside.sh $(B) $(c)
 )
 moves-native 120 tests/moves.sh $(B) 20
 captures-native 120 $(B)/tests/tools/captures $(B) 40

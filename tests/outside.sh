@@ -5,7 +5,8 @@
 # finish), unix and tcp (move), many (one image, 100 processes at once), killed (telefork is killed at
 # random moments of a dump, the program goes on), broken (the receiver dies, or refuses, in the middle),
 # stopped (a stopped process stays so), obstacles (each is told, and what may be allowed is), asked (check
-# --to: a receiver says why it would refuse, nothing arrives there, and the process goes on and can move).
+# --to: a receiver says why it would refuse, nothing arrives there, and the process goes on and can move), progress
+# (a bar on a terminal and nowhere else, and with --quiet nothing).
 set -eu
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outside-${3-pie}
 tmp=$(mktemp -d)
@@ -188,6 +189,25 @@ asked)
 	[ "$(state "$pid")" != T ] || fail "it was left stopped"
 	telefork move "$pid" "$address" >"$tmp/move.out" 2>"$tmp/move.err" || fail "move: $?"
 	arrived 1
+	;;
+progress)
+	start here 300
+	# The pipe is read late: by then it is time to say something.
+	cat >"$tmp/copy" <<-EOF
+		"$build/bin/telefork" copy \$1 $pid - | { sleep 0.5; cat >"$tmp/stream"; }
+	EOF
+	script -qec "bash '$tmp/copy' ''" "$tmp/tty" >"$tmp/script.out"
+	grep -Eaq $'\r\033\\[K\\[#* *\\] +[0-9]+%  [0-9.]+ [KM]iB of [0-9.]+ MiB  [0-9.]+ [KM]iB/s  [0-9:]+ (s )?left' \
+		"$tmp/tty" || fail "no bar: $(cat -v "$tmp/tty")"
+	grep -Eaq "$pid copied: frozen [0-9.]+ ms, total [0-9.]+ ms, [0-9.]+ MiB of memory, [0-9.]+ MiB sent" "$tmp/tty" ||
+		fail "no summary: $(cat -v "$tmp/tty")"
+	# From a pipe, for it is a stream and no image.
+	head -c -0 "$tmp/stream" | telefork restore - >"$tmp/there.out" 2>"$tmp/there.err" || fail "more than the stream came"
+	script -qec "bash '$tmp/copy' --quiet" "$tmp/tty" >"$tmp/script.out"
+	! grep -aq '%\|copied' "$tmp/tty" || fail "not quiet: $(cat -v "$tmp/tty")"
+	bash "$tmp/copy" '' 2>"$tmp/copy.err"
+	! grep -q $'[\r\033]' "$tmp/copy.err" || fail "a bar without a terminal"
+	finish here "$pid"
 	;;
 *) fail "no such case: $case" ;;
 esac

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* How far a transfer is: one line on a terminal that is written over and over, nothing elsewhere.
- */
+/* How far a transfer is: a bar on a terminal that is written over and over, with bytes, rate and
+ * time left; nothing elsewhere. */
 #ifndef TF_CMD_PROGRESS_H
 #define TF_CMD_PROGRESS_H
 

@@ -31,7 +31,7 @@ struct sending {
 	const char *command; /* "telefork move" */
 	int pid;
 	const char *to, *token_file;
-	bool kill;
+	bool kill, quiet;
 	struct tf_allowed allowed;
 
 	struct tf_address address;
@@ -226,7 +226,8 @@ static int transfer(struct sending *s)
 
 	if (rc)
 		return rc;
-	tf_progress_begin(&s->progress);
+	if (!s->quiet)
+		tf_progress_begin(&s->progress);
 	s->task.progress = tf_progress_tell;
 	s->task.ctx = &s->progress;
 	rc = tf_task_save(&s->task, s->fd);
@@ -243,12 +244,16 @@ static int transfer(struct sending *s)
 static void summarise(const struct sending *s, uint64_t sent)
 {
 	static const char *const done[] = {"saved", "copied", "moved"};
+	/* The process itself may be on standard output. */
+	FILE *out = s->address.kind == TF_ADDRESS_STDIO ? stderr : stdout;
 	char memory[24], bytes[24];
 
-	printf("%d %s", s->pid, done[s->what]);
+	if (s->quiet)
+		return;
+	fprintf(out, "%d %s", s->pid, done[s->what]);
 	if (s->answers)
-		printf(": pid %d", s->reply.pid);
-	printf(": frozen %.1f ms, total %.1f ms, %s of memory, %s sent\n",
+		fprintf(out, ": pid %d", s->reply.pid);
+	fprintf(out, ": frozen %.1f ms, total %.1f ms, %s of memory, %s sent\n",
 		(double)(s->thawed_ns - s->frozen_ns) / 1e6,
 		(double)(tf_now_ns() - s->start_ns) / 1e6,
 		tf_bytes_text(s->task.capture.memory, memory), tf_bytes_text(sent, bytes));
@@ -309,6 +314,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'o':
 		s->to = arg;
 		return 0;
+	case 'q':
+		s->quiet = true;
+		return 0;
 	case KEY_KILL:
 		s->kill = true;
 		return 0;
@@ -352,6 +360,10 @@ static int command(struct sending *s, const struct argp *argp, int argc, char **
 		"allow", KEY_ALLOW, "KIND", 0,                                     \
 			"Go on without this kind of thing (see telefork check)", 0 \
 	}
+#define QUIET                                                                   \
+	{                                                                       \
+		"quiet", 'q', 0, 0, "No progress, and nothing about success", 0 \
+	}
 #define TOKEN                                                                       \
 	{                                                                           \
 		"token-file", KEY_TOKEN, "FILE", 0, "What the receiver asks for", 0 \
@@ -363,6 +375,7 @@ int tf_cmd_dump(int argc, char **argv)
 		{"output", 'o', "FILE", 0, "Where the image goes; it appears when it is whole", 0},
 		{"kill", KEY_KILL, 0, 0, "End the process once the image is whole", 0},
 		ALLOW,
+		QUIET,
 		{0},
 	};
 	static const struct argp argp = {.options = options,
@@ -371,14 +384,14 @@ int tf_cmd_dump(int argc, char **argv)
 		.doc = "Saves a running process as an image. It stands still meanwhile and goes "
 		       "on.",
 		.help_filter = tf_exit_help};
-	static struct sending s = {.what = DUMP};
+	static struct sending s = {.what = DUMP, .address.kind = TF_ADDRESS_FILE};
 
 	return command(&s, &argp, argc, argv);
 }
 
 int tf_cmd_copy(int argc, char **argv)
 {
-	static const struct argp_option options[] = {TOKEN, ALLOW, {0}};
+	static const struct argp_option options[] = {TOKEN, ALLOW, QUIET, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",
@@ -392,7 +405,7 @@ int tf_cmd_copy(int argc, char **argv)
 
 int tf_cmd_move(int argc, char **argv)
 {
-	static const struct argp_option options[] = {TOKEN, ALLOW, {0}};
+	static const struct argp_option options[] = {TOKEN, ALLOW, QUIET, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",
