@@ -79,6 +79,7 @@ $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 $(foreach c,restore copy unix tcp many killed broken stopped obstacles asked,outside-$(c) 120 tests/outside.sh $(B) $(c)
 )
+kills-native 120 $(B)/tests/tools/kills $(B) 37
 moves-native 120 tests/moves.sh $(B) 20
 captures-native 120 $(B)/tests/tools/captures $(B) 40
 $(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(v)
