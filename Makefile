@@ -151,6 +151,7 @@ PROBES      := \
 	obstacles \
 	busy \
 	files \
+	settled \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \

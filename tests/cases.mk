@@ -30,6 +30,7 @@ $(foreach v,static pie,gdb-native-$(v) 60 tests/gdb.sh $(B) still-$(v)
 )
 $(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 120 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
 ))
+mutants-outside 120 tests/mutants.sh $(B) $(B)/tests/tools/mutate outside
 mutants-native 120 tests/mutants.sh $(B) $(B)/tests/tools/mutate
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-qemu-$(a) 400 tests/mutants.sh $(B_$(a)) $(B)/tests/tools/mutate qemu-$(a)
 )
