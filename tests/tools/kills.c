@@ -27,7 +27,8 @@
 
 #include "tests/tools/process.h"
 
-#define ROOM 65536 /* a killed telefork may leave that much mapped */
+#define STOPPED 3     /* kills in a row of a stopped process */
+#define ROOM    65536 /* a killed telefork may leave that much mapped */
 
 static const char *build;
 static char folder[] = "/tmp/kills-XXXXXX";
@@ -202,6 +203,17 @@ static void check_target(bool stopped)
 		complain("its mappings are now\n", now.maps);
 }
 
+/* A stopped process stands where the killed telefork left it, and so does each one's after that,
+ * until it goes on. */
+static void let_it_run(void)
+{
+	kill(target.pid, SIGCONT);
+	comes_to_state(false);
+	kill(target.pid, SIGSTOP);
+	if (!comes_to_state(true))
+		complain("it is not stopped", "");
+}
+
 static void target_end(bool stopped)
 {
 	int status;
@@ -299,6 +311,8 @@ static void series(char *const argv[], bool stopped, long first, long stride)
 		if (!more && status)
 			complain("telefork failed", "");
 		kills += more;
+		if (stopped && kills % STOPPED == 0)
+			let_it_run();
 	}
 	printf("%s: to call %ld\n", what, call);
 	fflush(stdout);
