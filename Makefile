@@ -151,6 +151,7 @@ PROBES      := \
 	obstacles \
 	busy \
 	files \
+	settled \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
@@ -321,6 +322,7 @@ ifeq ($(SAN),)
 $(eval $(call arch_rules,$(HOST),$(B_SAN),$(CC_$(HOST)),address$(comma)undefined))
 endif
 
+$(addprefix $(B)/tests/tools/,captures kills): $(B)/obj/tests/tools/process.o
 $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
@@ -408,7 +410,7 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) $(addprefix $(B)/tests/tools/,moments mutate vmcheck) $(ARCHES:%=build/guest/%/guestprobe) ## builds and runs every test; what .ci/run calls
+check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) $(addprefix $(B)/tests/tools/,moments captures kills mutate vmcheck) $(ARCHES:%=build/guest/%/guestprobe) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
 
@@ -421,6 +423,9 @@ captures: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/captures ## 1,000 captures
 
 moves: bin-$(HOST) probes-$(HOST) ## 200 moves of one program with threads, back and forth
 	tests/moves.sh $(B) 200
+
+kills: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/kills ## telefork is killed at each of its ptrace calls
+	$(B)/tests/tools/kills $(B) 1
 
 # Only what it moves is built: the first time is somebody's first impression.
 DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a))/probes/pathtracer-static)
@@ -472,6 +477,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench moments captures moves guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+.PHONY: all demo bench moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))

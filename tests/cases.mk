@@ -30,6 +30,7 @@ $(foreach v,static pie,gdb-native-$(v) 60 tests/gdb.sh $(B) still-$(v)
 )
 $(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 120 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
 ))
+mutants-outside 120 tests/mutants.sh $(B) $(B)/tests/tools/mutate outside
 mutants-native 120 tests/mutants.sh $(B) $(B)/tests/tools/mutate
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-qemu-$(a) 400 tests/mutants.sh $(B_$(a)) $(B)/tests/tools/mutate qemu-$(a)
 )
@@ -79,6 +80,7 @@ $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 $(foreach c,restore copy unix tcp many killed broken stopped obstacles asked progress,outside-$(c) 120 tests/outside.sh $(B) $(c)
 )
+kills-native 120 $(B)/tests/tools/kills $(B) 37
 moves-native 120 tests/moves.sh $(B) 20
 captures-native 120 $(B)/tests/tools/captures $(B) 40
 $(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(v)

@@ -41,13 +41,30 @@ static char state_in(const char *stat)
 
 /* --- children --- */
 
+#define EXIT_SIGNAL 38 /* of the fields of /proc/PID/stat, proc(5) */
+
+static bool ends_silently(const char *stat)
+{
+	const char *p = strrchr(stat, ')');
+
+	for (int field = 2; p && field < EXIT_SIGNAL; field++)
+		p = strchr(p + 1, ' ');
+	return p && !strtol(p, NULL, 10);
+}
+
+/* A telefork that was killed in the middle of its fork leaves one that has ended, and that no wait()
+ * of the program sees. */
 static void add_child(struct tf_check *c, long child)
 {
 	char name[40];
+	const char *stat;
 	bool over;
 
 	snprintf(name, sizeof(name), "../%ld/stat", child);
-	over = state_in(tf_check_text(c, name)) == 'Z';
+	stat = tf_check_text(c, name);
+	over = state_in(stat) == 'Z';
+	if (over && ends_silently(stat))
+		return;
 	tf_check_add(c, over ? TF_OBSTACLE_ZOMBIE : TF_OBSTACLE_CHILD, "process %ld", child);
 }
 

@@ -357,25 +357,46 @@ static int unmap_room(struct tf_asking *q)
 	return tf_asking_call(q, SYS_munmap, arg, &result);
 }
 
-static const struct tf_map *map_before(const struct tf_task *t, uint64_t addr)
+/* Whether nobody ever wrote to these pages. */
+static bool is_untouched(const struct tf_task *t, uint64_t at, uint64_t size, uint64_t page)
 {
-	for (uint32_t i = 0; i < t->n_before; i++)
-		if (addr >= t->before[i].start && addr < t->before[i].end)
-			return &t->before[i];
-	return NULL;
+	for (uint64_t end = at + size, entry; at < end; at += page)
+		if (pread(t->pagemap, &entry, sizeof(entry), (off_t)(at / page * sizeof(entry))) !=
+				sizeof(entry) ||
+			entry >> 62)
+			return false;
+	return true;
 }
 
-/* Where the main thread is on the stack that the kernel made for it, there is room below: elsewhere
- * (coroutines, goroutines) something else may lie there. */
+/* Room on the stack that the kernel made: below what the main thread has there, or, if it is
+ * elsewhere (a coroutine, a frame of a capture that was killed), where it has never been. 0: there
+ * is none. */
+static uint64_t find_place(const struct tf_task *t, const struct tf_map *m, uint64_t size)
+{
+	uint64_t sp = tf_arch_native()->sp(&t->traced[0].as_found);
+	uint64_t below = (sp - tf_arch_native()->red_zone - size) & ~UINT64_C(63);
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), pages = (size + page - 1) & ~(page - 1);
+
+	if (sp > m->start && sp <= m->end && below >= m->start)
+		return below;
+	for (uint64_t at = m->start; m->end - at > pages; at += pages)
+		if (is_untouched(t, at, pages, page))
+			return at;
+	return 0;
+}
+
 static void find_stack(struct tf_asking *q)
 {
-	uint64_t sp = tf_arch_native()->sp(&q->t->traced[0].as_found);
-	uint64_t at = (sp - tf_arch_native()->red_zone - 2 * q->slot) & ~UINT64_C(63);
-	const struct tf_map *m = map_before(q->t, sp);
+	const struct tf_task *t = q->t;
+	size_t size = 2 * q->slot;
+	uint64_t at = 0;
 
-	q->under = tf_arena_alloc(&q->t->capture.arena, 2 * q->slot);
-	if (q->under && has_exits(q->t) && m && m->kind == TF_MAP_STACK && at >= m->start &&
-		pread(q->t->mem, q->under, 2 * q->slot, (off_t)at) == (ssize_t)(2 * q->slot))
+	q->under = tf_arena_alloc(&q->t->capture.arena, size);
+	for (uint32_t i = 0; i < t->n_before && !at; i++)
+		if (t->before[i].kind == TF_MAP_STACK)
+			at = find_place(t, &t->before[i], size);
+	if (at && q->under && has_exits(t) &&
+		pread(t->mem, q->under, size, (off_t)at) == (ssize_t)size)
 		q->stack = at;
 }
 

@@ -24,6 +24,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define LANDING_MS 2000
+
 enum what { DUMP, COPY, MOVE };
 
 struct sending {
@@ -277,6 +279,19 @@ static int explain(const struct sending *s, int rc)
 	return tf_exit_code(rc);
 }
 
+/* The receiver traces the process until its answer has gone; when that is over, it says so by
+ * closing its side, and another capture may come. */
+static void await_landing(struct sending *s)
+{
+	struct tf_err quiet = {0};
+	char none;
+
+	if (!s->answers)
+		return;
+	s->task.capture.io.idle_ms = LANDING_MS;
+	tf_io_read(&s->task.capture.io, &none, 1, &quiet);
+}
+
 static int run(struct sending *s)
 {
 	uint64_t sent;
@@ -294,8 +309,10 @@ static int run(struct sending *s)
 	sent = s->task.capture.io.sent ? s->task.capture.io.sent : s->task.capture.sink.data;
 	if (rc)
 		rc = explain(s, rc);
-	else
+	else {
+		await_landing(s);
 		summarise(s, sent);
+	}
 	tf_task_release(&s->task);
 	if (s->fd >= 0)
 		tf_file_forget(s->fd);

@@ -601,6 +601,8 @@ static int land(struct tf_pad *p)
 		rc = answer(p);
 	if (!rc)
 		rc = tf_landing_go(&l, &p->err);
+	if (!rc && p->io.socket)
+		shutdown(p->io.fd, SHUT_WR); /* nobody traces it any more */
 	if (rc)
 		tf_landing_abandon(&l);
 	return rc;

@@ -9,11 +9,10 @@
  */
 #include "arch/arch.h"
 #include "core/image/file.h"
+#include "tests/tools/process.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -26,8 +25,6 @@
 
 #define PER_PROCESS 50    /* captures of one original */
 #define DELAY_US    20000 /* at most, before a capture */
-#define LIMIT_MS    30000 /* for whatever is waited for */
-#define TEXT_MAX    65536
 #define MAX_PCS     65536
 
 static const char *build;
@@ -82,124 +79,16 @@ static unsigned chosen(unsigned limit)
 	return (unsigned)((x >> 33) % limit);
 }
 
-/* --- processes --- */
-
-struct process {
-	pid_t pid;
-	int out;
-	char said[512];
-	size_t n;
-};
-
-/* Starts a program; what it and its children print comes out of p->out. */
-static void start(struct process *p, const char *program, char *const argv[])
+static void run(struct process *p, const char *program, char *const argv[])
 {
-	int from[2];
+	int words = open_words(O_WRONLY | O_CREAT | O_TRUNC);
 
-	*p = (struct process){.pid = -1};
-	if (pipe2(from, O_CLOEXEC))
-		return;
-	p->pid = fork();
-	if (!p->pid) {
-		int null = open("/dev/null", O_RDWR);
-
-		dup2(null, 0);
-		dup2(from[1], 1);
-		dup2(open_words(O_WRONLY | O_CREAT | O_TRUNC), 2);
-		execv(program, argv);
-		_exit(127);
-	}
-	close(from[1]);
-	p->out = from[0];
+	process_start(p, program, argv, words, NULL);
+	close(words);
 }
 
-/* Reads until what it said has a line that begins with word, or ends (false). */
-static bool hear(struct process *p, const char *word)
-{
-	for (;;) {
-		struct pollfd in = {.fd = p->out, .events = POLLIN};
-		const char *at = word ? strstr(p->said, word) : NULL;
-		ssize_t got;
-
-		if (at && strchr(at, '\n'))
-			return true;
-		if (poll(&in, 1, LIMIT_MS) <= 0)
-			return false;
-		got = read(p->out, p->said + p->n, sizeof(p->said) - 1 - p->n);
-		if (got <= 0)
-			return !word;
-		p->n += (size_t)got;
-		p->said[p->n] = '\0';
-	}
-}
-
-/* Waits for its end, which is killed if it does not come. */
-static int end(pid_t pid)
-{
-	struct timespec ms = {.tv_nsec = 1000000};
-	int status = -1;
-
-	for (int i = 0; i < LIMIT_MS; i++) {
-		if (waitpid(pid, &status, WNOHANG))
-			return status;
-		nanosleep(&ms, NULL);
-	}
-	kill(pid, SIGKILL);
-	waitpid(pid, &status, 0);
-	return status;
-}
-
-/* --- what a process has --- */
-
-static unsigned entries(pid_t pid, const char *name)
-{
-	char path[64];
-	unsigned n = 0;
-	struct dirent *e;
-	DIR *dir;
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	dir = opendir(path);
-	while (dir && (e = readdir(dir)))
-		n += e->d_name[0] != '.';
-	if (dir)
-		closedir(dir);
-	return n;
-}
-
-struct state {
-	unsigned fds, threads;
-	char maps[TEXT_MAX];   /* line by line, but for the stack, which may grow */
-	char ranges[TEXT_MAX]; /* the same, what adjoins together and without attributes */
-};
-
-static void look_at(pid_t pid, struct state *s)
-{
-	char path[64], line[512];
-	size_t n = 0, m = 0;
-	unsigned long from, to, first = 0, last = 0;
-	FILE *f;
-
-	*s = (struct state){.fds = entries(pid, "fd"), .threads = entries(pid, "task")};
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f)) {
-		if (strstr(line, "[stack]") || sscanf(line, "%lx-%lx", &from, &to) != 2)
-			continue;
-		n += (size_t)snprintf(s->maps + n, TEXT_MAX - n, "%s", line);
-		if (from != last) {
-			m += (size_t)snprintf(
-				s->ranges + m, TEXT_MAX - m, "%lx-%lx\n", first, last);
-			first = from;
-		}
-		last = to;
-	}
-	snprintf(s->ranges + m, TEXT_MAX - m, "%lx-%lx\n", first, last);
-	if (f)
-		fclose(f);
-}
-
-static void compare(const char *who, const struct state *is, const struct state *was, bool exactly)
+static void compare(const char *who, const struct process_state *is,
+	const struct process_state *was, bool exactly)
 {
 	if (is->fds != was->fds)
 		complain("%s: %u descriptors, %u before", who, is->fds, was->fds);
@@ -252,7 +141,7 @@ static void count_places(const char *path)
 /* --- originals and copies --- */
 
 static struct process original;
-static struct state before;
+static struct process_state before;
 
 static void original_start(void)
 {
@@ -263,25 +152,25 @@ static void original_start(void)
 	snprintf(program, sizeof(program), "%s/probes/busy-%s", build,
 		variant[seed / PER_PROCESS % 3]);
 	snprintf(bytes, sizeof(bytes), "%s/bytes", folder);
-	start(&original, program, argv);
-	if (!hear(&original, "ready ")) {
+	run(&original, program, argv);
+	if (!process_hear(&original, "ready ")) {
 		complain("%s did not start: %s", program, original.said);
 		exit(1);
 	}
-	look_at(original.pid, &before);
+	process_look(original.pid, &before);
 }
 
 static void original_end(void)
 {
-	struct state after;
+	struct process_state after;
 	int status;
 
-	look_at(original.pid, &after);
+	process_look(original.pid, &after);
 	compare("original", &after, &before, true);
 	kill(original.pid, SIGUSR1);
-	if (!hear(&original, NULL))
+	if (!process_hear(&original, NULL))
 		complain("the original does not end");
-	status = end(original.pid);
+	status = process_end(original.pid);
 	if (status || !strstr(original.said, "\nright "))
 		complain("original: status %#x, said: %s", (unsigned)status, original.said);
 	close(original.out);
@@ -292,26 +181,26 @@ static void copy_check(char *image)
 {
 	char program[512], *argv[] = {program, (char *)"restore", (char *)"--detach", image, NULL};
 	struct process copy;
-	struct state has;
+	struct process_state has;
 	pid_t pid;
 	int status;
 
 	snprintf(program, sizeof(program), "%s/bin/telefork-pad", build);
-	start(&copy, program, argv);
-	status = end(copy.pid);
-	hear(&copy, "\n");
+	run(&copy, program, argv);
+	status = process_end(copy.pid);
+	process_hear(&copy, "\n");
 	pid = (pid_t)atoi(copy.said);
 	if (status || pid <= 0) {
 		complain("restore: status %#x", (unsigned)status);
 		close(copy.out);
 		return;
 	}
-	look_at(pid, &has);
+	process_look(pid, &has);
 	compare("copy", &has, &before, false);
 	kill(pid, SIGUSR1);
-	if (!hear(&copy, NULL))
+	if (!process_hear(&copy, NULL))
 		complain("the copy does not end");
-	status = end(pid);
+	status = process_end(pid);
 	if (status || !strstr(copy.said, "\nright "))
 		complain("copy: status %#x, said: %s", (unsigned)status, copy.said);
 	close(copy.out);
@@ -329,8 +218,8 @@ static void capture(void)
 	snprintf(image, sizeof(image), "%s/image", folder);
 	snprintf(pid, sizeof(pid), "%d", (int)original.pid);
 	nanosleep(&delay, NULL);
-	start(&dump, program, argv);
-	status = end(dump.pid);
+	run(&dump, program, argv);
+	status = process_end(dump.pid);
 	close(dump.out);
 	if (status) {
 		complain("dump: status %#x", (unsigned)status);
@@ -366,8 +255,8 @@ static void nothing_is_left(unsigned fds)
 
 	if (waitpid(-1, NULL, WNOHANG | __WALL) >= 0 || errno != ECHILD)
 		complain("a process is left");
-	if (entries(getpid(), "fd") != fds)
-		complain("%u descriptors here, %u before", entries(getpid(), "fd"), fds);
+	if (process_entries(getpid(), "fd") != fds)
+		complain("%u descriptors here, %u before", process_entries(getpid(), "fd"), fds);
 	snprintf(path, sizeof(path), "%s/bytes", folder);
 	unlink(path);
 	snprintf(path, sizeof(path), "%s/words", folder);
@@ -390,7 +279,7 @@ int main(int argc, char **argv)
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	if (!mkdtemp(folder) || !make_bytes())
 		return 2;
-	fds = entries(getpid(), "fd");
+	fds = process_entries(getpid(), "fd");
 	for (; seed < first + count; seed++) {
 		if (seed == first || seed % PER_PROCESS == 0) {
 			if (seed != first)

@@ -7,8 +7,9 @@
  *   mutate IN OUT NAME         writes the damaged image
  *
  * Names: CLASS.register.DAMAGE, process.THING, and map.PLACE.DAMAGE where PLACE is the number of
- * the mapping. Registers are damaged through the register table alone: the byte of a regset that
- * shows in a register is searched, so no layout is known here.
+ * the mapping; of a capture from outside also thread.N.THING, pending.DAMAGE and fd.N.DAMAGE.
+ * Registers are damaged through the register table alone: the byte of a regset that shows in a
+ * register is searched, so no layout is known here.
  */
 #include "core/base/io.h"
 #include "core/image/file.h"
@@ -16,6 +17,7 @@
 
 #include <elf.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -232,6 +234,102 @@ static void damage_process(void)
 	}
 }
 
+/* --- what only a capture from outside takes along --- */
+
+static void damage_thread(uint32_t i)
+{
+	struct tf_thread *t = &img->threads[i];
+	char n[16];
+
+	snprintf(n, sizeof(n), "%u", i);
+	if (chosen("thread.%s.%s%s", n, "mask", ""))
+		t->sigmask ^= 1u << 20;
+	if (chosen("thread.%s.%s%s", n, "altstack", ""))
+		t->altstack.size -= 64;
+	if (chosen("thread.%s.%s%s", n, "altstack-missing", ""))
+		t->altstack = (struct tf_altstack){.flags = 2};
+	if (chosen("thread.%s.%s%s", n, "tid-address", ""))
+		t->tid_addr = 0;
+	if (chosen("thread.%s.%s%s", n, "tid-address-other", ""))
+		t->tid_addr = img->threads[i ? 0 : 1].tid_addr;
+	if (chosen("thread.%s.%s%s", n, "robust-list", ""))
+		t->robust_head = 0;
+	if (t->rseq.addr && chosen("thread.%s.%s%s", n, "rseq", ""))
+		t->rseq = (struct tf_rseq){0};
+	if (chosen("thread.%s.%s%s", n, "comm", ""))
+		t->comm[0] ^= 1;
+}
+
+static void damage_pending(void)
+{
+	struct tf_pending *p = img->pending, *last = p + img->n_pending - 1, keep;
+	siginfo_t info;
+
+	if (img->n_pending < 2)
+		return;
+	if (chosen("pending.%s%s%s", "first-missing", "", ""))
+		memmove(p, p + 1, --img->n_pending * sizeof(*p));
+	if (chosen("pending.%s%s%s", "last-missing", "", ""))
+		img->n_pending--;
+	if (chosen("pending.%s%s%s", "order", "", "")) {
+		keep = p[0];
+		p[0] = p[1];
+		p[1] = keep;
+	}
+	memcpy(&info, last->info, sizeof(info));
+	info.si_value.sival_int ^= 1;
+	if (chosen("pending.%s%s%s", "value", "", ""))
+		memcpy(last->info, &info, sizeof(info));
+	memcpy(&info, p->info, sizeof(info));
+	info.si_code = SI_USER;
+	if (chosen("pending.%s%s%s", "code", "", ""))
+		memcpy(p->info, &info, sizeof(info));
+}
+
+static void damage_fd(uint32_t i)
+{
+	struct tf_fd *f = &img->fds[i];
+	char n[16];
+
+	snprintf(n, sizeof(n), "%d", (int)f->fd);
+	if (f->fd < 3)
+		return;
+	if (!(f->flags & O_APPEND) && chosen("fd.%s.%s%s", n, "position", ""))
+		f->offset++;
+	if (chosen("fd.%s.%s%s", n, "cloexec", ""))
+		f->flags ^= O_CLOEXEC;
+	if (chosen("fd.%s.%s%s", n, "mode", ""))
+		f->flags ^= O_WRONLY;
+	if (f->flags & O_APPEND && chosen("fd.%s.%s%s", n, "append", ""))
+		f->flags ^= O_APPEND;
+	if (chosen("fd.%s.%s%s", n, "number", ""))
+		f->fd += 20;
+	if (chosen("fd.%s.%s%s", n, "missing", "")) {
+		memmove(f, f + 1, (img->n_fds - i - 1) * sizeof(*f));
+		img->n_fds--;
+	}
+}
+
+static void damage_outside(void)
+{
+	if (img->source.origin != TF_ORIGIN_TASK)
+		return;
+	for (uint32_t i = 1; i < img->n_threads; i++)
+		damage_thread(i);
+	if (img->threads[0].rseq.addr && chosen("process.%s%s%s", "rseq", "", ""))
+		img->threads[0].rseq = (struct tf_rseq){0};
+	damage_pending();
+	for (uint32_t i = 0; i < img->n_fds && !done; i++)
+		damage_fd(i);
+	if (chosen("process.%s%s%s", "cwd", "", ""))
+		img->source.cwd = "/";
+	if (img->sigactions[SIGWINCH - 1].handler == 1 &&
+		chosen("process.%s%s%s", "ignored", "", ""))
+		img->sigactions[SIGWINCH - 1].handler = 0;
+	if (!img->sigactions[SIGHUP - 1].handler && chosen("process.%s%s%s", "not-ignored", "", ""))
+		img->sigactions[SIGHUP - 1].handler = 1;
+}
+
 /* --- mappings --- */
 
 static uint64_t runs_in(const struct tf_map *m, uint64_t *first)
@@ -336,6 +434,12 @@ static void damage_map(uint32_t i)
 		m->vmflags &= ~TF_VMF_WIPEONFORK;
 	if (m->vmflags & TF_VMF_HUGEPAGE && chosen("map.%s.%s%s", place, "hugepage", ""))
 		m->vmflags &= ~TF_VMF_HUGEPAGE;
+	if (m->vmflags & TF_VMF_NOHUGEPAGE && chosen("map.%s.%s%s", place, "nohugepage", ""))
+		m->vmflags &= ~TF_VMF_NOHUGEPAGE;
+	if (m->vmflags & TF_VMF_SEQ && chosen("map.%s.%s%s", place, "sequential", ""))
+		m->vmflags &= ~TF_VMF_SEQ;
+	if (m->vmflags & TF_VMF_RAND && chosen("map.%s.%s%s", place, "random", ""))
+		m->vmflags &= ~TF_VMF_RAND;
 	if (m->vmflags & TF_VMF_DONTDUMP && chosen("map.%s.%s%s", place, "dontdump", ""))
 		m->vmflags &= ~TF_VMF_DONTDUMP;
 	if (chosen("map.%s.%s%s", place, "missing", ""))
@@ -445,6 +549,7 @@ int main(int argc, char **argv)
 	read_memory();
 	damage_registers();
 	damage_process();
+	damage_outside();
 	damage_maps();
 	if (list)
 		return 0;
