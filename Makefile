@@ -189,6 +189,16 @@ PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cros
 # For both architectures.
 PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
+# In the guests; what they depend on comes along.
+GUEST_PACKAGES := \
+	bash \
+	bc \
+	busybox-static \
+	gojq \
+	libpng16-16 \
+	luajit \
+	python3-minimal \
+
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
 NEED := $(PACKAGES) $(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
@@ -356,16 +366,20 @@ build/$(FOREIGN)/luajit:
 		apt-get -qq -o APT::Sandbox::User=root download luajit:$(DEB_$(FOREIGN)) && \
 		dpkg-deb -x luajit_*.deb ../luajit.root && ln -sf luajit.root/usr/bin/luajit ../luajit
 
-# A guest: Debian's kernel, and an initramfs around the agent. $(1) architecture
+# A guest: Debian's kernel, and an initramfs of Debian's programs and the agent. $(1) architecture
 define guest_rules
 build/guest/$(1)/init: $(call obj,$(GUEST_SRC),$(B_$(1)))
 	$$(call link,$(B_$(1)),-static)
 # What tests/tools/vmcheck runs inside guests.
 build/guest/$(1)/guestprobe: $(call obj,tests/probes/guestprobe.c,$(B_$(1)))
 	$$(call link,$(B_$(1)),-static)
-build/guest/$(1)/initramfs: build/guest/$(1)/init qemu/guest/mkguest.sh
+build/guest/$(1)/root.cpio: qemu/guest/mkroot.sh Makefile
+	@mkdir -p $$(@D)
+	$$(call say,ROOT,$$@)
+	$(Q)sh qemu/guest/mkroot.sh $(1) $$@ $(TELEFORK_CACHE) $(GUEST_PACKAGES)
+build/guest/$(1)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpio qemu/guest/mkguest.sh
 	$$(call say,GUEST,$$@)
-	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE)
+	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE) build/guest/$(1)/root.cpio
 	@touch $$@
 endef
 $(foreach a,$(ARCHES),$(eval $(call guest_rules,$(a))))

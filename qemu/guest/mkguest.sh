@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkguest.sh ARCH OUTDIR AGENT CACHEDIR
+# mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT
 #
 # Makes OUTDIR/kernel and OUTDIR/initramfs of a guest for ARCH (x86_64 or aarch64): Debian's
 # cloud kernel, the modules for virtio-serial and virtio-net, the static program AGENT as
-# /init, and glibc, so that ordinary programs run in the guest once they are put there.
-# Packages are unpacked in CACHEDIR; a second call downloads nothing. The result depends only
-# on its inputs: entries sorted, times zero. KERNEL_PACKAGE=name chooses another kernel.
+# /init, and ROOT, a cpio archive of Debian's programs (mkroot.sh). The kernel's package is
+# unpacked in CACHEDIR; a second call downloads nothing. The result depends only on its inputs:
+# entries sorted, times zero. KERNEL_PACKAGE=name chooses another kernel.
 
 set -eu
 
@@ -17,21 +17,17 @@ die()
 	exit 1
 }
 
-[ $# -eq 4 ] || die "usage: mkguest.sh ARCH OUTDIR AGENT CACHEDIR"
-arch=$1 outdir=$2 agent=$3 cachedir=$4
+[ $# -eq 5 ] || die "usage: mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT"
+arch=$1 outdir=$2 agent=$3 cachedir=$4 programs=$5
 
 case $arch in
 x86_64)
 	debarch=amd64
 	meta=linux-image-cloud-amd64
-	libdir=/lib/x86_64-linux-gnu
-	loader=/lib64/ld-linux-x86-64.so.2
 	;;
 aarch64)
 	debarch=arm64
 	meta=linux-image-cloud-arm64
-	libdir=/lib/aarch64-linux-gnu
-	loader=/lib/ld-linux-aarch64.so.1
 	;;
 *)
 	die "unknown architecture '$arch' (known: x86_64 aarch64)"
@@ -48,8 +44,6 @@ modules="net/core/failover drivers/virtio/virtio_ring drivers/virtio/virtio
 	drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci_legacy_dev
 	drivers/virtio/virtio_pci drivers/net/net_failover drivers/net/virtio_net
 	drivers/char/virtio_console"
-libraries="libc.so.6 libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1"
-optional="libgcc_s.so.1 libz.so.1 libpng16.so.16"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -118,33 +112,20 @@ add_modules()
 	done
 }
 
-add_libraries()
-{
-	[ -f "$libdir/libc.so.6" ] || die "$libdir/libc.so.6: missing (package libc6:$debarch)"
-	for lib in $libraries; do
-		cp -L "$libdir/$lib" "$root$libdir/$lib"
-	done
-	for lib in $optional; do
-		[ ! -f "$libdir/$lib" ] || cp -L "$libdir/$lib" "$root$libdir/$lib"
-	done
-	cp -L "$loader" "$root$loader"
-}
-
 make_root()
 {
 	umask 022
-	for dir in proc sys dev tmp run bin etc lib/modules ".$libdir" ".$(dirname "$loader")"; do
+	for dir in proc sys dev tmp run etc lib/modules; do
 		mkdir -p "$root/$dir"
 	done
 	cp "$agent" "$root/init"
 	add_modules
-	add_libraries
 	echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"
 	echo 'root:x:0:' >"$root/etc/group"
 	echo '127.0.0.1 localhost' >"$root/etc/hosts"
 	printf 'passwd: files\ngroup: files\nhosts: files\n' >"$root/etc/nsswitch.conf"
 	chmod -R u=rwX,go=rX "$root"
-	chmod 755 "$root/init" "$root$loader"
+	chmod 755 "$root/init"
 	chmod 1777 "$root/tmp"
 }
 
@@ -161,8 +142,10 @@ else
 	cp "$kernel" "$work/kernel"
 fi
 find "$root" -exec touch -h -d @0 {} +
+# The kernel unpacks one archive after the other.
+cp "$programs" "$work/initramfs"
 (cd "$root" && find . -print0 | LC_ALL=C sort -z |
-	cpio -0 -o -H newc --reproducible --owner=0:0 --quiet) >"$work/initramfs"
+	cpio -0 -o -H newc --reproducible --owner=0:0 --quiet) >>"$work/initramfs"
 chmod 644 "$work/kernel" "$work/initramfs"
 mv "$work/kernel" "$outdir/kernel.tmp.$$"
 mv "$outdir/kernel.tmp.$$" "$outdir/kernel"
