@@ -101,7 +101,7 @@ CMD_SRC     := \
 
 PAD_SRC     := pad_main serve pump restore token exits
 QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link
-HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare oracle explain progress report \
+HARNESS_SRC := main home cmd_run cmd_exec scenario run journey outside compare oracle explain progress report \
 	remote remote_guest remote_host
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
@@ -185,7 +185,8 @@ DEB_x86_64  := amd64
 DEB_aarch64 := arm64
 CROSS    := $(subst _,-,$(FOREIGN))-linux-gnu
 PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cross \
-	libconfig-dev libexpat1-dev qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit libgcc-s1:$(DEB_$(FOREIGN))
+	libconfig-dev libexpat1-dev qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit \
+	bc gojq python3-minimal libgcc-s1:$(DEB_$(FOREIGN))
 # For both architectures.
 PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
@@ -366,6 +367,16 @@ build/$(FOREIGN)/luajit:
 		apt-get -qq -o APT::Sandbox::User=root download luajit:$(DEB_$(FOREIGN)) && \
 		dpkg-deb -x luajit_*.deb ../luajit.root && ln -sf luajit.root/usr/bin/luajit ../luajit
 
+# A program under AddressSanitizer, whose library it has in itself: guests have none.
+define program_rules
+$(2)/programs/churn: tests/programs/churn.c
+	@mkdir -p $$(@D)
+	$$(call say,LD,$$@)
+	$(Q)$(3) -O1 -g -fsanitize=address -static-libasan $$< -o $$@
+programs-$(1): $(2)/programs/churn
+endef
+$(foreach a,$(ARCHES),$(eval $(call program_rules,$(a),$(B_$(a)),$(CC_$(a)))))
+
 # A guest: Debian's kernel, and an initramfs of Debian's programs and the agent. $(1) architecture
 define guest_rules
 build/guest/$(1)/init: $(call obj,$(GUEST_SRC),$(B_$(1)))
@@ -422,7 +433,7 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) $(addprefix $(B)/tests/tools/,moments mutate vmcheck) $(ARCHES:%=build/guest/%/guestprobe) ## builds and runs every test; what .ci/run calls
+check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) $(addprefix $(B)/tests/tools/,moments mutate vmcheck) $(ARCHES:%=build/guest/%/guestprobe) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
 
@@ -488,4 +499,4 @@ help: ## this list
 FORCE:
 .PHONY: all demo bench moments captures moves guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
 	clean help FORCE \
-	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
+	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

@@ -67,6 +67,7 @@ struct tf_job {
 	bool ended;                /* status is valid */
 	bool closed;               /* nobody holds the streams any more */
 	int status;                /* wait(2) */
+	pid_t pid;                 /* on its machine */
 	uint32_t id;               /* system */
 	struct tf_vm_child *child; /* native, user */
 	int pipe[2];

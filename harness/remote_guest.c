@@ -46,7 +46,7 @@ static int guest_start(struct tf_remote *r, const char *const argv[], bool recei
 	struct tf_vm_command cmd = {.argv = argv};
 
 	(void)receiver;
-	return tf_vm_spawn(guest_of(r)->vm, &cmd, &job->id, NULL, err);
+	return tf_vm_spawn(guest_of(r)->vm, &cmd, &job->id, &job->pid, err);
 }
 
 static void on_output(
