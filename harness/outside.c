@@ -24,6 +24,22 @@ static struct tf_remote *machine_at(const struct tf_journey *j, unsigned place)
 	return j->machines[j->cell->route[place]];
 }
 
+/* What a person at the machines would have seen goes to transcript.txt. */
+__attribute__((format(printf, 2, 3))) static void note(
+	const struct tf_journey *j, const char *fmt, ...)
+{
+	tf_vm_autofree char *path = tf_vm_format("%s/transcript.txt", j->folder);
+	FILE *f = path ? fopen(path, "ae") : NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (f) {
+		vfprintf(f, fmt, ap);
+		fclose(f);
+	}
+	va_end(ap);
+}
+
 /* Puts telefork, the token and the program on all machines: its file may be looked for there. */
 static int put_all(struct tf_journey *j, struct tf_vm_error *err)
 {
@@ -94,8 +110,10 @@ static int await_work(
 		    : tf_vm_fail(err, -ENOMEM, "no memory");
 }
 
-/* telefork move or copy, from the machine of @place to the next. *@pid is it there afterwards. */
-static int send_on(struct tf_journey *j, unsigned place, pid_t *pid, struct tf_vm_error *err)
+/* telefork move or copy, from the machine of @place to the next. *@pid is it there afterwards; what
+ * it said is in *@ret_job. */
+static int send_on(struct tf_journey *j, unsigned place, pid_t *pid, struct tf_job **ret_job,
+	struct tf_vm_error *err)
 {
 	struct tf_remote *m = machine_at(j, place);
 	const char *verb = j->cell->sender == TF_SENDER_COPY ? "copy" : "move";
@@ -119,7 +137,24 @@ static int send_on(struct tf_journey *j, unsigned place, pid_t *pid, struct tf_v
 		return tf_vm_fail(err, -ESRCH, "telefork %s on %s said: %.300s%.1000s", verb,
 			m->name, job->text[0], job->text[1]);
 	*pid = atoi(at + 6);
+	*ret_job = job;
 	return 0;
+}
+
+/* What was said at @place, and the command by which the process left it, if it did. */
+static void note_place(
+	const struct tf_journey *j, unsigned place, pid_t pid, const struct tf_job *by)
+{
+	const char *name = machine_at(j, place)->name;
+
+	if (place)
+		note(j, "%s$ telefork serve --once %s\n%s", name, j->addresses[place],
+			job_at(j, place)->text[1]);
+	else
+		note(j, "%s$ ./%s\n%s", name, j->cell->probe, j->probe->text[0]);
+	if (by)
+		note(j, "%s$ telefork move %d %s\n%s", name, (int)pid, j->addresses[place + 1],
+			by->text[0]);
 }
 
 static bool exited_well(struct tf_journey *j, const struct tf_job *job)
@@ -153,16 +188,19 @@ static int move_along(struct tf_journey *j, const char *expected, struct tf_vm_e
 
 	for (unsigned i = 0; i <= last && rc == 0; i++) {
 		tf_vm_autofree char *said = NULL;
+		struct tf_job *by = NULL;
+		pid_t here = pid;
 
 		if (i < last) {
 			rc = await_work(j, i, rest, err);
 			if (rc == 0)
-				rc = send_on(j, i, &pid, err);
+				rc = send_on(j, i, &pid, &by, err);
 		}
 		if (rc == 0)
 			rc = tf_journey_wait(j, job_at(j, i), 0, NULL, NULL, err);
 		if (rc < 0)
 			return rc;
+		note_place(j, i, here, by);
 		said = said_by(job_at(j, i), i > 0);
 		if (!said)
 			return tf_vm_fail(err, -ENOMEM, "no memory");
@@ -183,12 +221,12 @@ static int move_along(struct tf_journey *j, const char *expected, struct tf_vm_e
 static int copy_over(struct tf_journey *j, const char *expected, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *original = NULL, *copy = NULL;
-	struct tf_job *job = j->receivers[1];
+	struct tf_job *job = j->receivers[1], *by;
 	pid_t pid = j->probe->pid;
 	int rc = await_work(j, 0, expected, err);
 
 	if (rc == 0)
-		rc = send_on(j, 0, &pid, err);
+		rc = send_on(j, 0, &pid, &by, err);
 	if (rc == 0)
 		rc = tf_journey_wait(j, j->probe, 0, NULL, NULL, err);
 	if (rc == 0)

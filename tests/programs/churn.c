@@ -17,7 +17,7 @@ static void *churn(void *arg)
 	char *block[BLOCKS] = {0};
 	size_t size[BLOCKS] = {0};
 
-	for (unsigned i = 0; i < 8000; i++) {
+	for (unsigned i = 0; i < 3000; i++) {
 		unsigned at = (unsigned)(x >> 33) % BLOCKS;
 
 		for (size_t k = 0; k < size[at]; k += 64)

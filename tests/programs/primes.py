@@ -1,10 +1,11 @@
 #!/usr/bin/python3 -u
 # SPDX-License-Identifier: MIT
-# Counts primes in threads of CPython: workers with a generator and a heap each, results through a lock and
+# Counts primes in threads of CPython: workers with a generator each that also sleep, results through a lock and
 # a condition, in order; integers of thousands of digits.
 import threading
+import time
 
-PARTS, SIZE, WORKERS = 24, 6000, 4
+PARTS, SIZE, WORKERS = 24, 1500, 4
 ready = threading.Condition()
 results = {}
 
@@ -17,6 +18,7 @@ def primes(start, end):
 
 def work(number):
     for part in range(number, PARTS, WORKERS):
+        time.sleep(0.05)
         product = 1
         count = 0
         for p in primes(part * SIZE, (part + 1) * SIZE):

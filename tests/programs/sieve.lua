@@ -15,7 +15,7 @@ local function sum(from, to)
 end
 for part = 1, parts do
 	for n = 2, size do sieve[n] = true end
-	for round = 1, 60 do
+	for round = 1, 20 do
 		for n = 2, size do
 			if sieve[n] then
 				for m = n * n, size, n do sieve[m] = false end
