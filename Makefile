@@ -395,6 +395,19 @@ build/guest/$(1)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpio qem
 endef
 $(foreach a,$(ARCHES),$(eval $(call guest_rules,$(a))))
 
+# The same with another kernel. $(1) architecture, $(2) the scenarios' name for the kernel, $(3) package
+define kernel_rules
+build/guest/$(1)-$(2)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpio qemu/guest/mkguest.sh
+	@mkdir -p $$(@D)
+	$$(call say,GUEST,$$@)
+	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE) build/guest/$(1)/root.cpio $(3)
+	@touch $$@
+PAIR_GUESTS += build/guest/$(1)-$(2)/initramfs
+endef
+$(eval $(call kernel_rules,x86_64,6.12,linux-image-cloud-amd64))
+$(eval $(call kernel_rules,aarch64,6.12,linux-image-cloud-arm64))
+$(eval $(call kernel_rules,aarch64,16k,linux-image-arm64-16k))
+
 # Man pages share their tables with the code.
 MAN := $(patsubst docs/man/%,build/man/%,$(wildcard docs/man/*.[1-8]))
 build/man/%: docs/man/% $(wildcard docs/man/*.awk) docs/man/make.sh core/cmd/cmd.h core/telefork.h docs/format.md
@@ -452,6 +465,14 @@ DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a
 demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
 	@tests/demo.sh $(STARTED)
 
+pairs: bin-$(HOST) $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(B)/bin/telebed guests $(PAIR_GUESTS) ## moves between machines that differ: kernel, processor, vector length, pages
+	$(B)/bin/telebed run copies $(basename $(notdir $(wildcard tests/scenarios/pair-*.conf))) --filter system --table
+
+transcript: bin-$(HOST) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back
+	@rm -rf build/transcript
+	@$(B)/bin/telebed run home --filter $(HOST).system --keep --out build/transcript >/dev/null
+	@cat build/transcript/home-*/transcript.txt
+
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
 
@@ -497,6 +518,6 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench moments captures moves guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+.PHONY: all demo bench pairs transcript moments captures moves guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

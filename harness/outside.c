@@ -132,12 +132,14 @@ static int send_on(struct tf_journey *j, unsigned place, pid_t *pid, struct tf_j
 		rc = tf_journey_wait(j, job, 0, NULL, NULL, err);
 	if (rc < 0)
 		return rc;
+	*ret_job = job;
+	if (j->cell->refused)
+		return 0;
 	at = strstr(job->text[0], ": pid ");
 	if (!WIFEXITED(job->status) || WEXITSTATUS(job->status) || !at)
 		return tf_vm_fail(err, -ESRCH, "telefork %s on %s said: %.300s%.1000s", verb,
 			m->name, job->text[0], job->text[1]);
 	*pid = atoi(at + 6);
-	*ret_job = job;
 	return 0;
 }
 
@@ -245,6 +247,29 @@ static int copy_over(struct tf_journey *j, const char *expected, struct tf_vm_er
 	return 0;
 }
 
+/* The other machine cannot take it: telefork says why, and it goes on where it is, unharmed. */
+static int stay(struct tf_journey *j, const char *expected, struct tf_vm_error *err)
+{
+	pid_t pid = j->probe->pid;
+	struct tf_job *by = NULL;
+	int rc = await_work(j, 0, expected, err);
+
+	if (rc == 0)
+		rc = send_on(j, 0, &pid, &by, err);
+	if (rc == 0)
+		rc = tf_journey_wait(j, j->probe, 0, NULL, NULL, err);
+	if (rc < 0)
+		return rc;
+	if (WIFEXITED(by->status) && !WEXITSTATUS(by->status))
+		tf_journey_failed(j, "it was not refused: %.300s", by->text[0]);
+	else if (!strstr(by->text[1], j->cell->refused))
+		tf_journey_failed(
+			j, "'%s' was not said but: %.1000s", j->cell->refused, by->text[1]);
+	if (exited_well(j, j->probe) && strcmp(j->probe->text[0], expected) != 0)
+		differs(j, "the original", j->probe->text[0], expected);
+	return 0;
+}
+
 int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *path =
@@ -263,8 +288,12 @@ int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err)
 		rc = start_program(j, err);
 	if (rc < 0)
 		return rc;
-	rc = j->cell->sender == TF_SENDER_COPY ? copy_over(j, expected, err)
-					       : move_along(j, expected, err);
+	if (j->cell->refused)
+		rc = stay(j, expected, err);
+	else if (j->cell->sender == TF_SENDER_COPY)
+		rc = copy_over(j, expected, err);
+	else
+		rc = move_along(j, expected, err);
 	if (j->receivers[1] && j->outcome->verdict == TF_VERDICT_OK)
 		tf_journey_count(j, j->receivers[1]->text[1]);
 	return tf_journey_blame(j, rc, err);

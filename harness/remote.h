@@ -39,6 +39,7 @@ extern const char *const tf_transport_names[TF_TRANSPORTS];
 struct tf_spec {
 	char arch[16];
 	enum tf_tier tier;
+	char kernel[16];        /* system; "": Debian's own; else which guest of the Makefile */
 	char cpu[128];          /* QEMU's -cpu; "": the default of the architecture */
 	unsigned memory_mib;    /* system; 0: the default */
 	unsigned vector_length; /* longest SVE vector in bytes; 0: what the CPU model has */

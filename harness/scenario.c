@@ -31,6 +31,7 @@ struct words {
 struct scenario {
 	struct words probe, program, outside, build, arch, tier, transport, route, checks, args,
 		files, fetch;
+	const char *refused;
 	int limit, takes;
 	unsigned n_machines;
 	char machine_names[TF_CELL_MACHINES][32];
@@ -102,6 +103,7 @@ static int find(const struct reader *r, const config_setting_t *s, const char *w
 
 static const char *const arches[] = {"x86_64", "aarch64"};
 static const char *const builds[] = {"static", "pie", "dyn"};
+static const char *const kernels[] = {"6.1", "6.12", "16k"};
 static const char *const senders[] = {"self", "move", "copy"};
 static const char *const checks[] = {"verdict", "witness", "oracle"};
 
@@ -135,6 +137,12 @@ static int read_attribute(
 	}
 	if (!word)
 		return wrong(r, s, "%s: expected a string", key);
+	if (!strcmp(key, "kernel")) {
+		if (find(r, s, word, kernels, 3) < 0)
+			return -EINVAL;
+		snprintf(spec->kernel, sizeof(spec->kernel), "%s", strcmp(word, "6.1") ? word : "");
+		return 0;
+	}
 	if (!strcmp(key, "name"))
 		snprintf(sc->machine_names[m], sizeof(sc->machine_names[m]), "%s", word);
 	else if (!strcmp(key, "cpu"))
@@ -145,7 +153,7 @@ static int read_attribute(
 		sc->has_tier[m] = true, spec->tier = (enum tf_tier)rc;
 	else if (strcmp(key, "arch") != 0 && strcmp(key, "tier") != 0)
 		return wrong(r, s,
-			"machine: '%s' is none of name, arch, tier, cpu, memory, "
+			"machine: '%s' is none of name, arch, tier, cpu, kernel, memory, "
 			"vector_length",
 			key);
 	else
@@ -216,9 +224,12 @@ static int read_key(const struct reader *r, const config_setting_t *s, struct sc
 		return read_number(r, s, 1, LIMIT_MAX, &sc->limit);
 	if (!strcmp(key, "takes"))
 		return read_number(r, s, 1, LIMIT_MAX, &sc->takes);
+	if (!strcmp(key, "refused") && (sc->refused = config_setting_get_string(s)))
+		return 0;
 	if (strcmp(key, "help") != 0)
 		return wrong(r, s,
-			"'%s' is none of help, probe, program, outside, arguments, files, fetch, "
+			"'%s' is none of help, probe, program, outside, refused, arguments, files, "
+			"fetch, "
 			"build, arch, tier, transport, route, machines, checks, limit, "
 			"takes",
 			key);
@@ -238,9 +249,10 @@ static int complete(const struct reader *r, const config_setting_t *root, struct
 	if (sc->program.n && (sc->probe.n || sc->build.n || sc->fetch.n || sc->checks.n))
 		return wrong(r, config_setting_get_member(root, "program"),
 			"program: goes without probe, build, fetch and checks");
-	if (sc->outside.n && !sc->program.n)
-		return wrong(r, config_setting_get_member(root, "outside"),
-			"outside: expected program = \"...\" as well");
+	if ((sc->outside.n || sc->refused) && !sc->program.n)
+		return wrong(r, NULL, "outside, refused: expected program = \"...\" as well");
+	if (sc->refused && sc->route.n > 2)
+		return wrong(r, NULL, "refused: expected a route of two machines");
 	if (!sc->route.n)
 		sc->route = (struct words){{"A", "B"}, 2};
 	if (sc->route.n < 2 || sc->route.n > TF_CELL_ROUTE)
@@ -418,8 +430,9 @@ static int fill(const struct reader *r, struct tf_cells *cells, const struct sce
 		if (rc < 0)
 			return rc;
 	}
-	if (!copy_words(&sc->args, c->args) || !copy_words(&sc->files, c->files) ||
-		!copy_words(&sc->fetch, c->fetch))
+	c->refused = sc->refused ? strdup(sc->refused) : NULL;
+	if ((sc->refused && !c->refused) || !copy_words(&sc->args, c->args) ||
+		!copy_words(&sc->files, c->files) || !copy_words(&sc->fetch, c->fetch))
 		return tf_vm_fail(r->err, -ENOMEM, "no memory");
 	return 0;
 }
@@ -519,6 +532,7 @@ void tf_cells_sort(struct tf_cells *cells)
 static void cell_done(struct tf_cell *c)
 {
 	free(c->program);
+	free(c->refused);
 	for (unsigned i = 0; i < TF_CELL_ARGS; i++) {
 		free(c->args[i]);
 		free(c->files[i]);

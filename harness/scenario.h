@@ -33,6 +33,7 @@ struct tf_cell {
 	char probe[64];        /* or the last part of program */
 	char build[16];        /* "static", "pie", "dyn"; of a program: "move", "copy" */
 	char *program;         /* of the project, "{arch}" is as in files; NULL: a probe */
+	char *refused;         /* what telefork has to say: it may not go; or NULL */
 	enum tf_sender sender; /* of a program */
 	char *args[TF_CELL_ARGS + 1];  /* of the probe, after the address; owned. "{dir}" in one is
 					  the  machine's folder */

@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT
+# mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT [KERNEL]
 #
 # Makes OUTDIR/kernel and OUTDIR/initramfs of a guest for ARCH (x86_64 or aarch64): Debian's
 # cloud kernel, the modules for virtio-serial and virtio-net, the static program AGENT as
 # /init, and ROOT, a cpio archive of Debian's programs (mkroot.sh). The kernel's package is
 # unpacked in CACHEDIR; a second call downloads nothing. The result depends only on its inputs:
-# entries sorted, times zero. KERNEL_PACKAGE=name chooses another kernel.
+# entries sorted, times zero. KERNEL is another package, out of bookworm-backports.
 
 set -eu
 
@@ -17,8 +17,8 @@ die()
 	exit 1
 }
 
-[ $# -eq 5 ] || die "usage: mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT"
-arch=$1 outdir=$2 agent=$3 cachedir=$4 programs=$5
+[ $# -eq 5 ] || [ $# -eq 6 ] || die "usage: mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT [KERNEL]"
+arch=$1 outdir=$2 agent=$3 cachedir=$4 programs=$5 other=${6:-}
 
 case $arch in
 x86_64)
@@ -49,14 +49,31 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
+# apt for the suite of a newer kernel, which the system need not know: lists of its own.
+backports()
+{
+	tool=$1
+	shift
+	"$tool" -o Dir::Etc::sourcelist="$work/sources" -o Dir::Etc::sourceparts=- \
+		-o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" \
+		-o APT::Architectures::="$debarch" -o APT::Sandbox::User=root "$@"
+}
+
+make_backports()
+{
+	mkdir -p "$work/lists/partial" "$work/cache"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+		"http://deb.debian.org/debian bookworm-backports main" >"$work/sources"
+	backports apt-get -q update >"$work/apt.log" 2>&1 ||
+		die "bookworm-backports: $(tail -n 3 "$work/apt.log")"
+	meta=$other
+	apt=backports
+}
+
 # The package that the meta package depends on, as "linux-image-6.1.0-56-cloud-amd64".
 kernel_package()
 {
-	if [ -n "${KERNEL_PACKAGE:-}" ]; then
-		echo "$KERNEL_PACKAGE"
-		return
-	fi
-	apt-cache depends "$meta:$debarch" |
+	$apt apt-cache depends "$meta:$debarch" |
 		sed -n 's/^ *Depends: \(linux-image-[0-9][^:]*\).*$/\1/p' | head -n 1
 }
 
@@ -64,23 +81,26 @@ kernel_package()
 fetch_kernel()
 {
 	mkdir -p "$cachedir/kernels"
-	unpacked=$cachedir/kernels/$debarch-${KERNEL_PACKAGE:-default}
+	unpacked=$cachedir/kernels/$debarch-${other:-default}
 	exec 9>"$unpacked.lock"
 	flock 9
 	if [ -d "$unpacked" ]; then
 		return
 	fi
+	apt=
+	[ -z "$other" ] || make_backports
 	package=$(kernel_package)
 	[ -n "$package" ] || die "apt knows no $meta:$debarch: 'dpkg --add-architecture" \
 		"$debarch && apt-get update' makes it known"
 	mkdir "$work/deb"
-	(cd "$work/deb" && apt-get -q -o APT::Sandbox::User=root download "$package:$debarch") \
+	(cd "$work/deb" && $apt apt-get -q -o APT::Sandbox::User=root download "$package:$debarch") \
 		>"$work/apt.log" 2>&1 || {
 		cat "$work/apt.log" >&2
 		die "download of $package:$debarch failed; 'apt-get update' may be needed"
 	}
 	rm -rf "$unpacked.tmp"
 	dpkg-deb -x "$work"/deb/*.deb "$unpacked.tmp"
+	rm -rf "$unpacked.tmp/usr/share"
 	mv "$unpacked.tmp" "$unpacked"
 }
 
