@@ -63,7 +63,7 @@ unpack()
 	for unused in usr/share/doc usr/share/man usr/share/info usr/share/locale usr/share/lintian \
 		"usr/lib/*/gconv" var dev proc sys run tmp; do
 		# shellcheck disable=SC2086 # a pattern
-		rm -rf "$root"/$unused
+		rm -rf "${root:?}"/$unused
 	done
 }
 
