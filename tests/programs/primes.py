@@ -5,7 +5,7 @@
 import threading
 import time
 
-PARTS, SIZE, WORKERS = 24, 1500, 4
+PARTS, SIZE, WORKERS = 24, 500, 4
 ready = threading.Condition()
 results = {}
 
