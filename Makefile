@@ -101,7 +101,7 @@ CMD_SRC     := \
 
 PAD_SRC     := pad_main serve pump restore token exits
 QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link
-HARNESS_SRC := main home cmd_run cmd_exec scenario run journey compare oracle explain progress report \
+HARNESS_SRC := main home cmd_run cmd_exec scenario run journey outside compare oracle explain progress report \
 	remote remote_guest remote_host
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
@@ -186,10 +186,21 @@ DEB_x86_64  := amd64
 DEB_aarch64 := arm64
 CROSS    := $(subst _,-,$(FOREIGN))-linux-gnu
 PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cross \
-	libconfig-dev libexpat1-dev qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit libgcc-s1:$(DEB_$(FOREIGN))
+	libconfig-dev libexpat1-dev qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit \
+	bc gojq python3-minimal libgcc-s1:$(DEB_$(FOREIGN))
 # For both architectures.
 PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
+# In the guests; what they depend on comes along.
+GUEST_PACKAGES := \
+	bash \
+	bc \
+	busybox-static \
+	gojq \
+	libpng16-16 \
+	luajit \
+	python3-minimal \
+
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
 NEED := $(PACKAGES) $(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
@@ -358,19 +369,46 @@ build/$(FOREIGN)/luajit:
 		apt-get -qq -o APT::Sandbox::User=root download luajit:$(DEB_$(FOREIGN)) && \
 		dpkg-deb -x luajit_*.deb ../luajit.root && ln -sf luajit.root/usr/bin/luajit ../luajit
 
-# A guest: Debian's kernel, and an initramfs around the agent. $(1) architecture
+# A program under AddressSanitizer, whose library it has in itself: guests have none.
+define program_rules
+$(2)/programs/churn: tests/programs/churn.c
+	@mkdir -p $$(@D)
+	$$(call say,LD,$$@)
+	$(Q)$(3) -O1 -g -fsanitize=address -static-libasan $$< -o $$@
+programs-$(1): $(2)/programs/churn
+endef
+$(foreach a,$(ARCHES),$(eval $(call program_rules,$(a),$(B_$(a)),$(CC_$(a)))))
+
+# A guest: Debian's kernel, and an initramfs of Debian's programs and the agent. $(1) architecture
 define guest_rules
 build/guest/$(1)/init: $(call obj,$(GUEST_SRC),$(B_$(1)))
 	$$(call link,$(B_$(1)),-static)
 # What tests/tools/vmcheck runs inside guests.
 build/guest/$(1)/guestprobe: $(call obj,tests/probes/guestprobe.c,$(B_$(1)))
 	$$(call link,$(B_$(1)),-static)
-build/guest/$(1)/initramfs: build/guest/$(1)/init qemu/guest/mkguest.sh
+build/guest/$(1)/root.cpio: qemu/guest/mkroot.sh Makefile
+	@mkdir -p $$(@D)
+	$$(call say,ROOT,$$@)
+	$(Q)sh qemu/guest/mkroot.sh $(1) $$@ $(TELEFORK_CACHE) $(GUEST_PACKAGES)
+build/guest/$(1)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpio qemu/guest/mkguest.sh
 	$$(call say,GUEST,$$@)
-	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE)
+	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE) build/guest/$(1)/root.cpio
 	@touch $$@
 endef
 $(foreach a,$(ARCHES),$(eval $(call guest_rules,$(a))))
+
+# The same with another kernel. $(1) architecture, $(2) the scenarios' name for the kernel, $(3) package
+define kernel_rules
+build/guest/$(1)-$(2)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpio qemu/guest/mkguest.sh
+	@mkdir -p $$(@D)
+	$$(call say,GUEST,$$@)
+	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE) build/guest/$(1)/root.cpio $(3)
+	@touch $$@
+PAIR_GUESTS += build/guest/$(1)-$(2)/initramfs
+endef
+$(eval $(call kernel_rules,x86_64,6.12,linux-image-cloud-amd64))
+$(eval $(call kernel_rules,aarch64,6.12,linux-image-cloud-arm64))
+$(eval $(call kernel_rules,aarch64,16k,linux-image-arm64-16k))
 
 # Man pages share their tables with the code.
 MAN := $(patsubst docs/man/%,build/man/%,$(wildcard docs/man/*.[1-8]))
@@ -410,7 +448,9 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-check: all unit $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(ARCHES:%=build/%/luajit) $(addprefix $(B)/tests/tools/,moments captures kills mutate vmcheck) $(ARCHES:%=build/guest/%/guestprobe) ## builds and runs every test; what .ci/run calls
+TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills mutate vmcheck) \
+	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe)
+check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
 
@@ -431,6 +471,14 @@ kills: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/kills ## telefork is killed a
 DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a))/probes/pathtracer-static)
 demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
 	@tests/demo.sh $(STARTED)
+
+pairs: bin-$(HOST) $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(B)/bin/telebed guests $(PAIR_GUESTS) ## moves between machines that differ: kernel, processor, vector length, pages
+	$(B)/bin/telebed run copies $(basename $(notdir $(wildcard tests/scenarios/pair-*.conf))) --filter system --table
+
+transcript: bin-$(HOST) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back
+	@rm -rf build/transcript
+	@$(B)/bin/telebed run home --filter $(HOST).system --keep --out build/transcript >/dev/null
+	@cat build/transcript/home-*/transcript.txt
 
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
@@ -477,6 +525,7 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) lint lint-man format install \
+.PHONY: all demo bench pairs transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
+	lint lint-man format install \
 	clean help FORCE \
-	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a))
+	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

@@ -15,7 +15,9 @@
 #include "qemu/remote.h"
 #include "qemu/template.h"
 
-#define BIN "/tmp/bin/"
+#define BIN      "/tmp/bin/"
+#define WORK     "/tmp/work"
+#define WITH_MAX 64
 
 static const char *const arches[] = {"x86_64", "aarch64"};
 
@@ -28,6 +30,14 @@ struct bed {
 	int status; /* of the command; -1: not ended */
 	bool closed, dead;
 };
+
+struct arguments {
+	char **args; /* machine and command */
+	const char *with[WITH_MAX];
+	unsigned n_with;
+};
+
+enum { KEY_WITH = 'w' };
 
 static int describe(struct bed *b, const struct tf_home *home, const char *arch)
 {
@@ -89,18 +99,38 @@ static void on_dead(void *arg, struct tf_vm *vm, const struct tf_vm_error *why)
 	b->err = *why;
 }
 
+/* Files go where they are here, below the command's folder. */
+static int put_files(struct bed *b, const struct arguments *a)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < a->n_with && rc == 0; i++) {
+		tf_vm_autofree char *there = tf_vm_format(WORK "/%s", a->with[i]);
+		struct stat st;
+
+		if (stat(a->with[i], &st) < 0)
+			return tf_vm_fail_errno(&b->err, -errno, "%s", a->with[i]);
+		rc = there ? tf_vm_put(b->vm, a->with[i], there, st.st_mode & 0777, &b->err)
+			   : tf_vm_fail(&b->err, -ENOMEM, "no memory");
+	}
+	return rc;
+}
+
 /* A program that is a file of the host's is put into the guest first. */
-static int command(struct bed *b, char **argv)
+static int command(struct bed *b, const struct arguments *a, char **argv)
 {
 	const struct tf_vm_callbacks cb = {b, on_output, on_exit_of, on_closed, on_dead};
-	struct tf_vm_command cmd = {.argv = (const char *const *)argv};
+	struct tf_vm_command cmd = {
+		.argv = (const char *const *)argv,
+		.cwd = a->n_with ? WORK : NULL,
+	};
 	tf_vm_autofree char *there = NULL;
 	struct stat st;
 	uint32_t job;
-	int rc = 0;
+	int rc = put_files(b, a);
 
 	b->status = -1;
-	if (strchr(argv[0], '/') && stat(argv[0], &st) == 0 && S_ISREG(st.st_mode)) {
+	if (rc == 0 && strchr(argv[0], '/') && stat(argv[0], &st) == 0 && S_ISREG(st.st_mode)) {
 		there = tf_vm_format(BIN "%s", strrchr(argv[0], '/') + 1);
 		rc = there ? tf_vm_put(b->vm, argv[0], there, 0755, &b->err) : -ENOMEM;
 		argv[0] = there;
@@ -114,14 +144,21 @@ static int command(struct bed *b, char **argv)
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
-	char ***args = state->input;
+	struct arguments *a = state->input;
 
-	(void)arg;
 	switch (key) {
+	case KEY_WITH:
+		if (a->n_with == WITH_MAX)
+			argp_error(state, "more than %d files", WITH_MAX);
+		else if (arg[0] == '/' || strstr(arg, ".."))
+			argp_error(state, "--with %s: expected a file below this folder", arg);
+		else
+			a->with[a->n_with++] = arg;
+		return 0;
 	case ARGP_KEY_ARGS:
 		if (state->argc - state->next < 2)
 			argp_usage(state);
-		*args = state->argv + state->next;
+		a->args = state->argv + state->next;
 		return 0;
 	case ARGP_KEY_NO_ARGS:
 		argp_usage(state);
@@ -131,19 +168,28 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 int tf_bed_exec(int argc, char **argv)
 {
-	static const struct argp argp = {.parser = parse,
+	static const struct argp_option options[] = {
+		{"with", KEY_WITH, "FILE", 0,
+			"Put FILE, named from here, into the same place of the folder in which the "
+			"command then runs",
+			0},
+		{0},
+	};
+	static const struct argp argp = {.options = options,
+		.parser = parse,
 		.args_doc = "MACHINE -- COMMAND [ARG...]",
 		.doc = "Runs a command in a fresh machine, x86_64 or aarch64, with its output and "
-		       "its "
-		       "exit code. The machine has a C library and no programs: a COMMAND with a "
-		       "slash that is a file here is copied there first."};
+		       "its exit code. The machine has a small Debian: a COMMAND with a slash that "
+		       "is a file here is copied there first."};
 	struct bed b = {0};
 	struct tf_home home;
-	char **args = NULL;
+	struct arguments a = {0};
+	char **args;
 	int rc;
 
-	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &args) || !args)
+	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a) || !a.args)
 		return EX_USAGE;
+	args = a.args;
 	rc = tf_home_find(&home, &b.err);
 	if (rc == 0)
 		rc = describe(&b, &home, args[0]);
@@ -151,7 +197,7 @@ int tf_bed_exec(int argc, char **argv)
 		rc = start(&b);
 	args += strcmp(args[1], "--") ? 1 : 2;
 	if (rc == 0)
-		rc = *args ? command(&b, args) : tf_vm_fail(&b.err, -EINVAL, "no command");
+		rc = *args ? command(&b, &a, args) : tf_vm_fail(&b.err, -EINVAL, "no command");
 	if (rc < 0)
 		fprintf(stderr, "telebed: %s\n", b.err.text);
 	tf_vm_free(b.vm);

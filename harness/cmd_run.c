@@ -249,7 +249,7 @@ static void show(const char *path, const char *help, const struct tf_cells *cell
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
 	const char *dot = strrchr(name, '.');
 
-	printf("%-16.*s %3zu cell%s  %s\n", dot ? (int)(dot - name) : (int)strlen(name), name,
+	printf("%-20.*s %3zu cell%s  %s\n", dot ? (int)(dot - name) : (int)strlen(name), name,
 		cells->n - first, cells->n - first == 1 ? " " : "s", help);
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "core/base/text.h"
 #include "core/image/compare.h"
 #include "core/image/notes.h"
 #include "harness/oracle.h"

@@ -20,10 +20,9 @@
 #include "harness/run.h"
 #include "qemu/io.h"
 
-#define PAD        "telefork-pad"
-#define TOKEN_FILE "token"
-#define ARGV_MAX   (2 * TF_CELL_ROUTE + TF_CELL_ARGS + 8)
-#define LISTEN_MS  20000
+#define PAD       "telefork-pad"
+#define ARGV_MAX  (2 * TF_CELL_ROUTE + TF_CELL_ARGS + 8)
+#define LISTEN_MS 20000
 
 int tf_journey_failed(struct tf_journey *j, const char *fmt, ...)
 {
@@ -68,8 +67,7 @@ int tf_journey_wait(struct tf_journey *j, struct tf_job *job, int stream, const 
 		tf_vm_left_ms(j->deadline_ms), err);
 }
 
-/* A program that does not end, or ends early, has failed; a machine that dies is another matter. */
-static int blame(struct tf_journey *j, int rc, const struct tf_vm_error *err)
+int tf_journey_blame(struct tf_journey *j, int rc, const struct tf_vm_error *err)
 {
 	return rc == -ETIMEDOUT || rc == -ESRCH ? tf_journey_failed(j, "%s", err->text) : rc;
 }
@@ -78,7 +76,7 @@ static int make_token(struct tf_journey *j, struct tf_vm_error *err)
 {
 	unsigned char bytes[16];
 	char text[2 * sizeof(bytes) + 1];
-	tf_vm_autofree char *path = tf_vm_format("%s/" TOKEN_FILE, j->folder);
+	tf_vm_autofree char *path = tf_vm_format("%s/" TF_TOKEN_FILE, j->folder);
 
 	if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes))
 		return tf_vm_fail_errno(err, -errno, "getrandom");
@@ -89,22 +87,23 @@ static int make_token(struct tf_journey *j, struct tf_vm_error *err)
 				: tf_vm_fail(err, -ENOMEM, "no memory");
 }
 
-static int start_receiver(struct tf_journey *j, unsigned place, struct tf_vm_error *err)
+static int start_receiver(struct tf_journey *j, unsigned place, bool once, struct tf_vm_error *err)
 {
 	struct tf_remote *m = machine_at(j, place);
-	tf_vm_autofree char *token = tf_vm_format("%s/" TOKEN_FILE, j->folder), *line = NULL;
+	tf_vm_autofree char *token = tf_vm_format("%s/" TF_TOKEN_FILE, j->folder), *line = NULL;
 	char pad[4096], token_there[4096], address[256];
-	const char *const argv[] = {pad, "serve", "--token-file", token_there, address, NULL};
+	const char *const argv[] = {
+		pad, "serve", "--token-file", token_there, address, once ? "--once" : NULL, NULL};
 	int rc = token ? tf_journey_put(j, m, "bin", PAD, err) : -ENOMEM;
 
 	if (rc == 0)
-		rc = tf_remote_put(m, token, TOKEN_FILE, 0600, err);
+		rc = tf_remote_put(m, token, TF_TOKEN_FILE, 0600, err);
 	if (rc == 0)
 		rc = m->ops->address(m, j->cell->transport, address, sizeof(address), err);
 	if (rc < 0)
 		return rc;
 	tf_remote_path(m, PAD, pad, sizeof(pad));
-	tf_remote_path(m, TOKEN_FILE, token_there, sizeof(token_there));
+	tf_remote_path(m, TF_TOKEN_FILE, token_there, sizeof(token_there));
 	rc = tf_job_start(m, argv, true, &j->receivers[place], err);
 	if (rc == 0)
 		rc = tf_journey_wait(j, j->receivers[place], 0, "", &line, err);
@@ -116,6 +115,15 @@ static int start_receiver(struct tf_journey *j, unsigned place, struct tf_vm_err
 	return 0;
 }
 
+int tf_journey_receivers(struct tf_journey *j, bool once, struct tf_vm_error *err)
+{
+	int rc = make_token(j, err);
+
+	for (unsigned i = 1; i < j->cell->n_route && rc == 0; i++)
+		rc = start_receiver(j, i, once, err);
+	return rc;
+}
+
 /* @text with @word, which stands for something, replaced. NULL without memory. */
 static char *with(const char *text, const char *word, const char *value)
 {
@@ -125,14 +133,19 @@ static char *with(const char *text, const char *word, const char *value)
 		  : strdup(text);
 }
 
-static int put_files(struct tf_journey *j, struct tf_remote *m, struct tf_vm_error *err)
+char *tf_journey_file(const struct tf_journey *j, const struct tf_remote *m, const char *file)
+{
+	tf_vm_autofree char *name = with(file, "{arch}", m->spec.arch);
+
+	return name ? tf_vm_format("%s/%s", j->options->root, name) : NULL;
+}
+
+int tf_journey_put_files(struct tf_journey *j, struct tf_remote *m, struct tf_vm_error *err)
 {
 	int rc = 0;
 
 	for (unsigned i = 0; j->cell->files[i] && rc == 0; i++) {
-		tf_vm_autofree char *file = with(j->cell->files[i], "{arch}", m->spec.arch);
-		tf_vm_autofree char *path =
-			file ? tf_vm_format("%s/%s", j->options->root, file) : NULL;
+		tf_vm_autofree char *path = tf_journey_file(j, m, j->cell->files[i]);
 		const char *slash = path ? strrchr(path, '/') : NULL;
 
 		rc = slash ? tf_remote_put(m, path, slash + 1, 0755, err)
@@ -153,7 +166,7 @@ static int start_probe(struct tf_journey *j, bool wait, struct tf_vm_error *err)
 	int rc = name ? tf_journey_put(j, m, "probes", name, err) : -ENOMEM;
 
 	if (rc == 0)
-		rc = put_files(j, m, err);
+		rc = tf_journey_put_files(j, m, err);
 	if (rc < 0)
 		return rc;
 	argv[n++] = tf_remote_path(m, name, path, sizeof(path));
@@ -222,6 +235,12 @@ static void count(uint64_t *ret, const char *text, const char *what)
 		*ret = count_of(text, what);
 }
 
+void tf_journey_count(struct tf_journey *j, const char *text)
+{
+	count(&j->outcome->mappings, text, "mappings");
+	count(&j->outcome->bytes, text, "bytes");
+}
+
 /* The verdict of a job that had to end with 0 and to say "ok" on its last line. */
 static void judge(struct tf_journey *j, const struct tf_job *job, bool must_say)
 {
@@ -261,7 +280,7 @@ static void judge_receivers(struct tf_journey *j)
 /* Looks at original and copy while both wait, then lets them go on to the verdict. */
 static int compare_waiting(struct tf_journey *j, struct tf_vm_error *err)
 {
-	int rc = blame(j, tf_witness_socket(j, err), err);
+	int rc = tf_journey_blame(j, tf_witness_socket(j, err), err);
 
 	tf_job_signal(j->receivers[j->cell->n_route - 1], SIGTERM);
 	tf_job_signal(j->probe, SIGTERM);
@@ -271,16 +290,14 @@ static int compare_waiting(struct tf_journey *j, struct tf_vm_error *err)
 static int go_by_socket(struct tf_journey *j, struct tf_vm_error *err)
 {
 	bool wait = j->cell->checks & TF_CHECK_WITNESS;
-	int rc = make_token(j, err);
+	int rc = tf_journey_receivers(j, false, err);
 
-	for (unsigned i = 1; i < j->cell->n_route && rc == 0; i++)
-		rc = start_receiver(j, i, err);
 	if (rc == 0)
 		rc = start_probe(j, wait, err);
 	if (rc == 0 && wait)
 		rc = compare_waiting(j, err);
 	if (rc == 0)
-		rc = blame(j, tf_journey_wait(j, j->probe, 0, NULL, NULL, err), err);
+		rc = tf_journey_blame(j, tf_journey_wait(j, j->probe, 0, NULL, NULL, err), err);
 	if (rc == 0 && j->probe->ended)
 		judge(j, j->probe, true);
 	if (rc == 0 && !wait) /* else the signal has ended it */
@@ -314,7 +331,7 @@ static int restore_at(struct tf_journey *j, unsigned place, const char *image, c
 
 static int await_end(struct tf_journey *j, struct tf_job *job, struct tf_vm_error *err)
 {
-	return blame(j, tf_journey_wait(j, job, 0, NULL, NULL, err), err);
+	return tf_journey_blame(j, tf_journey_wait(j, job, 0, NULL, NULL, err), err);
 }
 
 static void image_name(unsigned place, char *buf, size_t size)
@@ -361,7 +378,8 @@ static int go_by_file(struct tf_journey *j, struct tf_vm_error *err)
 /* A copy that was let go on says its verdict, whatever its receiver died of. */
 static int hear_copy(struct tf_journey *j, struct tf_job *receiver, struct tf_vm_error *err)
 {
-	int rc = blame(j, tf_journey_wait(j, receiver, 0, "ok", &j->outcome->said, err), err);
+	int rc = tf_journey_blame(
+		j, tf_journey_wait(j, receiver, 0, "ok", &j->outcome->said, err), err);
 
 	if (rc == 0 && j->outcome->verdict == TF_VERDICT_OK)
 		count(&j->outcome->registers, receiver->text[0], "registers");
@@ -386,7 +404,7 @@ static int wait_by_file(struct tf_journey *j, struct tf_vm_error *err)
 	if (rc == 0)
 		rc = tf_witness_copy(j, j->receivers[1], path, name, err);
 	if (rc < 0)
-		return blame(j, rc, err);
+		return tf_journey_blame(j, rc, err);
 	tf_job_signal(j->probe, SIGTERM);
 	tf_job_signal(j->receivers[1], SIGTERM);
 	rc = await_end(j, j->probe, err);
@@ -399,7 +417,9 @@ int tf_journey_go(struct tf_journey *j, struct tf_vm_error *err)
 {
 	int rc;
 
-	if (j->cell->transport != TF_TRANSPORT_FILE)
+	if (j->cell->program)
+		rc = tf_outside_go(j, err);
+	else if (j->cell->transport != TF_TRANSPORT_FILE)
 		rc = go_by_socket(j, err);
 	else if (j->cell->checks & TF_CHECK_WITNESS)
 		rc = wait_by_file(j, err);

@@ -39,6 +39,7 @@ extern const char *const tf_transport_names[TF_TRANSPORTS];
 struct tf_spec {
 	char arch[16];
 	enum tf_tier tier;
+	char kernel[16];        /* system; "": Debian's own; else which guest of the Makefile */
 	char cpu[128];          /* QEMU's -cpu; "": the default of the architecture */
 	unsigned memory_mib;    /* system; 0: the default */
 	unsigned vector_length; /* longest SVE vector in bytes; 0: what the CPU model has */
@@ -67,6 +68,7 @@ struct tf_job {
 	bool ended;                /* status is valid */
 	bool closed;               /* nobody holds the streams any more */
 	int status;                /* wait(2) */
+	pid_t pid;                 /* on its machine */
 	uint32_t id;               /* system */
 	struct tf_vm_child *child; /* native, user */
 	int pipe[2];

@@ -46,7 +46,7 @@ static int guest_start(struct tf_remote *r, const char *const argv[], bool recei
 	struct tf_vm_command cmd = {.argv = argv};
 
 	(void)receiver;
-	return tf_vm_spawn(guest_of(r)->vm, &cmd, &job->id, NULL, err);
+	return tf_vm_spawn(guest_of(r)->vm, &cmd, &job->id, &job->pid, err);
 }
 
 static void on_output(
@@ -232,10 +232,11 @@ static int start_link(struct tf_site *site, struct tf_vm_error *err)
 
 static int start(struct tf_site *site, struct guest *g, struct tf_vm_error *err)
 {
-	tf_vm_autofree char *kernel =
-		tf_vm_format("%s/build/guest/%s/kernel", site->root, g->base.spec.arch);
-	tf_vm_autofree char *initramfs =
-		tf_vm_format("%s/build/guest/%s/initramfs", site->root, g->base.spec.arch);
+	const struct tf_spec *spec = &g->base.spec;
+	tf_vm_autofree char *folder = tf_vm_format("%s/build/guest/%s%s%s", site->root, spec->arch,
+		spec->kernel[0] ? "-" : "", spec->kernel);
+	tf_vm_autofree char *kernel = folder ? tf_vm_format("%s/kernel", folder) : NULL;
+	tf_vm_autofree char *initramfs = folder ? tf_vm_format("%s/initramfs", folder) : NULL;
 	struct tf_vm_guest guest = {.kernel = kernel, .initramfs = initramfs};
 	struct tf_vm_config c = {
 		.id = tf_vm_identity((site->count - 1) % MAX_GUEST + 1),

@@ -147,6 +147,8 @@ static int host_start(struct tf_remote *r, const char *const argv[], bool receiv
 	else
 		rc = tf_vm_child_start(full, (struct tf_vm_child_fd[]){{out[0], 3}, {out[1], 4}}, 2,
 			log, &job->child, err);
+	if (rc == 0)
+		job->pid = tf_vm_child_pid(job->child);
 	if (rc == 0 && epoll_ctl(h->epoll, EPOLL_CTL_ADD, tf_vm_child_poll_fd(job->child), &ev) < 0)
 		rc = tf_vm_fail_errno(err, -errno, "epoll_ctl");
 	tf_vm_close_fd(&out[0]);

@@ -41,6 +41,9 @@ struct tf_run_options {
 
 struct tf_report;
 
+/* In a machine's folder: what receivers there ask for. */
+#define TF_TOKEN_FILE "token"
+
 /* One cell under way (journey.c). */
 struct tf_journey {
 	const struct tf_cell *cell;
@@ -74,6 +77,26 @@ int tf_journey_failed(struct tf_journey *j, const char *fmt, ...)
 /* tf_job_wait with the machines and the time of the cell. */
 int tf_journey_wait(struct tf_journey *j, struct tf_job *job, int stream, const char *word,
 	char **ret_line, struct tf_vm_error *err);
+
+/* A journey of a program that knows nothing of telefork (outside.c); as tf_journey_go. */
+int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err);
+
+/* A program that does not end, or ends early, has failed (0); a machine that dies is another matter
+ * (@rc). */
+int tf_journey_blame(struct tf_journey *j, int rc, const struct tf_vm_error *err);
+
+/* Starts receivers at all places but the first; @once: each takes one process and ends as it does.
+ */
+int tf_journey_receivers(struct tf_journey *j, bool once, struct tf_vm_error *err);
+
+/* Takes numbers of mappings and bytes out of what a receiver said. */
+void tf_journey_count(struct tf_journey *j, const char *text);
+
+/* Puts the files of the cell on @m. */
+int tf_journey_put_files(struct tf_journey *j, struct tf_remote *m, struct tf_vm_error *err);
+
+/* The path on the host of @file, a file of the project, for the machine @m. NULL without memory. */
+char *tf_journey_file(const struct tf_journey *j, const struct tf_remote *m, const char *file);
 
 /* Puts the program build/ARCH/@folder/@name, of the machine's architecture, on @m as @name. */
 int tf_journey_put(struct tf_journey *j, struct tf_remote *m, const char *folder, const char *name,

@@ -29,7 +29,9 @@ struct words {
 
 /* What a file says, before it is expanded. */
 struct scenario {
-	struct words probe, build, arch, tier, transport, route, checks, args, files, fetch;
+	struct words probe, program, outside, build, arch, tier, transport, route, checks, args,
+		files, fetch;
+	const char *refused;
 	int limit, takes;
 	unsigned n_machines;
 	char machine_names[TF_CELL_MACHINES][32];
@@ -101,6 +103,8 @@ static int find(const struct reader *r, const config_setting_t *s, const char *w
 
 static const char *const arches[] = {"x86_64", "aarch64"};
 static const char *const builds[] = {"static", "pie", "dyn"};
+static const char *const kernels[] = {"6.1", "6.12", "16k"};
+static const char *const senders[] = {"self", "move", "copy"};
 static const char *const checks[] = {"verdict", "witness", "oracle"};
 
 static int check_words(const struct reader *r, const config_setting_t *s, const struct words *w,
@@ -133,6 +137,12 @@ static int read_attribute(
 	}
 	if (!word)
 		return wrong(r, s, "%s: expected a string", key);
+	if (!strcmp(key, "kernel")) {
+		if (find(r, s, word, kernels, 3) < 0)
+			return -EINVAL;
+		snprintf(spec->kernel, sizeof(spec->kernel), "%s", strcmp(word, "6.1") ? word : "");
+		return 0;
+	}
 	if (!strcmp(key, "name"))
 		snprintf(sc->machine_names[m], sizeof(sc->machine_names[m]), "%s", word);
 	else if (!strcmp(key, "cpu"))
@@ -143,7 +153,7 @@ static int read_attribute(
 		sc->has_tier[m] = true, spec->tier = (enum tf_tier)rc;
 	else if (strcmp(key, "arch") != 0 && strcmp(key, "tier") != 0)
 		return wrong(r, s,
-			"machine: '%s' is none of name, arch, tier, cpu, memory, "
+			"machine: '%s' is none of name, arch, tier, cpu, kernel, memory, "
 			"vector_length",
 			key);
 	else
@@ -185,6 +195,8 @@ static int read_key(const struct reader *r, const config_setting_t *s, struct sc
 		unsigned n;
 	} lists[] = {
 		{"probe", &sc->probe, NULL, 0},
+		{"program", &sc->program, NULL, 0},
+		{"outside", &sc->outside, senders + 1, 2},
 		{"arguments", &sc->args, NULL, 0},
 		{"files", &sc->files, NULL, 0},
 		{"fetch", &sc->fetch, NULL, 0},
@@ -212,10 +224,14 @@ static int read_key(const struct reader *r, const config_setting_t *s, struct sc
 		return read_number(r, s, 1, LIMIT_MAX, &sc->limit);
 	if (!strcmp(key, "takes"))
 		return read_number(r, s, 1, LIMIT_MAX, &sc->takes);
+	if (!strcmp(key, "refused") && (sc->refused = config_setting_get_string(s)))
+		return 0;
 	if (strcmp(key, "help") != 0)
 		return wrong(r, s,
-			"'%s' is none of help, probe, arguments, files, fetch, build, arch, tier, "
-			"transport, route, machines, checks, limit, takes",
+			"'%s' is none of help, probe, program, outside, refused, arguments, files, "
+			"fetch, "
+			"build, arch, tier, transport, route, machines, checks, limit, "
+			"takes",
 			key);
 	if (!config_setting_get_string(s))
 		return wrong(r, s, "help: expected a string");
@@ -228,8 +244,15 @@ static int complete(const struct reader *r, const config_setting_t *root, struct
 {
 	bool described = sc->n_machines;
 
-	if (!sc->probe.n)
+	if (!sc->probe.n && !sc->program.n)
 		return wrong(r, NULL, "expected probe = \"...\": a program of tests/probes");
+	if (sc->program.n && (sc->probe.n || sc->build.n || sc->fetch.n || sc->checks.n))
+		return wrong(r, config_setting_get_member(root, "program"),
+			"program: goes without probe, build, fetch and checks");
+	if ((sc->outside.n || sc->refused) && !sc->program.n)
+		return wrong(r, NULL, "outside, refused: expected program = \"...\" as well");
+	if (sc->refused && sc->route.n > 2)
+		return wrong(r, NULL, "refused: expected a route of two machines");
 	if (!sc->route.n)
 		sc->route = (struct words){{"A", "B"}, 2};
 	if (sc->route.n < 2 || sc->route.n > TF_CELL_ROUTE)
@@ -295,9 +318,15 @@ static unsigned index_of(const char *word, const char *const table[], unsigned n
 
 static bool possible(const struct tf_cell *c)
 {
+	if (c->program && c->transport == TF_TRANSPORT_FILE)
+		return false;
+	if (c->sender == TF_SENDER_COPY && c->n_route > 2)
+		return false;
 	for (unsigned i = 0; i < c->n_machines; i++) {
 		if (c->machines[i].tier == TF_TIER_NATIVE &&
 			strcmp(c->machines[i].arch, tf_vm_host_arch()) != 0)
+			return false;
+		if (c->machines[i].tier == TF_TIER_USER && c->program)
 			return false;
 		if (c->machines[i].tier == TF_TIER_SYSTEM && c->transport == TF_TRANSPORT_UNIX)
 			return false;
@@ -370,7 +399,17 @@ static int fill(const struct reader *r, struct tf_cells *cells, const struct sce
 	for (unsigned i = 0; i < sc->checks.n; i++)
 		c->checks |= 1u << index_of(sc->checks.v[i], checks, 3);
 	snprintf(c->arch, sizeof(c->arch), "%s", c->machines[c->route[0]].arch);
-	snprintf(c->probe, sizeof(c->probe), "%s", ch->probe);
+	if (sc->program.n) {
+		const char *last = strrchr(ch->probe, '/');
+
+		c->program = strdup(ch->probe);
+		c->sender = (enum tf_sender)index_of(ch->build, senders, 3);
+		if (!c->program)
+			return tf_vm_fail(r->err, -ENOMEM, "no memory");
+		snprintf(c->probe, sizeof(c->probe), "%s", last ? last + 1 : ch->probe);
+	} else {
+		snprintf(c->probe, sizeof(c->probe), "%s", ch->probe);
+	}
 	snprintf(c->build, sizeof(c->build), "%s", ch->build);
 	snprintf(c->file, sizeof(c->file), "%s", r->path);
 	snprintf(c->scenario, sizeof(c->scenario), "%s", slash ? slash + 1 : r->path);
@@ -379,6 +418,7 @@ static int fill(const struct reader *r, struct tf_cells *cells, const struct sce
 	snprintf(c->name, sizeof(c->name), "%.40s/%.40s-%s.%s.%s.%s", c->scenario, c->probe,
 		c->build, c->arch, tf_tier_names[c->machines[c->route[0]].tier], ch->transport);
 	if (!possible(c)) {
+		free(c->program);
 		cells->n--;
 		return 0;
 	}
@@ -390,8 +430,9 @@ static int fill(const struct reader *r, struct tf_cells *cells, const struct sce
 		if (rc < 0)
 			return rc;
 	}
-	if (!copy_words(&sc->args, c->args) || !copy_words(&sc->files, c->files) ||
-		!copy_words(&sc->fetch, c->fetch))
+	c->refused = sc->refused ? strdup(sc->refused) : NULL;
+	if ((sc->refused && !c->refused) || !copy_words(&sc->args, c->args) ||
+		!copy_words(&sc->files, c->files) || !copy_words(&sc->fetch, c->fetch))
 		return tf_vm_fail(r->err, -ENOMEM, "no memory");
 	return 0;
 }
@@ -406,11 +447,13 @@ static const struct words *or_default(const struct words *w, struct words *space
 static int expand(const struct reader *r, struct tf_cells *cells, const struct scenario *sc)
 {
 	struct words space[4];
-	const struct words *build = or_default(&sc->build, &space[0], "static");
+	const struct words *probe = sc->program.n ? &sc->program : &sc->probe;
+	const struct words *build = sc->program.n ? or_default(&sc->outside, &space[0], "move")
+						  : or_default(&sc->build, &space[0], "static");
 	const struct words *arch = or_default(&sc->arch, &space[1], tf_vm_host_arch());
 	const struct words *tier = or_default(&sc->tier, &space[2], "native");
 	const struct words *transport = or_default(&sc->transport, &space[3], "tcp");
-	unsigned total = sc->probe.n * build->n * arch->n * tier->n * transport->n;
+	unsigned total = probe->n * build->n * arch->n * tier->n * transport->n;
 	int rc = 0;
 
 	for (unsigned i = 0; i < total && rc == 0; i++) {
@@ -419,7 +462,7 @@ static int expand(const struct reader *r, struct tf_cells *cells, const struct s
 
 		ch.build = build->v[k % build->n], k /= build->n;
 		ch.transport = transport->v[k % transport->n], k /= transport->n;
-		ch.probe = sc->probe.v[k % sc->probe.n], k /= sc->probe.n;
+		ch.probe = probe->v[k % probe->n], k /= probe->n;
 		ch.arch = arch->v[k % arch->n], k /= arch->n;
 		ch.tier = tier->v[k];
 		rc = fill(r, cells, sc, &ch);
@@ -488,6 +531,8 @@ void tf_cells_sort(struct tf_cells *cells)
 
 static void cell_done(struct tf_cell *c)
 {
+	free(c->program);
+	free(c->refused);
 	for (unsigned i = 0; i < TF_CELL_ARGS; i++) {
 		free(c->args[i]);
 		free(c->files[i]);

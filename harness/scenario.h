@@ -17,13 +17,24 @@
 #define TF_CHECK_WITNESS 2u /* images taken from outside, of original and copy, are compared */
 #define TF_CHECK_ORACLE  4u /* QEMU's view of the machines is compared with the images */
 
+/* Who sends: the program by telefork(), or telefork from outside of a program that does not know.
+ */
+enum tf_sender {
+	TF_SENDER_SELF,
+	TF_SENDER_MOVE,
+	TF_SENDER_COPY,
+};
+
 /* One combination: a probe goes one route. */
 struct tf_cell {
-	char name[160];    /* "hop/hop-static.x86_64.system.tcp": unique, fit for a filter */
-	char scenario[64]; /* the file's name without folder and .conf */
-	char file[512];    /* the scenario's file */
-	char probe[64];
-	char build[16];                /* "static", "pie", "dyn" */
+	char name[160];        /* "hop/hop-static.x86_64.system.tcp": unique, fit for a filter */
+	char scenario[64];     /* the file's name without folder and .conf */
+	char file[512];        /* the scenario's file */
+	char probe[64];        /* or the last part of program */
+	char build[16];        /* "static", "pie", "dyn"; of a program: "move", "copy" */
+	char *program;         /* of the project, "{arch}" is as in files; NULL: a probe */
+	char *refused;         /* what telefork has to say: it may not go; or NULL */
+	enum tf_sender sender; /* of a program */
 	char *args[TF_CELL_ARGS + 1];  /* of the probe, after the address; owned. "{dir}" in one is
 					  the  machine's folder */
 	char *files[TF_CELL_ARGS + 1]; /* of the project, to be put beside the probe; owned.

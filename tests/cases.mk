@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
 # What `make check` runs; read by the Makefile. Those of one matter stand together.
 
+# Runs a script of tests/ with a probe in a guest, the only place where aarch64 has ptrace. $(1)
+# architecture, $(2) script, $(3) probe
+in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad probes/$(3))) $(1) --
+
 # One case a line: name, time limit in seconds, command.
 define UNIT_CASES
 $(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
@@ -71,10 +75,16 @@ $(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit
 $(foreach a,$(ARCHES),machines-$(a) 300 $(B)/tests/tools/vmcheck $(a) build/guest/$(a)/guestprobe
 )
 $(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes oracle render yoyo memory luajit --filter .$(a).system
+in-guest-$(a)-programs 400 $(B)/bin/telebed run foreign home --filter move.$(a).system
 telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )
+$(foreach a,$(ARCHES),$(foreach t,test_threads $(if $(filter $(HOST),$(a)),,test_task),in-guest-$(a)-$(t) 400 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/$(t) 7
+)in-guest-$(a)-crew 240 $(call in_guest,$(a),crew.sh,crew-static) tests/crew.sh $(B_$(a)) crew-static 64
+)
+$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-outside 240 $(call in_guest,$(a),outside.sh,outside-static) bash tests/outside.sh $(B_$(a)) restore static
+)
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
-telebed-host 300 $(B)/bin/telebed run return probes witness teleport render --filter native
+telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home --filter native
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )

@@ -51,6 +51,10 @@ build = ( "pie", 3 );'
 	refuses "2: syntax error" 'probe = "hop";
 route "A"'
 	refuses "1: checks: a witness in tier user" 'probe = "hop"; tier = "user"; checks = "witness";'
+	refuses "1: refused: expected a route of two" 'program = "tests/programs/primes.py"; refused = "no"; route = [ "A", "B", "A" ];'
+	refuses "1: outside, refused: expected program" 'probe = "hop"; outside = "copy";'
+	refuses "1: program: goes without probe" 'program = "tests/programs/primes.py"; build = "pie";'
+	refuses "1: kernel: '7' is none of 6.1, 6.12, 16k" 'probe = "hop"; machines = ( { name = "A"; kernel = "7"; } );'
 	expect 64 "$telebed" run nowhere
 	says "nowhere.conf: no such scenario"
 	expect 64 "$telebed" run host --filter nothing-like-this

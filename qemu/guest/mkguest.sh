@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkguest.sh ARCH OUTDIR AGENT CACHEDIR
+# mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT [KERNEL]
 #
 # Makes OUTDIR/kernel and OUTDIR/initramfs of a guest for ARCH (x86_64 or aarch64): Debian's
 # cloud kernel, the modules for virtio-serial and virtio-net, the static program AGENT as
-# /init, and glibc, so that ordinary programs run in the guest once they are put there.
-# Packages are unpacked in CACHEDIR; a second call downloads nothing. The result depends only
-# on its inputs: entries sorted, times zero. KERNEL_PACKAGE=name chooses another kernel.
+# /init, and ROOT, a cpio archive of Debian's programs (mkroot.sh). The kernel's package is
+# unpacked in CACHEDIR; a second call downloads nothing. The result depends only on its inputs:
+# entries sorted, times zero. KERNEL is another package, out of bookworm-backports.
 
 set -eu
 
@@ -17,21 +17,17 @@ die()
 	exit 1
 }
 
-[ $# -eq 4 ] || die "usage: mkguest.sh ARCH OUTDIR AGENT CACHEDIR"
-arch=$1 outdir=$2 agent=$3 cachedir=$4
+[ $# -eq 5 ] || [ $# -eq 6 ] || die "usage: mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT [KERNEL]"
+arch=$1 outdir=$2 agent=$3 cachedir=$4 programs=$5 other=${6:-}
 
 case $arch in
 x86_64)
 	debarch=amd64
 	meta=linux-image-cloud-amd64
-	libdir=/lib/x86_64-linux-gnu
-	loader=/lib64/ld-linux-x86-64.so.2
 	;;
 aarch64)
 	debarch=arm64
 	meta=linux-image-cloud-arm64
-	libdir=/lib/aarch64-linux-gnu
-	loader=/lib/ld-linux-aarch64.so.1
 	;;
 *)
 	die "unknown architecture '$arch' (known: x86_64 aarch64)"
@@ -48,21 +44,36 @@ modules="net/core/failover drivers/virtio/virtio_ring drivers/virtio/virtio
 	drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci_legacy_dev
 	drivers/virtio/virtio_pci drivers/net/net_failover drivers/net/virtio_net
 	drivers/char/virtio_console"
-libraries="libc.so.6 libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1"
-optional="libgcc_s.so.1 libz.so.1 libpng16.so.16"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
+# apt for the suite of a newer kernel, which the system need not know: lists of its own.
+backports()
+{
+	tool=$1
+	shift
+	"$tool" -o Dir::Etc::sourcelist="$work/sources" -o Dir::Etc::sourceparts=- \
+		-o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" \
+		-o APT::Architectures::="$debarch" -o APT::Sandbox::User=root "$@"
+}
+
+make_backports()
+{
+	mkdir -p "$work/lists/partial" "$work/cache"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+		"http://deb.debian.org/debian bookworm-backports main" >"$work/sources"
+	backports apt-get -q update >"$work/apt.log" 2>&1 ||
+		die "bookworm-backports: $(tail -n 3 "$work/apt.log")"
+	meta=$other
+	apt=backports
+}
+
 # The package that the meta package depends on, as "linux-image-6.1.0-56-cloud-amd64".
 kernel_package()
 {
-	if [ -n "${KERNEL_PACKAGE:-}" ]; then
-		echo "$KERNEL_PACKAGE"
-		return
-	fi
-	apt-cache depends "$meta:$debarch" |
+	$apt apt-cache depends "$meta:$debarch" |
 		sed -n 's/^ *Depends: \(linux-image-[0-9][^:]*\).*$/\1/p' | head -n 1
 }
 
@@ -70,23 +81,26 @@ kernel_package()
 fetch_kernel()
 {
 	mkdir -p "$cachedir/kernels"
-	unpacked=$cachedir/kernels/$debarch-${KERNEL_PACKAGE:-default}
+	unpacked=$cachedir/kernels/$debarch-${other:-default}
 	exec 9>"$unpacked.lock"
 	flock 9
 	if [ -d "$unpacked" ]; then
 		return
 	fi
+	apt=
+	[ -z "$other" ] || make_backports
 	package=$(kernel_package)
 	[ -n "$package" ] || die "apt knows no $meta:$debarch: 'dpkg --add-architecture" \
 		"$debarch && apt-get update' makes it known"
 	mkdir "$work/deb"
-	(cd "$work/deb" && apt-get -q -o APT::Sandbox::User=root download "$package:$debarch") \
+	(cd "$work/deb" && $apt apt-get -q -o APT::Sandbox::User=root download "$package:$debarch") \
 		>"$work/apt.log" 2>&1 || {
 		cat "$work/apt.log" >&2
 		die "download of $package:$debarch failed; 'apt-get update' may be needed"
 	}
 	rm -rf "$unpacked.tmp"
 	dpkg-deb -x "$work"/deb/*.deb "$unpacked.tmp"
+	rm -rf "$unpacked.tmp/usr/share"
 	mv "$unpacked.tmp" "$unpacked"
 }
 
@@ -118,33 +132,20 @@ add_modules()
 	done
 }
 
-add_libraries()
-{
-	[ -f "$libdir/libc.so.6" ] || die "$libdir/libc.so.6: missing (package libc6:$debarch)"
-	for lib in $libraries; do
-		cp -L "$libdir/$lib" "$root$libdir/$lib"
-	done
-	for lib in $optional; do
-		[ ! -f "$libdir/$lib" ] || cp -L "$libdir/$lib" "$root$libdir/$lib"
-	done
-	cp -L "$loader" "$root$loader"
-}
-
 make_root()
 {
 	umask 022
-	for dir in proc sys dev tmp run bin etc lib/modules ".$libdir" ".$(dirname "$loader")"; do
+	for dir in proc sys dev tmp run etc lib/modules; do
 		mkdir -p "$root/$dir"
 	done
 	cp "$agent" "$root/init"
 	add_modules
-	add_libraries
 	echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"
 	echo 'root:x:0:' >"$root/etc/group"
 	echo '127.0.0.1 localhost' >"$root/etc/hosts"
 	printf 'passwd: files\ngroup: files\nhosts: files\n' >"$root/etc/nsswitch.conf"
 	chmod -R u=rwX,go=rX "$root"
-	chmod 755 "$root/init" "$root$loader"
+	chmod 755 "$root/init"
 	chmod 1777 "$root/tmp"
 }
 
@@ -161,8 +162,10 @@ else
 	cp "$kernel" "$work/kernel"
 fi
 find "$root" -exec touch -h -d @0 {} +
+# The kernel unpacks one archive after the other.
+cp "$programs" "$work/initramfs"
 (cd "$root" && find . -print0 | LC_ALL=C sort -z |
-	cpio -0 -o -H newc --reproducible --owner=0:0 --quiet) >"$work/initramfs"
+	cpio -0 -o -H newc --reproducible --owner=0:0 --quiet) >>"$work/initramfs"
 chmod 644 "$work/kernel" "$work/initramfs"
 mv "$work/kernel" "$outdir/kernel.tmp.$$"
 mv "$outdir/kernel.tmp.$$" "$outdir/kernel"

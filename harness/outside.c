@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The journey of a program that knows nothing of telefork: it is started on the first machine and,
+ * when it has said something, taken to the next one by telefork move or copy, and so on.
+ *
+ * What it says in all places together has to be what it says where it is left alone, no line lost
+ * and none twice: tests/programs/NAME.out. Everything that it holds back in a buffer travels too.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "harness/run.h"
+#include "qemu/io.h"
+
+#define TELEFORK     "telefork"
+#define EXPECTED_MAX ((size_t)1 << 20)
+
+static struct tf_remote *machine_at(const struct tf_journey *j, unsigned place)
+{
+	return j->machines[j->cell->route[place]];
+}
+
+/* What a person at the machines would have seen goes to transcript.txt. */
+__attribute__((format(printf, 2, 3))) static void note(
+	const struct tf_journey *j, const char *fmt, ...)
+{
+	tf_vm_autofree char *path = tf_vm_format("%s/transcript.txt", j->folder);
+	FILE *f = path ? fopen(path, "ae") : NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (f) {
+		vfprintf(f, fmt, ap);
+		fclose(f);
+	}
+	va_end(ap);
+}
+
+/* Puts telefork, the token and the program on all machines: its file may be looked for there. */
+static int put_all(struct tf_journey *j, struct tf_vm_error *err)
+{
+	tf_vm_autofree char *token = tf_vm_format("%s/" TF_TOKEN_FILE, j->folder);
+	int rc = token ? 0 : tf_vm_fail(err, -ENOMEM, "no memory");
+
+	for (unsigned i = 0; i < j->cell->n_machines && rc == 0; i++) {
+		struct tf_remote *m = j->machines[i];
+		tf_vm_autofree char *path = tf_journey_file(j, m, j->cell->program);
+
+		rc = tf_journey_put(j, m, "bin", TELEFORK, err);
+		if (rc == 0)
+			rc = tf_remote_put(m, token, TF_TOKEN_FILE, 0600, err);
+		if (rc == 0)
+			rc = path ? tf_remote_put(m, path, j->cell->probe, 0755, err)
+				  : tf_vm_fail(err, -ENOMEM, "no memory");
+		if (rc == 0)
+			rc = tf_journey_put_files(j, m, err);
+	}
+	return rc;
+}
+
+static int start_program(struct tf_journey *j, struct tf_vm_error *err)
+{
+	const char *argv[TF_CELL_ARGS + 2];
+	char path[4096];
+	size_t n = 0;
+
+	argv[n++] = tf_remote_path(machine_at(j, 0), j->cell->probe, path, sizeof(path));
+	for (unsigned i = 0; j->cell->args[i]; i++)
+		argv[n++] = j->cell->args[i];
+	argv[n] = NULL;
+	return tf_job_start(machine_at(j, 0), argv, false, &j->probe, err);
+}
+
+/* What the process of @job has said so far; of a received one: lines among the receiver's own. NULL
+ * without memory. */
+static char *said_by(const struct tf_job *job, bool received)
+{
+	char *all = strdup(job->text[received ? 1 : 0]), *to = all;
+
+	for (const char *line = all, *next; received && all && *line; line = next) {
+		size_t len = strcspn(line, "\n");
+
+		next = line + len + (line[len] == '\n');
+		if (!strncmp(line, "telefork: ", 10))
+			continue;
+		memmove(to, line, (size_t)(next - line));
+		to += next - line;
+	}
+	if (received && all)
+		*to = '\0';
+	return all;
+}
+
+static struct tf_job *job_at(const struct tf_journey *j, unsigned place)
+{
+	return place ? j->receivers[place] : j->probe;
+}
+
+/* Waits for the next line of @rest from the process at @place: then it is at work there. */
+static int await_work(
+	struct tf_journey *j, unsigned place, const char *rest, struct tf_vm_error *err)
+{
+	tf_vm_autofree char *line = strndup(rest, strcspn(rest, "\n"));
+
+	return line ? tf_journey_wait(j, job_at(j, place), place ? 1 : 0, line, NULL, err)
+		    : tf_vm_fail(err, -ENOMEM, "no memory");
+}
+
+/* telefork move or copy, from the machine of @place to the next. *@pid is it there afterwards; what
+ * it said is in *@ret_job. */
+static int send_on(struct tf_journey *j, unsigned place, pid_t *pid, struct tf_job **ret_job,
+	struct tf_vm_error *err)
+{
+	struct tf_remote *m = machine_at(j, place);
+	const char *verb = j->cell->sender == TF_SENDER_COPY ? "copy" : "move";
+	char path[4096], token[4096], number[16];
+	const char *const argv[] = {
+		path, verb, "--token-file", token, number, j->addresses[place + 1], NULL};
+	struct tf_job *job;
+	const char *at;
+	int rc;
+
+	tf_remote_path(m, TELEFORK, path, sizeof(path));
+	tf_remote_path(m, TF_TOKEN_FILE, token, sizeof(token));
+	snprintf(number, sizeof(number), "%d", (int)*pid);
+	rc = tf_job_start(m, argv, false, &job, err);
+	if (rc == 0)
+		rc = tf_journey_wait(j, job, 0, NULL, NULL, err);
+	if (rc < 0)
+		return rc;
+	*ret_job = job;
+	if (j->cell->refused)
+		return 0;
+	at = strstr(job->text[0], ": pid ");
+	if (!WIFEXITED(job->status) || WEXITSTATUS(job->status) || !at)
+		return tf_vm_fail(err, -ESRCH, "telefork %s on %s said: %.300s%.1000s", verb,
+			m->name, job->text[0], job->text[1]);
+	*pid = atoi(at + 6);
+	return 0;
+}
+
+/* What was said at @place, and the command by which the process left it, if it did. */
+static void note_place(
+	const struct tf_journey *j, unsigned place, pid_t pid, const struct tf_job *by)
+{
+	const char *name = machine_at(j, place)->name;
+
+	if (place)
+		note(j, "%s$ telefork serve --once %s\n%s", name, j->addresses[place],
+			job_at(j, place)->text[1]);
+	else
+		note(j, "%s$ ./%s\n%s", name, j->cell->probe, j->probe->text[0]);
+	if (by)
+		note(j, "%s$ telefork move %d %s\n%s", name, (int)pid, j->addresses[place + 1],
+			by->text[0]);
+}
+
+static bool exited_well(struct tf_journey *j, const struct tf_job *job)
+{
+	char fate[64];
+
+	if (WIFEXITED(job->status) && !WEXITSTATUS(job->status))
+		return true;
+	tf_journey_failed(j, "%s on %s %s, and said: %.2000s%.2000s", job->name, job->remote->name,
+		tf_job_fate(job, fate, sizeof(fate)), job->text[0], job->text[1]);
+	return false;
+}
+
+static void differs(struct tf_journey *j, const char *who, const char *said, const char *expected)
+{
+	size_t n = 0;
+
+	while (said[n] && said[n] == expected[n])
+		n++;
+	tf_journey_failed(j, "%s: after %zu bytes it said \"%.60s\", not \"%.60s\"", who, n,
+		said + n, expected + n);
+}
+
+/* A process that moves: what is said at each place goes on where the one before was interrupted. */
+static int move_along(struct tf_journey *j, const char *expected, struct tf_vm_error *err)
+{
+	unsigned last = j->cell->n_route - 1;
+	const char *rest = expected;
+	pid_t pid = j->probe->pid;
+	int rc = 0;
+
+	for (unsigned i = 0; i <= last && rc == 0; i++) {
+		tf_vm_autofree char *said = NULL;
+		struct tf_job *by = NULL;
+		pid_t here = pid;
+
+		if (i < last) {
+			rc = await_work(j, i, rest, err);
+			if (rc == 0)
+				rc = send_on(j, i, &pid, &by, err);
+		}
+		if (rc == 0)
+			rc = tf_journey_wait(j, job_at(j, i), 0, NULL, NULL, err);
+		if (rc < 0)
+			return rc;
+		note_place(j, i, here, by);
+		said = said_by(job_at(j, i), i > 0);
+		if (!said)
+			return tf_vm_fail(err, -ENOMEM, "no memory");
+		if (i == last && !exited_well(j, job_at(j, i)))
+			return 0;
+		if (!said[0] || strncmp(rest, said, strlen(said)) != 0) {
+			differs(j, machine_at(j, i)->name, said, rest);
+			return 0;
+		}
+		rest += strlen(said);
+	}
+	if (rc == 0 && *rest)
+		differs(j, machine_at(j, last)->name, "", rest);
+	return rc;
+}
+
+/* The original says everything; the copy, from somewhere on, as well. */
+static int copy_over(struct tf_journey *j, const char *expected, struct tf_vm_error *err)
+{
+	tf_vm_autofree char *original = NULL, *copy = NULL;
+	struct tf_job *job = j->receivers[1], *by;
+	pid_t pid = j->probe->pid;
+	int rc = await_work(j, 0, expected, err);
+
+	if (rc == 0)
+		rc = send_on(j, 0, &pid, &by, err);
+	if (rc == 0)
+		rc = tf_journey_wait(j, j->probe, 0, NULL, NULL, err);
+	if (rc == 0)
+		rc = tf_journey_wait(j, job, 0, NULL, NULL, err);
+	if (rc < 0 || !exited_well(j, j->probe) || !exited_well(j, job))
+		return rc;
+	original = said_by(j->probe, false);
+	copy = said_by(job, true);
+	if (!original || !copy)
+		return tf_vm_fail(err, -ENOMEM, "no memory");
+	if (strcmp(original, expected) != 0)
+		differs(j, "the original", original, expected);
+	else if (!copy[0] || strlen(copy) >= strlen(expected) ||
+		 strcmp(copy, expected + strlen(expected) - strlen(copy)) != 0)
+		tf_journey_failed(j, "the copy did not say the rest but \"%.500s\"", copy);
+	return 0;
+}
+
+/* The other machine cannot take it: telefork says why, and it goes on where it is, unharmed. */
+static int stay(struct tf_journey *j, const char *expected, struct tf_vm_error *err)
+{
+	pid_t pid = j->probe->pid;
+	struct tf_job *by = NULL;
+	int rc = await_work(j, 0, expected, err);
+
+	if (rc == 0)
+		rc = send_on(j, 0, &pid, &by, err);
+	if (rc == 0)
+		rc = tf_journey_wait(j, j->probe, 0, NULL, NULL, err);
+	if (rc < 0)
+		return rc;
+	if (WIFEXITED(by->status) && !WEXITSTATUS(by->status))
+		tf_journey_failed(j, "it was not refused: %.300s", by->text[0]);
+	else if (!strstr(by->text[1], j->cell->refused))
+		tf_journey_failed(
+			j, "'%s' was not said but: %.1000s", j->cell->refused, by->text[1]);
+	if (exited_well(j, j->probe) && strcmp(j->probe->text[0], expected) != 0)
+		differs(j, "the original", j->probe->text[0], expected);
+	return 0;
+}
+
+int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err)
+{
+	tf_vm_autofree char *path =
+		tf_vm_format("%s/tests/programs/%s.out", j->options->root, j->cell->probe);
+	tf_vm_autofree char *text = path ? tf_vm_file_tail(path, EXPECTED_MAX) : NULL;
+	tf_vm_autofree char *expected = text ? tf_vm_format("%s\n", text) : NULL;
+	int rc;
+
+	if (!expected || !text[0])
+		return tf_vm_fail(err, -ENOENT, "%s: what the program says where it is left alone",
+			path ? path : "no memory");
+	rc = tf_journey_receivers(j, true, err);
+	if (rc == 0)
+		rc = put_all(j, err);
+	if (rc == 0)
+		rc = start_program(j, err);
+	if (rc < 0)
+		return rc;
+	if (j->cell->refused)
+		rc = stay(j, expected, err);
+	else if (j->cell->sender == TF_SENDER_COPY)
+		rc = copy_over(j, expected, err);
+	else
+		rc = move_along(j, expected, err);
+	if (j->receivers[1] && j->outcome->verdict == TF_VERDICT_OK)
+		tf_journey_count(j, j->receivers[1]->text[1]);
+	return tf_journey_blame(j, rc, err);
+}
