@@ -115,6 +115,7 @@ MOVE_TESTS  := \
 	test_places \
 	test_task \
 	test_cpu_of \
+	test_snapshot \
 	test_tracer \
 	test_yoyo_live \
 	test_threads \
