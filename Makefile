@@ -325,7 +325,7 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 	$(call say,LD,$@)
 	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -o $@
 
-$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c,$(B)) $(B)/lib/libtelefork.a
+$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c,$(B)) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)
 
 # libFuzzer is clang's.
