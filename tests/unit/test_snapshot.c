@@ -31,6 +31,7 @@
 #include "core/base/host.h"
 #include "core/capture/task.h"
 #include "core/image/file.h"
+#include "tests/unit/proc.h"
 
 #define AREA (64u << 10)
 
@@ -39,7 +40,8 @@ enum {
 	DO_NOTHING = 'n',
 	DO_LOOK = 'l',  /* at itself, into shared->view */
 	DO_COUNT = 'c', /* in all areas, until shared->stop */
-	DO_MAP = 'm',   /* one more area, that a fork does not keep */
+	DO_SHARE = 's', /* one more area, that a fork does not freeze */
+	DO_KEEP = 'f',  /* one more that it does not have */
 	DO_CLOSE = 'o', /* the pipe and the locked file */
 	DO_CHILD = 'k', /* vfork a child that stays; no answer until it is gone */
 };
@@ -72,7 +74,7 @@ static struct tf_task task;
 
 static volatile uint64_t *map_area(int kind)
 {
-	bool is_shared = kind == SHARED || kind == LATE;
+	bool is_shared = kind == SHARED;
 	uint64_t *p = mmap(NULL, AREA, PROT_READ | PROT_WRITE,
 		(is_shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS, -1, 0);
 
@@ -158,8 +160,11 @@ static void obey(char what)
 		if (write(answer[1], &what, 1) == 1)
 			count();
 		break;
-	case DO_MAP:
-		shared->area[LATE] = map_area(LATE);
+	case DO_SHARE:
+		shared->area[LATE] = map_area(SHARED);
+		break;
+	case DO_KEEP:
+		shared->area[LATE] = map_area(NO_FORK);
 		break;
 	case DO_CLOSE:
 		close(held[1]);
@@ -269,7 +274,7 @@ static void stop(void)
 /* --- this program's own ptrace(): the library is linked with it --- */
 
 static volatile long calls_left = -1; /* then we are killed; negative: never */
-static bool map_at_seize;
+static char at_seize;                 /* what to tell it before it is stopped; 0 */
 
 long ptrace(enum __ptrace_request request, ...)
 {
@@ -282,9 +287,11 @@ long ptrace(enum __ptrace_request request, ...)
 	addr = va_arg(ap, void *);
 	data = va_arg(ap, void *);
 	va_end(ap);
-	if (map_at_seize && request == PTRACE_SEIZE) {
-		map_at_seize = false;
-		tell(DO_MAP);
+	if (at_seize && request == PTRACE_SEIZE) {
+		char what = at_seize;
+
+		at_seize = 0;
+		tell(what);
 	}
 	if (!calls_left--)
 		raise(SIGKILL);
@@ -355,14 +362,15 @@ static uint64_t counted(void)
 	return n;
 }
 
-/* no_fork: with an area that the fork lacks. late: one appears before the process is stopped. */
-static void capture_counting(bool no_fork, bool late)
+/* no_fork: with an area that the fork lacks. late: how one appears before it is stopped, 0: none.
+ */
+static void capture_counting(bool no_fork, char late)
 {
 	struct tf_file f;
 	uint64_t then;
 
 	start(3, no_fork);
-	map_at_seize = late;
+	at_seize = late;
 	if (!late) {
 		start_command(DO_COUNT);
 		await_answer(DO_COUNT);
@@ -402,19 +410,19 @@ static void capture_counting(bool no_fork, bool late)
 
 START_TEST(one_moment)
 {
-	capture_counting(false, false);
+	capture_counting(false, 0);
 }
 END_TEST
 
 START_TEST(one_moment_exactly)
 {
-	capture_counting(true, false);
+	capture_counting(true, 0);
 }
 END_TEST
 
 START_TEST(changed_meanwhile)
 {
-	capture_counting(false, true);
+	capture_counting(false, _i ? DO_KEEP : DO_SHARE);
 }
 END_TEST
 
@@ -541,116 +549,6 @@ END_TEST
 
 /* --- afterwards nothing is different --- */
 
-struct text {
-	char *at;
-	size_t size;
-};
-
-/* Lines that may differ: docs/state.md, "What the original notices". */
-static bool may_differ(const char *file, const char *line)
-{
-	static const char *const status[] = {"SigQ:", "VmPeak:", "VmHWM:", "VmRSS:", "RssAnon:",
-		"RssFile:", "VmPTE:", "voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"};
-	static const char *const smaps[] = {"Rss:", "Pss:", "Pss_Dirty:", "Shared_Clean:",
-		"Shared_Dirty:", "Private_Clean:", "Private_Dirty:", "Referenced:", "Anonymous:",
-		"AnonHugePages:", "KSM:", "LazyFree:", "Swap:", "SwapPss:", "Locked:"};
-	bool of_smaps = !strcmp(file, "smaps");
-	const char *const *list = of_smaps ? smaps : status;
-	size_t n = of_smaps ? sizeof(smaps) / sizeof(*smaps) : sizeof(status) / sizeof(*status);
-
-	for (size_t i = 0; i < n; i++)
-		if (!strncmp(line, list[i], strlen(list[i])))
-			return true;
-	return false;
-}
-
-/* /proc/PID/stat, proc(5): faults, times, CPU, resident size. */
-static bool stat_may_differ(int field)
-{
-	return (field >= 10 && field <= 17) || field == 24 || field == 39 || field == 42;
-}
-
-static void add_line(FILE *out, const char *path, const char *file, char *line)
-{
-	int field = 1;
-
-	if (!strcmp(file, "stat")) {
-		for (char *p = strtok(line, " "); p; p = strtok(NULL, " "), field++)
-			if (!stat_may_differ(field))
-				fprintf(out, "%s field %d: %s\n", path, field, p);
-	} else if (!may_differ(file, line)) {
-		fprintf(out, "%s: %s", path, line);
-	}
-}
-
-static void add_file(FILE *out, const char *folder, const char *file)
-{
-	char path[320], line[4096];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/%s", folder, file);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f))
-		add_line(out, path, file, line);
-	if (f)
-		fclose(f);
-}
-
-static int by_name(const struct dirent **a, const struct dirent **b)
-{
-	return strcmp((*a)->d_name, (*b)->d_name);
-}
-
-/* Links, or contents of what is in a folder. */
-static void add_folder(FILE *out, const char *folder, const char *const *files)
-{
-	struct dirent **entry;
-	int n = scandir(folder, &entry, NULL, by_name);
-
-	for (int i = 0; i < n; free(entry[i++])) {
-		char path[320], target[256] = "";
-
-		if (entry[i]->d_name[0] == '.')
-			continue;
-		snprintf(path, sizeof(path), "%s/%.200s", folder, entry[i]->d_name);
-		if (readlink(path, target, sizeof(target) - 1) > 0)
-			fprintf(out, "%s -> %s\n", path, target);
-		else if (!files)
-			add_file(out, folder, entry[i]->d_name);
-		for (; files && *files; files++)
-			add_file(out, path, *files);
-	}
-	if (n >= 0)
-		free(entry);
-}
-
-/* All that /proc tells of it. */
-static struct text read_proc(void)
-{
-	static const char *const files[] = {"status", "stat", "smaps", "maps", "limits", "timers",
-		"oom_score_adj", "cmdline", "comm", "environ", "auxv", "cgroup", "coredump_filter",
-		"personality", "loginuid", "timerslack_ns", "syscall", "mountinfo", "uid_map"};
-	static const char *const of_thread[] = {
-		"status", "stat", "comm", "children", "syscall", NULL};
-	struct text t = {0};
-	char folder[64], path[96];
-	FILE *out = open_memstream(&t.at, &t.size);
-
-	snprintf(folder, sizeof(folder), "/proc/%d", (int)child);
-	for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++)
-		add_file(out, folder, files[i]);
-	snprintf(path, sizeof(path), "%s/fd", folder);
-	add_folder(out, path, NULL);
-	snprintf(path, sizeof(path), "%s/fdinfo", folder);
-	add_folder(out, path, NULL);
-	snprintf(path, sizeof(path), "%s/ns", folder);
-	add_folder(out, path, NULL);
-	snprintf(path, sizeof(path), "%s/task", folder);
-	add_folder(out, path, of_thread);
-	fclose(out);
-	return t;
-}
-
 /* All its threads sleep, so that it does not differ by itself. */
 static void wait_asleep(void)
 {
@@ -678,20 +576,6 @@ static void wait_asleep(void)
 	}
 }
 
-static void assert_same(const struct text *a, const struct text *b)
-{
-	size_t i = 0, from;
-
-	while (i < a->size && i < b->size && a->at[i] == b->at[i])
-		i++;
-	for (from = i; from && a->at[from - 1] != '\n'; from--)
-		;
-	ck_assert_msg(a->size == b->size && i == a->size, "before: %.*s\nafter: %.*s",
-		(int)strcspn(a->at + from, "\n"), a->at + from, (int)strcspn(b->at + from, "\n"),
-		b->at + from);
-	ck_assert_uint_gt(a->size, 10000);
-}
-
 /* How: by a fork, or while it stands. */
 START_TEST(nothing_is_different)
 {
@@ -703,12 +587,12 @@ START_TEST(nothing_is_different)
 	tell(DO_LOOK);
 	view = shared->view;
 	wait_asleep();
-	before = read_proc();
+	before = read_proc(child);
 	if (_i) {
 		ck_assert(!tf_task_stop(&task, child) && !tf_task_describe(&task));
 	} else {
 		snapshot();
-		during = read_proc();
+		during = read_proc(child);
 		assert_same(&before, &during);
 		free(during.at);
 	}
@@ -716,7 +600,7 @@ START_TEST(nothing_is_different)
 	tf_file_close(&f);
 	tf_task_release(&task);
 	wait_asleep();
-	after = read_proc();
+	after = read_proc(child);
 	assert_same(&before, &after);
 	tell(DO_LOOK);
 	ck_assert_mem_eq(&view, &shared->view, sizeof(view));
@@ -816,7 +700,7 @@ int main(void)
 	} else {
 		tcase_add_test(tc, one_moment);
 		tcase_add_test(tc, one_moment_exactly);
-		tcase_add_test(tc, changed_meanwhile);
+		tcase_add_loop_test(tc, changed_meanwhile, 0, 2);
 		tcase_add_test(tc, unseen);
 		tcase_add_loop_test(tc, refused, 0, 3);
 		tcase_add_test(tc, waits_for_vfork);
