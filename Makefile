@@ -116,6 +116,7 @@ MOVE_TESTS  := \
 	test_places \
 	test_task \
 	test_cpu_of \
+	test_snapshot \
 	test_tracer \
 	test_yoyo_live \
 	test_threads \
@@ -339,7 +340,7 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 	$(call say,LD,$@)
 	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -o $@
 
-$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c,$(B)) $(B)/lib/libtelefork.a
+$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c,$(B)) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)
 
 # libFuzzer is clang's.

@@ -74,10 +74,8 @@ static int refuse_streaming(int tid, uint8_t *scratch, struct tf_err *e)
 int tf_arch_regs_from_task(
 	int tid, struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs, struct tf_err *e)
 {
-	uint8_t *data = tf_arena_alloc(a, TF_REGSET_MAX);
+	uint8_t data[TF_REGSET_MAX];
 
-	if (!data)
-		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for registers");
 	cpu->vl = 0;
 	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++) {
 		long size = get(tid, sets[i].type, data, sets[i].size);

@@ -43,13 +43,13 @@ static int add_xstate(int tid, const struct tf_cpu *cpu, struct tf_arena *a, str
 	struct tf_err *e)
 {
 	struct tf_regset *set = tf_regs_add(regs, a, NT_X86_XSTATE, cpu->xsave_size);
-	uint8_t *area = tf_arena_alloc(a, TF_REGSET_MAX);
+	uint8_t area[TF_REGSET_MAX];
 	uint64_t bv;
 	long size;
 
-	if (!set || !area)
+	if (!set)
 		return tf_fail(e, TELEFORK_E_NOMEM, "NT_X86_XSTATE: out of memory");
-	size = get(tid, NT_X86_XSTATE, area, TF_REGSET_MAX);
+	size = get(tid, NT_X86_XSTATE, area, sizeof(area));
 	if (size < XS_MIN_SIZE)
 		return tf_fail_errno(
 			e, TELEFORK_E_SYSTEM, errno, "NT_X86_XSTATE of thread %d", tid);

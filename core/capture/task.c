@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -292,6 +293,16 @@ static int save_pages(struct tf_task *t, uint64_t at, const uint8_t *buf, uint64
 	return rc ? rc : tf_sink_flush(&c->sink, &c->err);
 }
 
+/* Gives sent pages of the fork back, so that the program writes to them without a copy. */
+static void drop_pages(struct tf_task *t, uint64_t at, uint64_t n)
+{
+	const struct tf_map *m = tf_image_map_at(&t->capture.image, at);
+
+	if (t->shot.x.tid && m && !(m->flags & TF_MAP_SHARED) &&
+		(m->kind == TF_MAP_ANON || m->kind == TF_MAP_HEAP))
+		tf_task_shot_call(t, SYS_madvise, at, n, MADV_DONTNEED);
+}
+
 static int save_run(struct tf_task *t, const struct tf_run *r, uint8_t *buf, uint64_t *gone)
 {
 	int rc = 0;
@@ -302,6 +313,8 @@ static int save_run(struct tf_task *t, const struct tf_run *r, uint8_t *buf, uin
 		rc = read_memory(t, at, buf, n);
 		if (!rc)
 			rc = save_pages(t, at, buf, n);
+		if (!rc && n == TF_EXTENT_MAX)
+			drop_pages(t, at, n);
 		*gone += n;
 		if (!rc && t->progress)
 			t->progress(t->ctx, *gone, t->capture.memory);

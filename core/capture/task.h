@@ -23,6 +23,7 @@ struct tf_traced {
 	long blocked;           /* the system call in which /proc saw it before we came; -1: none */
 	struct tf_regs as_found; /* its registers as the stop shows them */
 	uint64_t abort; /* where the restartable sequence that it stands in has its exit; 0: none */
+	uint8_t code[2 * TF_CODE_AROUND]; /* where it stands */
 };
 
 /* A fork of the process, which nothing but its memory is looked at of. */

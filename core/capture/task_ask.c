@@ -10,15 +10,14 @@
 #include <signal.h>
 #include <sys/syscall.h>
 
-/* --- of each thread --- */
+/* --- of each thread, but what a fork knows of the main thread --- */
 
 static int take_altstack(struct tf_asking *q, int64_t result)
 {
 	stack_t ss;
-	int rc = tf_task_read(q->t, q->result, &ss, sizeof(ss));
+	int rc = result ? 0 : tf_task_read(q->t, q->result, &ss, sizeof(ss));
 
-	(void)result;
-	if (!rc)
+	if (!rc && !result)
 		q->thread->altstack =
 			(struct tf_altstack){(uint64_t)ss.ss_sp, ss.ss_size, ss.ss_flags};
 	return rc;
@@ -34,9 +33,10 @@ static const struct {
 	long nr;
 	uint64_t arg;
 	int (*take)(struct tf_asking *q, int64_t result);
+	uint32_t first; /* thread that is asked */
 } of_thread[] = {
-	{SYS_sigaltstack, 0, take_altstack},
-	{SYS_prctl, PR_GET_TID_ADDRESS, take_tid_address},
+	{SYS_sigaltstack, 0, take_altstack, 1},
+	{SYS_prctl, PR_GET_TID_ADDRESS, take_tid_address, 0},
 };
 
 #define OF_THREAD (sizeof(of_thread) / sizeof(*of_thread))
@@ -63,19 +63,19 @@ static int leave(struct tf_asking *q, size_t question)
 
 static int ask_question(struct tf_asking *q, size_t question)
 {
-	uint32_t n = q->t->n_traced;
+	uint32_t n = q->t->n_traced, first = of_thread[question].first;
 	int rc = 0;
 
-	for (uint32_t i = 0; i < n && !rc; i++) {
+	for (uint32_t i = first; i < n && !rc; i++) {
 		tf_asking_turn(q, i);
 		rc = tf_asking_start(q, of_thread[question].nr,
 			(const uint64_t[6]){of_thread[question].arg, q->result});
 	}
-	for (uint32_t i = 0; i < n && !rc; i++) {
+	for (uint32_t i = first; i < n && !rc; i++) {
 		tf_asking_turn(q, i);
 		rc = tf_asking_enter(q, is_last(q, question));
 	}
-	for (uint32_t i = 0; i < n && !rc; i++) {
+	for (uint32_t i = first; i < n && !rc; i++) {
 		tf_asking_turn(q, i);
 		rc = leave(q, question);
 	}
@@ -128,6 +128,14 @@ static int ask_sigactions(struct tf_asking *q)
 	return 0;
 }
 
+static int ask_altstack(struct tf_asking *q)
+{
+	int64_t result;
+	int rc = tf_asking_call(q, SYS_sigaltstack, (const uint64_t[6]){0, q->result}, &result);
+
+	return rc ? rc : take_altstack(q, result);
+}
+
 static int ask_brk(struct tf_asking *q)
 {
 	static const uint64_t arg[6];
@@ -141,7 +149,8 @@ static int ask_brk(struct tf_asking *q)
 
 static int ask_process(struct tf_asking *q)
 {
-	static int (*const question[])(struct tf_asking *) = {ask_sigactions, ask_brk};
+	static int (*const question[])(struct tf_asking *) = {
+		ask_altstack, ask_sigactions, ask_brk};
 	int rc = 0;
 
 	for (size_t i = 0; i < sizeof(question) / sizeof(*question) && !rc; i++)

@@ -187,12 +187,11 @@ static int lay_frame(
 	struct tf_asking *q, struct tf_thread *thread, uint64_t at, struct tf_call_way *ret_way)
 {
 	struct tf_capture *c = &q->t->capture;
-	uint8_t *bytes = tf_arena_alloc(&c->arena, q->frame);
+	uint8_t *bytes = q->bytes;
 	uint64_t sp;
 	int rc;
 
-	if (!bytes)
-		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a frame");
+	memset(bytes, 0, q->frame);
 	rc = tf_arch_frame_from_regs(
 		thread, &c->image.cpu, &q->t->here, bytes, q->frame, at, &sp, &c->err);
 	if (rc)
@@ -272,6 +271,17 @@ int tf_asking_interrupt(struct tf_asking *q)
 	return 0;
 }
 
+/* Tables take their time, and are asked only if something is different. */
+static bool same_bytes(const struct tf_regs *a, const struct tf_regs *b)
+{
+	bool same = a->n == b->n;
+
+	for (uint32_t i = 0; i < a->n && same; i++)
+		same = a->set[i].size == b->set[i].size &&
+		       !memcmp(a->set[i].data, b->set[i].data, a->set[i].size);
+	return same;
+}
+
 /* Nothing may have changed of what a table knows. */
 static int check_unharmed(struct tf_asking *q, const struct tf_regs *should)
 {
@@ -280,7 +290,7 @@ static int check_unharmed(struct tf_asking *q, const struct tf_regs *should)
 	struct tf_regs now = {0};
 	int rc = tf_arch_regs_from_task(q->x->tid, &cpu, &c->arena, &now, &c->err);
 
-	if (!rc &&
+	if (!rc && !same_bytes(should, &now) &&
 		tf_regs_diff(tf_arch_native(), should, &c->image.cpu, &now, &cpu, NULL, NULL, NULL))
 		rc = tf_fail(&c->err, TELEFORK_E_SYSTEM,
 			"thread %d: its registers are not what they were", (int)q->x->tid);
@@ -357,6 +367,14 @@ static int unmap_room(struct tf_asking *q)
 	return tf_asking_call(q, SYS_munmap, arg, &result);
 }
 
+static int reap(struct tf_asking *q)
+{
+	const uint64_t arg[6] = {q->to_reap, 0, __WALL};
+	int rc = tf_asking_start(q, SYS_wait4, arg);
+
+	return rc ? rc : tf_asking_enter(q, true);
+}
+
 /* Whether nobody ever wrote to these pages. */
 static bool is_untouched(const struct tf_task *t, uint64_t at, uint64_t size, uint64_t page)
 {
@@ -411,6 +429,9 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 		q->frame = n > q->frame ? n : q->frame;
 	}
 	q->slot = (TF_ASK_RESULT + q->frame + 63) & ~(size_t)63;
+	q->bytes = tf_arena_alloc(&t->capture.arena, q->frame);
+	if (!q->bytes)
+		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
 	find_stack(q);
 	tf_asking_turn(q, 0);
 	if (q->stack) {
@@ -440,7 +461,9 @@ int tf_asking_end(struct tf_asking *q)
 		return 0;
 	if (q->room && q->x->stopped)
 		rc = unmap_room(q);
-	back = tf_asking_recover(q);
+	if (!rc && q->to_reap && q->x->stopped)
+		rc = reap(q);
+	back = q->to_reap && !rc ? tf_asking_put_back(q) : tf_asking_recover(q);
 	rc = rc ? rc : back;
 	if (q->stack && pwrite(q->t->mem, q->under, size, (off_t)q->stack) != (ssize_t)size && !rc)
 		rc = fail(q, "its stack could not be put back as it was");

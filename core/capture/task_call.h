@@ -24,9 +24,11 @@
 struct tf_asking {
 	struct tf_task *t;
 	size_t frame, slot;       /* bytes */
+	uint8_t *bytes;           /* a frame, before it is laid */
 	uint64_t stack;           /* the main thread's slot and the one more, below its stack; 0 */
 	uint8_t *under;           /* what lay there */
 	uint64_t room, room_size; /* all slots, mapped in the process; 0 */
+	uint64_t to_reap;         /* a child that has ended and that nobody may see; 0 */
 	/* Whose turn it is, where its result goes, and how it makes a call. */
 	struct tf_traced *x;
 	struct tf_thread *thread;
@@ -45,7 +47,7 @@ bool tf_task_can_ask(struct tf_task *t, const char **ret_why);
  * tf_asking_end() is to follow all the same. 0, _NOMEM, _SYSTEM. */
 int tf_asking_begin(struct tf_asking *q, struct tf_task *t);
 
-/* Puts the main thread and its stack back as they were. */
+/* Puts the main thread and its stack back as they were; as its last call it reaps. */
 int tf_asking_end(struct tf_asking *q);
 
 /* From now on it is thread i's turn. */

@@ -134,19 +134,17 @@ static void end_between(pid_t pid)
 		;
 }
 
-/* The main thread's clone returns, and it reaps the child: nobody else may ever see it. */
+/* The main thread's clone returns, with the child's number in its own pid namespace. */
 static int finish_clone(struct tf_asking *q)
 {
-	uint64_t arg[6] = {0, 0, __WALL};
-	int64_t result;
-	int event, rc = tf_asking_resume(q);
+	int64_t child;
+	int rc = tf_asking_resume(q);
 
 	if (!rc)
-		rc = tf_asking_await(q, &event);
-	if (rc)
-		return rc;
-	arg[0] = (uint64_t)tf_arch_task_result(q->x->tid); /* in its own pid namespace */
-	return tf_asking_call(q, SYS_wait4, arg, &result);
+		rc = tf_asking_leave(q, &child);
+	if (!rc)
+		q->to_reap = (uint64_t)child;
+	return rc;
 }
 
 /* What has to be taken out of the shot again. */

@@ -7,6 +7,7 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "arch/arch.h"
+#include "core/base/cleanup.h"
 
 #define PEEK    32 /* signals at a time */
 #define RSEQ_CS 8  /* offset of rseq_cs in struct rseq, linux/rseq.h */
@@ -31,15 +33,13 @@ struct sequence {
 
 static int read_comm(struct tf_task *t, struct tf_thread *thread)
 {
-	char name[40], *comm;
-	size_t size;
-	int rc;
+	char path[TF_TASK_PATH];
+	TF_CLOSE int fd = -1;
 
-	snprintf(name, sizeof(name), "task/%d/comm", thread->tid);
-	rc = tf_task_read_text(t, name, &comm, &size);
-	if (rc)
-		return rc;
-	memcpy(thread->comm, comm, size < 16 ? size : 15);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", (int)t->pid, thread->tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, thread->comm, sizeof(thread->comm) - 1) < 0)
+		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno, "%s", path);
 	thread->comm[strcspn(thread->comm, "\n")] = '\0';
 	return 0;
 }
@@ -83,6 +83,13 @@ static uint64_t sequence_exit(struct tf_task *t, const struct tf_thread *thread,
 	return pc - s.start < s.size ? s.abort : 0;
 }
 
+static void code_around(struct tf_task *t, uint64_t pc, uint8_t code[2 * TF_CODE_AROUND])
+{
+	memset(code, 0, 2 * TF_CODE_AROUND);
+	if (pread(t->mem, code, 2 * TF_CODE_AROUND, (off_t)(pc - TF_CODE_AROUND)) < 0)
+		memset(code, 0, 2 * TF_CODE_AROUND); /* [vsyscall] cannot be read */
+}
+
 static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread *thread)
 {
 	void *head = NULL;
@@ -102,9 +109,11 @@ static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread 
 	}
 	read_rseq(thread);
 	rc = read_regs(t, x, thread);
-	if (!rc)
-		x->abort = sequence_exit(t, thread, tf_arch_native()->pc(&x->as_found));
-	return rc;
+	if (rc)
+		return rc;
+	x->abort = sequence_exit(t, thread, tf_arch_native()->pc(&x->as_found));
+	code_around(t, tf_arch_native()->pc(&x->as_found), x->code);
+	return 0;
 }
 
 int tf_task_threads(struct tf_task *t)
@@ -230,13 +239,6 @@ static bool has_time_left(long nr, const uint64_t arg[6])
 	}
 }
 
-static void code_around(struct tf_task *t, uint64_t pc, uint8_t code[2 * TF_CODE_AROUND])
-{
-	memset(code, 0, 2 * TF_CODE_AROUND);
-	if (pread(t->mem, code, 2 * TF_CODE_AROUND, (off_t)(pc - TF_CODE_AROUND)) < 0)
-		memset(code, 0, 2 * TF_CODE_AROUND); /* [vsyscall] cannot be read */
-}
-
 /* Whether /proc saw the thread in this call; one that was continued once goes by another name. */
 static bool was_inside(const struct tf_traced *x, long nr)
 {
@@ -245,19 +247,16 @@ static bool was_inside(const struct tf_traced *x, long nr)
 
 int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *ret)
 {
-	uint8_t code[2 * TF_CODE_AROUND];
 	struct tf_regs again;
-	uint64_t arg[6], pc;
+	uint64_t arg[6];
 	long nr = -1;
 
 	*ret = again = x->as_found;
 	if (own_registers(t, ret) || own_registers(t, &again))
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for registers");
-	pc = tf_arch_native()->pc(ret);
 	if (x->abort)
 		tf_arch_native()->set_pc(ret, x->abort);
-	code_around(t, pc, code);
-	if (tf_arch_task_rewind(&again, code, &nr, arg) != TF_AT_NO_CALL && was_inside(x, nr) &&
+	if (tf_arch_task_rewind(&again, x->code, &nr, arg) != TF_AT_NO_CALL && was_inside(x, nr) &&
 		has_time_left(nr, arg))
 		tf_arch_task_go_on(ret);
 	return 0;
@@ -266,9 +265,8 @@ int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *
 int tf_task_settle_thread(
 	struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread, bool here)
 {
-	uint64_t pc = tf_arch_native()->pc(&thread->regs), arg[6];
-	uint8_t code[2 * TF_CODE_AROUND];
 	enum tf_at_call at;
+	uint64_t arg[6];
 	long nr = -1;
 
 	if (own_registers(t, &thread->regs))
@@ -277,8 +275,7 @@ int tf_task_settle_thread(
 		tf_arch_native()->set_pc(&thread->regs, x->abort);
 		return 0;
 	}
-	code_around(t, pc, code);
-	at = tf_arch_task_rewind(&thread->regs, code, &nr, arg);
+	at = tf_arch_task_rewind(&thread->regs, x->code, &nr, arg);
 	if (at != TF_AT_NO_CALL && (!here || nr == SYS_restart_syscall) &&
 		gives_up(nr, arg, at == TF_IN_CALL || was_inside(x, nr)))
 		tf_arch_task_give_up(&thread->regs, EINTR);

@@ -398,8 +398,8 @@ int tf_cmd_dump(int argc, char **argv)
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID",
-		.doc = "Saves a running process as an image. It stands still meanwhile and goes "
-		       "on.",
+		.doc = "Saves a running process as an image. It stands still for as long as a "
+		       "fork of it takes.",
 		.help_filter = tf_exit_help};
 	static struct sending s = {.what = DUMP, .address.kind = TF_ADDRESS_FILE};
 
@@ -413,7 +413,7 @@ int tf_cmd_copy(int argc, char **argv)
 		.parser = parse,
 		.args_doc = "PID URI",
 		.doc = "Sends a copy of a running process to a receiver. The original stands still "
-		       "meanwhile and goes on.",
+		       "for as long as a fork of it takes.",
 		.help_filter = tf_exit_help};
 	static struct sending s = {.what = COPY};
 

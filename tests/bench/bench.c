@@ -3,8 +3,8 @@
  * make bench: what telefork() costs, as ratios within one run. A table on standard output; --json
  * FILE for machines. Never a test: figures of one machine and one moment.
  *
- *   bench PAD [--json FILE] [--quick]     PAD: the receiver,
- * build/<arch>/bin/telefork-pad */
+ *   bench PAD [--json FILE] [--quick] [--outside]     PAD: the receiver,
+ * build/<arch>/bin/telefork-pad; --outside: only what is captured from outside */
 #include "tests/bench/bench.h"
 
 #include <jansson.h>
@@ -142,9 +142,11 @@ static json_t *to_json(const struct row *row)
 		(json_int_t)f->huge_before, "huge_after_bytes", (json_int_t)f->huge_after);
 }
 
-static int run(const struct bench_receivers *r, const char *json, bool quick, bool priority)
+static int run(const struct bench_receivers *r, const char *json, bool quick, bool only_outside,
+	bool priority)
 {
-	json_t *rows = json_array();
+	json_t *rows = json_array(), *outside = json_array();
+	json_t *all = json_pack("{s:o,s:o}", "telefork", rows, "outside", outside);
 	int rc = 0;
 
 	printf("real-time priority: %s\n"
@@ -153,7 +155,8 @@ static int run(const struct bench_receivers *r, const char *json, bool quick, bo
 	       "heap     pages link |   fork() telefork   ratio    | bare pair telefork bare/tf   | "
 	       "fork   tf  fork   tf | here  there (MiB)\n",
 		priority ? "yes" : "no, other programs may be in the figures");
-	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes) - quick && !rc; i++)
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes) - quick && !rc && !only_outside;
+		i++)
 		for (int huge = 0; huge < 2 && !rc; huge++) {
 			struct row row = {.mib = sizes[i], .huge = huge};
 
@@ -167,11 +170,13 @@ static int run(const struct bench_receivers *r, const char *json, bool quick, bo
 		}
 	printf("* misses its aim: stop at most 1.2 x fork() + 0.3 ms; at least 0.8 of the bare pair "
 	       "(not judged at 1 MiB); own memory of both sides below 8 MiB. See docs/bench.md\n");
-	if (json && json_dump_file(rows, json, JSON_INDENT(1))) {
+	if (!rc)
+		rc = bench_outside(quick, outside);
+	if (json && json_dump_file(all, json, JSON_INDENT(1))) {
 		fprintf(stderr, "bench: %s cannot be written\n", json);
 		rc = -1;
 	}
-	json_decref(rows);
+	json_decref(all);
 	return rc;
 }
 
@@ -180,7 +185,7 @@ int main(int argc, char **argv)
 	char folder[] = "/tmp/telefork-bench.XXXXXX", socket[128], uri[BENCH_LINKS][128];
 	struct bench_receivers r = {.uri = {uri[0], uri[1]}};
 	const char *json = NULL;
-	bool quick = false, priority;
+	bool quick = false, only_outside = false, priority;
 	int rc;
 
 	for (int i = 2; i < argc; i++) {
@@ -188,11 +193,13 @@ int main(int argc, char **argv)
 			json = argv[++i];
 		else if (!strcmp(argv[i], "--quick"))
 			quick = true;
+		else if (!strcmp(argv[i], "--outside"))
+			only_outside = true;
 		else
 			argc = 0;
 	}
 	if (argc < 2 || !mkdtemp(folder)) {
-		fprintf(stderr, "usage: bench PAD [--json FILE] [--quick]\n");
+		fprintf(stderr, "usage: bench PAD [--json FILE] [--quick] [--outside]\n");
 		return 64;
 	}
 	/* Inherited by all that is started: what else the machine does stays out of the figures. */
@@ -200,7 +207,9 @@ int main(int argc, char **argv)
 	snprintf(socket, sizeof(socket), "unix:%s/socket", folder);
 	r.pid[BENCH_UNIX] = start_receiver(argv[1], socket, uri[BENCH_UNIX]);
 	r.pid[BENCH_TCP] = start_receiver(argv[1], (char[]){"tcp://127.0.0.1:0"}, uri[BENCH_TCP]);
-	rc = r.pid[BENCH_UNIX] < 0 || r.pid[BENCH_TCP] < 0 ? -1 : run(&r, json, quick, priority);
+	rc = r.pid[BENCH_UNIX] < 0 || r.pid[BENCH_TCP] < 0
+		     ? -1
+		     : run(&r, json, quick, only_outside, priority);
 	for (int i = 0; i < BENCH_LINKS; i++)
 		if (r.pid[i] > 0)
 			kill(r.pid[i], SIGTERM);

@@ -3,6 +3,7 @@
 #ifndef TESTS_BENCH_BENCH_H
 #define TESTS_BENCH_BENCH_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -34,6 +35,16 @@ struct bench_receivers {
 /* Measures a heap of size bytes in this process. 0, or -1 with words on stderr. */
 int bench_measure(uint64_t size, bool huge, const struct bench_receivers *receivers,
 	struct bench_figures *ret);
+
+/* Measures how long processes stand still that are captured from outside; prints a row for each,
+ * and appends it to list. 0, or -1 with words on stderr. */
+int bench_outside(bool quick, json_t *list);
+
+/* A heap of incompressible content. NULL on failure. */
+uint8_t *bench_heap(uint64_t size, bool huge);
+
+/* Sorts v. */
+uint64_t bench_median(uint64_t *v, unsigned n);
 
 /* A connected pair of that kind. 0 or -1. */
 int bench_socketpair(enum bench_link link, int fd[2]);

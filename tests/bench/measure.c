@@ -37,7 +37,7 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static uint64_t median(uint64_t *v, unsigned n)
+uint64_t bench_median(uint64_t *v, unsigned n)
 {
 	qsort(v, n, sizeof(*v), compare);
 	return v[n / 2];
@@ -67,6 +67,16 @@ static void fill(const struct heap *h)
 		x ^= x << 17;
 		((uint64_t *)(void *)h->at)[i] = x;
 	}
+}
+
+uint8_t *bench_heap(uint64_t size, bool huge)
+{
+	void *whole;
+	struct heap h = {fresh(size, huge, &whole), size, huge};
+
+	if (h.at)
+		fill(&h);
+	return h.at;
 }
 
 /* The sum of a field of /proc/PID/smaps_rollup or smaps, in bytes. */
@@ -298,11 +308,11 @@ static int measure_times(
 				measure_telefork(r, l, &stop[l][i], &run[l][i]))
 				return -1;
 	}
-	f->fork_ns = median(forked, REPEAT);
+	f->fork_ns = bench_median(forked, REPEAT);
 	for (int l = 0; l < BENCH_LINKS; l++) {
-		f->bare_ns[l] = median(bare[l], REPEAT);
-		f->stop_ns[l] = median(stop[l], REPEAT);
-		f->run_ns[l] = median(run[l], REPEAT);
+		f->bare_ns[l] = bench_median(bare[l], REPEAT);
+		f->stop_ns[l] = bench_median(stop[l], REPEAT);
+		f->run_ns[l] = bench_median(run[l], REPEAT);
 	}
 	return 0;
 }
@@ -371,12 +381,10 @@ static int measure_memory(const struct bench_receivers *r, struct bench_figures 
 int bench_measure(
 	uint64_t size, bool huge, const struct bench_receivers *r, struct bench_figures *f)
 {
-	void *whole;
-	struct heap h = {fresh(size, huge, &whole), size, huge};
+	struct heap h = {bench_heap(size, huge), size, huge};
 
 	*f = (struct bench_figures){0};
 	if (!h.at)
 		return -1;
-	fill(&h);
 	return measure_times(&h, r, f) || measure_memory(r, f) || measure_lost(&h, r, f) ? -1 : 0;
 }
