@@ -91,6 +91,11 @@ $(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7
 $(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
 verify-native 120 tests/verify.sh $(B) still-pie
 docs-state 60 docs/state.sh check
+attrs-plain 120 tests/attrs.sh $(B) pie again
+attrs-same 120 tests/attrs.sh $(B) static rights filters same
+attrs-clocks 120 tests/attrs.sh $(B) dyn rights filters clocks namespace again
+attrs-user 120 tests/attrs.sh $(B) pie user
+attrs-mutants 240 tests/attrs_mutants.sh $(B) $(B)/tests/tools/mutate 6
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
 endef
