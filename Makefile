@@ -117,6 +117,7 @@ MOVE_TESTS  := \
 	test_pad \
 	test_places \
 	test_task \
+	test_attrs \
 	test_cpu_of \
 	test_tracer \
 	test_yoyo_live \
