@@ -35,7 +35,8 @@ for fd in /proc/self/fd/*; do
 	fd=${fd##*/}
 	if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
 done
-apart=''
+apart='' ids=new
+if has same; then ids=same; fi
 : >"$dir/original"
 if has namespace; then apart='unshare --time --monotonic 1000000 --boottime 2000000'; fi
 $apart "$probe" "$@" >"$dir/original" </dev/null &
@@ -86,7 +87,7 @@ fi
 	ulimit -Sc 0 -Sn 100 -Sf 12345 -Ss 9000 -St 1234
 	cd "$dir"
 	echo 123 >/proc/self/oom_score_adj
-	exec nice -n 1 taskset 1 "$build/bin/telefork" restore $(! has same || echo --pid same) "$dir/image" \
+	exec nice -n 1 taskset 1 "$build/bin/telefork" restore --pid "$ids" "$dir/image" \
 		>"$dir/copy" 2>"$dir/restore" </dev/null
 ) &
 restorer=$!
