@@ -66,13 +66,16 @@ CAPTURE_SRC := \
 	task_files \
 	task_cpu \
 	task_leftover \
+	task_attrs \
+	task_filter \
+	rights \
 	task_check \
 	check_others \
 	check_fds \
 
 CHANNEL_SRC := frames address ssh dial listen handshake
-RESTORE_SRC := facts facts_tasks relay merge compat plan build build_memory build_process build_threads \
-	build_files files hole vdso tracer landing pad result restorer
+RESTORE_SRC := facts facts_tasks relay merge compat fit plan build build_memory build_process build_threads \
+	build_attrs build_rights build_files files hole vdso tracer landing pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \
@@ -115,6 +118,7 @@ MOVE_TESTS  := \
 	test_pad \
 	test_places \
 	test_task \
+	test_attrs \
 	test_cpu_of \
 	test_snapshot \
 	test_tracer \
@@ -126,6 +130,7 @@ SAN_TESTS   := \
 	test_base \
 	test_compat \
 	test_files \
+	test_fit \
 	test_image \
 	test_notes \
 	test_plan \
@@ -153,10 +158,12 @@ PROBES      := \
 	busy \
 	files \
 	settled \
+	attrs \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
-	tests/probes/clib_threads.c tests/probes/clib_process.c
+	tests/probes/clib_threads.c tests/probes/clib_process.c \
+	tests/probes/attrs_see.c tests/probes/attrs_rights.c tests/probes/attrs_timers.c
 # Moments of the spin probe in make check; make moments has 500 of each.
 MOMENTS_qemu_aarch64 := 100
 MOMENTS_qemu_x86_64  := 30

@@ -117,6 +117,11 @@ struct telefork_options {
 /* Files that a process captured from outside had open and that are not here do not keep it from
  * being restored: their descriptors' numbers are held, every use answers EBADF. */
 #define TELEFORK_RESTORE_HOLD_FILES 2u
+/* Ids and groups of such a process that the receiver may not give it become the receiver's own;
+ * without this they are a reason to refuse it. */
+#define TELEFORK_RESTORE_OWN_USER 4u
+/* The receiver ends before the process does: a signal that it wanted at its parent's end is off. */
+#define TELEFORK_RESTORE_DETACHED 8u
 
 #define TELEFORK_TOKEN_MAX 4096
 

@@ -107,6 +107,11 @@ ssh-native 120 tests/ssh.sh $(B)
 verify-native 120 tests/verify.sh $(B) still-pie
 completion 60 tests/completion.sh $(B)
 docs-state 60 docs/state.sh check
+attrs-plain 120 tests/attrs.sh $(B) pie again
+attrs-same 120 tests/attrs.sh $(B) static rights filters same
+attrs-clocks 120 tests/attrs.sh $(B) dyn rights filters clocks namespace again
+attrs-user 120 tests/attrs.sh $(B) pie user
+attrs-mutants 240 tests/attrs_mutants.sh $(B) $(B)/tests/tools/mutate 6
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
 endef

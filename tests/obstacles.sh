@@ -51,6 +51,8 @@ told() {
 
 # What cannot be looked at by root can be without root's right to look.
 unprivileged() { setpriv --bounding-set -sys_ptrace -- "$@"; }
+# Nor filters be read.
+unadministrative() { setpriv --bounding-set -sys_admin -- "$@"; }
 
 refused() {
 	local command=$1
@@ -83,7 +85,7 @@ try() {
 		"$telefork" dump "$pid" -o image --allow "$kind" >dump.out 2>dump.err || fail "dump --allow: $?"
 		grep -qF "telefork dump: left behind: $kind: $which" dump.err || fail "what was left"
 		"$telefork" restore --dry-run image >plan.out 2>plan.err || fail "no plan of what was allowed"
-	elif "$telefork" dump "$pid" -o image --allow "$kind" >dump.out 2>dump.err; then
+	elif "$as" "$telefork" dump "$pid" -o image --allow "$kind" >dump.out 2>dump.err; then
 		fail "cannot be allowed, and was"
 	fi
 	[ "$pid" = "$pid_of" ] && finish
@@ -95,6 +97,7 @@ one() {
 	start "$probe" "$case" || return 0
 	as=env also=
 	[ "$kind" != access ] || as=unprivileged
+	[ "$kind" != seccomp ] || as=unadministrative
 	[ "$kind" != uninterruptible ] || also=child
 	[ "$kind" = clean ] || { try; return; }
 	"$telefork" check "$pid" >check.out || fail "$(cat check.out)"

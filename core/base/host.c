@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -150,4 +151,29 @@ void tf_host_close_all(const int *keep, unsigned n)
 		from = (unsigned)sorted[i] + 1;
 	}
 	close_span(from, ~0u);
+}
+
+struct tf_clocks tf_host_clocks(int pid)
+{
+	struct tf_clocks c = {0};
+	char path[48] = "/proc/self/timens_offsets", text[256];
+	long long seconds, ns;
+	const char *p;
+	ssize_t n;
+	int fd;
+
+	if (pid)
+		snprintf(path, sizeof(path), "/proc/%d/timens_offsets", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	p = strstr(text, "monotonic");
+	if (p && sscanf(p, "monotonic %lld %lld", &seconds, &ns) == 2)
+		c.monotonic = seconds * 1000000000 + ns;
+	p = strstr(text, "boottime");
+	if (p && sscanf(p, "boottime %lld %lld", &seconds, &ns) == 2)
+		c.boottime = seconds * 1000000000 + ns;
+	return c;
 }

@@ -34,4 +34,13 @@ int tf_host_fds(struct tf_arena *a, int **ret_fds, uint32_t *ret_n, struct tf_er
 /* Closes every descriptor but those in keep[n] (any order, n <= 8). */
 void tf_host_close_all(const int *keep, unsigned n);
 
+/* What a process's clocks are ahead of the machine's, nanoseconds: time_namespaces(7). */
+struct tf_clocks {
+	int64_t monotonic, boottime;
+};
+
+/* Of the process, or of the caller (pid 0); zeros where there are no time namespaces. Allocates
+ * nothing. */
+struct tf_clocks tf_host_clocks(int pid);
+
 #endif

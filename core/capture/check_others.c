@@ -169,7 +169,6 @@ static void check_namespaces(struct tf_check *c)
 		{"ipc", "System V and POSIX objects"},
 		{"uts", "the host's name"},
 		{"cgroup", "its place among control groups"},
-		{"time", "the clocks' beginning"},
 		{"time_for_children", "the clocks' beginning for its children to come"},
 	};
 

@@ -108,6 +108,8 @@ static int describe_source(struct tf_capture *c)
 		.cwd = link_text(&c->arena, "/proc/self/cwd"),
 		.version = TELEFORK_VERSION,
 	};
+	/* The rest of it is the receiver's, as a child's would be its parent's. */
+	c->image.process.boot = "";
 	s->umask = (uint32_t)umask(0);
 	umask((mode_t)s->umask);
 	for (uint32_t i = 0; i < c->image.n_maps; i++)

@@ -63,6 +63,7 @@ uint64_t tf_task_status_number(const char *text, const char *label, int base)
 /* What is true of this moment only, and of this process, not of a fork. */
 static int describe_moment(struct tf_task *t)
 {
+	struct tf_clocks its = tf_host_clocks(t->pid), ours = tf_host_clocks(0);
 	struct tf_source *s = &t->capture.image.source;
 	char *status;
 	size_t size;
@@ -79,8 +80,11 @@ static int describe_moment(struct tf_task *t)
 		.pid = t->pid,
 		.ppid = (int32_t)tf_task_status_number(status, "\nPPid:", 10),
 		.realtime_ns = tf_clock_ns(CLOCK_REALTIME),
-		.monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC),
-		.boottime_ns = tf_clock_ns(CLOCK_BOOTTIME),
+		.monotonic_ns =
+			tf_clock_ns(CLOCK_MONOTONIC) + (uint64_t)(its.monotonic - ours.monotonic),
+		.boottime_ns =
+			tf_clock_ns(CLOCK_BOOTTIME) + (uint64_t)(its.boottime - ours.boottime),
+		.stack_limit = t->capture.image.process.limits[2 * RLIMIT_STACK],
 		.channel_fd = -1,
 		.umask = (uint32_t)tf_task_status_number(status, "\nUmask:", 8),
 		.version = TELEFORK_VERSION,
@@ -92,7 +96,6 @@ static int describe_source(struct tf_task *t)
 {
 	struct tf_capture *c = &t->capture;
 	struct tf_source *s = &c->image.source;
-	struct rlimit stack = {0};
 	struct utsname uts;
 	uint64_t brk = c->image.mm.brk;
 	int32_t parent;
@@ -103,8 +106,6 @@ static int describe_source(struct tf_task *t)
 	if (rc)
 		return rc;
 	uname(&uts);
-	prlimit(t->seen, RLIMIT_STACK, NULL, &stack);
-	s->stack_limit = stack.rlim_cur;
 	s->release = tf_arena_strn(&c->arena, uts.release, sizeof(uts.release));
 	s->exe = link_text(t, "exe");
 	s->cwd = link_text(t, "cwd");
@@ -236,8 +237,8 @@ static int each_step(struct tf_task *t, int (*const step[])(struct tf_task *), s
 
 int tf_task_describe_standing(struct tf_task *t)
 {
-	static int (*const step[])(struct tf_task *) = {
-		tf_task_threads, tf_task_pending, describe_moment, tf_task_files};
+	static int (*const step[])(struct tf_task *) = {tf_task_threads, tf_task_pending,
+		tf_task_attributes, describe_moment, tf_task_files};
 
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }
@@ -245,7 +246,7 @@ int tf_task_describe_standing(struct tf_task *t)
 int tf_task_describe_rest(struct tf_task *t)
 {
 	static int (*const step[])(struct tf_task *) = {describe_source, finish_maps, describe_vdso,
-		describe_auxv, tf_task_cpu, find_pages, tf_task_settle};
+		describe_auxv, tf_task_cpu, tf_task_merge_rights, find_pages, tf_task_settle};
 
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }

@@ -84,6 +84,10 @@ int tf_task_snapshot(struct tf_task *t, pid_t pid);
 int tf_task_save(struct tf_task *t, int fd);
 int tf_task_commit(struct tf_task *t);
 
+/* Whether a POSIX timer of that clock travels: of all but those of one thread's, or of another
+ * process's, time. */
+bool tf_task_timer_travels(int clock);
+
 /* Lets the process go on and frees everything; safe at any time after tf_task_stop(). */
 void tf_task_release(struct tf_task *t);
 

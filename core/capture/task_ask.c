@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What only the process itself can say: of each thread its altstack and tid address, of the process
- * signal actions and break. All threads are asked the same at a time: while one is on its way into
- * a call, another is on its way out.
+ * What only the process itself can say: of each thread its altstack, tid address and some
+ * attributes, of the process its timers, signal actions and break. All threads are asked the same
+ * at a time: while one is on its way into a call, another is on its way out.
  */
 #include "core/capture/task_call.h"
 
@@ -28,6 +28,38 @@ static int take_tid_address(struct tf_asking *q, int64_t result)
 	return result ? 0 : tf_task_read(q->t, q->result, &q->thread->tid_addr, sizeof(uint64_t));
 }
 
+static uint32_t number_of(const struct tf_asking *q)
+{
+	return (uint32_t)(q->thread - q->t->capture.image.threads);
+}
+
+static struct tf_attributes *attributes_of(const struct tf_asking *q)
+{
+	return &q->t->capture.image.attributes[number_of(q)];
+}
+
+static int take_pdeathsig(struct tf_asking *q, int64_t result)
+{
+	attributes_of(q)->flags |= TF_ATTR_ASKED;
+	return result ? 0
+		      : tf_task_read(q->t, q->result, &attributes_of(q)->pdeathsig,
+				sizeof(attributes_of(q)->pdeathsig));
+}
+
+/* task_attrs.c has a record for each thread until the end. */
+static int take_securebits(struct tf_asking *q, int64_t result)
+{
+	q->t->capture.image.rights[number_of(q)].securebits = result > 0 ? (uint32_t)result : 0;
+	return 0;
+}
+
+static int take_slack(struct tf_asking *q, int64_t result)
+{
+	attributes_of(q)->flags |= TF_ATTR_SLACK;
+	attributes_of(q)->slack = (uint64_t)result;
+	return 0;
+}
+
 /* The second argument is where the result goes. */
 static const struct {
 	long nr;
@@ -37,14 +69,15 @@ static const struct {
 } of_thread[] = {
 	{SYS_sigaltstack, 0, take_altstack, 1},
 	{SYS_prctl, PR_GET_TID_ADDRESS, take_tid_address, 0},
+	{SYS_prctl, PR_GET_PDEATHSIG, take_pdeathsig, 0},
+	{SYS_prctl, PR_GET_SECUREBITS, take_securebits, 0},
+	{SYS_prctl, PR_GET_TIMERSLACK, take_slack, 0},
 };
-
-#define OF_THREAD (sizeof(of_thread) / sizeof(*of_thread))
 
 /* The main thread has more to say afterwards; others are done with the last question. */
 static bool is_last(const struct tf_asking *q, size_t question)
 {
-	return question == OF_THREAD - 1 && q->x != q->t->traced;
+	return question == q->questions - 1 && q->x != q->t->traced;
 }
 
 static int leave(struct tf_asking *q, size_t question)
@@ -87,11 +120,15 @@ static int ask_threads(struct tf_asking *q)
 {
 	int rc = 0, back;
 
+	/* The last one only where /proc did not tell. */
+	q->questions = sizeof(of_thread) / sizeof(*of_thread);
+	if (q->t->capture.image.attributes[0].flags & TF_ATTR_SLACK)
+		q->questions--;
 	for (uint32_t i = 1; i < q->t->n_traced && !rc; i++) {
 		tf_asking_turn(q, i);
 		rc = tf_asking_hold(q);
 	}
-	for (size_t k = 0; k < OF_THREAD && !rc; k++)
+	for (size_t k = 0; k < q->questions && !rc; k++)
 		rc = ask_question(q, k);
 	for (uint32_t i = 1; i < q->t->n_traced; i++) {
 		tf_asking_turn(q, i);
@@ -170,6 +207,8 @@ int tf_task_ask(struct tf_task *t, int (*meanwhile)(struct tf_asking *q))
 	if (!rc)
 		rc = ask_threads(&q);
 	tf_asking_turn(&q, 0);
+	if (!rc)
+		rc = tf_task_ask_own(&q);
 	if (!rc && meanwhile)
 		rc = meanwhile(&q);
 	if (!rc && !t->shot.x.tid)

@@ -5,6 +5,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,9 +94,8 @@ bool tf_task_can_ask(struct tf_task *t, const char **ret_why)
 			      sigreturn = {.sigreturn = t->exits.sigreturn};
 	const char *seccomp = strstr(t->status, "\nSeccomp:");
 
-	/* A filter would see our calls as the program's. */
-	if (!seccomp || strtol(seccomp + 9, NULL, 10))
-		*ret_why = "it has seccomp filters";
+	if (!seccomp || strtol(seccomp + 9, NULL, 10) == SECCOMP_MODE_STRICT)
+		*ret_why = "it may make no call but read and write";
 	else if (!t->code || !has_code(t, &call_return) || !has_code(t, &sigreturn))
 		*ret_why = "it has no code to call the kernel with";
 	else
@@ -147,8 +147,20 @@ int tf_asking_await(struct tf_asking *q, int *ret_event)
 	}
 }
 
+/* Filters are suspended while we trace; should we die, the thread makes the call under them. */
+static int check_filters(struct tf_asking *q, long nr, const uint64_t arg[6])
+{
+	uint32_t thread = (uint32_t)(q->thread - q->t->capture.image.threads);
+
+	return tf_task_check_call(q->t, thread, q->way.at, nr, arg);
+}
+
 int tf_asking_start(struct tf_asking *q, long nr, const uint64_t arg[6])
 {
+	int rc = check_filters(q, nr, arg);
+
+	if (rc)
+		return rc;
 	if (tf_arch_task_call(q->x->tid, &q->x->as_found, &q->way, nr, arg))
 		return fail(q, "set registers");
 	return go_on(q, 0);
@@ -241,7 +253,12 @@ static int hold(struct tf_asking *q)
 {
 	static const uint64_t none[6];
 	uint64_t all = ~UINT64_C(0);
+	int rc = check_filters(q, SYS_gettid, none);
 
+	if (!rc && q->way.sp)
+		rc = check_filters(q, SYS_rt_sigreturn, none);
+	if (rc)
+		return rc;
 	if (tf_arch_task_call(q->x->tid, &q->x->as_found, &q->way, SYS_gettid, none) ||
 		ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(all), &all))
 		return fail(q, "hold signals");

@@ -29,6 +29,7 @@ struct tf_asking {
 	uint8_t *under;           /* what lay there */
 	uint64_t room, room_size; /* all slots, mapped in the process; 0 */
 	uint64_t to_reap;         /* a child that has ended and that nobody may see; 0 */
+	size_t questions;         /* that each thread is asked */
 	/* Whose turn it is, where its result goes, and how it makes a call. */
 	struct tf_traced *x;
 	struct tf_thread *thread;

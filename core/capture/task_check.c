@@ -6,6 +6,8 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/seccomp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +18,7 @@
 #include "arch/arch.h"
 #include "core/base/cleanup.h"
 #include "core/base/maps.h"
+#include "core/capture/task.h"
 
 const struct tf_obstacle_info tf_obstacle_info[TF_OBSTACLE_KINDS] = {
 #define X(name, text, waive, says, way_out) [TF_OBSTACLE_##name] = {text, waive, says, way_out},
@@ -83,15 +86,30 @@ static bool has_ended(struct tf_check *c)
 	return true;
 }
 
+/* ptrace(2), PTRACE_SECCOMP_GET_FILTER: for CAP_SYS_ADMIN, and who has no filter himself. */
+static bool reads_filters(struct tf_check *c)
+{
+	const char *caps;
+	char *text;
+	size_t size;
+
+	if (tf_proc_read(&c->arena, "/proc/self/status", &text, &size, NULL))
+		return false;
+	caps = strstr(text, "\nCapEff:");
+	return caps && strtoull(caps + 8, NULL, 16) >> CAP_SYS_ADMIN & 1 &&
+	       !tf_check_number(text, "\nSeccomp:");
+}
+
 static void check_status(struct tf_check *c)
 {
 	const char *status = tf_check_text(c, "status");
 	const char *shadow = strstr(status, "shstk"); /* in use, or locked */
 	long tracer = tf_check_number(status, "\nTracerPid:");
+	long seccomp = tf_check_number(status, "\nSeccomp:");
 
 	if (tracer)
 		tf_check_add(c, TF_OBSTACLE_TRACER, "process %ld", tracer);
-	if (tf_check_number(status, "\nSeccomp:"))
+	if (seccomp == SECCOMP_MODE_STRICT || (seccomp && !reads_filters(c)))
 		tf_check_add(c, TF_OBSTACLE_SECCOMP, "process %d", (int)c->pid);
 	if (shadow)
 		tf_check_add(c, TF_OBSTACLE_SHADOW_STACK, "process %d", (int)c->pid);
@@ -99,8 +117,12 @@ static void check_status(struct tf_check *c)
 
 static void check_timers(struct tf_check *c)
 {
-	for (const char *p = tf_check_text(c, "timers"); (p = strstr(p, "ID: ")); p += 4)
-		tf_check_add(c, TF_OBSTACLE_TIMER, "timer %ld", strtol(p + 4, NULL, 10));
+	for (const char *p = tf_check_text(c, "timers"); (p = strstr(p, "ID: ")); p += 4) {
+		const char *clock = strstr(p, "\nClockID:");
+
+		if (clock && !tf_task_timer_travels((int)strtol(clock + 9, NULL, 10)))
+			tf_check_add(c, TF_OBSTACLE_TIMER, "timer %ld", strtol(p + 4, NULL, 10));
+	}
 }
 
 /* --- memory --- */

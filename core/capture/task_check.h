@@ -32,9 +32,10 @@
 		"let it release the semaphore and end its use")                                    \
 	X(NAMESPACE, "namespace", true, "it lives in a namespace of its own",                      \
 		"run telefork in the same container")                                              \
-	X(SECCOMP, "seccomp", false, "a system call filter is on, and it cannot be asked",         \
-		"start it without the filter")                                                     \
-	X(TIMER, "timer", true, "it has a POSIX timer, which is lost", "let it disarm its timers") \
+	X(SECCOMP, "seccomp", false, "system call filters are on that cannot be read here",        \
+		"be root outside of a container; a process in strict mode stays")                                                     \
+	X(TIMER, "timer", true, "it has a timer for one thread's own time, which is lost",         \
+		"let it delete the timer")                                                         \
 	X(LOCK, "lock", true, "it holds a lock on a file, which is lost", "let it unlock")         \
 	X(DELETED, "deleted", true, "a file or directory that has no name any more",               \
 		"let it close it")                                                                 \

@@ -66,11 +66,38 @@ int tf_task_describe_rest(struct tf_task *t);
 /* The number behind a label of /proc/PID/status; 0 if there is none. */
 uint64_t tf_task_status_number(const char *text, const char *label, int base);
 
+struct tf_asking;
+
+/* task_attrs.c: what the kernel keeps for the process and its threads, and /proc shows: limits,
+ * scheduling, credentials, POSIX timers. */
+int tf_task_attributes(struct tf_task *t);
+
+/* What only the process can tell, through its main thread: timers, dumpable, subreaper. */
+int tf_task_ask_own(struct tf_asking *q);
+
+/* When all has been asked: threads with the same credentials share a record of them. */
+int tf_task_merge_rights(struct tf_task *t);
+
+/* Traced threads with filters make our calls without them; Linux 4.3, root only. */
+#define TF_TASK_SUSPEND (1ul << 21) /* PTRACE_O_SUSPEND_SECCOMP of linux/ptrace.h */
+
+/* task_filter.c: reads the filters of a thread that has some, into the image, and suspends them
+ * while we trace it. 0, _UNSUPPORTED where that is not allowed, _NOMEM, _LIMIT, _SYSTEM. */
+int tf_task_filters(struct tf_task *t, pid_t tid, struct tf_attributes *at);
+
+/* Whether a thread that makes this call, whose instruction ends at pc, under its own filters would
+ * survive it: 0, or _UNSUPPORTED with the reason. */
+int tf_task_check_call(
+	struct tf_task *t, uint32_t thread, uint64_t pc, long nr, const uint64_t arg[6]);
+
+/* What a classic BPF program says to the data of a call (struct seccomp_data). */
+struct seccomp_data;
+uint32_t tf_filter_run(const uint64_t *code, uint32_t n, const struct seccomp_data *data);
+
 /* task_ask.c: asks what only the process knows, and clears TF_SOURCE_OUTSIDE; leaves it set where
  * asking could disturb. The process is afterwards as it was, or the error says that it is not.
  * meanwhile (may be NULL) is called when all but the main thread are put back; if there is a shot
  * then, what that knows as well is left to tf_task_ask_shot(). */
-struct tf_asking;
 int tf_task_ask(struct tf_task *t, int (*meanwhile)(struct tf_asking *q));
 int tf_task_ask_shot(struct tf_task *t);
 

@@ -224,6 +224,8 @@ static void print_threads(const struct view *v)
 		snprintf(title, sizeof(title), "thread %d", t->tid);
 		print_title(v, title);
 		print_record(kind_named("thread"), t);
+		if (i < v->img->n_attributes)
+			print_record(kind_named("attributes"), &v->img->attributes[i]);
 		print_registers(v, t);
 		print_code(v, t);
 	}
@@ -291,6 +293,24 @@ static void print_signals(const struct view *v)
 	}
 }
 
+/* Credentials and filters once, threads say which are theirs. */
+static void print_kept(const struct view *v)
+{
+	static const char *const kinds[] = {"rights", "filter", "timer"};
+
+	for (size_t n = 0; n < sizeof(kinds) / sizeof(*kinds); n++) {
+		const struct tf_kind *k = kind_named(kinds[n]);
+
+		for (uint32_t i = 0; i < tf_kind_count(k, v->img); i++) {
+			char title[32];
+
+			snprintf(title, sizeof(title), "%s %u", k->name, i);
+			print_title(v, title);
+			print_record(k, tf_kind_item(k, v->img, i));
+		}
+	}
+}
+
 static void print_image(const struct view *v)
 {
 	print_summary(v);
@@ -303,6 +323,7 @@ static void print_image(const struct view *v)
 	print_maps(v);
 	print_fds(v);
 	print_signals(v);
+	print_kept(v);
 	print_threads(v);
 }
 

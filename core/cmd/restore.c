@@ -28,6 +28,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'd':
 		a->detach = true;
+		a->restore |= TELEFORK_RESTORE_DETACHED;
 		return 0;
 	case 'p':
 		if (!strcmp(arg, "same"))
@@ -38,9 +39,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--pid %s: same or new", arg);
 		return 0;
 	case 'a':
-		if (strcmp(arg, "files") != 0)
-			argp_error(state, "--allow %s: files is all that it can go without", arg);
-		a->restore |= TELEFORK_RESTORE_HOLD_FILES;
+		if (!strcmp(arg, "files"))
+			a->restore |= TELEFORK_RESTORE_HOLD_FILES;
+		else if (!strcmp(arg, "credentials"))
+			a->restore |= TELEFORK_RESTORE_OWN_USER;
+		else
+			argp_error(
+				state, "--allow %s: it can go without files or credentials", arg);
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->file)
@@ -139,7 +144,7 @@ int tf_cmd_restore(int argc, char **argv)
 			"Do not wait for the process: print its id as the last line, and end", 0},
 		{"allow", 'a', "files", 0,
 			"Go on without something: files, those that it had open and that are not "
-			"here",
+			"here; credentials, those that this user may not give it",
 			0},
 		{0},
 	};

@@ -34,6 +34,7 @@ struct arguments {
 	bool insecure, once, detach;
 	int jobs, handshake_ms;
 	uint64_t max_memory;
+	unsigned restore; /* TELEFORK_RESTORE_* */
 };
 
 struct serve {
@@ -45,7 +46,16 @@ struct serve {
 	pid_t *session; /* running ones */
 };
 
-enum { KEY_TOKEN = 256, KEY_INSECURE, KEY_ONCE, KEY_DETACH, KEY_JOBS, KEY_MEMORY, KEY_HANDSHAKE };
+enum {
+	KEY_TOKEN = 256,
+	KEY_INSECURE,
+	KEY_ONCE,
+	KEY_DETACH,
+	KEY_JOBS,
+	KEY_MEMORY,
+	KEY_HANDSHAKE,
+	KEY_ALLOW,
+};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -78,6 +88,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->handshake_ms = atoi(arg) * 1000;
 		if (atoi(arg) < 1 || atoi(arg) > 86400)
 			argp_error(state, "--handshake-time %s: 1 to 86400 seconds", arg);
+		return 0;
+	case KEY_ALLOW:
+		if (strcmp(arg, "credentials") != 0)
+			argp_error(state, "--allow %s: it can go without credentials", arg);
+		a->restore |= TELEFORK_RESTORE_OWN_USER;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->address)
@@ -181,6 +196,8 @@ static int session(int fd, const struct serve *s, bool full)
 		tf_pad_refuse(&pad);
 		return tf_exit_code(rc);
 	}
+	if (pad.left.code)
+		tf_complain("left behind", pad.left.text);
 	tf_announce(&pad);
 	relayed = tf_pad_relayed(&pad);
 	if (relayed)
@@ -357,7 +374,8 @@ static int start(const struct arguments *a, struct tf_err *e)
 	static char token[TELEFORK_TOKEN_MAX + 1];
 	struct serve s = {
 		.options = {.stdio = a->detach ? TELEFORK_STDIO_NULL : TELEFORK_STDIO_LOG,
-			.max_memory = a->max_memory},
+			.max_memory = a->max_memory,
+			.restore = a->restore},
 		.token = a->token_file ? token : NULL,
 		.once = a->once,
 		.detach = a->detach,
@@ -401,6 +419,10 @@ int tf_cmd_serve(int argc, char **argv)
 		{"max-jobs", KEY_JOBS, "N", 0, "Processes at once (64)", 0},
 		{"handshake-time", KEY_HANDSHAKE, "SECONDS", 0,
 			"A sender has to have said what it brings by then (10)", 0},
+		{"allow", KEY_ALLOW, "KIND", 0,
+			"Take processes without something: credentials, those that this user may "
+			"not give them",
+			0},
 		{"max-memory", KEY_MEMORY, "MIB", 0, "Most memory of one process", 0},
 		{0},
 	};

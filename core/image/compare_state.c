@@ -40,6 +40,11 @@ static const struct {
 	{"source", "release", ALWAYS, TF_EXCEPT_NATURE},
 	{"source", "exe", ALWAYS, TF_EXCEPT_NATURE},
 	{"source", "version", ALWAYS, TF_EXCEPT_NATURE},
+	{"process", "n_cpus", ALWAYS, TF_EXCEPT_NATURE},
+	{"process", "boot", ALWAYS, TF_EXCEPT_NATURE},
+	{"process", "itimers", ALWAYS, TF_EXCEPT_NATURE}, /* they run on */
+	{"timer", "tid", ALWAYS, TF_EXCEPT_NATURE},
+	{"timer", "left", ALWAYS, TF_EXCEPT_NATURE},
 	{"cpu", NULL, ALWAYS, TF_EXCEPT_NATURE},
 	{"mm", "brk", OUTSIDE, TF_EXCEPT_UNKNOWN},
 	{"mm", NULL, EMULATED, TF_EXCEPT_EMULATOR},

@@ -22,7 +22,12 @@
 #define TF_MAX_SIGNATURES 262144u /* signed frames in 8 MiB of stack */
 #define TF_MAX_AUXV       256u    /* pairs; Linux has some 40 types */
 #define TF_MAX_EDITS      (4u * TF_MAX_MAPS)
-#define TF_MAX_PENDING    262144u               /* RLIMIT_SIGPENDING is a few 10,000 by default */
+#define TF_MAX_PENDING    262144u /* RLIMIT_SIGPENDING is a few 10,000 by default */
+#define TF_MAX_TIMERS     65536u
+#define TF_MAX_RIGHTS     65536u                /* of each thread its own, at most */
+#define TF_MAX_GROUPS     1048576u              /* NGROUPS_MAX is 65,536 */
+#define TF_MAX_FILTERS    65536u                /* each has a cost of 5 instructions at least */
+#define TF_MAX_CODE       1048576u              /* instructions: 32,768 for a thread */
 #define TF_MAX_STR        4096u                 /* PATH_MAX */
 #define TF_MAX_HEAD       ((uint64_t)256 << 20) /* bytes before the first page of memory */
 #define TF_MAX_ADDR       ((uint64_t)1 << 57)   /* user half, five-level x86_64 */
@@ -134,6 +139,88 @@ struct tf_pending {
 	int32_t tid;                   /* of the thread it was sent to; 0: to the process */
 	uint32_t signo;                /* 1 to TF_SIGNALS */
 	uint64_t info[TF_SIGINFO / 8]; /* siginfo_t as the kernel has it */
+};
+
+#define TF_LIMITS    16 /* RLIM_NLIMITS */
+#define TF_ITIMERS   3  /* ITIMER_REAL, _VIRTUAL, _PROF */
+#define TF_CPU_WORDS 16 /* 1,024 processors */
+
+#define TF_PROCESS_KNOWN     1u  /* the record says something: captured from outside */
+#define TF_PROCESS_ASKED     2u  /* dumpable, subreaper, timers: the process itself was asked */
+#define TF_PROCESS_SUBREAPER 4u  /* PR_SET_CHILD_SUBREAPER */
+#define TF_PROCESS_NO_THP    8u  /* PR_SET_THP_DISABLE */
+#define TF_PROCESS_LEADER    16u /* of a session without a terminal */
+
+/* What the kernel keeps for a whole process and a fork()ed child would inherit, and its interval
+ * timers. Times in nanoseconds. */
+struct tf_process {
+	uint32_t flags;    /* TF_PROCESS_* */
+	uint32_t dumpable; /* PR_GET_DUMPABLE */
+	int32_t oom_score_adj;
+	uint32_t n_cpus;                  /* processors of the source: CPUs 0 to n_cpus - 1 */
+	uint64_t limits[2 * TF_LIMITS];   /* soft and hard limit of each RLIMIT_* */
+	uint64_t itimers[2 * TF_ITIMERS]; /* time left (0: not armed) and interval */
+	const char *boot; /* random/boot_id, where its clocks are those of the machine: else "" */
+};
+
+/* The five sets, as in capabilities(7). */
+enum tf_cap_set { TF_CAP_I, TF_CAP_P, TF_CAP_E, TF_CAP_B, TF_CAP_A, TF_CAP_SETS };
+
+/* Credentials, once for all threads that have the same. */
+struct tf_rights {
+	uint32_t uid[4], gid[4]; /* real, effective, saved, file system */
+	uint32_t securebits;
+	uint32_t group, n_groups; /* image.groups[group ...] */
+	uint64_t caps[TF_CAP_SETS];
+};
+
+#define TF_OWN_GROUPS UINT32_MAX /* n_groups on the way to a plan: they stay the receiver's */
+
+/* A seccomp filter: instructions [code, code + n_code) of image.code. Filters of a chain stand
+ * together, in the order in which they were installed. */
+struct tf_filter {
+	uint32_t chain; /* number of the chain: attributes.chain */
+	uint32_t flags; /* SECCOMP_FILTER_FLAG_LOG */
+	uint32_t code, n_code;
+};
+
+#define TF_NO_CHAIN UINT32_MAX
+
+#define TF_ATTR_ASKED  1u /* pdeathsig and securebits are known */
+#define TF_ATTR_SLACK  2u /* slack is known */
+#define TF_ATTR_NO_NEW 4u /* PR_SET_NO_NEW_PRIVS */
+
+/* What the kernel keeps for a thread and another would inherit from it. */
+struct tf_attributes {
+	uint32_t flags;            /* TF_ATTR_* */
+	uint32_t policy, priority; /* sched_setattr(2) */
+	int32_t nice;
+	uint32_t sched_flags; /* SCHED_FLAG_* */
+	uint32_t ioprio;      /* ioprio_set(2) */
+	uint32_t personality;
+	uint32_t pdeathsig;
+	uint64_t runtime, deadline, period; /* of SCHED_DEADLINE, nanoseconds */
+	uint64_t slack;                     /* of timers, nanoseconds */
+	uint32_t rights;                    /* image.rights[] */
+	uint32_t chain;                     /* of its seccomp filters; TF_NO_CHAIN */
+	uint64_t cpus[TF_CPU_WORDS];        /* affinity; all 0: unknown */
+};
+
+enum tf_timer_notify {
+	TF_TIMER_SIGNAL, /* to the process, or a thread */
+	TF_TIMER_NONE,
+	TF_TIMER_NOTIFIES,
+};
+
+/* A POSIX timer. */
+struct tf_timer {
+	int32_t id;
+	int32_t clock;   /* CLOCK_* */
+	uint32_t notify; /* enum tf_timer_notify */
+	uint32_t signo;
+	int32_t tid;             /* thread that is told; 0: the process */
+	uint64_t value;          /* sigev_value */
+	uint64_t left, interval; /* nanoseconds; left 0: not armed */
 };
 
 enum tf_sign_place {
@@ -250,9 +337,16 @@ struct tf_image {
 	struct tf_cpu cpu;
 	struct tf_mm mm;
 	struct tf_vdso vdso;
+	struct tf_process process;
 	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits,
-		n_pending, n_blocks;
+		n_pending, n_blocks, n_attributes, n_rights, n_groups, n_timers, n_filters, n_code;
 	struct tf_thread *threads;
+	struct tf_attributes *attributes; /* of each thread; or none at all */
+	struct tf_rights *rights;
+	uint32_t *groups;
+	struct tf_timer *timers;   /* by their ids */
+	struct tf_filter *filters; /* by their chains */
+	uint64_t *code;            /* struct sock_filter */
 	struct tf_map *maps;
 	struct tf_fd *fds;
 	struct tf_block *blocks;         /* sorted by descriptor and offset */

@@ -202,6 +202,100 @@ static const struct tf_field thread_fields[] = {
 };
 #undef F
 
+static const char *const process_flags[] = {"known", "asked", "subreaper", "no-thp", "leader"};
+
+#define F(member, kind, text)       FIELD(struct tf_process, member, kind, text)
+#define A(member, kind, n, text)    ARRAY(struct tf_process, member, kind, n, text)
+#define N(member, kind, list, text) NAMED(struct tf_process, member, kind, list, text)
+static const struct tf_field process_fields[] = {
+	N(flags, FLAGS, process_flags,
+		"known: the record says something; asked: so do dumpable, subreaper and itimers; "
+		"no-thp: PR_SET_THP_DISABLE; leader: of a session without a terminal"),
+	F(dumpable, U32, "PR_GET_DUMPABLE"),
+	F(oom_score_adj, I32, "as in /proc"),
+	F(n_cpus, U32, "processors of the source"),
+	A(limits, HEX64, 2 * TF_LIMITS, "soft and hard limit of each RLIMIT_*"),
+	A(itimers, TIME, 2 * TF_ITIMERS, "left (0: not armed) and interval: real, virtual, prof"),
+	F(boot, STR, "boot_id of the machine whose monotonic clock it reads; else empty"),
+};
+#undef F
+#undef A
+#undef N
+
+#define F(member, kind, text)    FIELD(struct tf_rights, member, kind, text)
+#define A(member, kind, n, text) ARRAY(struct tf_rights, member, kind, n, text)
+static const struct tf_field rights_fields[] = {
+	A(uid, U32, 4, "real, effective, saved, file system"),
+	A(gid, U32, 4, "the same"),
+	F(securebits, HEX32, "SECBIT_*"),
+	F(group, U32, "its first group"),
+	F(n_groups, U32, "how many"),
+	A(caps, HEX64, TF_CAP_SETS, "inheritable, permitted, effective, bounding, ambient"),
+};
+#undef F
+#undef A
+
+static const struct tf_field group_fields[] = {
+	{.name = "gid", .type = TF_FIELD_U32, .count = 1, .text = "supplementary group"},
+};
+
+#define F(member, kind, text) FIELD(struct tf_filter, member, kind, text)
+static const struct tf_field filter_fields[] = {
+	F(chain, U32, "number of the chain, that threads name"),
+	F(flags, HEX32, "SECCOMP_FILTER_FLAG_LOG"),
+	F(code, U32, "its first instruction"),
+	F(n_code, U32, "how many: 1 to 4096"),
+};
+#undef F
+
+static const struct tf_field code_fields[] = {
+	{.name = "insn", .type = TF_FIELD_HEX64, .count = 1, .text = "struct sock_filter"},
+};
+
+static const char *const attr_flags[] = {"asked", "slack", "no-new-privs"};
+
+#define F(member, kind, text)       FIELD(struct tf_attributes, member, kind, text)
+#define A(member, kind, n, text)    ARRAY(struct tf_attributes, member, kind, n, text)
+#define N(member, kind, list, text) NAMED(struct tf_attributes, member, kind, list, text)
+static const struct tf_field attributes_fields[] = {
+	N(flags, FLAGS, attr_flags,
+		"asked: pdeathsig and securebits are known; slack: it is known"),
+	F(policy, U32, "SCHED_*"),
+	F(priority, U32, "of a real-time policy"),
+	F(nice, I32, "-20 to 19"),
+	F(sched_flags, HEX32, "SCHED_FLAG_*"),
+	F(ioprio, HEX32, "ioprio_set(2)"),
+	F(personality, HEX32, "personality(2)"),
+	F(pdeathsig, U32, "signal for the end of its parent"),
+	F(runtime, TIME, "of SCHED_DEADLINE"),
+	F(deadline, TIME, "the same"),
+	F(period, TIME, "the same"),
+	F(slack, TIME, "of timers"),
+	F(rights, U32, "its record of rights"),
+	F(chain, U32, "of its seccomp filters; 4294967295: none"),
+	A(cpus, HEX64, TF_CPU_WORDS, "affinity, bit n: processor n; all 0: unknown"),
+};
+#undef F
+#undef A
+#undef N
+
+static const char *const timer_notifies[] = {"signal", "none"};
+
+#define F(member, kind, text)       FIELD(struct tf_timer, member, kind, text)
+#define N(member, kind, list, text) NAMED(struct tf_timer, member, kind, list, text)
+static const struct tf_field timer_fields[] = {
+	F(id, I32, "timer_create(2)"),
+	F(clock, I32, "CLOCK_*"),
+	N(notify, ENUM, timer_notifies, "sigev_notify"),
+	F(signo, U32, "its signal"),
+	F(tid, I32, "thread that is told, 0: the process"),
+	F(value, HEX64, "sigev_value"),
+	F(left, TIME, "until it expires, 0: not armed"),
+	F(interval, TIME, "between its expirations"),
+};
+#undef F
+#undef N
+
 #define F(member, kind, text)    FIELD(struct tf_pending, member, kind, text)
 #define A(member, kind, n, text) ARRAY(struct tf_pending, member, kind, n, text)
 static const struct tf_field pending_fields[] = {
@@ -415,6 +509,80 @@ static const char *check_pending(const struct tf_image *img, const struct tf_arc
 		       : NULL;
 }
 
+/* Seconds of a timespec that every kernel takes. */
+#define TIME_OK(ns) ((ns) < UINT64_C(1) << 62)
+
+static const char *check_process(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_process *p = &img->process;
+
+	(void)arch;
+	(void)i;
+	if (p->dumpable > 2 || p->oom_score_adj < -1000 || p->oom_score_adj > 1000)
+		return RULE(PROCESS);
+	for (unsigned n = 0; n < TF_LIMITS; n++)
+		if (p->limits[2 * n] > p->limits[2 * n + 1])
+			return RULE(PROCESS);
+	for (unsigned n = 0; n < 2 * TF_ITIMERS; n++)
+		if (!TIME_OK(p->itimers[n]))
+			return RULE(PROCESS);
+	return NULL;
+}
+
+static const char *check_rights(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_rights *r = &img->rights[i];
+
+	(void)arch;
+	if (r->group != (i ? r[-1].group + r[-1].n_groups : 0) ||
+		r->n_groups > img->n_groups - r->group)
+		return RULE(RIGHTS);
+	return NULL;
+}
+
+static const char *check_filter(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_filter *f = &img->filters[i];
+
+	(void)arch;
+	if (f->code != (i ? f[-1].code + f[-1].n_code : 0) || !f->n_code || f->n_code > 4096 ||
+		f->n_code > img->n_code - f->code)
+		return RULE(FILTERS);
+	/* Chains are numbered without a gap. */
+	return f->chain == (i ? f[-1].chain : 0) || (i && f->chain == f[-1].chain + 1)
+		       ? NULL
+		       : RULE(FILTERS);
+}
+
+static const char *check_attributes(
+	const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_attributes *a = &img->attributes[i];
+	uint32_t chains = img->n_filters ? img->filters[img->n_filters - 1].chain + 1 : 0;
+
+	(void)arch;
+	if (img->n_attributes != img->n_threads || a->rights >= img->n_rights ||
+		(a->chain != TF_NO_CHAIN && a->chain >= chains))
+		return RULE(ATTRIBUTES);
+	if (a->policy > 7 || a->priority > 99 || a->nice < -20 || a->nice > 19 ||
+		a->sched_flags > 7 || a->pdeathsig > TF_SIGNALS)
+		return RULE(ATTRIBUTES);
+	return TIME_OK(a->runtime) && TIME_OK(a->deadline) && TIME_OK(a->period) ? NULL
+										 : RULE(ATTRIBUTES);
+}
+
+static const char *check_timer(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_timer *t = &img->timers[i];
+
+	(void)arch;
+	if (t->id < 0 || (i && t->id <= t[-1].id) || t->clock < 0 || t->clock > 15 || t->tid < 0 ||
+		!TIME_OK(t->left) || !TIME_OK(t->interval))
+		return RULE(TIMERS);
+	return t->notify == TF_TIMER_NONE || (t->signo && t->signo <= TF_SIGNALS) ? NULL
+										  : RULE(TIMERS);
+}
+
 /* --- the table --- */
 
 #define SINGLE(number, label, member, list, fn, txt)                                               \
@@ -452,6 +620,20 @@ const struct tf_kind tf_kinds[] = {
 		"threads, in the order of their NT_PRSTATUS"),
 	MANY(12, "pending", pending, n_pending, TF_MAX_PENDING, pending_fields, check_pending,
 		"signals that were sent and not delivered, in the order of their queues"),
+	SINGLE(13, "process", process, process_fields, check_process,
+		"what the kernel keeps for the process"),
+	MANY(14, "group", groups, n_groups, TF_MAX_GROUPS, group_fields, NULL,
+		"supplementary groups of the rights"),
+	MANY(15, "rights", rights, n_rights, TF_MAX_RIGHTS, rights_fields, check_rights,
+		"credentials, once for all threads that have the same"),
+	MANY(16, "code", code, n_code, TF_MAX_CODE, code_fields, NULL,
+		"instructions of the seccomp filters"),
+	MANY(17, "filter", filters, n_filters, TF_MAX_FILTERS, filter_fields, check_filter,
+		"seccomp filters, in the order in which they were installed"),
+	MANY(18, "attributes", attributes, n_attributes, TF_MAX_THREADS, attributes_fields,
+		check_attributes, "what the kernel keeps for each thread, in their order, or none"),
+	MANY(19, "timer", timers, n_timers, TF_MAX_TIMERS, timer_fields, check_timer,
+		"POSIX timers"),
 	MANY(10, "edit", edits, n_edits, TF_MAX_EDITS, edit_fields, check_edit,
 		"what a yoyo brings back: changes of mappings"),
 };

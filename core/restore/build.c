@@ -44,6 +44,12 @@ void tf_build_store(
 
 /* --- the whole --- */
 
+/* What it asked to be told by at its parent's end: the receiver is its parent now. */
+static uint64_t parent_signal(const struct tf_build *b)
+{
+	return b->img->n_attributes && !b->r->detached ? b->img->attributes[0].pdeathsig : 0;
+}
+
 static int plan_all(struct tf_build *b)
 {
 	struct tf_plan *p = &b->r->plan;
@@ -64,17 +70,27 @@ static int plan_all(struct tf_build *b)
 	tf_build_signals(b);
 	tf_build_first_thread(b);
 	tf_build_mailbox(b);
+	tf_build_process_attrs(b);
+	tf_build_rights(b, 0);
 	tf_build_files(b);
 	tf_build_traced(b, 0);
 	tf_build_start_threads(b);
+	rc = tf_build_timers(b);
+	if (rc)
+		return rc;
+	tf_build_thread_attrs(b, 0);
 	if (b->r->fds.back ==
 		b->r->fds.channel) /* else the receiver stays between, and is needed */
 		tf_plan_syscall(p, "to outlive the receiver", SYS_prctl, 5,
-			(uint64_t)PR_SET_PDEATHSIG, UINT64_C(0), UINT64_C(0), UINT64_C(0),
+			(uint64_t)PR_SET_PDEATHSIG, parent_signal(b), UINT64_C(0), UINT64_C(0),
 			UINT64_C(0));
 	if (others)
 		tf_plan_add(p, TF_OP_GATHER, "the other threads")->arg[0] = others;
+	tf_build_limits(b);
 	tf_plan_add(p, TF_OP_BARRIER, "ready")->arg[0] = (uint64_t)b->r->fds.control;
+	tf_build_last_rights(b, 0);
+	tf_build_dumpable(b);
+	tf_build_arm(b);
 	tf_plan_syscall(p, "control", SYS_close, 1, (uint64_t)b->r->fds.control);
 	if (others)
 		tf_plan_add(p, TF_OP_RELEASE, "the other threads");
@@ -112,9 +128,12 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 	struct tf_restore *r = b->r;
 	uint64_t steps = 12ull * img->n_maps + b->f->n_maps + 9ull * img->n_fds + img->n_blocks +
 			 img->vdso.n_symbols + img->n_signatures + 24ull * img->n_threads +
-			 img->n_pending + 256;
+			 img->n_pending + 256,
+		 more = 0;
 
-	r->data_max = 65536 + (uint64_t)TF_SIGNALS * 64 + (uint64_t)img->n_auxv * 16 +
+	steps += tf_build_attrs_steps(img, &more) + tf_build_rights_steps(b, &more);
+
+	r->data_max = more + 65536 + (uint64_t)TF_SIGNALS * 64 + (uint64_t)img->n_auxv * 16 +
 		      img->vdso.n_symbols * 32ull + img->n_pending * (uint64_t)TF_SIGINFO +
 		      img->n_threads * 16ull + frames_size(b) + paths_size(img) + 8192;
 	r->data = tf_arena_alloc(a, r->data_max);

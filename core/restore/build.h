@@ -43,6 +43,7 @@ struct tf_restore {
 	uint64_t data_size, data_max;
 	uint64_t first_thread; /* step that starts the second thread; the others follow it */
 	bool same_ids; /* process and threads get the ids that they had: set before building */
+	bool detached; /* nobody waits for it: set before building */
 	bool vdso_equal;
 	struct tf_restore_fds fds;
 	uint32_t crc_table_at; /* offset in data */

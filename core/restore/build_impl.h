@@ -18,9 +18,12 @@ struct tf_build {
 	const struct tf_facts *f;
 	struct tf_err *e;
 	uint64_t page;
-	bool traced;       /* the receiver sets registers at the barrier */
-	uint32_t pending;  /* of the image, planned so far */
-	uint32_t blocks;   /* the same */
+	bool traced;                 /* the receiver sets registers at the barrier */
+	uint32_t pending;            /* of the image, planned so far */
+	uint32_t blocks;             /* the same */
+	bool new_rights;             /* some thread has other credentials than the receiver */
+	uint64_t stay, all_p, all_b; /* capabilities: until the end; of all threads together */
+	uint64_t programs;           /* struct sock_fprog of every filter */
 	int64_t sigbus_fd; /* step that opened the empty file for pages past a file's end; -1 */
 };
 
@@ -102,5 +105,46 @@ int tf_build_frame(struct tf_build *b, const struct tf_thread *t);
 
 /* The lists of all other threads, behind the first's. 0, _IMAGE, or what the architecture says. */
 int tf_build_other_threads(struct tf_build *b);
+
+/* --- build_attrs.c --- */
+
+/* A system call of up to four arguments; where QEMU user mode executes it, whatever it says. */
+struct tf_step *tf_build_call(struct tf_build *b, const char *comment, long nr, uint64_t a0,
+	uint64_t a1, uint64_t a2, uint64_t a3);
+
+/* Whether the image says anything of what these parts set. */
+bool tf_build_attrs_known(const struct tf_build *b);
+
+/* Session, subreaper, huge pages, oom_score_adj: while the receiver's own credentials are there. */
+void tf_build_process_attrs(struct tf_build *b);
+
+/* Scheduling and what prctl(2) sets, of the image's thread i, in its own list. */
+void tf_build_thread_attrs(struct tf_build *b, uint32_t i);
+
+/* When nothing is left to do that a limit could forbid. */
+void tf_build_limits(struct tf_build *b);
+
+/* POSIX timers with their ids, once the threads that they tell are there. 0 or _IMAGE. */
+int tf_build_timers(struct tf_build *b);
+
+/* After the barrier: all timers run. */
+void tf_build_arm(struct tf_build *b);
+
+/* After tf_build_last_rights(). */
+void tf_build_dumpable(struct tf_build *b);
+
+/* Steps of all these at most; adds the bytes of data that they take. */
+uint64_t tf_build_attrs_steps(const struct tf_image *img, uint64_t *data);
+
+/* --- build_rights.c --- */
+
+/* Credentials of the thread, but for capabilities that later steps need. */
+void tf_build_rights(struct tf_build *b, uint32_t thread);
+
+/* After the barrier, in the thread's own list: filters, and those capabilities go. */
+void tf_build_last_rights(struct tf_build *b, uint32_t thread);
+
+/* Before the two above: looks at all threads; steps and bytes as above. */
+uint64_t tf_build_rights_steps(struct tf_build *b, uint64_t *data);
 
 #endif

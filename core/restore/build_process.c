@@ -3,6 +3,7 @@
  * and the library's mailbox. */
 #include "core/restore/build_impl.h"
 
+#include <fcntl.h>
 #include <linux/prctl.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -48,7 +49,9 @@ void tf_build_brk(struct tf_build *b)
 		.env_end = mm->env_end,
 		.exe_fd = ~0u,
 	};
-	uint64_t low = b->img->maps[0].start, guard = TF_PAGE_UP(b->f->brk, b->page);
+	uint64_t low = b->img->maps[0].start, guard = TF_PAGE_UP(b->f->brk, b->page), at;
+	struct tf_plan *p = &b->r->plan;
+	uint64_t opened = 0;
 
 	if (!(b->f->flags & TF_FACT_MM_MAP)) {
 		/* brk stays the receiver's, low; a page at it makes every growth fail, and malloc
@@ -68,9 +71,19 @@ void tf_build_brk(struct tf_build *b)
 			b, b->img->auxv, (uint64_t)b->img->n_auxv * 16, 8, NULL);
 		map.auxv_size = b->img->n_auxv * 16;
 	}
-	tf_plan_syscall(&b->r->plan, "brk and the mm fields", SYS_prctl, 5, (uint64_t)PR_SET_MM,
-		(uint64_t)PR_SET_MM_MAP, tf_build_data(b, &map, sizeof(map), 8, NULL),
-		(uint64_t)sizeof(map), UINT64_C(0));
+	at = tf_build_data(b, &map, sizeof(map), 8, NULL);
+	if (b->f->flags & TF_FACT_EXE) {
+		tf_plan_syscall(p, "the program", SYS_openat, 4, (uint64_t)(int64_t)AT_FDCWD,
+			tf_build_string(b, b->img->source.exe), (uint64_t)O_RDONLY, UINT64_C(0));
+		opened = tf_plan_last(p);
+		tf_build_store(
+			b, "link exe", at + offsetof(struct prctl_mm_map, exe_fd), opened, 4);
+		p->steps[tf_plan_last(p)].refs = 1u << 1;
+	}
+	tf_plan_syscall(p, "brk and the mm fields", SYS_prctl, 5, (uint64_t)PR_SET_MM,
+		(uint64_t)PR_SET_MM_MAP, at, (uint64_t)sizeof(map), UINT64_C(0));
+	if (b->f->flags & TF_FACT_EXE)
+		tf_plan_syscall(p, "the program", SYS_close, 1, opened)->refs = 1;
 }
 
 void tf_build_signals(struct tf_build *b)

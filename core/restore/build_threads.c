@@ -236,9 +236,12 @@ static int plan_list(struct tf_build *b, uint32_t i)
 	p->steps[b->r->first_thread + i - 1].arg[0] = p->n_steps;
 	plan_thread(b, t);
 	plan_pending(b, t->tid);
+	tf_build_rights(b, i);
+	tf_build_thread_attrs(b, i);
 	rc = plan_registers(b, t);
 	tf_build_traced(b, i);
 	tf_plan_add(p, TF_OP_ARRIVE, "ready");
+	tf_build_last_rights(b, i);
 	tf_plan_add(p, TF_OP_SIGRETURN, "run")->arg[0] = sp;
 	return rc;
 }

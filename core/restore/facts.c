@@ -5,13 +5,16 @@
 #include "core/base/cleanup.h"
 #include "core/base/guest.h"
 #include "core/base/host.h"
+#include "core/base/io.h"
 #include "core/base/maps.h"
 #include "core/capture/capture.h"
+#include "core/capture/rights.h"
 #include "core/restore/tracer.h"
 #include "core/restore/vdso.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/prctl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +25,10 @@
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
+
+/* linux/prctl.h of Linux 6.15 */
+#define PR_TIMER_CREATE_RESTORE_IDS     77
+#define PR_TIMER_CREATE_RESTORE_IDS_GET 2
 
 /* Into a small buffer: the kernel allocates as much as is asked of /proc/sys. */
 uint64_t tf_facts_number(const char *path, uint64_t otherwise)
@@ -87,6 +94,82 @@ static void gather_limits(struct tf_facts *f, struct tf_arena *a)
 		f->min_addr = f->page_size;
 }
 
+static const char *first_line(struct tf_arena *a, const char *path)
+{
+	char *text;
+	size_t size;
+
+	return tf_proc_read(a, path, &text, &size, NULL)
+		       ? ""
+		       : tf_arena_strn(a, text, strcspn(text, "\n"));
+}
+
+/* Bit n of f->cpus for each n of a list such as "0-3,8". */
+static void gather_cpus(struct tf_facts *f, const char *list)
+{
+	while (*list >= '0' && *list <= '9') {
+		char *end;
+		unsigned long first = strtoul(list, &end, 10), last = first;
+
+		if (*end == '-')
+			last = strtoul(end + 1, &end, 10);
+		for (; first <= last && first < 64 * TF_CPU_WORDS; first++)
+			f->cpus[first / 64] |= UINT64_C(1) << first % 64;
+		list = *end == ',' ? end + 1 : end;
+	}
+}
+
+/* What the kernel keeps for the receiver, and a new process starts with. */
+static int gather_own(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
+{
+	struct tf_clocks ours = tf_host_clocks(0);
+	char *status;
+	size_t size;
+	int bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
+	int rc = tf_proc_read(a, "/proc/self/status", &status, &size, e);
+
+	if (rc)
+		return rc;
+	if (tf_rights_parse(status, &f->rights, &f->groups, a))
+		memset(&f->rights, 0, sizeof(f->rights));
+	f->rights.securebits = bits > 0 ? (uint32_t)bits : 0;
+	if (!strncmp(first_line(a, "/proc/self/uid_map"), "         0          0 4294967295", 31))
+		f->flags |= TF_FACT_FIRST_USER;
+	f->flags |= prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 ? TF_FACT_NO_NEW : 0;
+	f->flags |= strstr(status, "\nSeccomp:\t0") ? TF_FACT_UNFILTERED : 0;
+	for (int i = 0; i < TF_LIMITS; i++) {
+		struct rlimit lim = {RLIM_INFINITY, RLIM_INFINITY};
+
+		getrlimit((__rlimit_resource_t)i, &lim);
+		f->limits[2 * i] = lim.rlim_cur;
+		f->limits[2 * i + 1] = lim.rlim_max;
+	}
+	f->nr_open = tf_facts_number("/proc/sys/fs/nr_open", 1048576);
+	gather_cpus(f, first_line(a, "/sys/devices/system/cpu/online"));
+	f->nice = getpriority(PRIO_PROCESS, 0);
+	f->oom_score_adj = (int32_t)strtol(first_line(a, "/proc/self/oom_score_adj"), NULL, 10);
+	f->monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC) - (uint64_t)ours.monotonic;
+	f->boot = ours.monotonic || ours.boottime
+			  ? "namespace"
+			  : first_line(a, "/proc/sys/kernel/random/boot_id");
+	return f->groups && f->boot ? 0 : TELEFORK_E_NOMEM;
+}
+
+/* Only a kernel is asked: an emulator has neither. */
+static uint32_t kernel_can(const struct tf_facts *f)
+{
+	uint32_t can = 0;
+
+	if (f->flags & TF_FACT_EMULATED)
+		return 0;
+	if (prctl(PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, 0, 0, 0) >= 0)
+		can |= TF_FACT_TIMER_IDS;
+	if (!access("/proc/self/timens_offsets", F_OK) &&
+		f->rights.caps[TF_CAP_E] >> CAP_SYS_ADMIN & 1)
+		can |= TF_FACT_TIME_NS;
+	return can;
+}
+
 static int gather_auxv(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
 {
 	char *text;
@@ -126,7 +209,10 @@ int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
 	tf_arch_cpu(&f->cpu, false);
 	f->n_keep = tf_arch_emulator_pages(f->keep, TF_FACT_KEEP_MAX);
 	gather_limits(f, a);
-	rc = gather_auxv(f, a, e);
+	rc = gather_own(f, a, e);
+	f->flags |= kernel_can(f);
+	if (!rc)
+		rc = gather_auxv(f, a, e);
 	if (!rc)
 		rc = tf_guest_maps(a, 0, &f->maps, &f->n_maps, e);
 	if (!rc && emulated)
@@ -215,7 +301,7 @@ int tf_facts_parse(struct tf_facts *f, struct tf_arena *a, const char *text, str
 	const char *eol;
 	int rc;
 
-	*f = (struct tf_facts){.release = ""};
+	*f = (struct tf_facts){.release = "", .boot = "", .groups = tf_arena_array(a, 1, 4)};
 	for (const char *p = text; *p; p = *eol ? eol + 1 : eol, line++) {
 		eol = strchrnul(p, '\n');
 		if (eol - p == 5 && !memcmp(p, "maps:", 5)) {

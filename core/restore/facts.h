@@ -13,6 +13,13 @@
 #define TF_FACT_RSEQ     4u /* the kernel has rseq */
 #define TF_FACT_PTRACE   8u /* a receiver can trace its child (only asked where a plan needs it) */
 
+#define TF_FACT_TIMER_IDS  16u  /* PR_TIMER_CREATE_RESTORE_IDS, Linux 6.15 */
+#define TF_FACT_FIRST_USER 32u  /* in the first user namespace: capabilities count everywhere */
+#define TF_FACT_NO_NEW     64u  /* no_new_privs is set */
+#define TF_FACT_UNFILTERED 128u /* no seccomp filter holds the receiver */
+#define TF_FACT_TIME_NS    256u /* a receiver can make a time namespace */
+#define TF_FACT_EXE        512u /* the image's program is here, and can be the link exe */
+
 #define TF_FACT_KEEP_MAX 8
 
 struct tf_facts {
@@ -30,6 +37,13 @@ struct tf_facts {
 	struct tf_rseq rseq;             /* the receiver's own */
 	struct tf_cpu cpu;
 	struct tf_vdso vdso;
+	struct tf_rights rights; /* the receiver's own */
+	uint32_t *groups;        /* rights.n_groups */
+	uint64_t limits[2 * TF_LIMITS], nr_open;
+	uint64_t cpus[TF_CPU_WORDS]; /* processors that are here */
+	int32_t nice, oom_score_adj;
+	uint64_t monotonic_ns; /* of the machine */
+	const char *boot;      /* random/boot_id; "": its clocks are not the machine's */
 	uint32_t n_maps, n_taken;
 	struct tf_map *maps;  /* of the receiver, to be removed */
 	struct tf_map *taken; /* emulator's pages included: nothing may be put there */

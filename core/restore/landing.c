@@ -13,6 +13,9 @@
 #include <sys/wait.h>
 
 #define OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD)
+#ifndef PTRACE_O_SUSPEND_SECCOMP
+#define PTRACE_O_SUSPEND_SECCOMP (1 << 21) /* linux/ptrace.h */
+#endif
 #define SYSGOOD (SIGTRAP | 0x80)
 
 /* A handler of the receiver's for SIGCHLD must not take the stops for itself. */
@@ -63,16 +66,23 @@ static int set_registers(struct tf_landing *l, struct tf_err *e)
 	return rc;
 }
 
+/* Its filters are not for the restorer's calls. */
+static unsigned long options(const struct tf_image *img)
+{
+	return OPTIONS | (img->n_filters ? PTRACE_O_SUSPEND_SECCOMP : 0);
+}
+
 static int begin(struct tf_landing *l, struct tf_err *e)
 {
-	int rc = tf_tracer_seize(l->tids[0], OPTIONS, e);
+	unsigned long how = options(l->image);
+	int rc = tf_tracer_seize(l->tids[0], how, e);
 
 	if (rc)
 		return rc;
 	l->n = 1;
 	rc = read_tids(l, e);
 	for (uint32_t i = 1; i < l->image->n_threads && !rc; i++) {
-		rc = tf_tracer_seize(l->tids[i], OPTIONS, e);
+		rc = tf_tracer_seize(l->tids[i], how, e);
 		l->n += !rc;
 	}
 	return rc ? rc : set_registers(l, e);

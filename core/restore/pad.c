@@ -23,11 +23,13 @@
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
 #include "core/restore/files.h"
+#include "core/restore/fit.h"
 #include "core/restore/landing.h"
 #include "core/restore/tracer.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <pthread.h>
@@ -162,6 +164,19 @@ static int check_relay(struct tf_pad *p)
 	return 0;
 }
 
+/* Whether the link exe of the new process can be the program that it was. */
+static bool may_link(const struct tf_pad *p)
+{
+	const struct tf_facts *f = &p->facts;
+	const char *exe = p->image.source.exe;
+	struct stat st;
+
+	return p->image.source.origin == TF_ORIGIN_TASK && f->flags & TF_FACT_MM_MAP &&
+	       (tf_fact_may_everywhere(f, CAP_CHECKPOINT_RESTORE) ||
+		       tf_fact_may_everywhere(f, CAP_SYS_ADMIN)) &&
+	       exe[0] == '/' && !stat(exe, &st) && S_ISREG(st.st_mode) && !access(exe, R_OK | X_OK);
+}
+
 /* Probing takes signal actions and addresses for a moment: one thread at a time. */
 static int gather_facts(struct tf_pad *p)
 {
@@ -174,6 +189,8 @@ static int gather_facts(struct tf_pad *p)
 	if (!rc && p->image.source.origin == TF_ORIGIN_TASK &&
 		!(p->facts.flags & (TF_FACT_EMULATED | TF_FACT_PTRACE)) && tf_tracer_allowed())
 		p->facts.flags |= TF_FACT_PTRACE;
+	if (!rc && may_link(p))
+		p->facts.flags |= TF_FACT_EXE;
 	return rc;
 }
 
@@ -181,6 +198,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 {
 	static const struct telefork_options defaults;
 	bool hold = options && options->restore & TELEFORK_RESTORE_HOLD_FILES;
+	bool own = options && options->restore & TELEFORK_RESTORE_OWN_USER;
 	int rc;
 
 	*p = (struct tf_pad){.options = options ? options : &defaults,
@@ -208,11 +226,15 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		rc = gather_facts(p);
 	if (!rc)
 		rc = tf_compat_check(&p->image, &p->facts, p->options->max_memory, &p->err);
-	if (!rc || rc == TELEFORK_E_INCOMPATIBLE) /* every reason is told */
+	/* Every reason is told. */
+	if (!rc || rc == TELEFORK_E_INCOMPATIBLE)
+		rc = tf_fit(&p->image, &p->facts, own, &p->left, &p->err) ?: rc;
+	if (!rc || rc == TELEFORK_E_INCOMPATIBLE)
 		rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err) ?: rc;
 	if (!rc)
 		rc = check_relay(p);
 	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
+	p->restore.detached = p->options->restore & TELEFORK_RESTORE_DETACHED;
 	if (!rc)
 		rc = tf_restore_choose_fds(
 			&p->restore, &p->image, &p->facts, p->answers, tf_pad_relayed(p), &p->err);
@@ -233,6 +255,41 @@ static _Noreturn void child_fail(int control, int code, const char *what)
 	if (write(control, &r, sizeof(r)) < 0)
 		_exit(126);
 	_exit(127);
+}
+
+/* Of nanoseconds, rounded down: the rest is never negative. */
+static long long seconds(int64_t ns)
+{
+	return ns / 1000000000 - (ns % 1000000000 < 0);
+}
+
+static long long rest(int64_t ns)
+{
+	return ns - seconds(ns) * 1000000000;
+}
+
+/* Its clocks go on from where they were when it was captured. The child is alone, so it enters the
+ * namespace that it made for its children. */
+static void child_clocks(const struct tf_pad *p, int control)
+{
+	const struct tf_source *s = &p->image.source;
+	struct tf_clocks ours = tf_host_clocks(0);
+	int64_t monotonic =
+		(int64_t)(s->monotonic_ns - tf_clock_ns(CLOCK_MONOTONIC)) + ours.monotonic;
+	int64_t boottime = (int64_t)(s->boottime_ns - tf_clock_ns(CLOCK_BOOTTIME)) + ours.boottime;
+	char text[96];
+	int fd, ns, n;
+
+	n = snprintf(text, sizeof(text), "monotonic %lld %lld\nboottime %lld %lld\n",
+		seconds(monotonic), rest(monotonic), seconds(boottime), rest(boottime));
+	if (unshare(CLONE_NEWTIME))
+		child_fail(control, TELEFORK_E_SYSTEM, "a time namespace");
+	fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+	ns = open("/proc/self/ns/time_for_children", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || ns < 0 || write(fd, text, (size_t)n) != n || setns(ns, CLONE_NEWTIME))
+		child_fail(control, TELEFORK_E_SYSTEM, "a time namespace");
+	close(fd);
+	close(ns);
 }
 
 static void child_stdio(const struct tf_pad *p, const struct tf_relay_ends *ends, int control)
@@ -359,6 +416,8 @@ static _Noreturn void child_main(
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || getppid() != p->receiver)
 		_exit(127);
 	sigaltstack(&off, NULL);
+	if (p->facts.flags & TF_FACT_TIME_NS && tf_fit_clocks(&p->image, &p->facts))
+		child_clocks(p, control);
 	if (tf_pad_relayed(p))
 		setpgid(0, 0); /* what the function started ends with it */
 	control = above_stdio(control);
@@ -587,6 +646,17 @@ static int launch(struct tf_pad *p)
 	return rc ? rc : let_go(p);
 }
 
+/* A step behind the barrier has failed: the restorer's word says which. */
+static int hear_failure(struct tf_pad *p, int rc)
+{
+	struct tf_report r;
+
+	if (recv(p->control, &r, sizeof(r), MSG_DONTWAIT) != sizeof(r) || r.tag != 'e')
+		return rc;
+	p->err = (struct tf_err){0};
+	return explain(p, &r);
+}
+
 static int land(struct tf_pad *p)
 {
 	struct tf_landing l;
@@ -597,6 +667,8 @@ static int land(struct tf_pad *p)
 		rc = let_go(p);
 	if (!rc)
 		rc = tf_landing_arrive(&l, code, &p->facts.cpu, &p->arena, &p->err);
+	if (rc)
+		rc = hear_failure(p, rc);
 	if (!rc)
 		rc = answer(p);
 	if (!rc)

@@ -13,6 +13,7 @@
  */
 #include "core/base/io.h"
 #include "core/image/file.h"
+#include "core/image/notes.h"
 #include "core/image/stream.h"
 
 #include <elf.h>
@@ -479,6 +480,52 @@ static void damage_maps(void)
 	}
 }
 
+/* --- what the kernel keeps --- */
+
+/* As if that had not been noted: zero, or for a name nothing. */
+static void forget(const struct tf_field *f, uint8_t *item, unsigned i)
+{
+	bool wide = f->type == TF_FIELD_U64 || f->type == TF_FIELD_HEX64 ||
+		    f->type == TF_FIELD_ADDR || f->type == TF_FIELD_TIME;
+
+	if (wide)
+		memset(item + f->offset + 8 * i, 0, 8);
+	else
+		memset(item + f->offset + 4 * i, 0, 4);
+}
+
+static void damage_field(const struct tf_kind *k, uint32_t i, const struct tf_field *f)
+{
+	uint8_t *item = (uint8_t *)(uintptr_t)tf_kind_item(k, img, i);
+	char place[64], element[64];
+
+	for (unsigned n = 0; n < f->count; n++) {
+		if (tf_field_string(f, item) || !tf_field_number(f, item, n))
+			continue;
+		snprintf(place, sizeof(place), "%s.%u", k->name, i);
+		snprintf(element, sizeof(element), "%s.%u", f->name, n);
+		if (chosen("kept.%s.%s%s", place, element, ""))
+			forget(f, item, n);
+	}
+}
+
+/* Each number of these records that is not zero; kept.KIND.N.FIELD[I] */
+static void damage_kept(void)
+{
+	static const char *const kinds[] = {
+		"process", "rights", "attributes", "timer", "group", "filter"};
+
+	for (size_t n = 0; n < sizeof(kinds) / sizeof(*kinds); n++) {
+		const struct tf_kind *k = tf_kinds;
+
+		while (strcmp(k->name, kinds[n]) != 0)
+			k++;
+		for (uint32_t i = 0; i < tf_kind_count(k, img); i++)
+			for (uint32_t f = 0; f < k->n_fields; f++)
+				damage_field(k, i, &k->fields[f]);
+	}
+}
+
 /* --- files --- */
 
 /* The image's memory, by the extents of its table. */
@@ -551,6 +598,7 @@ int main(int argc, char **argv)
 	damage_process();
 	damage_outside();
 	damage_maps();
+	damage_kept();
 	if (list)
 		return 0;
 	if (!done) {

@@ -211,6 +211,61 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 	img->sigactions[12].handler = 1;
 }
 
+/* What the kernel keeps: two sets of credentials, a chain of two filters, two timers. */
+static inline void sample_kept(struct tf_image *img, struct tf_arena *a, uint32_t n_threads)
+{
+	static const uint32_t groups[] = {5, 100000, 77};
+	static const struct tf_rights rights[] = {
+		{{1000, 1001, 1002, 1003}, {10, 11, 12, 13}, 0, 0, 2,
+			{1, 0x2001, 1, 0x3fffffff, 1}},
+		{{0}, {0}, 0x10, 2, 1, {0, 0x3fffffff, 0x3fffffff, 0x3fffffff, 0}},
+	};
+	static const uint64_t code[] = {0x20, UINT64_C(0x7fff000000000006), 6};
+	static const struct tf_filter filters[] = {{0, 0, 0, 2}, {0, 2, 2, 1}};
+	static const struct tf_timer timers[] = {
+		{2, 1, TF_TIMER_SIGNAL, 34, 4711, 0x7f0000001000, 1500000000, 1000000},
+		{4, 7, TF_TIMER_NONE, 0, 0, 0, 0, 0},
+	};
+
+	img->process = (struct tf_process){
+		.flags = TF_PROCESS_KNOWN | TF_PROCESS_ASKED | TF_PROCESS_NO_THP,
+		.dumpable = 1,
+		.oom_score_adj = 200,
+		.n_cpus = 4,
+		.itimers = {2500000000, 1000000000, 0, 0, 1, 0},
+		.boot = "01234567-89ab-cdef-0123-456789abcdef",
+	};
+	for (unsigned i = 0; i < 2 * TF_LIMITS; i++)
+		img->process.limits[i] = 1000 + i;
+	img->n_groups = 3;
+	img->groups = tf_arena_dup(a, groups, sizeof(groups));
+	img->n_rights = 2;
+	img->rights = tf_arena_dup(a, rights, sizeof(rights));
+	img->n_code = 3;
+	img->code = tf_arena_dup(a, code, sizeof(code));
+	img->n_filters = 2;
+	img->filters = tf_arena_dup(a, filters, sizeof(filters));
+	img->n_timers = 2;
+	img->timers = tf_arena_dup(a, timers, sizeof(timers));
+	img->n_attributes = n_threads;
+	img->attributes = tf_arena_array(a, n_threads, sizeof(*img->attributes));
+	for (uint32_t i = 0; i < n_threads; i++)
+		img->attributes[i] = (struct tf_attributes){
+			.flags = TF_ATTR_ASKED | TF_ATTR_SLACK | TF_ATTR_NO_NEW,
+			.policy = i ? 1 : 3,
+			.priority = i ? 7 : 0,
+			.nice = -5,
+			.sched_flags = 1,
+			.ioprio = 0x4006,
+			.personality = 0x40000,
+			.pdeathsig = 12,
+			.slack = 60000,
+			.rights = i ? 1 : 0,
+			.chain = i ? TF_NO_CHAIN : 0,
+			.cpus = {5},
+		};
+}
+
 /* A complete image without a head: tf_image_encode() makes one. 0 or what make_segments said. */
 static inline int sample_image(struct tf_image *img, struct tf_arena *a, uint32_t machine,
 	uint32_t page, uint32_t n_threads)
@@ -228,6 +283,7 @@ static inline int sample_image(struct tf_image *img, struct tf_arena *a, uint32_
 	sample_cpu(img);
 	sample_maps(img, a);
 	sample_tables(img, a);
+	sample_kept(img, a, n_threads);
 	img->n_threads = n_threads;
 	img->threads = tf_arena_array(a, n_threads, sizeof(*img->threads));
 	for (uint32_t i = 0; i < n_threads; i++)

@@ -321,6 +321,27 @@ CHANGE(tid_twice, (img->threads[1].tid = img->threads[0].tid))
 CHANGE(pending_number, (img->pending[0].signo = TF_SIGNALS + 1))
 CHANGE(pending_other, (img->pending[1].info[0]++))
 CHANGE(pending_tid, (img->pending[1].tid = -1))
+CHANGE(soft_limit, (img->process.limits[6] = img->process.limits[7] + 1))
+CHANGE(score, (img->process.oom_score_adj = 1001))
+CHANGE(itimer_long, (img->process.itimers[2] = UINT64_C(1) << 62))
+CHANGE(process_dumpable, (img->process.dumpable = 3))
+CHANGE(groups_missing, (img->rights[1].n_groups = 2))
+CHANGE(groups_gap, (img->rights[1].group = 1))
+CHANGE(filter_empty, (img->filters[1].n_code = 0))
+CHANGE(filter_behind, (img->filters[1].n_code = 2))
+CHANGE(filter_chain, (img->filters[1].chain = 2))
+CHANGE(attributes_few, (img->n_attributes = 1))
+CHANGE(attributes_rights, (img->attributes[1].rights = 2))
+CHANGE(attributes_chain, (img->attributes[1].chain = 1))
+CHANGE(attributes_nice, (img->attributes[0].nice = 20))
+CHANGE(attributes_policy, (img->attributes[0].policy = 8))
+CHANGE(attributes_flag, (img->attributes[0].flags = 8))
+CHANGE(attributes_period, (img->attributes[0].period = UINT64_MAX))
+CHANGE(timer_twice, (img->timers[1].id = 2))
+CHANGE(timer_signal, (img->timers[0].signo = 65))
+CHANGE(timer_clock, (img->timers[0].clock = -6))
+CHANGE(timer_left, (img->timers[0].left = UINT64_MAX))
+CHANGE(timer_notify, (img->timers[0].notify = TF_TIMER_NOTIFIES))
 CHANGE(auxv_open, (img->auxv[4] = 7))
 CHANGE(auxv_inside, (img->auxv[0] = 0))
 CHANGE(auxv_long, (img->n_auxv = 300, img->auxv = tf_arena_array(&arena, 300, 16)))
@@ -397,6 +418,27 @@ static const struct mutant mutants[] = {
 	{"pending", pending_number},
 	{"pending", pending_other},
 	{"pending", pending_tid},
+	{"process", soft_limit},
+	{"process", score},
+	{"process", itimer_long},
+	{"process", process_dumpable},
+	{"rights", groups_missing},
+	{"rights", groups_gap},
+	{"filters", filter_empty},
+	{"filters", filter_behind},
+	{"filters", filter_chain},
+	{"attributes", attributes_few},
+	{"attributes", attributes_rights},
+	{"attributes", attributes_chain},
+	{"attributes", attributes_nice},
+	{"attributes", attributes_policy},
+	{"field", attributes_flag},
+	{"attributes", attributes_period},
+	{"timers", timer_twice},
+	{"timers", timer_signal},
+	{"timers", timer_clock},
+	{"timers", timer_left},
+	{"field", timer_notify},
 	{"auxv", auxv_open},
 	{"auxv", auxv_inside},
 	{"auxv", auxv_long},
