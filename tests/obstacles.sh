@@ -136,6 +136,20 @@ else
 	echo "skip: mixed: such programs cannot be built or run here"
 fi
 
+# A connection that goes along is found reset.
+case=tcp kind=tcp
+if start "$probe" tcp; then
+	"$telefork" dump "$pid" --tcp=reset -o image >dump.out 2>dump.err || fail "dump --tcp=reset"
+	grep -q "left behind: tcp: $which" dump.err || fail "not said: $(cat dump.err)"
+	finish
+	"$telefork" restore --detach image >there.out 2>there.err </dev/null || fail "restore"
+	pid=$(tail -n 1 there.out)
+	kill -USR1 "$pid"
+	until grep -q work there.out; do kill -0 "$pid" || fail "over there"; sleep 0.01; done
+	grep -q '^does not work: Connection reset by peer' there.out || fail "$(cat there.out)"
+	pid=
+fi
+
 case=kinds
 for kind in $("$telefork" check --help | sed -n '/^Kinds of obstacles/,/^$/s/^  \([a-z_0-9-]*\)\*\{0,1\}  .*/\1/p'); do
 	case " $seen " in

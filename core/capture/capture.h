@@ -86,6 +86,10 @@ bool tf_capture_fd_named(const struct stat *st, const char *path, const char *pr
 bool tf_capture_fd_nameless(
 	const struct stat *st, const char *path, const char *proc, uint64_t *sum);
 
+/* Whether a link of /proc/PID/fd leads to a TCP connection; tcp: the texts of /proc/PID/net/tcp and
+ * tcp6. Uses stdio. */
+bool tf_capture_is_tcp(const char *link, const char *const tcp[2]);
+
 /* Whether a text like /proc/PID/maps has a shared mapping of the file: what is written there and
  * what is written by the descriptor would part. Uses stdio. */
 bool tf_capture_maps_shared(const char *maps, const struct stat *st);

@@ -44,7 +44,15 @@ static bool is_this_kernels(const char *path)
 	return !strncmp(path, "/proc/", 6) && path[6] >= '0' && path[6] <= '9';
 }
 
-static enum tf_obstacle_kind kind_of(const struct stat *st, const char *path, const char *proc)
+static enum tf_obstacle_kind kind_of_socket(struct tf_check *c, const char *path)
+{
+	const char *const tcp[2] = {tf_check_text(c, "net/tcp"), tf_check_text(c, "net/tcp6")};
+
+	return tf_capture_is_tcp(path, tcp) ? TF_OBSTACLE_TCP : TF_OBSTACLE_SOCKET;
+}
+
+static enum tf_obstacle_kind kind_of(
+	struct tf_check *c, const struct stat *st, const char *path, const char *proc)
 {
 	struct statfs fs;
 
@@ -62,7 +70,7 @@ static enum tf_obstacle_kind kind_of(const struct stat *st, const char *path, co
 	case TF_FD_PIPE:
 		return TF_OBSTACLE_PIPE;
 	case TF_FD_SOCKET:
-		return TF_OBSTACLE_SOCKET;
+		return kind_of_socket(c, path);
 	case TF_FD_TTY:
 		return TF_OBSTACLE_TTY;
 	case TF_FD_CHAR:
@@ -108,7 +116,7 @@ static void check_fd(struct tf_check *c, int fd)
 		return; /* closed meanwhile */
 	target[n] = '\0';
 	stat(path, &st);
-	kind = kind_of(&st, target, path);
+	kind = kind_of(c, &st, target, path);
 	/* Unless the kernel writes through it to memory. */
 	if (!tf_obstacle_info[kind].waivable ||
 		(!travels(c, &st, fd, target, path) && !is_stream(c, fd)))

@@ -43,6 +43,7 @@ struct tf_task {
 	int mem, pagemap; /* of seen; -1 */
 	struct tf_traced *traced; /* the main thread first */
 	uint32_t n_traced;
+	bool reset_tcp;   /* the copy finds its TCP connections reset: set before describing */
 	bool was_stopped; /* by a signal, before we came */
 	uint8_t *vdso;    /* a copy of its bytes */
 

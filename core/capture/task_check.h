@@ -41,6 +41,8 @@
 		"let it close it")                                                                 \
 	X(PIPE, "pipe", true, "a pipe, whose other end stays here", "let it close the pipe")       \
 	X(SOCKET, "socket", true, "a socket, whose peer stays here", "let it close the socket")    \
+	X(TCP, "tcp", true, "a TCP connection, whose peer stays here",                             \
+		"let it close the socket, or let it find the connection reset: --tcp=reset")       \
 	X(TTY, "tty", true, "a terminal, which stays here", "let it close the terminal")           \
 	X(DEVICE, "device", true, "a device, which stays here", "let it close the device")         \
 	X(EPOLL, "epoll", true, "an epoll set", "let it close the set")                            \

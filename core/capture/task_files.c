@@ -23,6 +23,37 @@ static uint64_t number_behind(const char *text, const char *label, int base)
 	return p ? strtoull(p + strlen(label), NULL, base) : 0;
 }
 
+/* proc_pid_net(5): the state is the fourth column (01: established; up to 0B but for 07, closed,
+ * and 0A, listening: on its way there or from there), the inode the tenth. */
+bool tf_capture_is_tcp(const char *link, const char *const tcp[2])
+{
+	unsigned long long inode, found;
+	unsigned state;
+
+	if (sscanf(link, "socket:[%llu]", &inode) != 1)
+		return false;
+	for (unsigned i = 0; i < 2; i++)
+		for (const char *p = tcp[i]; *p; p = strchrnul(p, '\n'), p += *p == '\n')
+			if (sscanf(p, "%*d: %*s %*s %x %*s %*s %*s %*s %*s %llu", &state, &found) ==
+					2 &&
+				found == inode)
+				return state != 7 && state != 10;
+	return false;
+}
+
+static bool is_to_be_reset(struct tf_task *t, const struct tf_fd *f)
+{
+	char *tcp[2];
+	size_t size;
+
+	if (!t->reset_tcp || f->kind != TF_FD_SOCKET ||
+		tf_task_read_text(t, "net/tcp", &tcp[0], &size))
+		return false;
+	if (tf_task_read_text(t, "net/tcp6", &tcp[1], &size)) /* a kernel without IPv6 */
+		tcp[1] = "";
+	return tf_capture_is_tcp(f->path, (const char *const *)tcp);
+}
+
 bool tf_capture_maps_shared(const char *maps, const struct stat *st)
 {
 	unsigned long long ino;
@@ -77,6 +108,8 @@ static int describe_fd(struct tf_task *t, struct tf_fd *f, int number, uint64_t 
 	else if ((f->kind == TF_FD_FILE || f->kind == TF_FD_DIR) &&
 		 !tf_capture_fd_named(&st, target, path))
 		f->kind = TF_FD_OTHER;
+	if (f->path && is_to_be_reset(t, f))
+		f->kind = TF_FD_RESET;
 	return f->path ? 0 : TELEFORK_E_NOMEM;
 }
 

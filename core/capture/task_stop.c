@@ -266,7 +266,8 @@ int tf_task_begin(struct tf_task *t, pid_t pid)
 	struct tf_err *e;
 	int rc;
 
-	*t = (struct tf_task){.pid = pid, .seen = pid, .mem = -1, .pagemap = -1};
+	*t = (struct tf_task){
+		.pid = pid, .seen = pid, .mem = -1, .pagemap = -1, .reset_tcp = t->reset_tcp};
 	e = &t->capture.err;
 	if (tf_host_emulated())
 		return tf_fail(e, TELEFORK_E_UNSUPPORTED,

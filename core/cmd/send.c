@@ -46,7 +46,7 @@ struct sending {
 	char message[TELEFORK_MESSAGE_MAX]; /* of a receiver that refuses */
 };
 
-enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN };
+enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP };
 
 /* --- the way --- */
 
@@ -345,6 +345,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (why)
 			argp_error(state, "--allow %s: %s", arg, why);
 		return 0;
+	case KEY_TCP:
+		if (strcmp(arg, "reset") != 0)
+			argp_error(state, "--tcp %s: only reset", arg);
+		s->task.reset_tcp = s->allowed.kind[TF_OBSTACLE_TCP] = true;
+		return 0;
 	case ARGP_KEY_ARG:
 		if (s->pid && (s->what == DUMP || s->to))
 			argp_error(state, s->what == DUMP ? "one PID only" : "one PID and one URI");
@@ -381,6 +386,11 @@ static int command(struct sending *s, const struct argp *argp, int argc, char **
 	{                                                                       \
 		"quiet", 'q', 0, 0, "No progress, and nothing about success", 0 \
 	}
+#define TCP                                                                               \
+	{                                                                                 \
+		"tcp", KEY_TCP, "reset", 0,                                               \
+			"Go on with TCP connections, which are found reset over there", 0 \
+	}
 #define TOKEN                                                                       \
 	{                                                                           \
 		"token-file", KEY_TOKEN, "FILE", 0, "What the receiver asks for", 0 \
@@ -393,6 +403,7 @@ int tf_cmd_dump(int argc, char **argv)
 		{"kill", KEY_KILL, 0, 0, "End the process once the image is whole", 0},
 		ALLOW,
 		QUIET,
+		TCP,
 		{0},
 	};
 	static const struct argp argp = {.options = options,
@@ -408,7 +419,7 @@ int tf_cmd_dump(int argc, char **argv)
 
 int tf_cmd_copy(int argc, char **argv)
 {
-	static const struct argp_option options[] = {TOKEN, ALLOW, QUIET, {0}};
+	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, QUIET, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",
@@ -422,7 +433,7 @@ int tf_cmd_copy(int argc, char **argv)
 
 int tf_cmd_move(int argc, char **argv)
 {
-	static const struct argp_option options[] = {TOKEN, ALLOW, QUIET, {0}};
+	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, QUIET, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",

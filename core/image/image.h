@@ -249,6 +249,7 @@ enum tf_fd_kind {
 	TF_FD_CHAR,
 	TF_FD_ANON,     /* anon_inode:… */
 	TF_FD_NAMELESS, /* a deleted file or a memfd, whose content travels in blocks */
+	TF_FD_RESET, /* a TCP connection that the copy is to find reset by its peer */
 	TF_FD_KINDS,
 };
 

@@ -134,7 +134,7 @@ static const struct tf_field map_fields[] = {
 #undef N
 
 static const char *const fd_kinds[] = {
-	"other", "file", "dir", "pipe", "socket", "tty", "char", "anon", "nameless"};
+	"other", "file", "dir", "pipe", "socket", "tty", "char", "anon", "nameless", "reset"};
 
 #define F(member, kind, text)       FIELD(struct tf_fd, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_fd, member, kind, list, text)

@@ -118,6 +118,8 @@ static uint64_t paths_size(const struct tf_image *img)
 			size += strlen(img->fds[i].path) + 1;
 		else if (tf_restore_makes(img, &img->fds[i]))
 			size += 48;
+		else if (img->fds[i].kind == TF_FD_RESET)
+			size += 48;
 	return size + img->n_blocks * (uint64_t)TF_BLOCK;
 }
 
@@ -126,7 +128,7 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 {
 	const struct tf_image *img = b->img;
 	struct tf_restore *r = b->r;
-	uint64_t steps = 12ull * img->n_maps + b->f->n_maps + 9ull * img->n_fds + img->n_blocks +
+	uint64_t steps = 12ull * img->n_maps + b->f->n_maps + 12ull * img->n_fds + img->n_blocks +
 			 img->vdso.n_symbols + img->n_signatures + 24ull * img->n_threads +
 			 img->n_pending + 256,
 		 more = 0;

@@ -3,9 +3,11 @@
 #include "core/restore/build_impl.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -84,6 +86,35 @@ static void plan_content(struct tf_build *b, const struct tf_fd *fd)
 	plan_number(b, made, fd->fd, O_CLOEXEC);
 }
 
+/* A connection to a port of our own, which is closed before it was accepted: the kernel resets it
+ * (tcp(7)), and the first use says ECONNRESET, as after the loss of any peer. */
+static void plan_reset(struct tf_build *b, const struct tf_fd *fd)
+{
+	static const struct sockaddr_in loopback = {
+		.sin_family = AF_INET, .sin_addr.s_addr = __builtin_bswap32(INADDR_LOOPBACK)};
+	static const uint64_t size = sizeof(loopback);
+	struct tf_plan *p = &b->r->plan;
+	uint64_t at = tf_build_data(b, &loopback, sizeof(loopback), 8, NULL);
+	uint64_t listener = p->n_steps, socket;
+
+	tf_plan_syscall(p, "port", SYS_socket, 3, (uint64_t)AF_INET,
+		(uint64_t)(SOCK_STREAM | SOCK_CLOEXEC), UINT64_C(0));
+	tf_plan_syscall(p, "port", SYS_bind, 3, listener, at, size)->refs = 1;
+	tf_plan_syscall(p, "port", SYS_listen, 2, listener, UINT64_C(1))->refs = 1;
+	tf_plan_syscall(p, "port", SYS_getsockname, 3, listener, at,
+		tf_build_data(b, &size, sizeof(size), 8, NULL))
+		->refs = 1;
+	socket = p->n_steps;
+	tf_plan_syscall(p, fd->path, SYS_socket, 3, (uint64_t)AF_INET,
+		(uint64_t)(SOCK_STREAM | SOCK_CLOEXEC), UINT64_C(0));
+	tf_plan_syscall(p, "connection", SYS_connect, 3, socket, at, size)->refs = 1;
+	tf_plan_syscall(p, "reset", SYS_close, 1, listener)->refs = 1;
+	tf_plan_syscall(p, "flags", SYS_fcntl, 3, socket, (uint64_t)F_SETFL,
+		(uint64_t)(fd->flags & (O_NONBLOCK | O_APPEND)))
+		->refs = 1;
+	plan_number(b, socket, fd->fd, fd->flags & O_CLOEXEC);
+}
+
 /* All numbers are held already: the new descriptor has none of them. */
 static void plan_open(struct tf_build *b, const struct tf_fd *fd)
 {
@@ -139,6 +170,8 @@ void tf_build_files(struct tf_build *b)
 			tf_plan_syscall(p, "duplicate", SYS_dup3, 3, (uint64_t)img->fds[i].same,
 				(uint64_t)img->fds[i].fd,
 				(uint64_t)(img->fds[i].flags & O_CLOEXEC));
+		else if (img->fds[i].kind == TF_FD_RESET && img->fds[i].fd > 2)
+			plan_reset(b, &img->fds[i]);
 		else if (tf_restore_opens(img, &img->fds[i]) || tf_restore_makes(img, &img->fds[i]))
 			plan_open(b, &img->fds[i]);
 	if (b->r->fds.peer)

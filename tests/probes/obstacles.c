@@ -13,6 +13,7 @@
 #include <linux/perf_event.h>
 #include <linux/userfaultfd.h>
 #include <mqueue.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -369,6 +370,21 @@ static int socket_end(void)
 	return is("descriptor %d (socket:", s[0]);
 }
 
+/* Both ends are ours. */
+static int connection(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof(a);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), end = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (bind(listener, (void *)&a, size) || listen(listener, 1) ||
+		getsockname(listener, (void *)&a, &size) || connect(end, (void *)&a, size))
+		return -1;
+	fd = accept(listener, NULL, NULL);
+	close(listener);
+	return fd < 0 || write(end, "x", 1) != 1 ? -1 : is("descriptor %d (socket:", fd);
+}
+
 static int terminal(void)
 {
 	return is_fd(posix_openpt(O_RDWR | O_NOCTTY));
@@ -651,6 +667,7 @@ static const struct obstacle obstacles[] = {
 	{"deleted.dir", deleted_dir, fd_lives},
 	{"pipe", pipe_end, pipe_holds},
 	{"socket", socket_end, pipe_holds},
+	{"tcp", connection, pipe_holds},
 	{"tty", terminal, fd_lives},
 	{"device", device, fd_lives},
 	{"epoll", epoll, fd_lives},
