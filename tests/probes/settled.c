@@ -25,7 +25,7 @@
 
 #define THREADS   3
 #define AREA      (256u << 10)
-#define PAGE      4096u
+#define PAGE      65536u /* no kernel has larger ones */
 #define READ_FD   10
 #define APPEND_FD 11
 
