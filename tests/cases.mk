@@ -88,7 +88,7 @@ telebed-host 300 $(B)/bin/telebed run return probes witness teleport render fore
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
-$(foreach c,restore copy unix tcp many killed broken stopped obstacles asked progress,outside-$(c) 120 tests/outside.sh $(B) $(c)
+$(foreach c,restore copy unix tcp many killed broken stopped refused obstacles asked progress,outside-$(c) 120 tests/outside.sh $(B) $(c)
 )
 kills-native 120 $(B)/tests/tools/kills $(B) 37
 moves-native 120 tests/moves.sh $(B) 20

@@ -6,11 +6,12 @@
 # random moments of a dump, the program goes on), broken (the receiver dies, or refuses, in the middle),
 # stopped (a stopped process stays so), obstacles (each is told, and what may be allowed is), asked (check
 # --to: a receiver says why it would refuse, nothing arrives there, and the process goes on and can move), progress
-# (a bar on a terminal and nowhere else, and with --quiet nothing).
+# (a bar on a terminal and nowhere else, and with --quiet nothing), refused (no fork of it can be made: it stands
+# still, which is said, and goes on).
 set -eu
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outside-${3-pie}
 tmp=$(mktemp -d)
-pids=()
+pids=() as=()
 trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
 telefork() { "$build/bin/telefork" "$@"; }
@@ -27,7 +28,7 @@ start() {
 			fd=${fd##*/}
 			if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
 		done
-		exec "$probe" "${2-100}" >"$tmp/$1.out" 2>"$tmp/$1.err" </dev/null
+		exec "${as[@]}" "$probe" "${2-100}" >"$tmp/$1.out" 2>"$tmp/$1.err" </dev/null
 	) &
 	pid=$!
 	pids+=("$pid")
@@ -143,6 +144,23 @@ stopped)
 	telefork dump "$pid" -o "$tmp/image" >"$tmp/dump.out"
 	until [ "$(state "$pid")" = T ]; do sleep 0.01; done
 	kill -CONT "$pid"
+	finish here "$pid"
+	;;
+refused)
+	# A limit of processes, which root does not have.
+	if [ "$(id -u)" = 0 ]; then
+		chmod 711 "$tmp"
+		cp "$probe" "$tmp/probe"
+		probe=$tmp/probe as=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+	fi
+	start here
+	telefork dump "$pid" -o "$tmp/image" >"$tmp/dump.out" 2>"$tmp/dump.err" || fail "dump: $?"
+	[ ! -s "$tmp/dump.err" ] || fail "it can be forked, or not?"
+	"${as[@]}" prlimit --pid "$pid" --nproc=1
+	telefork dump "$pid" -o "$tmp/image" >"$tmp/dump.out" 2>"$tmp/dump.err" || fail "dump: $?"
+	[ "$(cat "$tmp/dump.err")" = "telefork dump: process $pid stands still until all is written: no \
+fork of it can be made (fork: Resource temporarily unavailable)" ] || fail "what it says"
+	grep -q "^$pid saved: frozen " "$tmp/dump.out" || fail "how long it was frozen"
 	finish here "$pid"
 	;;
 obstacles)
