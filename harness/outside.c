@@ -79,7 +79,7 @@ static int start_program(struct tf_journey *j, struct tf_vm_error *err)
  * without memory. */
 static char *said_by(const struct tf_job *job, bool received)
 {
-	char *all = strdup(job->text[received ? 1 : 0]), *to = all;
+	char *all = tf_vm_format("%s", job->text[received ? 1 : 0]), *to = all;
 
 	for (const char *line = all, *next; received && all && *line; line = next) {
 		size_t len = strcspn(line, "\n");
@@ -104,7 +104,7 @@ static struct tf_job *job_at(const struct tf_journey *j, unsigned place)
 static int await_work(
 	struct tf_journey *j, unsigned place, const char *rest, struct tf_vm_error *err)
 {
-	tf_vm_autofree char *line = strndup(rest, strcspn(rest, "\n"));
+	tf_vm_autofree char *line = tf_vm_format("%.*s", (int)strcspn(rest, "\n"), rest);
 
 	return line ? tf_journey_wait(j, job_at(j, place), place ? 1 : 0, line, NULL, err)
 		    : tf_vm_fail(err, -ENOMEM, "no memory");
@@ -258,7 +258,7 @@ static int stay(struct tf_journey *j, const char *expected, struct tf_vm_error *
 		rc = send_on(j, 0, &pid, &by, err);
 	if (rc == 0)
 		rc = tf_journey_wait(j, j->probe, 0, NULL, NULL, err);
-	if (rc < 0)
+	if (rc < 0 || !by)
 		return rc;
 	if (WIFEXITED(by->status) && !WEXITSTATUS(by->status))
 		tf_journey_failed(j, "it was not refused: %.300s", by->text[0]);

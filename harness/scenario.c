@@ -322,11 +322,13 @@ static bool possible(const struct tf_cell *c)
 		return false;
 	if (c->sender == TF_SENDER_COPY && c->n_route > 2)
 		return false;
+	/* There is no ptrace. */
+	for (unsigned i = 0; c->program && i + 1 < c->n_route; i++)
+		if (c->machines[c->route[i]].tier == TF_TIER_USER)
+			return false;
 	for (unsigned i = 0; i < c->n_machines; i++) {
 		if (c->machines[i].tier == TF_TIER_NATIVE &&
 			strcmp(c->machines[i].arch, tf_vm_host_arch()) != 0)
-			return false;
-		if (c->machines[i].tier == TF_TIER_USER && c->program)
 			return false;
 		if (c->machines[i].tier == TF_TIER_SYSTEM && c->transport == TF_TRANSPORT_UNIX)
 			return false;

@@ -84,7 +84,7 @@ $(foreach a,$(ARCHES),$(foreach t,test_threads $(if $(filter $(HOST),$(a)),,test
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-outside 240 $(call in_guest,$(a),outside.sh,outside-static) bash tests/outside.sh $(B_$(a)) restore static
 )
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
-telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home --filter native
+telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized --filter native
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )

@@ -5,7 +5,7 @@
 import threading
 import time
 
-PARTS, SIZE, WORKERS = 24, 500, 4
+PARTS, SIZE, WORKERS = 40, 300, 4
 ready = threading.Condition()
 results = {}
 
@@ -18,7 +18,7 @@ def primes(start, end):
 
 def work(number):
     for part in range(number, PARTS, WORKERS):
-        time.sleep(0.05)
+        time.sleep(0.4)
         product = 1
         count = 0
         for p in primes(part * SIZE, (part + 1) * SIZE):
