@@ -127,6 +127,7 @@ MOVE_TESTS  := \
 	test_hostile \
 	test_pad \
 	test_places \
+	test_stop \
 	test_task \
 	test_cpu_of \
 	test_snapshot \

@@ -377,7 +377,6 @@ static void summarise(const struct sending *s, uint64_t sent)
 		(double)(s->thawed_ns - s->frozen_ns) / 1e6,
 		(double)(tf_now_ns() - s->start_ns) / 1e6,
 		tf_bytes_text(s->task.capture.memory, memory), tf_bytes_text(sent, bytes));
-	printf(s->what == MOVE ? ", move %s\n" : "\n", s->record.id);
 }
 
 /* A receiver's refusal has a code of its own that says nothing about the line between. */
