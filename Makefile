@@ -46,7 +46,10 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 
 # ---------------------------------------------------------------- sources
 
-BASE_SRC    := err text arena buf crc32c io maps host guest twin
+BASE_SRC    := err text arena buf crc32c io maps host guest twin \
+	identity \
+	stop \
+
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
 CAPTURE_SRC := \
@@ -94,6 +97,10 @@ CMD_SRC     := \
 	ask \
 	send \
 	progress \
+	journal \
+	arrival \
+	settle \
+	jobs \
 	exits \
 	inspect \
 	inspect_json \
@@ -102,10 +109,16 @@ CMD_SRC     := \
 	disasm \
 	symbols \
 
-PAD_SRC     := pad_main serve pump restore token exits
+PAD_SRC     := pad_main serve pump restore token exits journal arrival
 QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link
 HARNESS_SRC := main home cmd_run cmd_exec scenario run journey outside compare oracle explain progress report \
 	remote remote_guest remote_host
+COMMIT_SRC  := \
+	commit \
+	strike \
+	network \
+	world \
+
 GUEST_SRC   := qemu/guest/init.c qemu/guest/agent.c qemu/guest/jobs.c qemu/guest/files.c \
 	qemu/guest/setup.c qemu/wire.c
 # These move themselves, or look at a child from outside: a sanitizer's process cannot.
@@ -117,6 +130,7 @@ MOVE_TESTS  := \
 	test_hostile \
 	test_pad \
 	test_places \
+	test_stop \
 	test_task \
 	test_attrs \
 	test_cpu_of \
@@ -347,6 +361,12 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 	$(call say,LD,$@)
 	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -o $@
 
+# The cells of docs/commit.md, and the program that is moved in them.
+$(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o)
+	$(call link,$(B))
+$(B)/tests/counter: $(B)/obj/tests/commit/counter.o
+	$(call link,$(B),-static,-lpthread)
+
 $(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c,$(B)) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)
 
@@ -458,9 +478,12 @@ check: unit
 else
 TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills mutate vmcheck) \
 	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe)
-check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) ## builds and runs every test; what .ci/run calls
+check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) $(addprefix $(B)/tests/,commit counter) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
+
+commit: bin-$(HOST) $(addprefix $(B)/tests/,commit counter) ## every cell of docs/commit.md, at every system call
+	$(foreach p,sender session receiver network,$(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) &&) true
 
 moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/moments ## 500 captures of each architecture
 	$(B)/tests/tools/moments $(B) 500
@@ -533,7 +556,7 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench pairs transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
+.PHONY: all demo bench commit pairs transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
 	lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

@@ -81,7 +81,8 @@ int tf_result_from(struct telefork_result *result, const struct tf_err *e)
 	return e->code;
 }
 
-int tf_dial(const struct tf_address *a, const struct telefork_options *options, struct tf_err *e)
+int tf_dial(const struct tf_address *a, const struct telefork_options *options,
+	const struct tf_errand *errand, struct tf_err *e)
 {
 	struct tf_resolved r;
 	struct tf_ssh ssh;
@@ -107,7 +108,7 @@ int tf_dial(const struct tf_address *a, const struct telefork_options *options, 
 		io.deadline_ns = start + (uint64_t)options->deadline_ms * 1000000u;
 	if (a->kind == TF_ADDRESS_SSH && io.idle_ms < TF_SSH_LOGIN_MS)
 		io.idle_ms = TF_SSH_LOGIN_MS;
-	rc = tf_greet_server(&io, options ? options->token : NULL, e);
+	rc = tf_greet_server(&io, options ? options->token : NULL, errand, e);
 	if (a->kind == TF_ADDRESS_SSH)
 		return tf_ssh_settle(&ssh, a, rc, e);
 	if (!rc)
@@ -127,7 +128,7 @@ int telefork_dial(
 	if (!fd)
 		fd = tf_address_parse(uri, &a, &e);
 	if (!fd)
-		fd = tf_dial(&a, &o, &e);
+		fd = tf_dial(&a, &o, NULL, &e);
 	tf_result_from(result, &e);
 	return fd < 0 && !e.code ? TELEFORK_E_SYSTEM : fd;
 }
@@ -321,7 +322,7 @@ pid_t telepad(int fd, const struct telefork_options *options, struct telefork_re
 
 	if (rc)
 		return tf_result_from(result, &e);
-	rc = tf_pad_prepare(&pad, fd, &o);
+	rc = tf_pad_prepare(&pad, fd, &o, NULL);
 	if (!rc)
 		rc = tf_pad_start(&pad);
 	if (rc)

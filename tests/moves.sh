@@ -7,6 +7,7 @@
 set -eu
 build=$(cd "$1" && pwd) count=$2
 tmp=$(mktemp -d)
+export XDG_STATE_HOME=$tmp/state
 pids=() address=() server=()
 trap '{ kill -KILL "${pids[@]}"; wait; } 2>/dev/null || true; rm -rf "$tmp"' EXIT
 

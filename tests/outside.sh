@@ -11,6 +11,7 @@
 set -eu
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outside-${3-pie}
 tmp=$(mktemp -d)
+export XDG_STATE_HOME=$tmp/state
 pids=() as=()
 trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 

@@ -332,7 +332,7 @@ int tf_task_save(struct tf_task *t, int fd)
 	int rc;
 
 	c->file = !fstat(fd, &st) && S_ISREG(st.st_mode);
-	tf_io_init(&c->io, fd, NULL);
+	tf_io_init(&c->io, fd, t->options);
 	c->io.heed = c->io.socket;
 	rc = tf_capture_send_head(c, 0);
 	buf = tf_arena_alloc(&c->arena, TF_EXTENT_MAX);

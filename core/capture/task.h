@@ -46,6 +46,7 @@ struct tf_task {
 	bool reset_tcp;   /* the copy finds its TCP connections reset: set before describing */
 	bool was_stopped; /* by a signal, before we came */
 	uint8_t *vdso;    /* a copy of its bytes */
+	const struct telefork_options *options; /* time limits of the way; NULL: defaults */
 
 	/* Seen before it was stopped, so as not to look for them afterwards. */
 	struct tf_map *before;

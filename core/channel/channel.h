@@ -53,22 +53,47 @@ int tf_channel_connect(const struct tf_resolved *r, const char *text,
  * address with the port that was given (tcp port 0). */
 int tf_channel_listen(const struct tf_address *a, char *ret_text, size_t size, struct tf_err *e);
 
+#define TF_MOVE_ID      16 /* bytes of a move's id, which are random */
+#define TF_MOVE_ID_TEXT 32 /* the same in hexadecimal digits */
+
+/* What a client comes for. */
+enum tf_errand_kind {
+	TF_ERRAND_BRING,  /* it brings a process, which runs as soon as it is there */
+	TF_ERRAND_MOVE,   /* it brings a process, which runs when it says so: tf_commit */
+	TF_ERRAND_SETTLE, /* it asks what became of a move, and wants that decided */
+};
+
+struct tf_errand {
+	uint32_t kind;
+	uint8_t id[TF_MOVE_ID]; /* of the move */
+};
+
+/* An id, from the kernel's random numbers; as text, and back: false if the text is none. */
+void tf_move_id_new(uint8_t id[static TF_MOVE_ID]);
+void tf_move_id_text(const uint8_t id[static TF_MOVE_ID], char text[static TF_MOVE_ID_TEXT + 1]);
+bool tf_move_id_parse(const char *text, uint8_t id[static TF_MOVE_ID]);
+
 /*
- * The greeting that comes before a stream on a socket, 16 bytes and the token, answered by 16 bytes
- * and a text:
- *   client  "TFHELLO1" u32 version u32 token_size token
- *   server  "TFHELLO1" i32 code    u32 text_size  text
+ * The greeting that comes before a stream on a socket, answered by 16 bytes and a text:
+ *   client  "TFHELLO1" u32 version u32 token_size, u32 errand u8 id[16], token
+ *   server  "TFHELLO1" i32 code    u32 text_size,  text
  */
+/* Client's part; errand NULL: it brings a process. [child] */
 int tf_greet_server(
-	struct tf_io *io, const char *token, struct tf_err *e); /* client's part. [child] */
+	struct tf_io *io, const char *token, const struct tf_errand *errand, struct tf_err *e);
 
-/* Server's part: compares the token in constant time; token NULL: any is accepted. Tells the client
- * what was wrong. _AUTH, _VERSION, _PROTOCOL, or as tf_io_read. */
-int tf_greet_client(struct tf_io *io, const char *token, struct tf_err *e);
+/* Server's part: hears the client out, and compares the token in constant time; token NULL: any is
+ * accepted. What is wrong stands in e (which may hold a reason already), for tf_greet_tell().
+ * 0, or _PROTOCOL, or as tf_io_read(): then nobody is there to be told. */
+int tf_greet_hear(struct tf_io *io, const char *token, struct tf_errand *ret, struct tf_err *e);
 
-/* Server's part for a client that is not wanted: hears it out and tells it why.
- * Returns why->code. */
-int tf_greet_refuse(struct tf_io *io, const struct tf_err *why);
+/* Tells the client that it is welcome, or why not. Returns e->code. */
+int tf_greet_tell(struct tf_io *io, struct tf_err *e);
+
+/* The word of a sender that its process stands still for good, and that the copy is to run:
+ * "TFCOMMIT" and the move's id. Reading: _PROTOCOL if it is another one, or as tf_io_read(). */
+int tf_commit_write(struct tf_io *io, const uint8_t id[static TF_MOVE_ID], struct tf_err *e);
+int tf_commit_read(struct tf_io *io, const uint8_t id[static TF_MOVE_ID], struct tf_err *e);
 
 /* Opens a file that has no name until tf_file_publish(). _IO. */
 int tf_file_create(const char *path, struct tf_err *e);

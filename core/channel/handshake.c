@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* The greeting, see channel.h. Bytes from strangers: bounded before anything is believed. */
+/* The greeting and what belongs to a move, see channel.h. Bytes from strangers: bounded before
+ * anything is believed. */
 #include "core/base/text.h"
 #include "core/channel/channel.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define GREETING "TFHELLO1"
+#define COMMIT   "TFCOMMIT"
 
 struct greeting {
 	char magic[8];
@@ -13,11 +17,14 @@ struct greeting {
 	uint32_t size; /* of the token or text that follows */
 };
 
-int tf_greet_server(struct tf_io *io, const char *token, struct tf_err *e)
+int tf_greet_server(
+	struct tf_io *io, const char *token, const struct tf_errand *errand, struct tf_err *e)
 {
+	static const struct tf_errand bring = {.kind = TF_ERRAND_BRING};
 	size_t n = token ? strlen(token) : 0;
 	struct greeting g = {.value = TELEFORK_FORMAT, .size = (uint32_t)n};
-	struct iovec iov[2] = {{&g, sizeof(g)}, {(void *)token, n}};
+	struct iovec iov[3] = {{&g, sizeof(g)}, {(void *)(errand ? errand : &bring), sizeof(bring)},
+		{(void *)token, n}};
 	char text[TELEFORK_MESSAGE_MAX];
 	int rc;
 
@@ -25,7 +32,7 @@ int tf_greet_server(struct tf_io *io, const char *token, struct tf_err *e)
 		return tf_fail(
 			e, TELEFORK_E_AUTH, "the token has more than %d bytes", TELEFORK_TOKEN_MAX);
 	memcpy(g.magic, GREETING, sizeof(g.magic));
-	rc = tf_io_writev(io, iov, 2, e);
+	rc = tf_io_writev(io, iov, 3, e);
 	if (!rc)
 		rc = tf_io_read(io, &g, sizeof(g), e);
 	if (rc)
@@ -49,17 +56,9 @@ static bool same_secret(const char *a, size_t n_a, const char *b)
 	return !differ;
 }
 
-static int tell(struct tf_io *io, int code, const char *text, struct tf_err *e)
-{
-	struct greeting g = {.value = code, .size = (uint32_t)strlen(text)};
-	struct iovec iov[2] = {{&g, sizeof(g)}, {(void *)text, g.size}};
-
-	memcpy(g.magic, GREETING, sizeof(g.magic));
-	return tf_io_writev(io, iov, 2, e);
-}
-
-static int hear(struct tf_io *io, struct greeting *g, char given[static TELEFORK_TOKEN_MAX + 1],
-	struct tf_err *e)
+/* Another version may go on differently after its number. */
+static int hear(struct tf_io *io, struct greeting *g, struct tf_errand *errand,
+	char given[static TELEFORK_TOKEN_MAX + 1], struct tf_err *e)
 {
 	int rc = tf_io_read(io, g, sizeof(*g), e);
 
@@ -67,39 +66,88 @@ static int hear(struct tf_io *io, struct greeting *g, char given[static TELEFORK
 		return rc;
 	if (memcmp(g->magic, GREETING, sizeof(g->magic)) || g->size > TELEFORK_TOKEN_MAX)
 		return tf_fail(e, TELEFORK_E_PROTOCOL, "the other side is no telefork sender");
-	return tf_io_read(io, given, g->size, e);
+	if (g->value != TELEFORK_FORMAT)
+		return 0;
+	rc = tf_io_read(io, errand, sizeof(*errand), e);
+	return rc ? rc : tf_io_read(io, given, g->size, e);
 }
 
-int tf_greet_refuse(struct tf_io *io, const struct tf_err *why)
+int tf_greet_hear(struct tf_io *io, const char *token, struct tf_errand *ret, struct tf_err *e)
 {
 	char given[TELEFORK_TOKEN_MAX + 1] = "";
-	struct tf_err quiet = {0};
+	struct tf_errand errand = {0};
 	struct greeting g;
-
-	if (!hear(io, &g, given, &quiet))
-		tell(io, why->code, why->text, &quiet);
-	return why->code;
-}
-
-int tf_greet_client(struct tf_io *io, const char *token, struct tf_err *e)
-{
-	char given[TELEFORK_TOKEN_MAX + 1] = "";
-	struct tf_err quiet = {0};
-	struct greeting g;
-	int rc = hear(io, &g, given, e);
+	int rc = hear(io, &g, &errand, given, e);
 
 	if (rc)
 		return rc;
-	if (g.value != TELEFORK_FORMAT) {
+	if (g.value != TELEFORK_FORMAT)
 		tf_fail(e, TELEFORK_E_VERSION,
 			"the sender speaks format %d, this receiver %d: install the same version",
 			g.value, TELEFORK_FORMAT);
-	} else if (token && !same_secret(given, g.size, token)) {
+	else if (token && !same_secret(given, g.size, token))
 		tf_fail(e, TELEFORK_E_AUTH,
 			g.size ? "the token is not the receiver's" : "the receiver wants a token");
-	}
-	if (!e->code)
-		return tell(io, 0, "", e);
-	tell(io, e->code, e->text, &quiet);
+	else if (errand.kind > TF_ERRAND_SETTLE)
+		tf_fail(e, TELEFORK_E_PROTOCOL, "there is no errand %u", errand.kind);
+	*ret = errand;
+	return 0;
+}
+
+int tf_greet_tell(struct tf_io *io, struct tf_err *e)
+{
+	struct greeting g = {.value = e->code, .size = (uint32_t)strlen(e->text)};
+	struct iovec iov[2] = {{&g, sizeof(g)}, {e->text, g.size}};
+
+	memcpy(g.magic, GREETING, sizeof(g.magic));
+	tf_io_writev(io, iov, 2, e);
 	return e->code;
+}
+
+/* --- moves --- */
+
+void tf_move_id_new(uint8_t id[static TF_MOVE_ID])
+{
+	while (getrandom(id, TF_MOVE_ID, 0) != TF_MOVE_ID)
+		;
+}
+
+void tf_move_id_text(const uint8_t id[static TF_MOVE_ID], char text[static TF_MOVE_ID_TEXT + 1])
+{
+	for (unsigned i = 0; i < TF_MOVE_ID; i++)
+		snprintf(text + 2 * (size_t)i, 3, "%02x", id[i]);
+}
+
+bool tf_move_id_parse(const char *text, uint8_t id[static TF_MOVE_ID])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (unsigned i = 0; i < TF_MOVE_ID_TEXT; i++) {
+		const char *d = text[i] ? strchr(digits, text[i]) : NULL;
+
+		if (!d)
+			return false;
+		id[i / 2] = (uint8_t)(id[i / 2] << 4 | (d - digits));
+	}
+	return !text[TF_MOVE_ID_TEXT];
+}
+
+int tf_commit_write(struct tf_io *io, const uint8_t id[static TF_MOVE_ID], struct tf_err *e)
+{
+	struct iovec iov[2] = {{COMMIT, sizeof(COMMIT) - 1}, {(void *)id, TF_MOVE_ID}};
+
+	return tf_io_writev(io, iov, 2, e);
+}
+
+int tf_commit_read(struct tf_io *io, const uint8_t id[static TF_MOVE_ID], struct tf_err *e)
+{
+	uint8_t word[sizeof(COMMIT) - 1 + TF_MOVE_ID];
+	int rc = tf_io_read(io, word, sizeof(word), e);
+
+	if (rc)
+		return rc;
+	if (memcmp(word, COMMIT, sizeof(COMMIT) - 1) ||
+		memcmp(word + sizeof(COMMIT) - 1, id, TF_MOVE_ID))
+		return tf_fail(e, TELEFORK_E_PROTOCOL, "what came is not the word to go on");
+	return 0;
 }

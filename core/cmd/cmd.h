@@ -21,7 +21,7 @@
 	X(UNAVAILABLE, 69, "the address or the baseline is not to be had here")         \
 	X(SYSTEM, 71, "out of memory, processes or descriptors")                        \
 	X(IO, 74, "input or output failed on the way")                                  \
-	X(UNKNOWN, 75, "move: no answer came; the process stays stopped here")          \
+	X(UNKNOWN, 75, "the receiver's word is missing; the process stays stopped here") \
 	X(REFUSED, 77, "the sender or its token was not accepted")                      \
 	X(OBSTACLE, 78, "the process cannot travel; every obstacle is told")            \
 	X(NOT_RUN, 126, "run: the program cannot be executed")                          \
@@ -42,9 +42,14 @@ int tf_cmd_check(int argc, char **argv);
 int tf_cmd_dump(int argc, char **argv);
 int tf_cmd_copy(int argc, char **argv);
 int tf_cmd_move(int argc, char **argv);
+int tf_cmd_settle(int argc, char **argv);
+int tf_cmd_jobs(int argc, char **argv);
 
 /* A process id on the command line; -1 if it is none. */
 int tf_parse_pid(const char *arg);
+
+/* Seconds on the command line, 1 to 86400, as milliseconds; -1 if it is something else. */
+int tf_parse_seconds(const char *arg);
 
 /* Reads a token from a file, without the line ends behind it. 0, _IO, _AUTH (its length). */
 int tf_read_token(const char *path, char token[static TELEFORK_TOKEN_MAX + 1], struct tf_err *e);

@@ -21,6 +21,8 @@ static const struct {
 	{"dump", tf_cmd_dump, "save a running process as an image"},
 	{"copy", tf_cmd_copy, "send a copy of a running process to a receiver"},
 	{"move", tf_cmd_move, "move a running process to a receiver"},
+	{"settle", tf_cmd_settle, "end what a move left unfinished"},
+	{"jobs", tf_cmd_jobs, "list moves that are unfinished or recent"},
 	{"diff", tf_cmd_diff, "compare two saved images of one process"},
 	{"verify", tf_cmd_verify, "compare a running process with an image of it"},
 };

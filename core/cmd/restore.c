@@ -112,7 +112,7 @@ static int restore(const struct arguments *a, int fd)
 {
 	struct telefork_options o = {.stdio = TELEFORK_STDIO_INHERIT, .restore = a->restore};
 	struct tf_pad pad;
-	int rc = tf_pad_prepare(&pad, fd, &o), code;
+	int rc = tf_pad_prepare(&pad, fd, &o, NULL), code;
 
 	if (!rc && pad.left.code)
 		tf_complain("left behind", pad.left.text);

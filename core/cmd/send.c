@@ -2,26 +2,28 @@
 /*
  * telefork dump, copy and move: a running process, captured from outside, into a file or to a
  * receiver. Whatever fails or dies before the commit, the process here goes on as if nothing had
- * been. A move commits like this:
+ * been. A move commits like this (docs/commit.md):
  *
- *   memory is out | SIGSTOP, which outlives us | trailer | answer: kill it | no answer: it stays
- * stopped
- *
- * The receiver makes no process without the trailer, and nobody runs it here again without knowing.
+ *   all is out | "prepared" comes | journal: committing | SIGSTOP, which outlives us | commit |
+ *   "running" comes: kill it | "gone": it goes on | nothing: ask; no answer: it stays stopped
  */
 #include "core/base/cleanup.h"
+#include "core/base/stop.h"
 #include "core/capture/task.h"
 #include "core/cmd/check.h"
 #include "core/cmd/cmd.h"
 #include "core/cmd/progress.h"
+#include "core/cmd/settle.h"
 #include "core/telefork_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LANDING_MS 2000
@@ -34,6 +36,7 @@ struct sending {
 	int pid;
 	const char *to, *token_file;
 	bool kill, quiet;
+	struct telefork_options options; /* of the way */
 	struct tf_allowed allowed;
 
 	struct tf_address address;
@@ -41,27 +44,32 @@ struct sending {
 	struct tf_progress progress;
 	int fd;
 	bool answers, committed;
+	struct tf_errand errand; /* a move's, with its id */
+	struct tf_journal journal;
+	struct tf_record record;
+	int held; /* the record is ours */
 	uint64_t start_ns, frozen_ns, thawed_ns;
 	struct tf_reply reply;
 	char message[TELEFORK_MESSAGE_MAX]; /* of a receiver that refuses */
 };
 
-enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP };
+enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP, KEY_IDLE };
 
 /* --- the way --- */
 
 static int open_channel(struct sending *s)
 {
 	static char token[TELEFORK_TOKEN_MAX + 1];
-	struct telefork_options o = {.token = s->token_file ? token : NULL};
 	struct tf_err *e = &s->task.capture.err;
 	int rc = s->what == DUMP ? 0 : tf_address_parse(s->to, &s->address, e), flags;
 
+	s->options.token = s->token_file ? token : NULL;
 	if (!rc && s->token_file)
 		rc = tf_read_token(s->token_file, token, e);
 	if (rc)
 		return rc;
-	s->fd = s->what == DUMP ? tf_file_create(s->to, e) : tf_dial(&s->address, &o, e);
+	s->fd = s->what == DUMP ? tf_file_create(s->to, e)
+				: tf_dial(&s->address, &s->options, &s->errand, e);
 	if (s->fd < 0)
 		return s->fd;
 	flags = fcntl(s->fd, F_GETFL);
@@ -73,6 +81,46 @@ static int open_channel(struct sending *s)
 		"%s: nobody answers there: move to tcp://host:port, ssh://host or unix:path; to a file: "
 		"telefork dump --kill",
 		s->to);
+}
+
+/* What a move is known by should this be the last that is seen of it. */
+static int open_journal(struct sending *s)
+{
+	struct tf_record *r = &s->record;
+	struct tf_err *e = &s->task.capture.err;
+	int rc = tf_journal_open(&s->journal, "moves", e);
+
+	if (rc)
+		return rc;
+	s->errand.kind = TF_ERRAND_MOVE;
+	tf_move_id_new(s->errand.id);
+	tf_move_id_text(s->errand.id, r->id);
+	r->time = time(NULL);
+	rc = tf_identity_of(s->pid, &r->process);
+	if (rc)
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, -rc, "process %d", s->pid);
+	r->stopped = tf_identity_state(&r->process) == 'T';
+	snprintf(r->address, sizeof(r->address), "%s", s->to);
+	if (s->token_file && !realpath(s->token_file, r->token_file))
+		return tf_fail_errno(e, TELEFORK_E_IO, errno, "%s", s->token_file);
+	return 0;
+}
+
+/* Once somebody listens. */
+static int begin_record(struct sending *s)
+{
+	struct tf_record *r = &s->record;
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", s->pid);
+	n = readlink(path, r->exe, sizeof(r->exe) - 1);
+	r->exe[n > 0 ? n : 0] = '\0';
+	s->held = tf_journal_write(&s->journal, r, &s->task.capture.err);
+	if (s->held < 0)
+		return s->held;
+	fprintf(stderr, "telefork: move %s: process %d to %s\n", r->id, s->pid, s->to);
+	return 0;
 }
 
 /* A process that was half asked must not be left by a signal to us. */
@@ -182,42 +230,111 @@ static int finish_copy(struct sending *s)
 			       : 0;
 }
 
-/* Takes our stop back: what was not delivered yet never will be. */
-static void unstop(struct sending *s)
+/* --- the commit --- */
+
+static int turn(struct sending *s, enum tf_phase to)
 {
-	if (!s->task.was_stopped)
-		kill(s->pid, SIGCONT);
+	int rc = tf_journal_turn(
+		&s->journal, s->record.id, s->record.phase, to, &s->task.capture.err);
+
+	if (!rc)
+		rc = tf_fail(&s->task.capture.err, TELEFORK_E_SYSTEM,
+			"the record of move %s is not in the journal any more", s->record.id);
+	if (rc < 0)
+		return rc;
+	s->record.phase = to;
+	return 0;
+}
+
+/* Before anything irrevocable is said: it is written down, and our death leaves it stopped. */
+static int stand_still(struct sending *s)
+{
+	struct tf_err *e = &s->task.capture.err;
+
+	if (s->record.stopped != s->task.was_stopped)
+		return tf_fail(e, TELEFORK_E_SYSTEM,
+			"somebody stopped process %d, or let it go on, in this very moment: try "
+			"again",
+			s->pid);
+	if (turn(s, TF_PHASE_COMMITTING))
+		return e->code;
+	if (!s->record.stopped && kill(s->pid, SIGSTOP))
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "process %d", s->pid);
+	return 0;
+}
+
+/* Nothing runs there: our stop is taken back, as if it had never been. */
+static void go_on_here(struct sending *s)
+{
+	if (s->record.phase == TF_PHASE_COMMITTING && !s->record.stopped)
+		tf_stop_take_back(s->pid);
+	turn(s, TF_PHASE_HERE);
+}
+
+static int end_here(struct sending *s)
+{
+	if (tf_identity_signal(&s->record.process, SIGKILL))
+		return tf_fail_errno(&s->task.capture.err, TELEFORK_E_SYSTEM, errno,
+			"it runs over there, but process %d here, which is stopped, could not be "
+			"killed",
+			s->pid);
+	return turn(s, TF_PHASE_MOVED);
+}
+
+/* Says the word, and hears what became of it: from this connection, or else from another one. */
+static int say_commit(struct sending *s)
+{
+	struct tf_capture *c = &s->task.capture;
+	struct tf_err lost = {0}, quiet = {0};
+
+	s->committed = true;
+	if (!tf_commit_write(&c->io, s->errand.id, &lost) &&
+		!tf_reply_read(&c->io, &s->reply, s->message, &lost))
+		return 0;
+	s->message[0] = '\0';
+	if (tf_settle_ask(&s->record, s->options.idle_ms, &s->reply, &quiet))
+		return tf_fail(&c->err, lost.code, "%s; asked anew: %s", lost.text, quiet.text);
+	return 0;
+}
+
+static int commit(struct sending *s)
+{
+	struct tf_err *e = &s->task.capture.err;
+	int rc = stand_still(s);
+
+	if (!rc)
+		rc = say_commit(s);
+	else
+		go_on_here(s);
+	if (rc)
+		return rc;
+	if (!s->reply.code && s->reply.outcome == TF_OUTCOME_RUNNING)
+		return end_here(s);
+	if (!s->reply.code && s->reply.outcome != TF_OUTCOME_GONE)
+		return tf_fail(e, TELEFORK_E_PROTOCOL, "the receiver has no record of this move");
+	go_on_here(s);
+	return tf_fail(e, s->reply.code ? s->reply.code : TELEFORK_E_CLOSED, "%s",
+		*s->message ? s->message
+			    : "the connection was lost, and the receiver has given it up");
 }
 
 static int finish_move(struct sending *s)
 {
 	struct tf_err *e = &s->task.capture.err;
 	sigset_t before;
-	int rc;
+	int rc = tf_task_commit(&s->task);
 
-	hold_signals(&before);
-	if (!s->task.was_stopped && kill(s->pid, SIGSTOP))
-		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "process %d", s->pid);
-	rc = tf_task_commit(&s->task);
-	if (rc) {
-		/* What did not leave whole cannot run over there. */
-		unstop(s);
+	if (!rc)
+		rc = read_answer(s);
+	if (!rc && s->reply.code)
+		rc = tf_fail(e, s->reply.code, "%s", s->message);
+	if (!rc && s->reply.outcome != TF_OUTCOME_PREPARED)
+		rc = tf_fail(e, TELEFORK_E_PROTOCOL, "the receiver does not wait for the commit");
+	if (rc)
 		return rc;
-	}
-	s->committed = true;
-	rc = read_answer(s);
-	if (!rc && s->reply.code) {
-		s->committed = false;
-		unstop(s);
-		return tf_fail(e, s->reply.code, "%s", s->message);
-	}
-	if (!rc && kill(s->pid, SIGKILL))
-		rc = tf_fail_errno(e, TELEFORK_E_SYSTEM, errno,
-			"it runs over there, but process %d here, which is stopped, could not be "
-			"killed",
-			s->pid);
+	hold_signals(&before);
+	rc = commit(s);
 	thaw(s);
-	sigprocmask(SIG_SETMASK, &before, NULL);
 	return rc;
 }
 
@@ -230,6 +347,7 @@ static int transfer(struct sending *s)
 		return rc;
 	if (!s->quiet)
 		tf_progress_begin(&s->progress);
+	s->task.options = &s->options;
 	s->task.progress = tf_progress_tell;
 	s->task.ctx = &s->progress;
 	rc = tf_task_save(&s->task, s->fd);
@@ -264,19 +382,25 @@ static void summarise(const struct sending *s, uint64_t sent)
 /* A receiver's refusal has a code of its own that says nothing about the line between. */
 static int explain(const struct sending *s, int rc)
 {
-	if (s->what == MOVE && s->committed && !s->reply.code) {
-		tf_complain(s->to, s->task.capture.err.text);
-		fprintf(stderr,
-			"telefork: no answer came after everything was sent: whether the process "
-			"runs "
-			"over there is not known.\nIt stays stopped here, as process %d. If it "
-			"runs "
-			"there: kill -KILL %d. If not: kill -CONT %d\n",
-			s->pid, s->pid, s->pid);
-		return TF_EXIT_UNKNOWN;
+	if (s->record.phase != TF_PHASE_COMMITTING) {
+		tf_complain(s->command + strlen("telefork "), s->task.capture.err.text);
+		return tf_exit_code(rc);
 	}
-	tf_complain(s->command + strlen("telefork "), s->task.capture.err.text);
-	return tf_exit_code(rc);
+	tf_complain(s->to, s->task.capture.err.text);
+	fprintf(stderr,
+		"telefork: everything was sent, and whether the process runs over there is not "
+		"known. It stays stopped here, as process %d, until you say: telefork settle %s\n",
+		s->pid, s->record.id);
+	return TF_EXIT_UNKNOWN;
+}
+
+/* Before the commit nothing has happened here. */
+static void end_record(struct sending *s)
+{
+	if (s->held >= 0 && s->record.phase == TF_PHASE_SENDING)
+		tf_journal_turn(&s->journal, s->record.id, TF_PHASE_SENDING, TF_PHASE_HERE, NULL);
+	tf_closep(&s->held);
+	tf_journal_close(&s->journal);
 }
 
 /* The receiver traces the process until its answer has gone; when that is over, it says so by
@@ -298,12 +422,16 @@ static int run(struct sending *s)
 	int rc;
 
 	s->start_ns = tf_now_ns();
-	s->fd = -1;
+	s->fd = s->held = s->journal.folder = -1;
 	rc = tf_check_first(s->command, s->pid, &s->allowed);
 	if (rc)
 		return rc;
 	signal(SIGPIPE, SIG_IGN);
-	rc = open_channel(s);
+	rc = s->what == MOVE ? open_journal(s) : 0;
+	if (!rc)
+		rc = open_channel(s);
+	if (!rc && s->what == MOVE)
+		rc = begin_record(s);
 	if (!rc)
 		rc = transfer(s);
 	sent = s->task.capture.io.sent ? s->task.capture.io.sent : s->task.capture.sink.data;
@@ -314,6 +442,7 @@ static int run(struct sending *s)
 		summarise(s, sent);
 	}
 	tf_task_release(&s->task);
+	end_record(s);
 	if (s->fd >= 0)
 		tf_file_forget(s->fd);
 	tf_closep(&s->fd);
@@ -339,6 +468,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_TOKEN:
 		s->token_file = arg;
+		return 0;
+	case KEY_IDLE:
+		s->options.idle_ms = tf_parse_seconds(arg);
+		if (s->options.idle_ms < 0)
+			argp_error(state, "--idle-time %s: 1 to 86400 seconds", arg);
 		return 0;
 	case KEY_ALLOW:
 		why = tf_allow(&s->allowed, arg);
@@ -396,6 +530,12 @@ static int command(struct sending *s, const struct argp *argp, int argc, char **
 		"token-file", KEY_TOKEN, "FILE", 0, "What the receiver asks for", 0 \
 	}
 
+#define IDLE                                                             \
+	{                                                                \
+		"idle-time", KEY_IDLE, "SECONDS", 0,                     \
+			"Give up when nothing moves for so long (30)", 0 \
+	}
+
 int tf_cmd_dump(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
@@ -419,7 +559,7 @@ int tf_cmd_dump(int argc, char **argv)
 
 int tf_cmd_copy(int argc, char **argv)
 {
-	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, QUIET, {0}};
+	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, IDLE, QUIET, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",
@@ -433,14 +573,14 @@ int tf_cmd_copy(int argc, char **argv)
 
 int tf_cmd_move(int argc, char **argv)
 {
-	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, QUIET, {0}};
+	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, IDLE, QUIET, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",
 		.doc = "Moves a running process to a receiver. Until the receiver has all of it, "
-		       "whatever fails leaves the process here running as it was. If no answer "
-		       "comes "
-		       "afterwards, it stays stopped here until you decide.",
+		       "whatever fails leaves the process here running as it was. Should the "
+		       "receiver's word be missing afterwards, it stays stopped here until "
+		       "telefork settle has asked for it.",
 		.help_filter = tf_exit_help};
 	static struct sending s = {.what = MOVE};
 

@@ -6,9 +6,9 @@
  */
 #include "core/base/cleanup.h"
 #include "core/channel/channel.h"
+#include "core/cmd/arrival.h"
 #include "core/cmd/cmd.h"
 #include "core/cmd/pump.h"
-#include "core/restore/pad.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -32,7 +32,7 @@
 struct arguments {
 	const char *address, *token_file;
 	bool insecure, once, detach;
-	int jobs, handshake_ms;
+	int jobs, handshake_ms, idle_ms;
 	uint64_t max_memory;
 	unsigned restore; /* TELEFORK_RESTORE_* */
 };
@@ -55,6 +55,7 @@ enum {
 	KEY_MEMORY,
 	KEY_HANDSHAKE,
 	KEY_ALLOW,
+	KEY_IDLE,
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -85,14 +86,19 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--max-memory %s: MiB, at least 1", arg);
 		return 0;
 	case KEY_HANDSHAKE:
-		a->handshake_ms = atoi(arg) * 1000;
-		if (atoi(arg) < 1 || atoi(arg) > 86400)
+		a->handshake_ms = tf_parse_seconds(arg);
+		if (a->handshake_ms < 0)
 			argp_error(state, "--handshake-time %s: 1 to 86400 seconds", arg);
 		return 0;
 	case KEY_ALLOW:
 		if (strcmp(arg, "credentials") != 0)
 			argp_error(state, "--allow %s: it can go without credentials", arg);
 		a->restore |= TELEFORK_RESTORE_OWN_USER;
+		return 0;
+	case KEY_IDLE:
+		a->idle_ms = tf_parse_seconds(arg);
+		if (a->idle_ms < 0)
+			argp_error(state, "--idle-time %s: 1 to 86400 seconds", arg);
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->address)
@@ -122,32 +128,97 @@ static int check_peer(int fd, struct tf_err *e)
 	return 0;
 }
 
-/* full: nobody is taken at the moment. */
-static int greet(int fd, const struct serve *s, bool full, struct tf_err *e)
+/* full: no process is taken at the moment; questions are answered. */
+static int greet(
+	int fd, const struct serve *s, bool full, struct tf_errand *errand, struct tf_err *e)
 {
 	struct telefork_options limits = {.deadline_ms = s->handshake_ms};
 	struct tf_io io;
 
 	tf_io_init(&io, fd, &limits);
-	if (full)
+	if (s->address.kind == TF_ADDRESS_UNIX)
+		check_peer(fd, e);
+	if (tf_greet_hear(&io, s->token, errand, e))
+		return e->code;
+	if (full && errand->kind != TF_ERRAND_SETTLE)
 		tf_fail(e, TELEFORK_E_LIMIT, "this receiver has %d processes already: try later",
 			s->jobs);
-	else if (s->address.kind == TF_ADDRESS_UNIX)
-		check_peer(fd, e);
-	return e->code ? tf_greet_refuse(&io, e) : tf_greet_client(&io, s->token, e);
+	return tf_greet_tell(&io, e);
 }
 
 /* Until the plan is made the handshake's time runs. */
-static int receive(struct tf_pad *pad, int fd, const struct serve *s)
+static int prepare(struct tf_pad *pad, int fd, const struct serve *s, const struct tf_mark *mark)
 {
 	struct telefork_options head = s->options;
 	int rc;
 
 	head.deadline_ms = s->handshake_ms;
-	rc = tf_pad_prepare(pad, fd, &head);
+	rc = tf_pad_prepare(pad, fd, &head, mark);
 	pad->options = &s->options;
 	pad->io.deadline_ns = 0;
+	return rc;
+}
+
+static int receive(struct tf_pad *pad, int fd, const struct serve *s)
+{
+	int rc = prepare(pad, fd, s, NULL);
+
 	return rc ? rc : tf_pad_start(pad);
+}
+
+/* The copy is held and recorded: lets it run on the sender's word. */
+static int commit(struct tf_pad *pad, struct tf_arrival *a, const struct tf_errand *errand)
+{
+	int rc = tf_arrival_prepared(a, pad, &pad->err);
+
+	if (!rc)
+		rc = tf_pad_answer(pad, TF_OUTCOME_PREPARED);
+	if (!rc)
+		rc = tf_commit_read(&pad->io, errand->id, &pad->err);
+	if (!rc)
+		rc = tf_pad_release(pad);
+	if (rc && tf_arrival_undo(a, pad))
+		return rc;
+	tf_arrival_running(a);
+	pad->err = (struct tf_err){0};
+	tf_pad_answer(pad, TF_OUTCOME_RUNNING); /* if it is lost, the sender asks */
+	pad->err = (struct tf_err){0};
+	return 0;
+}
+
+static int receive_move(
+	struct tf_pad *pad, int fd, const struct serve *s, const struct tf_errand *errand)
+{
+	struct tf_err e = {0};
+	struct tf_arrival a;
+	int unable = tf_arrival_begin(&a, errand->id, &e);
+	int rc = prepare(pad, fd, s, unable ? NULL : &a.mark);
+
+	if (!rc && unable) {
+		pad->err = e;
+		rc = unable;
+	}
+	if (!rc)
+		rc = tf_pad_hold(pad);
+	if (!rc)
+		rc = commit(pad, &a, errand);
+	tf_arrival_end(&a);
+	return rc;
+}
+
+static int answer_question(int fd, const struct serve *s, const struct tf_errand *errand)
+{
+	struct tf_err e = {0}, quiet = {0};
+	struct tf_reply r = {0};
+	struct tf_io io;
+	int outcome = tf_arrival_settle(errand->id, &r.pid, &e);
+
+	tf_io_init(&io, fd, &s->options);
+	if (outcome < 0)
+		r.code = outcome;
+	else
+		r.outcome = (uint32_t)outcome;
+	return tf_reply_write(&io, &r, e.text, &quiet) ? TF_EXIT_IO : TF_EXIT_OK;
 }
 
 /* What a yoyo's function left behind, also outside of its process group: it was all born here. */
@@ -177,18 +248,22 @@ static void end_orphans(void)
 /* One sender. Returns the exit code of the process that arrived, as a shell would. */
 static int session(int fd, const struct serve *s, bool full)
 {
+	struct tf_errand errand;
 	struct tf_err e = {0};
 	struct tf_pad pad;
 	int rc, status = 0;
 	bool relayed;
 	pid_t child;
 
-	if (greet(fd, s, full, &e)) {
+	if (greet(fd, s, full, &errand, &e)) {
 		tf_complain("refused", e.text);
 		return TF_EXIT_REFUSED;
 	}
+	if (errand.kind == TF_ERRAND_SETTLE)
+		return answer_question(fd, s, &errand);
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	rc = receive(&pad, fd, s);
+	rc = errand.kind == TF_ERRAND_MOVE ? receive_move(&pad, fd, s, &errand)
+					   : receive(&pad, fd, s);
 	if (!rc && !tf_pad_relayed(&pad))
 		prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
 	if (rc) {
@@ -252,12 +327,18 @@ static void give_signals_back(const sigset_t *waiting)
 
 static void reap(struct serve *s, int flags)
 {
+	bool killed = false;
+	int status;
 	pid_t pid;
 
-	while (s->running && (pid = waitpid(-1, NULL, flags)) > 0)
+	while (s->running && (pid = waitpid(-1, &status, flags)) > 0) {
+		killed |= WIFSIGNALED(status);
 		for (int i = 0; i < s->running; i++)
 			if (s->session[i] == pid)
 				s->session[i] = s->session[--s->running];
+	}
+	if (killed)
+		tf_arrival_recover();
 }
 
 static void start_session(int fd, int listener, struct serve *s, const sigset_t *waiting)
@@ -375,7 +456,8 @@ static int start(const struct arguments *a, struct tf_err *e)
 	struct serve s = {
 		.options = {.stdio = a->detach ? TELEFORK_STDIO_NULL : TELEFORK_STDIO_LOG,
 			.max_memory = a->max_memory,
-			.restore = a->restore},
+			.restore = a->restore,
+			.idle_ms = a->idle_ms},
 		.token = a->token_file ? token : NULL,
 		.once = a->once,
 		.detach = a->detach,
@@ -402,6 +484,7 @@ static int start(const struct arguments *a, struct tf_err *e)
 			"telefork: warning: %s is not loopback, and memory travels in the "
 			"clear\n",
 			text);
+	tf_arrival_recover();
 	printf("%s\n", text);
 	fflush(stdout);
 	return serve_all(fd, &s);
@@ -423,6 +506,8 @@ int tf_cmd_serve(int argc, char **argv)
 			"Take processes without something: credentials, those that this user may "
 			"not give them",
 			0},
+		{"idle-time", KEY_IDLE, "SECONDS", 0,
+			"Give a sender up that moves no byte for so long (30)", 0},
 		{"max-memory", KEY_MEMORY, "MIB", 0, "Most memory of one process", 0},
 		{0},
 	};

@@ -34,3 +34,14 @@ int tf_parse_pid(const char *arg)
 	pid = strtol(arg, &end, 10);
 	return errno || end == arg || *end || pid <= 0 || pid > TF_MAX_TID ? -1 : (int)pid;
 }
+
+int tf_parse_seconds(const char *arg)
+{
+	char *end;
+	long seconds;
+
+	errno = 0;
+	seconds = strtol(arg, &end, 10);
+	return errno || end == arg || *end || seconds < 1 || seconds > 86400 ? -1
+									     : (int)seconds * 1000;
+}

@@ -50,6 +50,15 @@ struct tf_table_header {
 	uint32_t crc;   /* the trailer's */
 };
 
+/* What an answer says of the process that was sent. */
+enum tf_outcome {
+	TF_OUTCOME_RUNNING,  /* it runs there, as pid */
+	TF_OUTCOME_PREPARED, /* it is whole, and waits for the word to run */
+	TF_OUTCOME_GONE,     /* it has never run there, and never will */
+	TF_OUTCOME_UNKNOWN,  /* nothing is known of it */
+	TF_OUTCOMES,
+};
+
 struct tf_reply {
 	char magic[8];
 	int32_t code; /* 0 or a TELEFORK_E_* */
@@ -58,7 +67,7 @@ struct tf_reply {
 	uint32_t mappings, registers; /* registers: compared by the witness, 0 without one */
 	uint64_t received;            /* bytes the receiver read */
 	uint32_t message_size;        /* bytes of text that follow, < TELEFORK_MESSAGE_MAX */
-	uint32_t reserved;
+	uint32_t outcome;             /* enum tf_outcome */
 };
 
 /* Where extents go: a stream, or a file at their offsets with the table collected in the arena. */

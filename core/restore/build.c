@@ -88,10 +88,13 @@ static int plan_all(struct tf_build *b)
 		tf_plan_add(p, TF_OP_GATHER, "the other threads")->arg[0] = others;
 	tf_build_limits(b);
 	tf_plan_add(p, TF_OP_BARRIER, "ready")->arg[0] = (uint64_t)b->r->fds.control;
+	tf_build_mark(b);
 	tf_build_last_rights(b, 0);
 	tf_build_dumpable(b);
 	tf_build_arm(b);
 	tf_plan_syscall(p, "control", SYS_close, 1, (uint64_t)b->r->fds.control);
+	if (b->r->mark.from)
+		tf_build_stop(b);
 	if (others)
 		tf_plan_add(p, TF_OP_RELEASE, "the other threads");
 	rc = tf_build_frame(b, b->img->threads);
@@ -108,10 +111,11 @@ static uint64_t frames_size(const struct tf_build *b)
 	return size;
 }
 
-/* Bytes of the paths of files that are opened anew, and of the content of others. */
-static uint64_t paths_size(const struct tf_image *img)
+/* Bytes of the paths of files that are opened anew, of the content of others, and of the mark's
+ * paths. */
+static uint64_t paths_size(const struct tf_image *img, const struct tf_mark *mark)
 {
-	uint64_t size = 0;
+	uint64_t size = mark->from ? strlen(mark->from) + strlen(mark->to) + 2 : 0;
 
 	for (uint32_t i = 0; i < img->n_fds; i++)
 		if (tf_restore_opens(img, &img->fds[i]))
@@ -137,7 +141,7 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 
 	r->data_max = more + 65536 + (uint64_t)TF_SIGNALS * 64 + (uint64_t)img->n_auxv * 16 +
 		      img->vdso.n_symbols * 32ull + img->n_pending * (uint64_t)TF_SIGINFO +
-		      img->n_threads * 16ull + frames_size(b) + paths_size(img) + 8192;
+		      img->n_threads * 16ull + frames_size(b) + paths_size(img, &r->mark) + 8192;
 	r->data = tf_arena_alloc(a, r->data_max);
 	if (!r->data || tf_plan_init(&r->plan, a, steps))
 		return tf_fail(b->e, TELEFORK_E_NOMEM, "out of memory for a plan of %llu steps",

@@ -31,6 +31,11 @@ struct tf_restore_fds {
 	bool peer; /* there is a way back */
 };
 
+/* Where it stands that a copy runs: a file gets another name (absolute paths). */
+struct tf_mark {
+	const char *from, *to; /* NULL: nowhere */
+};
+
 struct tf_restore {
 	struct tf_plan plan;
 	struct tf_fill *fills;
@@ -44,6 +49,8 @@ struct tf_restore {
 	uint64_t first_thread; /* step that starts the second thread; the others follow it */
 	bool same_ids; /* process and threads get the ids that they had: set before building */
 	bool detached; /* nobody waits for it: set before building */
+	struct tf_mark
+		mark; /* the copy's own last step but for rt_sigreturn: set before building */
 	bool vdso_equal;
 	struct tf_restore_fds fds;
 	uint32_t crc_table_at; /* offset in data */

@@ -82,6 +82,14 @@ void tf_build_signals(struct tf_build *b);
 /* What the library in the process is told, if there is one. */
 void tf_build_mailbox(struct tf_build *b);
 
+/* After the barrier: notes that the copy runs, if it has to. Whoever decides that it does not,
+ * takes the file away before: then this step fails, and with it the copy. */
+void tf_build_mark(struct tf_build *b);
+
+/* A process that was stopped stops itself, once its copy is noted: nobody else may do that before.
+ */
+void tf_build_stop(struct tf_build *b);
+
 /* --- build_files.c --- */
 
 /* umask, working directory, descriptors; closes those of the restore but for the control socket. */

@@ -130,3 +130,24 @@ void tf_build_mailbox(struct tf_build *b)
 	for (size_t i = 0; i < sizeof(set) / sizeof(*set); i++)
 		tf_build_store(b, "mailbox", at + set[i].offset, set[i].value, set[i].size);
 }
+
+void tf_build_mark(struct tf_build *b)
+{
+	const struct tf_mark *m = &b->r->mark;
+
+	if (m->from)
+		tf_plan_syscall(&b->r->plan, "the mark that it runs", SYS_renameat, 4,
+			(uint64_t)(int64_t)AT_FDCWD, tf_build_string(b, m->from),
+			(uint64_t)(int64_t)AT_FDCWD, tf_build_string(b, m->to));
+}
+
+void tf_build_stop(struct tf_build *b)
+{
+	struct tf_plan *p = &b->r->plan;
+	uint64_t pid = p->n_steps;
+
+	if (!(b->img->source.flags & TF_SOURCE_STOPPED))
+		return;
+	tf_plan_syscall(p, "process", SYS_getpid, 0);
+	tf_plan_syscall(p, "stopped, as it was", SYS_kill, 2, pid, (uint64_t)SIGSTOP)->refs = 1;
+}

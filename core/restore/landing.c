@@ -2,6 +2,7 @@
 /* See landing.h. Stops are waited for thread by thread, so no order of events matters. */
 #include "core/restore/landing.h"
 #include "arch/arch.h"
+#include "core/base/stop.h"
 #include "core/restore/tracer.h"
 
 #include <errno.h>
@@ -208,14 +209,31 @@ int tf_landing_arrive(struct tf_landing *l, uint64_t code, const struct tf_cpu *
 
 /* --- the end --- */
 
+int tf_landing_keep(struct tf_landing *l, struct tf_err *e)
+{
+	if (kill(l->tids[0], SIGSTOP))
+		return failed(l, l->tids[0], "hold", e);
+	l->kept = true;
+	for (uint32_t i = 0; i < l->n; i++)
+		if (ptrace(PTRACE_SETOPTIONS, l->tids[i], NULL, (void *)PTRACE_O_TRACESYSGOOD))
+			return failed(l, l->tids[i], "PTRACE_SETOPTIONS", e);
+	return 0;
+}
+
 int tf_landing_go(struct tf_landing *l, struct tf_err *e)
 {
+	sigset_t before;
 	int rc = 0;
 
 	if (l->image->source.flags & TF_SOURCE_STOPPED)
 		l->stop = SIGSTOP;
 	if (l->stop)
 		kill(l->tids[0], l->stop);
+	if (l->kept && !l->stop) {
+		hold_signals(&before);
+		tf_stop_take_back(l->tids[0]);
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+	}
 	while (l->n && !rc) {
 		pid_t tid = l->tids[l->n - 1];
 

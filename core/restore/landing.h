@@ -6,7 +6,11 @@
  * then the process dies with the receiver. Natively only: QEMU user mode has no ptrace, and there,
  * and where a receiver may not trace, the range stays.
  *
- *   all wait in the restorer | tf_landing_begin | 'g' | tf_landing_arrive | tf_landing_go | running
+ *   all wait in the restorer | tf_landing_begin | 'g' | tf_landing_arrive |
+ *   tf_landing_go | running
+ *
+ * The copy of a move is kept in between: tf_landing_arrive | tf_landing_keep | noted |
+ * tf_landing_go
  */
 #ifndef TF_RESTORE_LANDING_H
 #define TF_RESTORE_LANDING_H
@@ -19,6 +23,7 @@ struct tf_landing {
 	pid_t *tids; /* in the image's order; the first is the process */
 	uint32_t n;  /* of them traced by us, and stopped */
 	int stop;    /* a stop signal that came meanwhile, passed on at the end; 0: none */
+	bool kept;   /* tf_landing_keep() */
 };
 
 /* Traces every thread of child, which waits at the plan's barrier, and executes all TRACER steps.
@@ -32,6 +37,11 @@ int tf_landing_begin(struct tf_landing *l, pid_t child, const struct tf_restore 
  * threads are stopped afterwards. 0, or _RESTORE; then tf_landing_abandon(). */
 int tf_landing_arrive(struct tf_landing *l, uint64_t code, const struct tf_cpu *cpu,
 	struct tf_arena *a, struct tf_err *e);
+
+/* From here on the process does not end with the receiver: should that end, it stands still, by a
+ * SIGSTOP that is on its way and comes before any instruction of the program (every thread looks
+ * for signals as it leaves the tracer). 0 or _RESTORE. */
+int tf_landing_keep(struct tf_landing *l, struct tf_err *e);
 
 /* Lets all threads run, or stay stopped if the image says so. 0 or _RESTORE. */
 int tf_landing_go(struct tf_landing *l, struct tf_err *e);

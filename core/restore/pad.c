@@ -13,7 +13,8 @@
  *   ------------- 'g' -------------->  rt_sigreturn
  *
  * A process that knows nothing of us is followed through its rt_sigreturn before the sender hears
- * of it, see landing.h.
+ * of it, see landing.h. One that is moved is held until the sender says that its own stands still,
+ * and noted before it runs (docs/commit.md).
  *
  * The child of a threaded receiver calls no allocator and takes no lock.
  */
@@ -158,6 +159,9 @@ static int check_relay(struct tf_pad *p)
 	if (p->stream_flags & ~(TF_STREAM_RELAY | TF_STREAM_ASK))
 		return tf_fail(&p->err, TELEFORK_E_PROTOCOL, "the stream has unknown flags %#x",
 			p->stream_flags);
+	if (p->mark.from && (!p->answers || tf_pad_relayed(p)))
+		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
+			"a move arrived as a process that is to come back, or on a one-way channel");
 	if (tf_pad_relayed(p) && (!p->answers || p->image.source.channel_fd < 0))
 		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
 			"a process that is to come back arrived on a one-way channel");
@@ -194,7 +198,15 @@ static int gather_facts(struct tf_pad *p)
 	return rc;
 }
 
-int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options)
+/* Where the receiver may trace: it follows each thread to its place. Else the copy gets there
+ * alone. */
+static bool lands(const struct tf_pad *p)
+{
+	return p->image.source.origin == TF_ORIGIN_TASK && p->facts.flags & TF_FACT_PTRACE;
+}
+
+int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
+	const struct tf_mark *mark)
 {
 	static const struct telefork_options defaults;
 	bool hold = options && options->restore & TELEFORK_RESTORE_HOLD_FILES;
@@ -205,6 +217,8 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		.control = -1,
 		.pump = -1,
 		.relay = TF_RELAY_NONE};
+	if (mark)
+		p->mark = *mark;
 	tf_io_init(&p->io, fd, p->options);
 	rc = find_way_back(p);
 	if (rc)
@@ -233,6 +247,8 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err) ?: rc;
 	if (!rc)
 		rc = check_relay(p);
+	if (!lands(p))
+		p->restore.mark = p->mark;
 	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
 	p->restore.detached = p->options->restore & TELEFORK_RESTORE_DETACHED;
 	if (!rc)
@@ -420,6 +436,10 @@ static _Noreturn void child_main(
 		child_clocks(p, control);
 	if (tf_pad_relayed(p))
 		setpgid(0, 0); /* what the function started ends with it */
+	/* The kernel continues stopped processes of a group that its shell has left (orphaned): one
+	 * that is held must not be in it. */
+	if (p->mark.from)
+		setsid();
 	control = above_stdio(control);
 	channel = above_stdio(channel);
 	ends->back = above_stdio(ends->back);
@@ -435,14 +455,12 @@ static _Noreturn void child_main(
 
 /* --- the receiver --- */
 
-static void kill_child(struct tf_pad *p)
+void tf_pad_kill(struct tf_pad *p)
 {
-	if (p->child <= 0) {
-		p->child = 0;
-		return;
-	}
-	kill(p->child, SIGKILL);
-	while (waitpid(p->child, NULL, 0) < 0 && errno == EINTR)
+	tf_landing_abandon(&p->landing);
+	if (p->child > 0)
+		kill(p->child, SIGKILL);
+	while (p->child > 0 && waitpid(p->child, NULL, 0) < 0 && errno == EINTR)
 		;
 	p->child = 0;
 }
@@ -611,14 +629,15 @@ static int pump_file(struct tf_pad *p)
 	return !rc || rc == TELEFORK_E_CLOSED ? 0 : tf_fail(&p->err, rc, "%s", quiet.text);
 }
 
-static int answer(struct tf_pad *p)
+int tf_pad_answer(struct tf_pad *p, uint32_t outcome)
 {
 	struct tf_reply r = {
-		.pid = p->child,
+		.pid = p->result.pid,
 		.memory = p->result.memory,
 		.mappings = p->result.mappings,
 		.registers = p->result.registers,
 		.received = p->io.received,
+		.outcome = outcome,
 	};
 
 	return p->answers ? tf_reply_write(&p->io, &r, NULL, &p->err) : 0;
@@ -634,18 +653,6 @@ static int let_go(struct tf_pad *p)
 				 "the new process ended before it could run");
 }
 
-/* Registers by ptrace, the answer, and off it goes. */
-static int launch(struct tf_pad *p)
-{
-	int rc = tf_tracer_run(p->child, &p->restore.plan, p->image.threads, &p->err);
-
-	if (!rc && p->image.source.flags & TF_SOURCE_STOPPED)
-		kill(p->child, SIGSTOP); /* once it goes on, it goes on from where it was */
-	if (!rc)
-		rc = answer(p);
-	return rc ? rc : let_go(p);
-}
-
 /* A step behind the barrier has failed: the restorer's word says which. */
 static int hear_failure(struct tf_pad *p, int rc)
 {
@@ -659,31 +666,21 @@ static int hear_failure(struct tf_pad *p, int rc)
 
 static int land(struct tf_pad *p)
 {
-	struct tf_landing l;
+	struct tf_landing *l = &p->landing;
 	uint64_t code = tf_arch_find_syscall(__start_tf_restorer, restorer_size());
-	int rc = tf_landing_begin(&l, p->child, &p->restore, &p->image, &p->arena, &p->err);
+	int rc = tf_landing_begin(l, p->child, &p->restore, &p->image, &p->arena, &p->err);
 
 	if (!rc)
 		rc = let_go(p);
 	if (!rc)
-		rc = tf_landing_arrive(&l, code, &p->facts.cpu, &p->arena, &p->err);
-	if (rc)
-		rc = hear_failure(p, rc);
-	if (!rc)
-		rc = answer(p);
-	if (!rc)
-		rc = tf_landing_go(&l, &p->err);
-	if (!rc && p->io.socket)
-		shutdown(p->io.fd, SHUT_WR); /* nobody traces it any more */
-	if (rc)
-		tf_landing_abandon(&l);
-	return rc;
+		rc = tf_landing_arrive(l, code, &p->facts.cpu, &p->arena, &p->err);
+	return rc ? hear_failure(p, rc) : 0;
 }
 
 /* Nothing is to be made of what came: it could be, and the sender only wanted to know that. */
 static int answer_question(struct tf_pad *p)
 {
-	int rc = answer(p);
+	int rc = tf_pad_answer(p, TF_OUTCOME_GONE);
 
 	p->answers = false; /* it has its answer */
 	return rc ? rc
@@ -691,7 +688,7 @@ static int answer_question(struct tf_pad *p)
 			    "nothing came: the sender asked only whether it could");
 }
 
-int tf_pad_start(struct tf_pad *p)
+int tf_pad_hold(struct tf_pad *p)
 {
 	int rc;
 
@@ -707,11 +704,76 @@ int tf_pad_start(struct tf_pad *p)
 	p->result.mappings = p->image.n_maps;
 	p->result.pid = p->child;
 	if (!rc)
-		rc = p->image.source.origin == TF_ORIGIN_TASK && p->facts.flags & TF_FACT_PTRACE
+		rc = lands(p)
 			     ? land(p)
-			     : launch(p);
+			     : tf_tracer_run(p->child, &p->restore.plan, p->image.threads, &p->err);
 	if (rc)
-		kill_child(p);
+		tf_pad_kill(p);
+	return rc;
+}
+
+/* The copy notes itself, and closes its end when it has. */
+static int await_mark(struct tf_pad *p)
+{
+	struct tf_err quiet = {0};
+	struct tf_report r;
+	struct tf_io control;
+	int rc;
+
+	tf_io_init(&control, p->control, p->options);
+	rc = tf_io_read(&control, &r, sizeof(r), &quiet);
+	if (!rc)
+		return explain(p, &r);
+	if (rc == TELEFORK_E_CLOSED && !access(p->mark.to, F_OK))
+		return 0;
+	return tf_fail(&p->err, TELEFORK_E_RESTORE, "the new process ended before it could run");
+}
+
+/* While it is kept it cannot run, and does not end with us: what is noted then is true whatever
+ * becomes of us. */
+static int release_landed(struct tf_pad *p)
+{
+	struct tf_err quiet = {0};
+	int rc;
+
+	if (!p->mark.from) {
+		rc = tf_landing_go(&p->landing, &p->err);
+		if (!rc && p->io.socket)
+			shutdown(p->io.fd, SHUT_WR); /* nobody traces it any more */
+		return rc;
+	}
+	rc = tf_landing_keep(&p->landing, &p->err);
+	if (!rc && rename(p->mark.from, p->mark.to))
+		rc = tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "%s", p->mark.to);
+	if (!rc)
+		tf_landing_go(&p->landing, &quiet); /* should it fail, it was ended by somebody */
+	return rc;
+}
+
+int tf_pad_release(struct tf_pad *p)
+{
+	int rc;
+
+	if (lands(p))
+		return release_landed(p);
+	/* Once it goes on, it goes on from where it was. A marked one sees to that itself. */
+	if (p->image.source.flags & TF_SOURCE_STOPPED && !p->mark.from)
+		kill(p->child, SIGSTOP);
+	rc = let_go(p);
+	return rc || !p->mark.from ? rc : await_mark(p);
+}
+
+int tf_pad_start(struct tf_pad *p)
+{
+	int rc = tf_pad_hold(p);
+
+	if (rc)
+		return rc;
+	rc = tf_pad_answer(p, TF_OUTCOME_RUNNING);
+	if (!rc)
+		rc = tf_pad_release(p);
+	if (rc)
+		tf_pad_kill(p);
 	return rc;
 }
 

@@ -10,6 +10,7 @@
 
 #include "core/image/stream.h"
 #include "core/restore/build.h"
+#include "core/restore/landing.h"
 #include "core/restore/relay.h"
 
 struct tf_pad {
@@ -31,8 +32,10 @@ struct tf_pad {
 	struct timeval read_limit; /* the socket's own, put back afterwards */
 	int stdio[3];              /* for the copy's 0, 1, 2; -1: as options.stdio says */
 	pid_t child, receiver;
-	int control;           /* our end of the control socket */
-	int pump;              /* our end of the copy's channel when it comes from a file; -1 */
+	int control;         /* our end of the control socket */
+	int pump;            /* our end of the copy's channel when it comes from a file; -1 */
+	struct tf_mark mark; /* of a move: where it stands that the copy runs */
+	struct tf_landing landing;
 	struct tf_relay relay; /* TF_STREAM_RELAY: what we stand between, once it runs */
 	struct telefork_result result;
 	struct tf_err err;
@@ -40,13 +43,29 @@ struct tf_pad {
 };
 
 /* Everything up to the plan: reads the head from fd, decodes, checks, builds. Nothing is started.
- * 0 or an error in p->err. tf_pad_done() frees in either case. */
-int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options);
+ * mark (NULL: none): the copy is to be noted there when it runs. 0 or an error in p->err.
+ * tf_pad_done() frees in either case. */
+int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
+	const struct tf_mark *mark);
 
 /* Starts the child, fills it, and lets it run. On failure the child is gone, and the sender has
  * been told. 0 or an error in p->err; p->child is the copy. _CANCELLED: the sender only asked
  * (TF_STREAM_ASK), and was answered. */
 int tf_pad_start(struct tf_pad *p);
+
+/* The same in three steps. Hold: p->child is whole, has not run an instruction, and ends with us.
+ * On failure it is gone. */
+int tf_pad_hold(struct tf_pad *p);
+
+/* Tells the sender, if it reads answers, what became of the child: enum tf_outcome. */
+int tf_pad_answer(struct tf_pad *p, uint32_t outcome);
+
+/* Lets the held child run, and before that notes it at p->mark: then it does not end with us any
+ * more. On failure it may run or not, and only the mark says so: tf_pad_kill(), if it is not there.
+ */
+int tf_pad_release(struct tf_pad *p);
+
+void tf_pad_kill(struct tf_pad *p);
 
 /* Whether the sender asked that the receiver stays between it and the copy; then, after
  * tf_pad_start(), the caller runs p->relay (tf_relay_run), or hands it on. */

@@ -207,11 +207,12 @@ static void sides_setup(void)
 
 static int greeted(int fd, struct telefork_result *r)
 {
+	struct tf_errand errand;
 	struct tf_err e = {0};
 	struct tf_io io;
 
 	tf_io_init(&io, fd, NULL);
-	r->error = tf_greet_client(&io, TOKEN, &e);
+	r->error = tf_greet_hear(&io, TOKEN, &errand, &e) ?: tf_greet_tell(&io, &e);
 	snprintf(r->message, sizeof(r->message), "%s", e.text);
 	return r->error;
 }

@@ -121,6 +121,9 @@ END_TEST
 
 /* --- greetings --- */
 
+/* Bytes of one with the token. */
+#define GREETING (16 + sizeof(struct tf_errand) + sizeof(TOKEN) - 1)
+
 static int greet_with(int fd, const char *token)
 {
 	struct tf_err e = {0};
@@ -128,7 +131,7 @@ static int greet_with(int fd, const char *token)
 	int rc;
 
 	tf_io_init(&io, fd, NULL);
-	rc = tf_greet_server(&io, token, &e);
+	rc = tf_greet_server(&io, token, NULL, &e);
 	ck_assert(!rc || e.text[0]);
 	return rc;
 }
@@ -150,10 +153,10 @@ static int greet_without(int fd)
 
 START_TEST(cut_in_the_greeting)
 {
-	static const uint64_t places[] = {0, 1, 15, 16, 17, 15 + sizeof(TOKEN) - 1};
+	static const uint64_t places[] = {0, 1, 15, 16, 17, 35, 36, GREETING - 1};
 
 	for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
-		struct journey j = {.wire = {CUT, .into = places[i], .prefix = 15 + sizeof(TOKEN)},
+		struct journey j = {.wire = {CUT, .into = places[i], .prefix = GREETING},
 			.greet = greet_well,
 			.to.greet = true};
 
@@ -192,7 +195,7 @@ END_TEST
 START_TEST(right_token)
 {
 	struct journey j = {
-		.wire.prefix = 15 + sizeof(TOKEN), .greet = greet_well, .to.greet = true};
+		.wire.prefix = GREETING, .greet = greet_well, .to.greet = true};
 
 	travel(&j);
 	check_arrived(&j, "with a token");

@@ -507,7 +507,7 @@ static void restore(void)
 		.stdio = TELEFORK_STDIO_NULL, .restore = TELEFORK_RESTORE_HOLD_FILES};
 
 	ck_assert_msg(
-		!tf_pad_prepare(&pad, image_fd, &o) && !tf_pad_start(&pad), "%s", pad.err.text);
+		!tf_pad_prepare(&pad, image_fd, &o, NULL) && !tf_pad_start(&pad), "%s", pad.err.text);
 	copy = pad.child;
 	tf_pad_done(&pad);
 	close(image_fd);

@@ -131,11 +131,11 @@ static int connect_to(const char *where)
 /* A sender that was accepted, and that has not said anything yet. */
 static int greet(const char *where)
 {
-	int32_t greeting[4] = {0, 0, TELEFORK_FORMAT, 0}, answer[4];
+	int32_t greeting[9] = {0, 0, TELEFORK_FORMAT}, answer[4];
 	int fd = connect_to(where);
 
 	memcpy(greeting, "TFHELLO1", 8);
-	ck_assert(write(fd, greeting, 16) == 16);
+	ck_assert(write(fd, greeting, sizeof(greeting)) == sizeof(greeting));
 	ck_assert(recv(fd, answer, 16, MSG_WAITALL) == 16);
 	ck_assert_int_eq(answer[2], 0);
 	return fd;

@@ -58,6 +58,7 @@ static void add_one(void *arg)
 static _Noreturn void receive(int listener)
 {
 	struct telefork_options o = {.stdio = TELEFORK_STDIO_NULL};
+	struct tf_errand errand;
 	struct tf_err e = {0};
 	struct tf_io io;
 	int fd = accept(listener, NULL, NULL), status;
@@ -65,7 +66,7 @@ static _Noreturn void receive(int listener)
 
 	close(listener);
 	tf_io_init(&io, fd, NULL);
-	if (tf_greet_client(&io, NULL, &e))
+	if (tf_greet_hear(&io, NULL, &errand, &e) || tf_greet_tell(&io, &e))
 		_exit(8);
 	pid = telepad(fd, &o, NULL);
 	if (pid > 0)
@@ -304,13 +305,14 @@ static _Noreturn void lie(int listener)
 {
 	struct tf_reply ok = {.pid = 1};
 	struct tf_stream_header h;
+	struct tf_errand errand;
 	struct tf_err e = {0};
 	struct tf_io io;
 	char text[100] = "x";
 	int fd = accept(listener, NULL, NULL);
 
 	tf_io_init(&io, fd, NULL);
-	if (tf_greet_client(&io, NULL, &e) || tf_io_read(&io, &h, sizeof(h), &e) ||
+	if (tf_greet_hear(&io, NULL, &errand, &e) || tf_greet_tell(&io, &e) || tf_io_read(&io, &h, sizeof(h), &e) ||
 		!(shared->acted = true) || tf_reply_write(&io, &ok, NULL, &e))
 		_exit(8);
 	fcntl(fd, F_SETFL, O_NONBLOCK);

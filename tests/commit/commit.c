@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * commit TELEFORK COUNTER sender|session|receiver|network [EVERY]: goes through the cells of
+ * docs/commit.md. A counter is moved, and a party is killed before each (or each EVERY-th) of its
+ * system calls that matter, found by counting; or the network is cut, or falls silent, in each
+ * message. Afterwards one program goes on, here or there, as the table says. Prints the cells that
+ * were met.
+ */
+#include "tests/commit/commit.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ALLOWED_SECS 60  /* for one death */
+#define SILENCE      "2" /* seconds: a loaded machine is silent, too */
+
+const char *telefork, *counter;
+
+static struct world world = {.folder = ""};
+static char doing[128]; /* for messages */
+
+static struct cell {
+	char what[64];
+	const char *verdict;
+	int n;
+} cells[64];
+
+_Noreturn void die(const char *fmt, ...)
+{
+	char command[TEXT + 64];
+	va_list ap;
+
+	va_start(ap, fmt);
+	fprintf(stderr, "FAILED: %s: ", doing);
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+	va_end(ap);
+	snprintf(command, sizeof(command), "tail -n 5 %s/*.out >&2", world.folder);
+	if (!*world.folder || system(command))
+		fprintf(stderr, "no output\n");
+	if (*world.folder)
+		world_end(&world);
+	exit(1);
+}
+
+static void on_alarm(int signo)
+{
+	(void)signo;
+	die("this takes too long");
+}
+
+static void note(const char *what, const char *verdict)
+{
+	struct cell *c = cells;
+
+	while (c->n && (strcmp(c->what, what) != 0 || strcmp(c->verdict, verdict) != 0))
+		if (++c == cells + sizeof(cells) / sizeof(*cells))
+			die("more cells than there can be");
+	snprintf(c->what, sizeof(c->what), "%s", what);
+	c->verdict = verdict;
+	c->n++;
+}
+
+/* docs/commit.md's table: what may come of it, the phases being those before the death. */
+static const struct {
+	enum party party;
+	const char *here, *there, *allowed; /* "": no record yet; NULL: any */
+} table[] = {
+	{SENDER, "", NULL, "here"},
+	{SENDER, "sending", NULL, "here"},
+	{SENDER, "committing", "prepared", "stopped: here, stopped: there"},
+	{SENDER, "committing", NULL, "stopped: there, there"},
+	{SENDER, "moved", NULL, "there"},
+	{SESSION, "", NULL, "here"},
+	{SESSION, "sending", NULL, "here"},
+	{SESSION, "committing", "prepared", "here"},
+	{SESSION, "committing", NULL, "there"},
+	{SESSION, "moved", NULL, "there"},
+	{RECEIVER, "", NULL, "here"},
+	{RECEIVER, "sending", NULL, "here"},
+	{RECEIVER, "committing", "prepared", "stopped: here"},
+	{RECEIVER, "committing", "committed", "stopped: there"},
+	{RECEIVER, "committing", "running", "stopped: there, there"},
+	{RECEIVER, "moved", NULL, "there"},
+};
+
+static void check_cell(enum party party, char phase[2][16], const char *verdict)
+{
+	char wanted[32], list[64];
+
+	for (unsigned i = 0; i < sizeof(table) / sizeof(*table); i++) {
+		if (table[i].party != party || strcmp(table[i].here, phase[0]) != 0 ||
+			(table[i].there && strcmp(table[i].there, phase[1]) != 0))
+			continue;
+		snprintf(wanted, sizeof(wanted), ", %s,", verdict);
+		snprintf(list, sizeof(list), ", %s,", table[i].allowed);
+		if (!strstr(list, wanted))
+			die("\"%s\", where the table has \"%s\"", verdict, table[i].allowed);
+		return;
+	}
+	die("\"%s\" here, \"%s\" there: this is not in the table", phase[0], phase[1]);
+}
+
+static void strike_all(enum party party, const char *name, int every)
+{
+	char phase[2][16], call[32], what[64];
+	bool struck = true;
+
+	for (int n = 0; struck; n += every) {
+		const char *v;
+
+		snprintf(doing, sizeof(doing), "%s, call %d", name, n);
+		alarm(ALLOWED_SECS);
+		world_begin(&world, "30");
+		struck = strike(&world, party, n, phase, call);
+		if (struck)
+			snprintf(doing, sizeof(doing),
+				"%s killed before call %d, %s (\"%s\" here, \"%s\" there)", name, n,
+				call, phase[0], phase[1]);
+		v = verdict(&world);
+		if (struck)
+			check_cell(party, phase, v);
+		else if (strcmp(v, "there") != 0)
+			die("a move that nobody disturbed: %s", v);
+		snprintf(what, sizeof(what), "%-10s %-10s", *phase[0] ? phase[0] : "-",
+			*phase[1] ? phase[1] : "-");
+		note(struck ? what : "undisturbed", v);
+		world_end(&world);
+	}
+}
+
+static const struct {
+	const char *message;
+	int turn, bytes;
+	const char *whole,
+		*dead; /* what comes of it if another connection can be made, and if not */
+} breaks[] = {
+	{"greeting", 0, 0, "here", "here"},
+	{"greeting", 0, 20, "here", "here"},
+	{"welcome", 1, 0, "here", "here"},
+	{"welcome", 1, 7, "here", "here"},
+	{"image", 2, 0, "here", "here"},
+	{"image", 2, 30000, "here", "here"},
+	{"prepared", 3, 0, "here", "here"},
+	{"prepared", 3, 20, "here", "here"},
+	{"commit", 4, 0, "here", "stopped: here"},
+	{"commit", 4, 10, "here", "stopped: here"},
+	{"running", 5, 0, "there", "stopped: there"},
+	{"running", 5, 20, "there", "stopped: there"},
+};
+
+static void break_once(unsigned i, enum fault fault, bool dead)
+{
+	struct plan plan = {breaks[i].turn, breaks[i].bytes, fault, dead};
+	const char *wanted = dead ? breaks[i].dead : breaks[i].whole, *v;
+	char pid[16], what[64];
+	const char *argv[] = {telefork, "move", "--idle-time", SILENCE, pid, world.to, NULL};
+	pid_t relay;
+	int code;
+
+	snprintf(what, sizeof(what), "%-10s %s %s", breaks[i].message,
+		fault == CUT ? "cut" : "silent", dead ? "for good" : "once");
+	snprintf(doing, sizeof(doing), "%s, after %d bytes", what, plan.bytes);
+	alarm(ALLOWED_SECS);
+	world_begin(&world, SILENCE);
+	relay = network_start(&world, &plan);
+	snprintf(pid, sizeof(pid), "%d", (int)world.source);
+	code = run(&world, world.here, "move", argv);
+	if (!network_struck())
+		die("the network was not broken, and move ended with %d", code);
+	v = verdict(&world);
+	if (strcmp(v, wanted) != 0)
+		die("\"%s\" instead of \"%s\"", v, wanted);
+	if ((code == 75) != !strncmp(v, "stopped", 7) || !code != !strcmp(v, "there"))
+		die("\"%s\", and move's exit code was %d", v, code);
+	note(what, v);
+	kill(relay, SIGKILL);
+	await(relay);
+	world_end(&world);
+}
+
+static void break_all(int every)
+{
+	unsigned n = sizeof(breaks) / sizeof(*breaks), k = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		for (int way = 0; way < 4; way++)
+			if (!(k++ % (unsigned)every) || breaks[i].turn > 3)
+				break_once(i, way & 1 ? SILENT : CUT, way & 2);
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const parties[] = {"sender", "session", "receiver"};
+	int every = argc > 4 ? atoi(argv[4]) : 1;
+	unsigned i = 0;
+
+	if (argc < 4)
+		return 64;
+	telefork = argv[1];
+	counter = argv[2];
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	signal(SIGALRM, on_alarm);
+	while (i < 3 && strcmp(parties[i], argv[3]) != 0)
+		i++;
+	if (i < 3)
+		strike_all((enum party)i, parties[i], every);
+	else
+		break_all(every);
+	for (struct cell *c = cells; c->n; c++)
+		printf("%-9s %-26s %-15s %3d times\n", argv[3], c->what, c->verdict, c->n);
+	return 0;
+}
