@@ -72,16 +72,12 @@ static enum tf_obstacle_kind kind_of(const struct stat *st, const char *path, co
 	}
 }
 
-/* What the receiver opens again by its name, or makes anew. */
-static bool travels(
-	struct tf_check *c, const struct stat *st, int fd, const char *path, const char *proc)
+/* What the receiver opens again by its name. */
+static bool travels(const struct stat *st, int fd, const char *path, const char *proc)
 {
 	const struct tf_image img = {.source.origin = TF_ORIGIN_TASK};
 	struct tf_fd f = {.fd = fd, .kind = tf_capture_fd_kind(st, path), .same = -1, .path = path};
 
-	if (f.kind == TF_FD_FILE && !st->st_nlink)
-		return !tf_capture_maps_shared(tf_check_text(c, "maps"), st) &&
-		       tf_capture_fd_nameless(st, path, proc, &c->nameless);
 	return tf_restore_opens(&img, &f) && tf_capture_fd_named(st, path, proc);
 }
 
@@ -111,7 +107,7 @@ static void check_fd(struct tf_check *c, int fd)
 	kind = kind_of(&st, target, path);
 	/* Unless the kernel writes through it to memory. */
 	if (!tf_obstacle_info[kind].waivable ||
-		(!travels(c, &st, fd, target, path) && !is_stream(c, fd)))
+		(!travels(&st, fd, target, path) && !is_stream(c, fd)))
 		tf_check_add(c, kind, "descriptor %d (%s)", fd, target);
 	snprintf(path, sizeof(path), "fdinfo/%d", fd);
 	if (strstr(tf_check_text(c, path), "\nlock:"))

@@ -12,7 +12,6 @@ struct tf_check {
 	tf_obstacle_fn *found;
 	void *ctx;
 	int n;
-	uint64_t nameless; /* bytes of files without a name that travel */
 };
 
 /* Tells one obstacle: what it is about, as text. */

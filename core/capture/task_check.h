@@ -62,8 +62,7 @@
 		"let it end that with io_destroy")                                                 \
 	X(SECRET, "secret-memory", false, "memory that nobody else may read",                      \
 		"start it without memfd_secret")                                                   \
-	X(MEMFD, "memfd", true, "memory with a descriptor that is large or mapped",                \
-		"let it close it")                                                                 \
+	X(MEMFD, "memfd", true, "memory with a descriptor", "let it close it")                     \
 	X(OTHER, "other", true, "a descriptor of an unknown kind", "let it close it")              \
 	X(DEVICE_MEMORY, "device-memory", false, "memory of a device", "let it unmap it")          \
 	X(HUGETLB, "hugetlb", false, "pages of hugetlbfs", "start it without them")                \

@@ -160,8 +160,7 @@ enum tf_fd_kind {
 	TF_FD_SOCKET,
 	TF_FD_TTY,
 	TF_FD_CHAR,
-	TF_FD_ANON,     /* anon_inode:… */
-	TF_FD_NAMELESS, /* a deleted file or a memfd, whose content travels in blocks */
+	TF_FD_ANON, /* anon_inode:… */
 	TF_FD_KINDS,
 };
 
@@ -171,21 +170,9 @@ struct tf_fd {
 	uint32_t flags;   /* O_ACCMODE | status flags, and O_CLOEXEC */
 	int32_t same;     /* a lower descriptor, or a standard stream, of which it is a duplicate:
 			     they share position and flags; -1: none, or unknown */
-	int32_t file;     /* NAMELESS: the lowest descriptor of the same file, whose blocks count */
 	uint64_t offset;  /* file position */
 	uint64_t size;    /* of a regular file, bytes */
 	const char *path; /* readlink of /proc/self/fd/N */
-};
-
-#define TF_BLOCK         4096
-#define TF_MAX_BLOCKS    4096u /* 16 MiB in all: they stand in the head, before memory */
-#define TF_NAMELESS_MOST ((uint64_t)TF_MAX_BLOCKS * TF_BLOCK)
-
-/* A piece of a nameless file that is not all zeros. */
-struct tf_block {
-	int32_t fd;      /* tf_fd.file */
-	uint64_t offset; /* a multiple of TF_BLOCK, below the size; zeros beyond it */
-	uint64_t data[TF_BLOCK / 8];
 };
 
 /* The mm fields of prctl(PR_SET_MM_MAP), in the order of struct prctl_mm_map. */
@@ -251,11 +238,10 @@ struct tf_image {
 	struct tf_mm mm;
 	struct tf_vdso vdso;
 	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits,
-		n_pending, n_blocks;
+		n_pending;
 	struct tf_thread *threads;
 	struct tf_map *maps;
 	struct tf_fd *fds;
-	struct tf_block *blocks;         /* sorted by descriptor and offset */
 	struct tf_sigaction *sigactions; /* [0] is signal 1 */
 	struct tf_pending *pending;
 	struct tf_signature *signatures;

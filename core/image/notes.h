@@ -89,9 +89,6 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 	X(FDS_SORTED, "fds-sorted", "descriptors are not negative, unique and ascending")          \
 	X(FD_SAME, "fd-same",                                                                      \
 		"a duplicate is one of a lower descriptor that is there, or of a stream")          \
-	X(BLOCKS, "blocks",                                                                        \
-		"blocks are aligned and in order, below the size, of the lowest descriptor of a "  \
-		"file without a name")                                                             \
 	X(SIGACTIONS, "sigactions", "all 64 signal actions or none")                               \
 	X(PENDING, "pending", "a pending signal has a number, and siginfo says the same")          \
 	X(SIGNATURES, "signatures",                                                                \

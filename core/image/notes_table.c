@@ -134,7 +134,7 @@ static const struct tf_field map_fields[] = {
 #undef N
 
 static const char *const fd_kinds[] = {
-	"other", "file", "dir", "pipe", "socket", "tty", "char", "anon", "nameless"};
+	"other", "file", "dir", "pipe", "socket", "tty", "char", "anon"};
 
 #define F(member, kind, text)       FIELD(struct tf_fd, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_fd, member, kind, list, text)
@@ -143,23 +143,12 @@ static const struct tf_field fd_fields[] = {
 	N(kind, ENUM, fd_kinds, "what it leads to"),
 	F(flags, HEX32, "open(2) flags as the image's architecture numbers them"),
 	F(same, I32, "lower descriptor that it is a duplicate of, -1: none"),
-	F(file, I32, "nameless: lowest descriptor of the same file"),
 	F(offset, U64, "position"),
 	F(size, U64, "of a regular file, bytes"),
 	F(path, STR, "/proc/self/fd/N"),
 };
 #undef F
 #undef N
-
-#define F(member, kind, text)    FIELD(struct tf_block, member, kind, text)
-#define A(member, kind, n, text) ARRAY(struct tf_block, member, kind, n, text)
-static const struct tf_field block_fields[] = {
-	F(fd, I32, "the file's lowest descriptor"),
-	F(offset, U64, "in the file, bytes"),
-	A(data, HEX64, TF_BLOCK / 8, "bytes, zeros behind the end of the file"),
-};
-#undef F
-#undef A
 
 #define F(member, kind, text) FIELD(struct tf_sigaction, member, kind, text)
 static const struct tf_field sigaction_fields[] = {
@@ -319,8 +308,7 @@ static const char *check_edit(const struct tf_image *img, const struct tf_arch *
 	return i && d->start < d[-1].end ? RULE(MAPS_SORTED) : NULL;
 }
 
-/* The record of descriptor number among the first n; NULL if there is none. */
-static const struct tf_fd *fd_of(const struct tf_fd *fds, uint32_t n, int32_t number)
+static bool has_fd(const struct tf_fd *fds, uint32_t n, int32_t number)
 {
 	uint32_t low = 0;
 
@@ -328,13 +316,13 @@ static const struct tf_fd *fd_of(const struct tf_fd *fds, uint32_t n, int32_t nu
 		uint32_t middle = low + (n - low) / 2;
 
 		if (fds[middle].fd == number)
-			return &fds[middle];
+			return true;
 		if (fds[middle].fd < number)
 			low = middle + 1;
 		else
 			n = middle;
 	}
-	return NULL;
+	return false;
 }
 
 static const char *check_fd(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
@@ -347,26 +335,7 @@ static const char *check_fd(const struct tf_image *img, const struct tf_arch *ar
 	if (fd->same < -1 || fd->same >= fd->fd)
 		return RULE(FD_SAME);
 	/* Streams are always there. */
-	if (fd->same > 2 && !fd_of(img->fds, i, fd->same))
-		return RULE(FD_SAME);
-	if (fd->kind != TF_FD_NAMELESS || fd->file == fd->fd)
-		return NULL;
-	fd = fd_of(img->fds, i, fd->file);
-	return fd && fd->kind == TF_FD_NAMELESS && fd->file == fd->fd ? NULL : RULE(BLOCKS);
-}
-
-static const char *check_block(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
-{
-	const struct tf_block *b = &img->blocks[i];
-	const struct tf_fd *fd = fd_of(img->fds, img->n_fds, b->fd);
-
-	(void)arch;
-	if (!fd || fd->kind != TF_FD_NAMELESS || fd->file != fd->fd || b->offset % TF_BLOCK ||
-		b->offset >= fd->size || fd->size > INT64_MAX)
-		return RULE(BLOCKS);
-	return i && (b->fd < b[-1].fd || (b->fd == b[-1].fd && b->offset <= b[-1].offset))
-		       ? RULE(BLOCKS)
-		       : NULL;
+	return fd->same <= 2 || has_fd(img->fds, i, fd->same) ? NULL : RULE(FD_SAME);
 }
 
 static const char *check_sigaction(
@@ -442,8 +411,6 @@ const struct tf_kind tf_kinds[] = {
 		"functions of the vDSO"),
 	MANY(6, "map", maps, n_maps, TF_MAX_MAPS, map_fields, check_map, "mappings"),
 	MANY(7, "fd", fds, n_fds, TF_MAX_FDS, fd_fields, check_fd, "descriptors"),
-	MANY(20, "block", blocks, n_blocks, TF_MAX_BLOCKS, block_fields, check_block,
-		"content of files that have no name"),
 	MANY(8, "sigaction", sigactions, n_sigactions, TF_SIGNALS, sigaction_fields,
 		check_sigaction, "signal actions, the first is signal 1"),
 	MANY(11, "signature", signatures, n_signatures, TF_MAX_SIGNATURES, signature_fields,

@@ -92,7 +92,7 @@ static uint64_t frames_size(const struct tf_build *b)
 	return size;
 }
 
-/* Bytes of the paths of files that are opened anew, and of the content of others. */
+/* Bytes of the paths of files that are opened anew. */
 static uint64_t paths_size(const struct tf_image *img)
 {
 	uint64_t size = 0;
@@ -100,9 +100,7 @@ static uint64_t paths_size(const struct tf_image *img)
 	for (uint32_t i = 0; i < img->n_fds; i++)
 		if (tf_restore_opens(img, &img->fds[i]))
 			size += strlen(img->fds[i].path) + 1;
-		else if (tf_restore_makes(img, &img->fds[i]))
-			size += 48;
-	return size + img->n_blocks * (uint64_t)TF_BLOCK;
+	return size;
 }
 
 /* Room that the parts above need at most, counted before the range is chosen. */
@@ -110,7 +108,7 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 {
 	const struct tf_image *img = b->img;
 	struct tf_restore *r = b->r;
-	uint64_t steps = 12ull * img->n_maps + b->f->n_maps + 9ull * img->n_fds + img->n_blocks +
+	uint64_t steps = 12ull * img->n_maps + b->f->n_maps + 5ull * img->n_fds +
 			 img->vdso.n_symbols + img->n_signatures + 24ull * img->n_threads +
 			 img->n_pending + 256;
 

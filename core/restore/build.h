@@ -64,9 +64,6 @@ int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
  * /dev/null, and no duplicate of a lower descriptor. */
 bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd);
 
-/* Whether it leads to a file without a name, which the copy makes anew, and is no duplicate. */
-bool tf_restore_makes(const struct tf_image *img, const struct tf_fd *fd);
-
 /* The flags that it is opened with: none that creates or cuts off. */
 uint32_t tf_restore_open_flags(const struct tf_fd *fd);
 

@@ -3,9 +3,7 @@
 #include "core/restore/build_impl.h"
 
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -34,73 +32,19 @@ bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd)
 	       (fd->kind == TF_FD_CHAR && is_stateless(fd->path));
 }
 
-bool tf_restore_makes(const struct tf_image *img, const struct tf_fd *fd)
-{
-	return img->source.origin == TF_ORIGIN_TASK && fd->fd > 2 && fd->same < 0 &&
-	       fd->kind == TF_FD_NAMELESS;
-}
-
 uint32_t tf_restore_open_flags(const struct tf_fd *fd)
 {
 	return fd->flags & OPEN_FLAGS;
-}
-
-/* The result of step opened becomes this descriptor. */
-static void plan_number(struct tf_build *b, uint64_t opened, int fd, uint64_t flags)
-{
-	struct tf_plan *p = &b->r->plan;
-
-	tf_plan_syscall(p, "file", SYS_dup3, 3, opened, (uint64_t)fd, flags)->refs = 1;
-	tf_plan_syscall(p, "file", SYS_close, 1, opened)->refs = 1;
-}
-
-/* A file in memory; fd leads to it until it is opened again as it has to be. */
-static void plan_content(struct tf_build *b, const struct tf_fd *fd)
-{
-	struct tf_plan *p = &b->r->plan;
-	uint64_t made = p->n_steps;
-
-	tf_plan_syscall(p, "file without a name", SYS_memfd_create, 2,
-		tf_build_string(b, "telefork"), (uint64_t)MFD_CLOEXEC);
-	tf_plan_syscall(p, "its size", SYS_ftruncate, 2, made, fd->size)->refs = 1;
-	/* Both are sorted by descriptor; what is held, as a standard stream is, keeps its blocks.
-	 */
-	for (; b->blocks < b->img->n_blocks; b->blocks++) {
-		const struct tf_block *block = &b->img->blocks[b->blocks];
-		uint64_t n = fd->size - block->offset;
-		struct tf_step *s;
-
-		if (block->fd > fd->fd)
-			break;
-		if (block->fd < fd->fd)
-			continue;
-		n = n < TF_BLOCK ? n : TF_BLOCK;
-		s = tf_plan_syscall(p, "its content", SYS_pwrite64, 4, made,
-			tf_build_data(b, block->data, n, 8, NULL), n, block->offset);
-		s->refs = 1;
-		s->expect = TF_EXPECT_VALUE;
-		s->expected = n;
-	}
-	plan_number(b, made, fd->fd, O_CLOEXEC);
 }
 
 /* All numbers are held already: the new descriptor has none of them. */
 static void plan_open(struct tf_build *b, const struct tf_fd *fd)
 {
 	struct tf_plan *p = &b->r->plan;
-	const char *path = fd->path;
-	char own[32];
-	uint64_t opened;
+	uint64_t opened = p->n_steps;
 
-	if (fd->kind == TF_FD_NAMELESS) {
-		if (fd->file == fd->fd)
-			plan_content(b, fd);
-		snprintf(own, sizeof(own), "/proc/self/fd/%d", fd->file);
-		path = own;
-	}
-	opened = p->n_steps;
 	tf_plan_syscall(p, fd->path, SYS_openat, 4, (uint64_t)(int64_t)AT_FDCWD,
-		tf_build_string(b, path), (uint64_t)tf_restore_open_flags(fd), UINT64_C(0));
+		tf_build_string(b, fd->path), (uint64_t)tf_restore_open_flags(fd), UINT64_C(0));
 	if (fd->kind != TF_FD_CHAR && !(fd->flags & O_PATH)) {
 		struct tf_step *s = tf_plan_syscall(
 			p, "position", SYS_lseek, 3, opened, fd->offset, (uint64_t)SEEK_SET);
@@ -109,7 +53,10 @@ static void plan_open(struct tf_build *b, const struct tf_fd *fd)
 		/* A place in a directory is its file system's own. */
 		s->expect = fd->kind == TF_FD_DIR ? TF_EXPECT_ANY : TF_EXPECT_SUCCESS;
 	}
-	plan_number(b, opened, fd->fd, fd->flags & O_CLOEXEC);
+	tf_plan_syscall(
+		p, "file", SYS_dup3, 3, opened, (uint64_t)fd->fd, (uint64_t)(fd->flags & O_CLOEXEC))
+		->refs = 1;
+	tf_plan_syscall(p, "file", SYS_close, 1, opened)->refs = 1;
 }
 
 void tf_build_files(struct tf_build *b)
@@ -139,7 +86,7 @@ void tf_build_files(struct tf_build *b)
 			tf_plan_syscall(p, "duplicate", SYS_dup3, 3, (uint64_t)img->fds[i].same,
 				(uint64_t)img->fds[i].fd,
 				(uint64_t)(img->fds[i].flags & O_CLOEXEC));
-		else if (tf_restore_opens(img, &img->fds[i]) || tf_restore_makes(img, &img->fds[i]))
+		else if (tf_restore_opens(img, &img->fds[i]))
 			plan_open(b, &img->fds[i]);
 	if (b->r->fds.peer)
 		tf_plan_syscall(p, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.back,

@@ -20,7 +20,6 @@ struct tf_build {
 	uint64_t page;
 	bool traced;       /* the receiver sets registers at the barrier */
 	uint32_t pending;  /* of the image, planned so far */
-	uint32_t blocks;   /* the same */
 	int64_t sigbus_fd; /* step that opened the empty file for pages past a file's end; -1 */
 };
 

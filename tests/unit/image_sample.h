@@ -152,14 +152,9 @@ static inline void sample_maps(struct tf_image *img, struct tf_arena *a)
 static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 {
 	static const struct tf_fd fds[] = {
-		{0, TF_FD_TTY, 2, -1, -1, 0, 0, "/dev/pts/3"},
-		{1, TF_FD_FILE, 0x8001, -1, -1, 4096, 8192, "/tmp/out"},
-		{7, TF_FD_PIPE, 0x80000, -1, -1, 0, 0, "pipe:[12345]"},
-		{8, TF_FD_NAMELESS, 0x8002, -1, 8, 3, 8000, "/tmp/gone (deleted)"},
-	};
-	static const struct tf_block blocks[] = {
-		{.fd = 8, .offset = 0, .data = {0x6362614645443231, [511] = 7}},
-		{.fd = 8, .offset = 4096, .data = {0x313233}},
+		{0, TF_FD_TTY, 2, -1, 0, 0, "/dev/pts/3"},
+		{1, TF_FD_FILE, 0x8001, -1, 4096, 8192, "/tmp/out"},
+		{7, TF_FD_PIPE, 0x80000, -1, 0, 0, "pipe:[12345]"},
 	};
 	static const struct tf_symbol symbols[] = {
 		{0x7f0000210100, 64, "__vdso_clock_gettime"},
@@ -191,10 +186,8 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 		.n_symbols = 2,
 		.symbols = tf_arena_dup(a, symbols, sizeof(symbols)),
 	};
-	img->n_fds = 4;
+	img->n_fds = 3;
 	img->fds = tf_arena_dup(a, fds, sizeof(fds));
-	img->n_blocks = 2;
-	img->blocks = tf_arena_dup(a, blocks, sizeof(blocks));
 	img->n_edits = 3;
 	img->edits = tf_arena_dup(a, edits, sizeof(edits));
 	img->n_pending = 2;

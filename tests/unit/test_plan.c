@@ -415,8 +415,6 @@ START_TEST(descriptors)
 {
 	const struct tf_step *s;
 
-	image.n_fds = 3;
-	image.n_blocks = 0;
 	build(true);
 	ck_assert_int_eq(plan.fds.channel, 10);
 	ck_assert_int_eq(plan.fds.reserve, 12);
