@@ -69,10 +69,15 @@ CAPTURE_SRC := \
 	task_check \
 	check_others \
 	check_fds \
+	task_objects \
+	task_others \
 
 CHANNEL_SRC := frames address ssh dial listen handshake
 RESTORE_SRC := facts facts_tasks relay merge compat plan build build_memory build_process build_threads \
 	build_files files hole vdso tracer landing pad result restorer
+CHANNEL_SRC := frames address dial listen handshake
+RESTORE_SRC := facts facts_tasks facts_memory relay merge compat compat_memory plan build build_memory build_process \
+	build_threads build_files build_objects files objects hole vdso tracer landing pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \
@@ -129,6 +134,7 @@ SAN_TESTS   := \
 	test_image \
 	test_notes \
 	test_plan \
+	test_plan_memory \
 	test_registers \
 	test_stream \
 	test_yoyo \
@@ -148,6 +154,7 @@ PROBES      := \
 	still \
 	lua \
 	outside \
+	outmem \
 	crew \
 	obstacles \
 	busy \
@@ -156,7 +163,8 @@ PROBES      := \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
-	tests/probes/clib_threads.c tests/probes/clib_process.c
+	tests/probes/outmem_files.c tests/probes/outmem_shared.c tests/probes/outmem_flags.c \
+	tests/probes/outmem_process.c tests/probes/clib_threads.c tests/probes/clib_process.c
 # Moments of the spin probe in make check; make moments has 500 of each.
 MOMENTS_qemu_aarch64 := 100
 MOMENTS_qemu_x86_64  := 30

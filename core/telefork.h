@@ -118,6 +118,11 @@ struct telefork_options {
  * being restored: their descriptors' numbers are held, every use answers EBADF. */
 #define TELEFORK_RESTORE_HOLD_FILES 2u
 
+/* Files that it maps shared and writes to, and that are not the same here; shared memory whose name
+ * or key is in use here: the copy gets memory of its own with that content. */
+#define TELEFORK_RESTORE_PART_FILES  4u
+#define TELEFORK_RESTORE_PART_MEMORY 8u
+
 #define TELEFORK_TOKEN_MAX 4096
 
 /* Most descriptors listed in a result; held_total counts all. */

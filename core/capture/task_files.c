@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 static uint64_t number_behind(const char *text, const char *label, int base)
@@ -44,6 +45,8 @@ static int describe_fd(struct tf_task *t, struct tf_fd *f, int number)
 		.same = -1,
 		.offset = number_behind(info, "pos:", 10),
 		.size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0,
+		.dev = (uint64_t)major(st.st_dev) << 32 | minor(st.st_dev),
+		.ino = S_ISREG(st.st_mode) ? st.st_ino : 0,
 		.path = tf_arena_strn(&t->capture.arena, target, sizeof(target)),
 	};
 	if ((f->kind == TF_FD_FILE || f->kind == TF_FD_DIR) &&

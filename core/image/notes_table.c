@@ -75,6 +75,8 @@ static const struct tf_field cpu_fields[] = {
 #undef F
 #undef A
 
+static const char *const lock_flags[] = {"future", "onfault"};
+
 #define F(member) FIELD(struct tf_mm, member, ADDR, "as in struct prctl_mm_map")
 static const struct tf_field mm_fields[] = {
 	F(start_code),
@@ -88,6 +90,8 @@ static const struct tf_field mm_fields[] = {
 	F(arg_end),
 	F(env_start),
 	F(env_end),
+	NAMED(struct tf_mm, locks, FLAGS, lock_flags, "mlockall(2) of mappings to come"),
+	FIELD(struct tf_mm, keys, HEX32, "protection keys that are allocated"),
 };
 #undef F
 
@@ -110,10 +114,11 @@ static const struct tf_field symbol_fields[] = {
 #undef F
 
 static const char *const prot_names[] = {"read", "write", "exec"};
-static const char *const map_flags[] = {"shared", "zero"};
-static const char *const map_kinds[] = {"anon", "file", "heap", "stack", "vdso", "vvar"};
+static const char *const map_flags[] = {"shared", "zero", "deleted"};
+static const char *const map_kinds[] = {"anon", "file", "heap", "stack", "vdso", "vvar", "stage"};
 static const char *const vm_flags[] = {"hugepage", "nohugepage", "dontdump", "dontfork",
-	"wipeonfork", "mergeable", "seq", "rand", "noreserve", "growsdown", "bti", "mte", "locked"};
+	"wipeonfork", "mergeable", "seq", "rand", "noreserve", "growsdown", "bti", "mte", "locked",
+	"maywrite", "hugetlb", "onfault"};
 
 #define F(member, kind, text)       FIELD(struct tf_map, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_map, member, kind, list, text)
@@ -122,13 +127,38 @@ static const struct tf_field map_fields[] = {
 	F(end, ADDR, "behind the last byte"),
 	F(data_end, ADDR, "behind the last byte that can be read"),
 	N(prot, FLAGS, prot_names, "PROT_*"),
-	N(flags, FLAGS, map_flags, "shared; zero: shared without a path"),
-	N(kind, ENUM, map_kinds, "what it is at the source"),
+	N(flags, FLAGS, map_flags,
+		"shared; zero: shared without a path; deleted: a file that has no name any more"),
+	N(kind, ENUM, map_kinds,
+		"what it is at the source; stage: bytes of an object that no mapping shows"),
 	N(vmflags, FLAGS, vm_flags, "advice and locks that can be set again"),
 	F(offset, HEX64, "in the file, bytes"),
 	F(dev, HEX64, "device of the file"),
 	F(ino, U64, "inode of the file"),
 	F(path, STR, "of the file"),
+	F(object, U32, "what is mapped, shared: 1 + its place in the list of objects; 0: none"),
+	F(huge, U32, "hugetlb: log2 of the bytes of a page; else 0"),
+	F(key, U32, "of memory protection, pkeys(7)"),
+	F(crc, HEX32, "CRC32C of what can be read of an object that is a file with a name; else 0"),
+};
+#undef F
+#undef N
+
+static const char *const object_kinds[] = {"file", "shm", "memfd", "sysv"};
+static const char *const object_flags[] = {"deleted"};
+static const char *const seals[] = {"seal", "shrink", "grow", "write", "future-write", "exec"};
+
+#define F(member, kind, text)       FIELD(struct tf_object, member, kind, text)
+#define N(member, kind, list, text) NAMED(struct tf_object, member, kind, list, text)
+static const struct tf_field object_fields[] = {
+	N(kind, ENUM, object_kinds, "what it is; shm: a file of tmpfs"),
+	N(flags, FLAGS, object_flags, "deleted: has no name any more, or goes with its last user"),
+	F(mode, OCT32, "permissions"),
+	N(seals, FLAGS, seals, "of a memfd, F_SEAL_*"),
+	F(key, I32, "of shmget(2)"),
+	F(id, I32, "of shmget(2)"),
+	F(size, U64, "bytes"),
+	F(path, STR_ARG, "its name at the source"),
 };
 #undef F
 #undef N
@@ -146,6 +176,7 @@ static const struct tf_field fd_fields[] = {
 	F(offset, U64, "position"),
 	F(size, U64, "of a regular file, bytes"),
 	F(path, STR, "/proc/self/fd/N"),
+	F(object, U32, "what it leads to: 1 + its place in the list of objects; 0: none"),
 };
 #undef F
 #undef N
@@ -283,6 +314,37 @@ static const char *check_symbol(const struct tf_image *img, const struct tf_arch
 	return NULL;
 }
 
+static const char *check_object(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_object *o = &img->objects[i];
+
+	(void)arch;
+	if (o->size > INT64_MAX || o->path[0] != '/')
+		return RULE(OBJECTS);
+	return o->seals && o->kind != TF_OBJECT_MEMFD ? RULE(OBJECTS) : NULL;
+}
+
+/* What maps an object is shared, and lies in it as far as file offsets go. */
+static bool object_ok(const struct tf_image *img, const struct tf_map *m)
+{
+	uint64_t size = m->end - m->start;
+
+	if (!m->object)
+		return m->kind != TF_MAP_STAGE;
+	return m->object <= img->n_objects && m->flags & TF_MAP_SHARED &&
+	       !(m->offset & (img->source.page_size - 1)) && m->offset <= INT64_MAX - size &&
+	       (m->kind == TF_MAP_FILE || m->kind == TF_MAP_STAGE);
+}
+
+/* Pages of hugetlbfs are whole, and larger than others. */
+static bool huge_ok(const struct tf_map *m)
+{
+	if (!m->huge)
+		return true;
+	return m->huge > 12 && m->huge < 40 && m->kind == TF_MAP_ANON &&
+	       !((m->start | m->end | m->data_end) & ((UINT64_C(1) << m->huge) - 1));
+}
+
 static const char *check_map(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
 {
 	const struct tf_map *m = &img->maps[i];
@@ -295,6 +357,10 @@ static const char *check_map(const struct tf_image *img, const struct tf_arch *a
 		return RULE(MAPS_SORTED);
 	if (m->data_end < m->start || m->data_end > m->end || m->data_end & mask)
 		return RULE(MAP_DATA_END);
+	if (!object_ok(img, m))
+		return RULE(OBJECTS);
+	if (m->key >= TF_KEYS || !huge_ok(m))
+		return RULE(MAP_KIND);
 	return m->end > img->source.max_map_end ? RULE(MAP_LIMIT) : NULL;
 }
 
@@ -330,6 +396,8 @@ static const char *check_fd(const struct tf_image *img, const struct tf_arch *ar
 	const struct tf_fd *fd = &img->fds[i];
 
 	(void)arch;
+	if (fd->object > img->n_objects)
+		return RULE(OBJECTS);
 	if (fd->fd < 0 || (i && fd->fd <= fd[-1].fd))
 		return RULE(FDS_SORTED);
 	if (fd->same < -1 || fd->same >= fd->fd)
@@ -409,6 +477,8 @@ const struct tf_kind tf_kinds[] = {
 	SINGLE(4, "vdso", vdso, vdso_fields, check_vdso, "the kernel's own pages"),
 	MANY(5, "symbol", vdso.symbols, vdso.n_symbols, TF_MAX_SYMBOLS, symbol_fields, check_symbol,
 		"functions of the vDSO"),
+	MANY(13, "object", objects, n_objects, TF_MAX_OBJECTS, object_fields, check_object,
+		"files and shared memory behind shared mappings and descriptors"),
 	MANY(6, "map", maps, n_maps, TF_MAX_MAPS, map_fields, check_map, "mappings"),
 	MANY(7, "fd", fds, n_fds, TF_MAX_FDS, fd_fields, check_fd, "descriptors"),
 	MANY(8, "sigaction", sigactions, n_sigactions, TF_SIGNALS, sigaction_fields,

@@ -28,7 +28,7 @@ bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd)
 {
 	if (img->source.origin != TF_ORIGIN_TASK || fd->fd <= 2 || fd->same >= 0)
 		return false;
-	return fd->kind == TF_FD_FILE || fd->kind == TF_FD_DIR ||
+	return fd->object || fd->kind == TF_FD_FILE || fd->kind == TF_FD_DIR ||
 	       (fd->kind == TF_FD_CHAR && is_stateless(fd->path));
 }
 
@@ -44,7 +44,9 @@ static void plan_open(struct tf_build *b, const struct tf_fd *fd)
 	uint64_t opened = p->n_steps;
 
 	tf_plan_syscall(p, fd->path, SYS_openat, 4, (uint64_t)(int64_t)AT_FDCWD,
-		tf_build_string(b, fd->path), (uint64_t)tf_restore_open_flags(fd), UINT64_C(0));
+		fd->object ? tf_build_object_path(b, fd->object - 1) : tf_build_string(b, fd->path),
+		(uint64_t)(tf_restore_open_flags(fd) & (fd->object ? ~(uint32_t)O_NOFOLLOW : ~0u)),
+		UINT64_C(0));
 	if (fd->kind != TF_FD_CHAR && !(fd->flags & O_PATH)) {
 		struct tf_step *s = tf_plan_syscall(
 			p, "position", SYS_lseek, 3, opened, fd->offset, (uint64_t)SEEK_SET);
@@ -88,6 +90,7 @@ void tf_build_files(struct tf_build *b)
 				(uint64_t)(img->fds[i].flags & O_CLOEXEC));
 		else if (tf_restore_opens(img, &img->fds[i]))
 			plan_open(b, &img->fds[i]);
+	tf_build_objects_close(b);
 	if (b->r->fds.peer)
 		tf_plan_syscall(p, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.back,
 			(uint64_t)img->source.channel_fd, (uint64_t)peer_flags);

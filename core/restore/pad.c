@@ -24,6 +24,7 @@
 #include "core/base/host.h"
 #include "core/restore/files.h"
 #include "core/restore/landing.h"
+#include "core/restore/objects.h"
 #include "core/restore/tracer.h"
 
 #include <errno.h>
@@ -186,6 +187,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	*p = (struct tf_pad){.options = options ? options : &defaults,
 		.control = -1,
 		.pump = -1,
+		.failed_step = UINT64_MAX,
 		.relay = TF_RELAY_NONE};
 	tf_io_init(&p->io, fd, p->options);
 	rc = find_way_back(p);
@@ -210,6 +212,8 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		rc = tf_compat_check(&p->image, &p->facts, p->options->max_memory, &p->err);
 	if (!rc || rc == TELEFORK_E_INCOMPATIBLE) /* every reason is told */
 		rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err) ?: rc;
+	if (!rc)
+		rc = tf_objects_check(&p->image, &p->facts, p->options->restore, &p->left, &p->err);
 	if (!rc)
 		rc = check_relay(p);
 	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
@@ -268,7 +272,8 @@ static void child_fds(const struct tf_pad *p, int channel, int control, int back
 	struct rlimit lim;
 	int above = n->reserve + 2, reserve, keep[7] = {0, 1, 2};
 
-	if (!getrlimit(RLIMIT_NOFILE, &lim) && lim.rlim_cur < (rlim_t)above + 8) {
+	if (!getrlimit(RLIMIT_NOFILE, &lim) &&
+		lim.rlim_cur < (rlim_t)above + 8 + p->image.n_objects) {
 		lim.rlim_cur = lim.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &lim);
 	}
@@ -411,6 +416,10 @@ static int explain(struct tf_pad *p, const struct tf_report *r)
 	if (r->error == -ECONNRESET)
 		return tf_fail(&p->err, TELEFORK_E_CLOSED,
 			"the connection was reset in the middle of the memory");
+	if (r->error == TF_REPORT_DIFFERS)
+		return tf_fail(&p->err, TELEFORK_E_INCOMPATIBLE,
+			"the file that is mapped at %llx was changed meanwhile: try again",
+			(unsigned long long)r->where);
 	if (r->step >= plan->n_steps)
 		return tf_fail(&p->err, TELEFORK_E_RESTORE, "the plan ended too soon");
 	tf_step_text(&plan->steps[r->step], text, sizeof(text));
@@ -445,8 +454,10 @@ static int await_ready(struct tf_pad *p)
 			(unsigned long long)p->to_come, SLOWEST);
 	if (rc)
 		return tf_fail(&p->err, rc, "%s", quiet.text);
-	if (r.tag != 'r')
+	if (r.tag != 'r') {
+		p->failed_step = r.step;
 		return explain(p, &r);
+	}
 	p->result.memory = r.value;
 	return 0;
 }
@@ -638,8 +649,12 @@ int tf_pad_start(struct tf_pad *p)
 		rc = p->image.source.origin == TF_ORIGIN_TASK && p->facts.flags & TF_FACT_PTRACE
 			     ? land(p)
 			     : launch(p);
-	if (rc)
+	if (rc) {
+		pid_t child = p->result.pid;
+
 		kill_child(p);
+		tf_objects_undo(&p->image, &p->restore, child, p->failed_step);
+	}
 	return rc;
 }
 

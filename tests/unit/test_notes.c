@@ -153,6 +153,10 @@ static size_t elsewhere(const char *kind)
 		return sizeof(((struct tf_cpu *)0)->reserved);
 	if (!strcmp(kind, "vdso")) /* n_symbols, symbols */
 		return sizeof(uint32_t) + sizeof(void *);
+	if (!strcmp(kind, "fd")) /* dev, ino */
+		return 2 * sizeof(uint64_t);
+	if (!strcmp(kind, "object")) /* how, dev, ino */
+		return sizeof(uint32_t) + 2 * sizeof(uint64_t);
 	return strcmp(kind, "thread") ? 0 : sizeof(struct tf_regs);
 }
 
@@ -289,8 +293,8 @@ CHANGE(map_data_before, (img->maps[0].data_end = img->maps[0].start - 0x1000))
 CHANGE(map_data_odd, (img->maps[0].data_end -= 1))
 CHANGE(map_kind, (img->maps[0].kind = TF_MAP_KINDS))
 CHANGE(map_prot, (img->maps[0].prot = 8))
-CHANGE(map_flag, (img->maps[0].flags = 4))
-CHANGE(map_vmflag, (img->maps[0].vmflags = 8192))
+CHANGE(map_flag, (img->maps[0].flags = 8))
+CHANGE(map_vmflag, (img->maps[0].vmflags = TF_VMF_ALL + 1))
 CHANGE(map_high, (img->source.max_map_end = 0x7f0000210000))
 CHANGE(fd_negative, (img->fds[0].fd = -1))
 CHANGE(fd_twice, (img->fds[1].fd = 0))

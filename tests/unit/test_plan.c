@@ -435,12 +435,12 @@ START_TEST(descriptors)
 	image.source.channel_fd = -1;
 	build(true);
 	ck_assert(!plan.fds.peer);
-	image.fds[2].fd = 1021; /* and four more for the restore */
+	image.fds[2].fd = 1021; /* and four more for the restore, and the objects */
 	ck_assert_int_eq(
 		tf_restore_choose_fds(&plan, &image, &facts, true, false, &e), TELEFORK_E_LIMIT);
 	ck_assert_ptr_nonnull(strstr(e.text, "1021"));
 	e = (struct tf_err){0};
-	facts.fd_limit = 1026;
+	facts.fd_limit = 1026 + image.n_objects;
 	build(true);
 	ck_assert_int_eq(plan.fds.reserve, 1024);
 }
