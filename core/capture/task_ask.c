@@ -160,7 +160,6 @@ static int ask_keys(struct tf_asking *q)
 	bool used = false;
 	int rc = 0;
 
-	img->mm.keys = 1;
 	for (uint32_t i = 0; i < img->n_maps; i++)
 		used |= img->maps[i].key != 0;
 	for (uint32_t i = 0; i < q->t->n_before; i++)

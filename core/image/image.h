@@ -222,7 +222,7 @@ struct tf_mm {
 	uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
 	uint64_t arg_start, arg_end, env_start, env_end;
 	uint32_t locks; /* TF_LOCK_*: what mlockall(2) said of mappings to come */
-	uint32_t keys;  /* bit n: protection key n is allocated */
+	uint32_t keys;  /* bit n: protection key n is allocated; 0, which all have, is not told */
 };
 
 #define TF_LOCK_FUTURE  1u

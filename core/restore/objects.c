@@ -72,7 +72,9 @@ static void look_for_files(struct look *l)
 	TF_CLOSE int fd = -1;
 	bool exec = false;
 
-	if ((l->img->source.flags & TF_SOURCE_EMULATED) || (l->f->flags & TF_FACT_EMULATED))
+	/* A yoyo finds what its function wrote among pages that are all the copy's own. */
+	if (l->img->source.flags & TF_SOURCE_EMULATED || l->f->flags & TF_FACT_EMULATED ||
+		l->img->source.origin == TF_ORIGIN_YOYO)
 		return;
 	for (uint32_t i = 0; i < l->img->n_maps; i++) {
 		struct tf_map *m = &l->img->maps[i];
