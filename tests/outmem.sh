@@ -8,7 +8,6 @@ set -eu
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outmem-${3-pie}
 tmp=$(mktemp -d)
 pids=()
-ours() { sed -n "s/^ *\([0-9-]*\) *[0-9]* *[0-9]* *[0-9]* *$1 .*/\1/p" /proc/sysvipc/shm; }
 tidy() {
 	kill -KILL "${pids[@]}" 2>/dev/null || true
 	for p in "${pids[@]}"; do
@@ -46,7 +45,7 @@ start() {
 
 dump() {
 	telefork dump "$pid" -o "$tmp/image" "$@" >"$tmp/dump.out" 2>"$tmp/dump.err" || fail "dump: $?"
-	{ wait "$pid"; } 2>/dev/null || true
+	[ -z "$*" ] || { wait "$pid"; } 2>/dev/null || true
 }
 
 # What a process over there finds: other files, or none.
@@ -85,6 +84,43 @@ restore | lock)
 	gone
 	restored
 	grep -q '^right' "$tmp/there.out" || fail "over there"
+	;;
+taken)
+	# Over here, with the original: a file that is another, a name and a key in use.
+	start
+	dump
+	cp -r "$tmp/files" "$tmp/kept"
+	printf X | dd of="$tmp/files/shared" bs=1 seek=9 conv=notrunc status=none
+	telefork restore "$tmp/image" >"$tmp/there.out" 2>"$tmp/there.err" && fail "restored all the same" ||
+		[ $? = 65 ] || fail "refused in another way"
+	grep -q "files/shared, mapped shared: another file here.*--allow shared-file" "$tmp/there.err" ||
+		fail "the file is not named"
+	grep -q "/dev/shm/outmem-$pid, mapped shared: the name is in use here" "$tmp/there.err" ||
+		fail "the name is not named"
+	grep -q "SYSV.*, mapped shared: its key is in use here" "$tmp/there.err" || fail "the key is not named"
+	telefork restore --detach --allow shared-file,shared-memory "$tmp/image" >"$tmp/there.out" \
+		2>"$tmp/there.err" || fail "not even where it is allowed: $?"
+	pids+=("$(tail -n 1 "$tmp/there.out")")
+	grep -q "files/shared: another file here.*memory of its own" "$tmp/there.err" || fail "nothing was said"
+	kill -KILL "$(tail -n 1 "$tmp/there.out")"
+	cmp -s "$tmp/files/shared" "$tmp/kept/shared" && fail "the file over here was written to"
+	# What was made before a restore failed is taken back: there is no descriptor left for the rest.
+	kill -KILL "$pid"
+	gone
+	cp "$tmp/kept/shared" "$tmp/files/shared"
+	: >"$tmp/there.out"
+	head -c 200000 "$tmp/image" | telefork restore - >"$tmp/cut.out" 2>"$tmp/cut.err" && fail "a cut image"
+	[ ! -e "/dev/shm/outmem-$pid" ] || fail "its name was left behind"
+	;;
+used)
+	start
+	telefork check "$pid" >"$tmp/check.out" || fail "an obstacle: $?"
+	# Somebody else opens what it has mapped.
+	sleep 1000 7<>"/dev/shm/outmem-$pid" &
+	pids+=($!)
+	telefork check "$pid" >"$tmp/check.out" && fail "no obstacle" || [ $? = 78 ] || fail "check"
+	grep -q "^obstacle: shared-memory: /dev/shm/outmem-$pid, by process $!" "$tmp/check.out" ||
+		fail "who uses it is not named"
 	;;
 *) fail "no such case: $case" ;;
 esac
