@@ -73,9 +73,6 @@ CAPTURE_SRC := \
 	task_others \
 
 CHANNEL_SRC := frames address ssh dial listen handshake
-RESTORE_SRC := facts facts_tasks relay merge compat plan build build_memory build_process build_threads \
-	build_files files hole vdso tracer landing pad result restorer
-CHANNEL_SRC := frames address dial listen handshake
 RESTORE_SRC := facts facts_tasks facts_memory relay merge compat compat_memory plan build build_memory build_process \
 	build_threads build_files build_objects files objects hole vdso tracer landing pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
