@@ -79,6 +79,10 @@ uint32_t tf_capture_fd_kind(const struct stat *st, const char *path);
  * processes. proc: its link in /proc. */
 bool tf_capture_fd_named(const struct stat *st, const char *path, const char *proc);
 
+/* Whether it is a regular file, on a file system whose files hold what is written to them: not a
+ * message queue, secret memory, huge pages or /proc. proc: its link there. */
+bool tf_capture_fd_content(const struct stat *st, const char *proc);
+
 /* Lists descriptors into image.fds. Before they are closed. */
 int tf_capture_files(struct tf_capture *c);
 

@@ -73,10 +73,9 @@ static enum tf_obstacle_kind kind_of(const struct stat *st, const char *path, co
 }
 
 /* A regular file without a name, such as a memfd: it travels with its content. */
-static bool is_memory(const struct stat *st, const char *path)
+static bool is_memory(const struct stat *st, const char *path, const char *proc)
 {
-	return S_ISREG(st->st_mode) && !st->st_nlink && path[0] == '/' &&
-	       strncmp(path, "/secretmem", 10) != 0;
+	return !st->st_nlink && path[0] == '/' && tf_capture_fd_content(st, proc);
 }
 
 /* What the receiver opens again by its name, or makes. */
@@ -85,7 +84,7 @@ static bool travels(const struct stat *st, int fd, const char *path, const char 
 	const struct tf_image img = {.source.origin = TF_ORIGIN_TASK};
 	struct tf_fd f = {.fd = fd, .kind = tf_capture_fd_kind(st, path), .same = -1, .path = path};
 
-	if (is_memory(st, path))
+	if (is_memory(st, path, proc))
 		return true;
 	return tf_restore_opens(&img, &f) && tf_capture_fd_named(st, path, proc);
 }
@@ -114,7 +113,7 @@ static void check_fd(struct tf_check *c, int fd)
 	target[n] = '\0';
 	stat(path, &st);
 	kind = kind_of(&st, target, path);
-	if (fd > STDERR_FILENO && is_memory(&st, target))
+	if (fd > STDERR_FILENO && is_memory(&st, target, path))
 		tf_check_shared(c, (uint64_t)major(st.st_dev) << 32 | minor(st.st_dev), st.st_ino,
 			target);
 	/* Unless the kernel writes through it to memory. */

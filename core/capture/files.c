@@ -5,6 +5,7 @@
 #include "core/base/host.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -44,6 +45,22 @@ bool tf_capture_fd_named(const struct stat *st, const char *path, const char *pr
 	if (!strncmp(path, "/proc/", 6) && path[6] >= '0' && path[6] <= '9')
 		return false;
 	return statfs(proc, &fs) || (unsigned)fs.f_type != TF_MQUEUE_MAGIC;
+}
+
+bool tf_capture_fd_content(const struct stat *st, const char *proc)
+{
+	struct statfs fs;
+
+	if (!S_ISREG(st->st_mode) || statfs(proc, &fs))
+		return false;
+	switch ((unsigned)fs.f_type) {
+	case TF_MQUEUE_MAGIC:
+	case SECRETMEM_MAGIC:
+	case HUGETLBFS_MAGIC:
+	case PROC_SUPER_MAGIC:
+		return false;
+	}
+	return true;
 }
 
 /* "/proc/self/fd/N" without stdio. */

@@ -46,7 +46,7 @@ static int describe_fd(struct tf_task *t, struct tf_fd *f, int number)
 		.offset = number_behind(info, "pos:", 10),
 		.size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0,
 		.dev = (uint64_t)major(st.st_dev) << 32 | minor(st.st_dev),
-		.ino = S_ISREG(st.st_mode) ? st.st_ino : 0,
+		.ino = tf_capture_fd_content(&st, path) ? st.st_ino : 0,
 		.path = tf_arena_strn(&t->capture.arena, target, sizeof(target)),
 	};
 	if ((f->kind == TF_FD_FILE || f->kind == TF_FD_DIR) &&
