@@ -75,10 +75,38 @@ CAPTURE_SRC := \
 	task_check \
 	check_others \
 	check_fds \
+	task_objects \
+	task_others \
 
 CHANNEL_SRC := frames address ssh dial listen handshake
-RESTORE_SRC := facts facts_tasks relay merge compat fit plan build build_memory build_process build_threads \
-	build_attrs build_rights build_files files hole vdso tracer landing pad result restorer
+RESTORE_SRC := \
+	facts \
+	facts_tasks \
+	facts_memory \
+	relay \
+	merge \
+	compat \
+	compat_memory \
+	fit \
+	plan \
+	build \
+	build_memory \
+	build_process \
+	build_threads \
+	build_attrs \
+	build_rights \
+	build_files \
+	build_objects \
+	files \
+	objects \
+	hole \
+	vdso \
+	tracer \
+	landing \
+	pad \
+	result \
+	restorer \
+
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \
@@ -148,6 +176,7 @@ SAN_TESTS   := \
 	test_image \
 	test_notes \
 	test_plan \
+	test_plan_memory \
 	test_registers \
 	test_stream \
 	test_yoyo \
@@ -167,6 +196,7 @@ PROBES      := \
 	still \
 	lua \
 	outside \
+	outmem \
 	crew \
 	obstacles \
 	busy \
@@ -176,7 +206,8 @@ PROBES      := \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
-	tests/probes/clib_threads.c tests/probes/clib_process.c \
+	tests/probes/outmem_files.c tests/probes/outmem_shared.c tests/probes/outmem_flags.c \
+	tests/probes/outmem_process.c tests/probes/clib_threads.c tests/probes/clib_process.c \
 	tests/probes/attrs_see.c tests/probes/attrs_rights.c tests/probes/attrs_timers.c
 # Moments of the spin probe in make check; make moments has 500 of each.
 MOMENTS_qemu_aarch64 := 100

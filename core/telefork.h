@@ -123,6 +123,11 @@ struct telefork_options {
 /* The receiver ends before the process does: a signal that it wanted at its parent's end is off. */
 #define TELEFORK_RESTORE_DETACHED 8u
 
+/* Files that it maps shared and writes to, and that are not the same here; shared memory whose name
+ * or key is in use here: the copy gets memory of its own with that content. */
+#define TELEFORK_RESTORE_PART_FILES  4u
+#define TELEFORK_RESTORE_PART_MEMORY 8u
+
 #define TELEFORK_TOKEN_MAX 4096
 
 /* Most descriptors listed in a result; held_total counts all. */
@@ -150,12 +155,11 @@ struct telefork_result {
 struct telefork_job;
 
 /*
- * Opens a channel: "tcp://host:port", "unix:path", "ssh://[user@]host[:port]" (through ssh(1), which
- * runs "telefork serve" there), "file:path" or a plain path (a new image, mode 0600, visible under
- * its name only when complete), "-" (standard output). Presents options->token.
- * Returns a descriptor (close-on-exec, owned by the caller) or an error, explained in *result
- * (which may be NULL). TELEFORK_E_ADDRESS, _REFUSED, _AUTH, _VERSION, _TIMEOUT,
- * _IO. */
+ * Opens a channel: "tcp://host:port", "unix:path", "ssh://[user@]host[:port]" (through ssh(1),
+ * which runs "telefork serve" there), "file:path" or a plain path (a new image, mode 0600, visible
+ * under its name only when complete), "-" (standard output). Presents options->token. Returns a
+ * descriptor (close-on-exec, owned by the caller) or an error, explained in *result (which may be
+ * NULL). TELEFORK_E_ADDRESS, _REFUSED, _AUTH, _VERSION, _TIMEOUT, _IO. */
 int telefork_dial(
 	const char *uri, const struct telefork_options *options, struct telefork_result *result);
 
@@ -208,10 +212,10 @@ int telefork_save(
 	const char *path, const struct telefork_options *options, struct telefork_result *result);
 
 /*
- * Runs fn(arg) on the machine at uri (as of telefork_dial(), but no file), with all of this process's
- * memory, and returns here: in the same process, with the same pid and descriptors, and with every
- * change that fn made to memory (written pages, new, grown and unmapped mappings, protections),
- * applied all or nothing. The copy ends when fn returns.
+ * Runs fn(arg) on the machine at uri (as of telefork_dial(), but no file), with all of this
+ * process's memory, and returns here: in the same process, with the same pid and descriptors, and
+ * with every change that fn made to memory (written pages, new, grown and unmapped mappings,
+ * protections), applied all or nothing. The copy ends when fn returns.
  *
  * What fn writes to standard output and error over there is written to this process's; its standard
  * input is empty. Other descriptors do not travel: their numbers are held in the copy, and fn must

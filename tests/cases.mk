@@ -100,6 +100,9 @@ $(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(
 $(foreach v,static pie,files-native-$(v) 60 tests/files.sh $(B) $(v)
 )
 obstacles-native 200 tests/obstacles.sh $(B)
+$(foreach c,restore lock taken used,outmem-$(c) 60 tests/outmem.sh $(B) $(c)
+)
+outmem-restore-static 60 tests/outmem.sh $(B) restore static
 $(foreach n,1 4 64 1000,crew-native-$(n) 120 tests/crew.sh $(B) crew-pie $(n)
 )
 $(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7

@@ -28,6 +28,8 @@ static const struct {
 	{"mt", TF_VMF_MTE},
 	{"lo", TF_VMF_LOCKED},
 	{"mw", TF_VMF_MAYWRITE},
+	{"ht", TF_VMF_HUGETLB},
+	{"lf", TF_VMF_ONFAULT},
 };
 
 /* The kernel gives a page or little more at a time, and for some files zeroes as much first. */
@@ -110,7 +112,8 @@ static uint32_t kind_of(const char *path, size_t n, uint64_t ino)
 		return TF_MAP_VDSO;
 	if (n >= 5 && !memcmp(path, "[vvar", 5))
 		return TF_MAP_VVAR;
-	if (n >= 9 && !memcmp(path, "/dev/zero", 9))
+	if ((n >= 9 && !memcmp(path, "/dev/zero", 9)) ||
+		(n >= 14 && !memcmp(path, "/anon_hugepage", 14)))
 		return TF_MAP_ANON;
 	return ino || (n && path[0] == '/') ? TF_MAP_FILE : TF_MAP_ANON;
 }
@@ -126,6 +129,8 @@ static bool parse_vma(const char *line, const char *end, struct tf_map *m, const
 		m->end <= m->start || end - p < 5)
 		return false;
 	m->data_end = m->end;
+	m->vmflags = m->object = m->crc = m->huge = m->key = 0;
+	m->here = false;
 	m->prot = (p[0] == 'r' ? PROT_READ : 0u) | (p[1] == 'w' ? PROT_WRITE : 0u) |
 		  (p[2] == 'x' ? PROT_EXEC : 0u);
 	m->flags = p[3] == 's' ? TF_MAP_SHARED : 0;
@@ -154,15 +159,48 @@ static uint32_t parse_vmflags(const char *p, const char *end)
 	return flags;
 }
 
-static const char *keep_path(struct tf_arena *a, const char *path, size_t n)
+/* The number behind a field's name, if it is this field. */
+static bool field_is(const char *p, const char *end, const char *name, uint64_t *ret)
+{
+	size_t n = strlen(name);
+
+	if ((size_t)(end - p) <= n || memcmp(p, name, n) != 0)
+		return false;
+	for (p += n; p < end && *p == ' '; p++)
+		;
+	*ret = parse_number(&p, end, 10);
+	return true;
+}
+
+/* What a field of smaps says of the mapping before it. */
+static void take_field(struct tf_map *m, const char *p, const char *end)
+{
+	uint64_t number;
+
+	if (end - p > 9 && !memcmp(p, "VmFlags: ", 9)) {
+		m->vmflags = parse_vmflags(p + 9, end);
+		if (!(m->vmflags & TF_VMF_HUGETLB))
+			m->huge = 0;
+	} else if (field_is(p, end, "KernelPageSize:", &number)) {
+		for (m->huge = 0; number << 10 >> m->huge > 1; m->huge++)
+			;
+	} else if (field_is(p, end, "ProtectionKey:", &number)) {
+		m->key = (uint32_t)number;
+	}
+}
+
+/* NULL: out of memory. */
+static const char *keep_path(struct tf_arena *a, struct tf_map *m, const char *path, size_t n)
 {
 	static const char deleted[] = " (deleted)";
 	size_t d = sizeof(deleted) - 1;
 
 	if (!path || !n)
 		return "";
-	if (n > d && !memcmp(path + n - d, deleted, d))
+	if (n > d && !memcmp(path + n - d, deleted, d)) {
 		n -= d;
+		m->flags |= m->kind == TF_MAP_FILE ? TF_MAP_DELETED : 0;
+	}
 	return tf_arena_strn(a, path, n < TF_MAX_STR ? n : TF_MAX_STR - 1);
 }
 
@@ -194,8 +232,8 @@ int tf_maps_parse(struct tf_arena *a, const char *text, size_t size, struct tf_m
 		if (!eol)
 			eol = end;
 		if (*p >= 'A' && *p <= 'Z') { /* a field of smaps */
-			if (n && !skipped && eol - p > 9 && !memcmp(p, "VmFlags: ", 9))
-				maps[n - 1].vmflags = parse_vmflags(p + 9, eol);
+			if (n && !skipped)
+				take_field(&maps[n - 1], p, eol);
 			continue;
 		}
 		if (!parse_vma(p, eol, &maps[n], &path, &path_n))
@@ -204,7 +242,7 @@ int tf_maps_parse(struct tf_arena *a, const char *text, size_t size, struct tf_m
 		skipped = maps[n].end > TF_MAX_ADDR;
 		if (skipped)
 			continue;
-		maps[n].path = keep_path(a, path, path_n);
+		maps[n].path = keep_path(a, &maps[n], path, path_n);
 		if (!maps[n].path)
 			return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for a path");
 		n++;

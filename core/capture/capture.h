@@ -69,8 +69,7 @@ int tf_capture_describe(struct tf_capture *c);
 /* The mm fields but brk, and the parent (may be NULL), of a text like /proc/PID/stat. */
 void tf_capture_parse_stat(const char *text, struct tf_mm *mm, int32_t *ret_ppid);
 
-/* statfs(2) of what is no file with content that read(2) gives: ipc/mqueue.c, linux/magic.h */
-#define TF_MQUEUE_MAGIC 0x19800202
+#define TF_MQUEUE_MAGIC 0x19800202 /* statfs(2) of a message queue, ipc/mqueue.c */
 
 /* What a descriptor leads to, by fstat(2) and its link in /proc/PID/fd. */
 uint32_t tf_capture_fd_kind(const struct stat *st, const char *path);
@@ -80,19 +79,13 @@ uint32_t tf_capture_fd_kind(const struct stat *st, const char *path);
  * processes. proc: its link in /proc. */
 bool tf_capture_fd_named(const struct stat *st, const char *path, const char *proc);
 
-/* Whether the content of what a descriptor leads to can travel: a regular file without a name, or
- * memory with a descriptor. proc as above. Counts its bytes into *sum; no more than
- * TF_NAMELESS_MOST. */
-bool tf_capture_fd_nameless(
-	const struct stat *st, const char *path, const char *proc, uint64_t *sum);
-
 /* Whether a link of /proc/PID/fd leads to a TCP connection; tcp: the texts of /proc/PID/net/tcp and
  * tcp6. Uses stdio. */
 bool tf_capture_is_tcp(const char *link, const char *const tcp[2]);
 
-/* Whether a text like /proc/PID/maps has a shared mapping of the file: what is written there and
- * what is written by the descriptor would part. Uses stdio. */
-bool tf_capture_maps_shared(const char *maps, const struct stat *st);
+/* Whether it is a regular file, on a file system whose files hold what is written to them: not a
+ * message queue, secret memory, huge pages or /proc. proc: its link there. */
+bool tf_capture_fd_content(const struct stat *st, const char *proc);
 
 /* Lists descriptors into image.fds. Before they are closed. */
 int tf_capture_files(struct tf_capture *c);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -34,7 +35,6 @@ static const struct {
 	{"pidfd:", TF_OBSTACLE_PIDFD}, /* 6.9 */
 	{"anon_inode:[landlock-ruleset]", TF_OBSTACLE_LANDLOCK},
 	{"anon_inode:landlock-ruleset", TF_OBSTACLE_LANDLOCK}, /* before 6.14 */
-	{"/memfd:", TF_OBSTACLE_MEMFD},
 	{"/secretmem", TF_OBSTACLE_SECRET},
 };
 
@@ -80,16 +80,20 @@ static enum tf_obstacle_kind kind_of(
 	}
 }
 
-/* What the receiver opens again by its name, or makes anew. */
-static bool travels(
-	struct tf_check *c, const struct stat *st, int fd, const char *path, const char *proc)
+/* A regular file without a name, such as a memfd: it travels with its content. */
+static bool is_memory(const struct stat *st, const char *path, const char *proc)
+{
+	return !st->st_nlink && path[0] == '/' && tf_capture_fd_content(st, proc);
+}
+
+/* What the receiver opens again by its name, or makes. */
+static bool travels(const struct stat *st, int fd, const char *path, const char *proc)
 {
 	const struct tf_image img = {.source.origin = TF_ORIGIN_TASK};
 	struct tf_fd f = {.fd = fd, .kind = tf_capture_fd_kind(st, path), .same = -1, .path = path};
 
-	if (f.kind == TF_FD_FILE && !st->st_nlink)
-		return !tf_capture_maps_shared(tf_check_text(c, "maps"), st) &&
-		       tf_capture_fd_nameless(st, path, proc, &c->nameless);
+	if (is_memory(st, path, proc))
+		return true;
 	return tf_restore_opens(&img, &f) && tf_capture_fd_named(st, path, proc);
 }
 
@@ -117,9 +121,12 @@ static void check_fd(struct tf_check *c, int fd)
 	target[n] = '\0';
 	stat(path, &st);
 	kind = kind_of(c, &st, target, path);
+	if (fd > STDERR_FILENO && is_memory(&st, target, path))
+		tf_check_shared(
+			c, (uint64_t)major(st.st_dev) << 32 | minor(st.st_dev), st.st_ino, target);
 	/* Unless the kernel writes through it to memory. */
 	if (!tf_obstacle_info[kind].waivable ||
-		(!travels(c, &st, fd, target, path) && !is_stream(c, fd)))
+		(!travels(&st, fd, target, path) && !is_stream(c, fd)))
 		tf_check_add(c, kind, "descriptor %d (%s)", fd, target);
 	snprintf(path, sizeof(path), "fdinfo/%d", fd);
 	if (strstr(tf_check_text(c, path), "\nlock:"))

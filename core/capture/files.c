@@ -47,13 +47,11 @@ bool tf_capture_fd_named(const struct stat *st, const char *path, const char *pr
 	return statfs(proc, &fs) || (unsigned)fs.f_type != TF_MQUEUE_MAGIC;
 }
 
-bool tf_capture_fd_nameless(
-	const struct stat *st, const char *path, const char *proc, uint64_t *sum)
+bool tf_capture_fd_content(const struct stat *st, const char *proc)
 {
-	uint64_t bytes = (uint64_t)st->st_blocks * 512;
 	struct statfs fs;
 
-	if (!S_ISREG(st->st_mode) || st->st_nlink || path[0] != '/' || statfs(proc, &fs))
+	if (!S_ISREG(st->st_mode) || statfs(proc, &fs))
 		return false;
 	switch ((unsigned)fs.f_type) {
 	case TF_MQUEUE_MAGIC:
@@ -62,9 +60,6 @@ bool tf_capture_fd_nameless(
 	case PROC_SUPER_MAGIC:
 		return false;
 	}
-	if (bytes > TF_NAMELESS_MOST - *sum || access(proc, R_OK))
-		return false;
-	*sum += bytes;
 	return true;
 }
 
@@ -100,7 +95,6 @@ static int add_fd(struct tf_capture *c, int fd)
 		.fd = fd,
 		.kind = tf_capture_fd_kind(&st, target),
 		.flags = (uint32_t)fcntl(fd, F_GETFL),
-		.file = -1,
 		.same = -1, /* nothing is opened in the copy: all its numbers are held alike */
 		.size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0,
 		.offset = at > 0 ? (uint64_t)at : 0,

@@ -55,12 +55,12 @@ static void check_map(struct tf_capture *c, const struct tf_map *m)
 
 	if (m->vmflags & TF_VMF_MTE)
 		why = "has memory tags (PROT_MTE)";
+	else if (strstr(p, "hugepage"))
+		why = "uses hugetlb pages";
 	else if (m->kind != TF_MAP_FILE)
 		return;
 	else if (!strncmp(p, "/dev/", 5) && strncmp(p, "/dev/shm/", 9))
 		why = "is a device's memory";
-	else if (strstr(p, "hugepage"))
-		why = "uses hugetlb pages";
 	else if (p[0] != '/')
 		why = "is no memory of a file";
 	else if (shared && ((m->prot & PROT_WRITE) || (m->vmflags & TF_VMF_MAYWRITE)))

@@ -97,7 +97,7 @@ static int describe_source(struct tf_task *t)
 	struct tf_capture *c = &t->capture;
 	struct tf_source *s = &c->image.source;
 	struct utsname uts;
-	uint64_t brk = c->image.mm.brk;
+	const struct tf_mm asked = c->image.mm;
 	int32_t parent;
 	char *stat;
 	size_t size;
@@ -110,7 +110,9 @@ static int describe_source(struct tf_task *t)
 	s->exe = link_text(t, "exe");
 	s->cwd = link_text(t, "cwd");
 	tf_capture_parse_stat(stat, &c->image.mm, &parent);
-	c->image.mm.brk = brk;
+	c->image.mm.brk = asked.brk;
+	c->image.mm.locks = asked.locks;
+	c->image.mm.keys = asked.keys;
 	return s->release && s->exe && s->cwd ? 0 : TELEFORK_E_NOMEM;
 }
 
@@ -127,13 +129,15 @@ int tf_task_describe_maps(struct tf_task *t)
 	return rc;
 }
 
-/* What could be written to is told before; the copy's mapping is memory, and has no such bit. */
+/* Of an object the copy's mapping can be written to as the original's could; other memory has no
+ * such bit. */
 static int finish_maps(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
 
 	for (uint32_t i = 0; i < img->n_maps; i++) {
-		img->maps[i].vmflags &= ~TF_VMF_MAYWRITE;
+		if (!img->maps[i].object)
+			img->maps[i].vmflags &= ~TF_VMF_MAYWRITE;
 		img->source.max_map_end = img->maps[i].end;
 		/* The break itself is only known to the process: the heap's end is near. */
 		if (img->maps[i].kind == TF_MAP_HEAP && !img->mm.brk)
@@ -144,6 +148,10 @@ static int finish_maps(struct tf_task *t)
 
 int tf_task_read(struct tf_task *t, uint64_t addr, void *to, size_t n)
 {
+	int rc;
+
+	if (tf_task_object_read(t, addr, to, n, &rc))
+		return rc;
 	if (pread(t->mem, to, n, (off_t)addr) != (ssize_t)n)
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
 			"memory of process %d at %llx", (int)t->seen, (unsigned long long)addr);
@@ -182,6 +190,8 @@ static int find_pages_of(struct tf_task *t, struct tf_map *m)
 	struct tf_capture *c = &t->capture;
 	const struct tf_frozen *f = tf_capture_frozen_at(c, m->start);
 
+	if (m->object)
+		return tf_task_object_pages(t, m);
 	if (f) {
 		m->data_end = f->end;
 		return tf_capture_add_run(c, m->start, m->data_end);
@@ -210,8 +220,16 @@ static int find_pages(struct tf_task *t)
 
 	tf_capture_begin_runs(c);
 	for (uint32_t i = 0; i < c->image.n_maps && !rc; i++) {
+		struct tf_map *m = &c->image.maps[i];
+		uint64_t before = c->memory;
+
 		c->map_runs = c->n_runs;
-		rc = find_pages_of(t, &c->image.maps[i]);
+		rc = find_pages_of(t, m);
+		/* Kernels before 6.13 do not show MLOCK_ONFAULT: what is locked otherwise is
+		 * present. */
+		if (m->vmflags & TF_VMF_LOCKED && m->kind == TF_MAP_ANON && m->prot & PROT_WRITE &&
+			c->memory - before < m->end - m->start)
+			m->vmflags |= TF_VMF_ONFAULT;
 	}
 	return rc;
 }
@@ -245,8 +263,9 @@ int tf_task_describe_standing(struct tf_task *t)
 
 int tf_task_describe_rest(struct tf_task *t)
 {
-	static int (*const step[])(struct tf_task *) = {describe_source, finish_maps, describe_vdso,
-		describe_auxv, tf_task_cpu, tf_task_merge_rights, find_pages, tf_task_settle};
+	static int (*const step[])(struct tf_task *) = {describe_source, tf_task_objects,
+		finish_maps, describe_vdso, describe_auxv, tf_task_cpu, tf_task_merge_rights,
+		find_pages, tf_task_settle};
 
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }
@@ -274,17 +293,24 @@ static int read_memory(struct tf_task *t, uint64_t at, void *to, size_t n)
 	return 0;
 }
 
-/* Pages of zeros stay holes. */
+/* Over there a private mapping of a file begins as that file's pages. */
+static bool zeros_travel(const struct tf_map *m)
+{
+	return m && m->kind == TF_MAP_FILE && !(m->flags & TF_MAP_SHARED);
+}
+
+/* Other pages of zeros stay holes. */
 static int save_pages(struct tf_task *t, uint64_t at, const uint8_t *buf, uint64_t n)
 {
 	struct tf_capture *c = &t->capture;
 	uint64_t page = c->image.source.page_size;
+	bool zeros = zeros_travel(tf_image_map_at(&c->image, at));
 	int rc = 0;
 
 	for (uint64_t i = 0; i < n && !rc;) {
 		uint64_t end = i;
 
-		while (end < n && !all_zero(buf + end, page))
+		while (end < n && (zeros || !all_zero(buf + end, page)))
 			end += page;
 		if (end > i)
 			rc = tf_sink_data(&c->sink, tf_image_offset(&c->image, at + i), buf + i,

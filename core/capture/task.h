@@ -60,6 +60,11 @@ struct tf_task {
 	char stands[160]; /* tf_task_snapshot(): why there is no shot; "" there is one */
 	uint64_t stopped_ns, released_ns; /* tf_now_ns() */
 
+	int *object_fd; /* of each object: to read it; -1 */
+	uint32_t max_objects;
+	struct tf_run *object_runs; /* of all mappings of objects: what travels with them; sorted */
+	uint64_t n_object_runs;
+
 	/* Called now and then while memory goes out, with the bytes that have gone (may be NULL).
 	 */
 	void (*progress)(void *ctx, uint64_t done, uint64_t all);
@@ -71,6 +76,9 @@ struct tf_task {
  * _SYSTEM naming pid, and the state of a thread that does not stop. On failure the process runs on
  * and there is nothing to release. */
 int tf_task_stop(struct tf_task *t, pid_t pid);
+
+/* Whether what is mapped there travels as an object: shared memory or a file, mapped shared. */
+bool tf_map_has_object(const struct tf_map *m);
 
 /* Fills the image: registers, mappings, pages, everything but memory's bytes. */
 int tf_task_describe(struct tf_task *t);

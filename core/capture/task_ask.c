@@ -6,8 +6,10 @@
  */
 #include "core/capture/task_call.h"
 
+#include <errno.h>
 #include <linux/prctl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 /* --- of each thread, but what a fork knows of the main thread --- */
@@ -184,10 +186,38 @@ static int ask_brk(struct tf_asking *q)
 	return rc;
 }
 
+/* Asks to protect what is not mapped: EINVAL, if there is no such key; ENOMEM, if there is. They
+ * are given away from the lowest on; the kernel's own, for code that is not to be read, has EINVAL,
+ * too. */
+static int ask_keys(struct tf_asking *q)
+{
+	struct tf_image *img = &q->t->capture.image;
+	uint64_t page = img->source.page_size;
+	uint64_t nowhere = ((uint64_t)1 << tf_arch_native()->max_user_bits) - 2 * page;
+	bool used = false;
+	int rc = 0;
+
+	for (uint32_t i = 0; i < img->n_maps; i++)
+		used |= img->maps[i].key != 0;
+	for (uint32_t i = 0; i < q->t->n_before; i++)
+		used |= q->t->before[i].key != 0;
+	for (uint64_t key = 1; key < TF_KEYS && !rc; key++) {
+		const uint64_t arg[6] = {nowhere, page, PROT_NONE, key};
+		int64_t result;
+
+		rc = tf_asking_call(q, SYS_pkey_mprotect, arg, &result);
+		if (!rc && result == -ENOMEM)
+			img->mm.keys |= 1u << key;
+		else if (!used && key == 1)
+			break;
+	}
+	return rc;
+}
+
 static int ask_process(struct tf_asking *q)
 {
 	static int (*const question[])(struct tf_asking *) = {
-		ask_altstack, ask_sigactions, ask_brk};
+		ask_altstack, ask_sigactions, ask_brk, ask_keys};
 	int rc = 0;
 
 	for (size_t i = 0; i < sizeof(question) / sizeof(*question) && !rc; i++)

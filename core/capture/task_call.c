@@ -359,18 +359,54 @@ void tf_asking_turn(struct tf_asking *q, uint32_t i)
 
 /* --- the main thread, and room --- */
 
+/* KiB that the process has locked. */
+static uint64_t locked(struct tf_task *t)
+{
+	char *text;
+	size_t size;
+
+	return tf_task_read_text(t, "status", &text, &size)
+		       ? 0
+		       : tf_task_status_number(text, "\nVmLck:", 10);
+}
+
+/* A mapping that is locked from the beginning tells of mlockall(MCL_FUTURE), which nothing shows;
+ * one that is not present then, of MCL_ONFAULT. */
+static void see_locks(struct tf_asking *q, uint64_t before)
+{
+	struct tf_image *img = &q->t->capture.image;
+	uint64_t page = img->source.page_size, entry = 0;
+	uint64_t last = q->room + q->room_size - page;
+
+	if (locked(q->t) <= before)
+		return;
+	img->mm.locks = TF_LOCK_FUTURE;
+	if (pread(q->t->pagemap, &entry, sizeof(entry), (off_t)(last / page * sizeof(entry))) ==
+			sizeof(entry) &&
+		!(entry >> 62))
+		img->mm.locks |= TF_LOCK_ONFAULT;
+}
+
+static uint64_t locked_before(const struct tf_asking *q)
+{
+	return tf_task_status_number(q->t->status, "\nVmLck:", 10);
+}
+
 static int map_room(struct tf_asking *q)
 {
 	const uint64_t arg[6] = {0, q->room_size, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS, ~UINT64_C(0), 0};
+	uint64_t before = locked_before(q);
 	int64_t result;
 	int rc = tf_asking_call(q, SYS_mmap, arg, &result);
 
 	if (!rc && result > -4096 && result < 0)
 		rc = tf_fail_errno(&q->t->capture.err, TELEFORK_E_SYSTEM, (int)-result,
 			"process %d has no room for a page more", (int)q->t->pid);
-	if (!rc)
+	if (!rc) {
 		q->room = (uint64_t)result;
+		see_locks(q, before);
+	}
 	return rc;
 }
 
@@ -457,7 +493,8 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 		q->x->way = q->way = (struct tf_call_way){.at = t->code};
 		rc = hold(q);
 	}
-	if (rc || (q->stack && t->n_traced == 1))
+	/* Whose memory is locked may have said so of all that is to come: a mapping tells. */
+	if (rc || (q->stack && t->n_traced == 1 && !locked_before(q)))
 		return rc;
 	q->room_size = ((t->n_traced + 1) * q->slot + 0xffff) & ~UINT64_C(0xffff);
 	rc = map_room(q);

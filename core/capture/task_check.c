@@ -161,27 +161,47 @@ static void check_map(struct tf_check *c, const struct tf_map *m, const char *vm
 
 	if (m->kind == TF_MAP_VDSO || m->kind == TF_MAP_VVAR)
 		return;
-	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++)
+	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
+		/* Without a file no others can have them. */
+		if (flags[i].kind == TF_OBSTACLE_HUGETLB && m->kind == TF_MAP_ANON)
+			continue;
 		if (strstr(vmflags, flags[i].flag)) {
 			tf_check_add(
 				c, flags[i].kind, "mapping %llx-%llx (%s)", start, end, m->path);
 			return;
 		}
+	}
 	if (!strncmp(m->path, "/[aio]", 6)) {
 		tf_check_add(c, TF_OBSTACLE_AIO, "mapping %llx-%llx", start, end);
 		return;
 	}
-	/* Shared anonymous memory is nobody else's where there is no child. */
-	if (!shared || m->kind == TF_MAP_ANON ||
-		!(m->prot & PROT_WRITE || m->vmflags & TF_VMF_MAYWRITE))
-		return;
-	if (m->kind == TF_MAP_FILE && m->path[0] == '/' && strncmp(m->path, "/memfd:", 7) &&
-		strncmp(m->path, "/dev/shm/", 9) && strncmp(m->path, "/SYSV", 5))
-		tf_check_add(
-			c, TF_OBSTACLE_SHARED_FILE, "mapping %llx-%llx (%s)", start, end, m->path);
-	else
-		tf_check_add(c, TF_OBSTACLE_SHARED_MEMORY, "mapping %llx-%llx (%s)", start, end,
+	/* Shared memory without a file is nobody else's where there is no child. A file with a name
+	 * has to be there, which the receiver sees to. */
+	if (tf_map_has_object(m) &&
+		(m->flags & TF_MAP_DELETED || !strncmp(m->path, "/dev/shm/", 9)))
+		tf_check_shared(c, m->dev, m->ino, m->path);
+	else if (shared && m->kind == TF_MAP_FILE && !tf_map_has_object(m))
+		tf_check_add(c, TF_OBSTACLE_DEVICE_MEMORY, "mapping %llx-%llx (%s)", start, end,
 			m->path);
+}
+
+void tf_check_shared(struct tf_check *c, uint64_t dev, uint64_t ino, const char *name)
+{
+	for (uint32_t i = 0; i < c->n_shared; i++)
+		if (c->shared[i].dev == dev && c->shared[i].ino == ino)
+			return;
+	if (c->shared && c->n_shared < TF_CHECK_SHARED)
+		c->shared[c->n_shared++] = (struct tf_shared){
+			dev, ino, tf_arena_strn(&c->arena, name, strlen(name)), 0};
+}
+
+static void check_shared(struct tf_check *c)
+{
+	tf_task_others(c->pid, c->shared, c->n_shared, &c->arena);
+	for (uint32_t i = 0; i < c->n_shared; i++)
+		if (c->shared[i].user)
+			tf_check_add(c, TF_OBSTACLE_SHARED_MEMORY, "%s, by process %d",
+				c->shared[i].name, (int)c->shared[i].user);
 }
 
 static int check_maps(struct tf_check *c, struct tf_err *e)
@@ -209,12 +229,17 @@ static int check_maps(struct tf_check *c, struct tf_err *e)
 
 static int check_living(struct tf_check *c, struct tf_err *e)
 {
+	int rc;
+
+	c->shared = tf_arena_array(&c->arena, TF_CHECK_SHARED, sizeof(*c->shared));
 	check_machine(c);
 	check_status(c);
 	check_timers(c);
 	tf_check_others(c);
 	tf_check_fds(c);
-	return check_maps(c, e);
+	rc = check_maps(c, e);
+	check_shared(c);
+	return rc;
 }
 
 int tf_task_check(pid_t pid, tf_obstacle_fn *found, void *ctx, struct tf_err *e)

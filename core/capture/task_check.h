@@ -33,7 +33,7 @@
 	X(NAMESPACE, "namespace", true, "it lives in a namespace of its own",                      \
 		"run telefork in the same container")                                              \
 	X(SECCOMP, "seccomp", false, "system call filters are on that cannot be read here",        \
-		"be root outside of a container; a process in strict mode stays")                                                     \
+		"be root outside of a container; a process in strict mode stays")                  \
 	X(TIMER, "timer", true, "it has a timer for one thread's own time, which is lost",         \
 		"let it delete the timer")                                                         \
 	X(LOCK, "lock", true, "it holds a lock on a file, which is lost", "let it unlock")         \
@@ -65,16 +65,11 @@
 		"let it end that with io_destroy")                                                 \
 	X(SECRET, "secret-memory", false, "memory that nobody else may read",                      \
 		"start it without memfd_secret")                                                   \
-	X(MEMFD, "memfd", true, "memory with a descriptor that is large or mapped",                \
-		"let it close it")                                                                 \
 	X(OTHER, "other", true, "a descriptor of an unknown kind", "let it close it")              \
 	X(DEVICE_MEMORY, "device-memory", false, "memory of a device", "let it unmap it")          \
 	X(HUGETLB, "hugetlb", false, "pages of hugetlbfs", "start it without them")                \
-	X(SHARED_FILE, "shared-file", true,                                                        \
-		"a file mapped shared and writable, which parts from the file",                    \
-		"let it unmap the file")                                                           \
 	X(SHARED_MEMORY, "shared-memory", true,                                                    \
-		"memory that others may share, which parts from them", "let it unmap the memory")  \
+		"memory that others use, too, which parts from them", "let them unmap the memory") \
 	X(TAGS, "tags", false, "memory with tags", "start it without memory tagging")              \
 	X(SEALED, "sealed", false, "a sealed mapping", "start it without mseal")                   \
 	X(SHADOW_STACK, "shadow-stack", false, "a thread has a shadow stack",                      \

@@ -5,16 +5,14 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/kcmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
-
-#include "core/base/cleanup.h"
 
 static uint64_t number_behind(const char *text, const char *label, int base)
 {
@@ -54,28 +52,7 @@ static bool is_to_be_reset(struct tf_task *t, const struct tf_fd *f)
 	return tf_capture_is_tcp(f->path, (const char *const *)tcp);
 }
 
-bool tf_capture_maps_shared(const char *maps, const struct stat *st)
-{
-	unsigned long long ino;
-	char flags[8];
-
-	for (const char *p = maps; *p; p = strchrnul(p, '\n'), p += *p == '\n')
-		if (sscanf(p, "%*s %7s %*s %*s %llu", flags, &ino) == 2 && flags[3] == 's' &&
-			ino == st->st_ino)
-			return true;
-	return false;
-}
-
-/* What is mapped shared and written by its descriptor would part. */
-static bool is_mapped(struct tf_task *t, const struct stat *st)
-{
-	char *maps;
-	size_t size;
-
-	return tf_task_read_text(t, "maps", &maps, &size) || tf_capture_maps_shared(maps, st);
-}
-
-static int describe_fd(struct tf_task *t, struct tf_fd *f, int number, uint64_t *sum)
+static int describe_fd(struct tf_task *t, struct tf_fd *f, int number)
 {
 	char name[40], path[TF_TASK_PATH], target[TF_MAX_STR];
 	char *info;
@@ -97,16 +74,14 @@ static int describe_fd(struct tf_task *t, struct tf_fd *f, int number, uint64_t 
 		.kind = tf_capture_fd_kind(&st, target),
 		.flags = (uint32_t)number_behind(info, "flags:", 8),
 		.same = -1,
-		.file = -1,
 		.offset = number_behind(info, "pos:", 10),
 		.size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0,
+		.dev = (uint64_t)major(st.st_dev) << 32 | minor(st.st_dev),
+		.ino = tf_capture_fd_content(&st, path) ? st.st_ino : 0,
 		.path = tf_arena_strn(&t->capture.arena, target, sizeof(target)),
 	};
-	if (f->kind == TF_FD_FILE && !st.st_nlink && !is_mapped(t, &st) &&
-		tf_capture_fd_nameless(&st, target, path, sum))
-		f->kind = TF_FD_NAMELESS;
-	else if ((f->kind == TF_FD_FILE || f->kind == TF_FD_DIR) &&
-		 !tf_capture_fd_named(&st, target, path))
+	if ((f->kind == TF_FD_FILE || f->kind == TF_FD_DIR) &&
+		!tf_capture_fd_named(&st, target, path))
 		f->kind = TF_FD_OTHER;
 	if (f->path && is_to_be_reset(t, f))
 		f->kind = TF_FD_RESET;
@@ -169,91 +144,11 @@ static int find_duplicates(struct tf_task *t)
 	return 0;
 }
 
-/* --- content of files without a name --- */
-
-static void file_path(const struct tf_task *t, const struct tf_fd *f, char path[TF_TASK_PATH])
-{
-	snprintf(path, TF_TASK_PATH, "/proc/%d/fd/%d", (int)t->pid, f->fd);
-}
-
-/* The lowest descriptor of each file. */
-static void find_files(struct tf_task *t, struct stat *st)
-{
-	struct tf_image *img = &t->capture.image;
-
-	for (uint32_t i = 0; i < img->n_fds; i++) {
-		struct tf_fd *f = &img->fds[i];
-		char path[TF_TASK_PATH];
-
-		file_path(t, f, path);
-		if (f->kind != TF_FD_NAMELESS || stat(path, &st[i]))
-			continue;
-		f->file = f->fd;
-		for (uint32_t k = 0; k < i && f->file == f->fd; k++)
-			if (img->fds[k].kind == TF_FD_NAMELESS && st[k].st_ino == st[i].st_ino &&
-				st[k].st_dev == st[i].st_dev)
-				f->file = img->fds[k].fd;
-	}
-}
-
-static bool is_zero(const struct tf_block *b)
-{
-	return !b->data[0] && !memcmp(b->data, b->data + 1, TF_BLOCK - 8);
-}
-
-static int read_content(struct tf_task *t, const struct tf_fd *f)
-{
-	struct tf_image *img = &t->capture.image;
-	char path[TF_TASK_PATH];
-	TF_CLOSE int fd = -1;
-	off_t at = 0;
-
-	file_path(t, f, path);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	while (fd >= 0 && (at = lseek(fd, at, SEEK_DATA)) >= 0 && img->n_blocks < TF_MAX_BLOCKS) {
-		struct tf_block *b = &img->blocks[img->n_blocks];
-
-		at -= at % TF_BLOCK;
-		*b = (struct tf_block){.fd = f->fd, .offset = (uint64_t)at};
-		if (pread(fd, b->data, TF_BLOCK, at) < 0)
-			break;
-		img->n_blocks += !is_zero(b);
-		at += TF_BLOCK;
-	}
-	return fd >= 0 && at < 0 && errno == ENXIO /* no more data */
-		       ? 0
-		       : tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
-				 "content of descriptor %d, %s", f->fd, f->path);
-}
-
-static int read_nameless(struct tf_task *t)
-{
-	struct tf_image *img = &t->capture.image;
-	struct stat *st;
-	uint32_t n = 0;
-	int rc = 0;
-
-	for (uint32_t i = 0; i < img->n_fds; i++)
-		n += img->fds[i].kind == TF_FD_NAMELESS;
-	if (!n)
-		return 0;
-	st = tf_arena_array(&t->capture.arena, img->n_fds, sizeof(*st));
-	img->blocks = tf_arena_array(&t->capture.arena, TF_MAX_BLOCKS, sizeof(*img->blocks));
-	if (!st || !img->blocks)
-		return TELEFORK_E_NOMEM;
-	find_files(t, st);
-	for (uint32_t i = 0; i < img->n_fds && !rc; i++)
-		if (img->fds[i].kind == TF_FD_NAMELESS && img->fds[i].file == img->fds[i].fd)
-			rc = read_content(t, &img->fds[i]);
-	return rc;
-}
-
 int tf_task_files(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
 	char path[TF_TASK_PATH];
 	struct dirent *entry;
-	uint64_t sum = 0;
 	unsigned n;
 	DIR *dir;
 	int rc = 0;
@@ -266,12 +161,10 @@ int tf_task_files(struct tf_task *t)
 	img->fds = tf_arena_array(&t->capture.arena, n, sizeof(*img->fds));
 	while (img->fds && !rc && (entry = readdir(dir)))
 		if (entry->d_name[0] != '.' && img->n_fds < n)
-			rc = describe_fd(t, &img->fds[img->n_fds++], atoi(entry->d_name), &sum);
+			rc = describe_fd(t, &img->fds[img->n_fds++], atoi(entry->d_name));
 	closedir(dir);
 	if (!img->fds)
 		return TELEFORK_E_NOMEM;
 	qsort(img->fds, img->n_fds, sizeof(*img->fds), by_number);
-	if (!rc)
-		rc = find_duplicates(t);
-	return rc ? rc : read_nameless(t);
+	return rc ? rc : find_duplicates(t);
 }

@@ -26,6 +26,27 @@ int tf_task_pending(struct tf_task *t);
 /* task_files.c: fills image.fds, and says which are duplicates of each other. */
 int tf_task_files(struct tf_task *t);
 
+/* task_objects.c: fills image.objects from what is mapped shared and from descriptors of memory,
+ * and adds the stages to image.maps. After both lists are there; once. 0, _NOMEM, _LIMIT, _SYSTEM.
+ */
+int tf_task_objects(struct tf_task *t);
+
+/* Whether there is one whose bytes others than its fork could change: mappings of it, or
+ * descriptors. It is to be looked at while the process stands. */
+bool tf_task_has_memory(const struct tf_task *t, const struct tf_map *maps, uint32_t n);
+
+/* Adds the runs of a mapping of an object: what travels with it. */
+int tf_task_object_pages(struct tf_task *t, const struct tf_map *m);
+
+/* Copies what travels with it to where the mapping is copied to. */
+int tf_task_object_copy(struct tf_task *t, const struct tf_map *m, uint8_t *copy);
+
+/* Reads n bytes of an object's mapping at addr from the object itself; false: there is none, or no
+ * descriptor of it. *ret_rc: 0 or _SYSTEM. */
+bool tf_task_object_read(struct tf_task *t, uint64_t addr, void *to, size_t n, int *ret_rc);
+
+void tf_task_objects_close(struct tf_task *t);
+
 /* task_cpu.c: image.cpu.features become those that the program uses. Needs maps and auxv. */
 int tf_task_cpu(struct tf_task *t);
 

@@ -24,17 +24,21 @@ static bool is_kept(const struct tf_map *m)
 {
 	if (m->kind == TF_MAP_VDSO || m->kind == TF_MAP_VVAR)
 		return false;
-	if (m->vmflags & (TF_VMF_DONTFORK | TF_VMF_WIPEONFORK))
+	/* Huge pages that are written to are taken from a fork, where there are no more. */
+	if (m->vmflags & (TF_VMF_DONTFORK | TF_VMF_WIPEONFORK | TF_VMF_HUGETLB) || m->object)
 		return true;
 	return m->flags & TF_MAP_SHARED && (m->prot & PROT_WRITE || m->vmflags & TF_VMF_MAYWRITE);
 }
 
 static int keep_one(struct tf_task *t, const struct tf_map *m, uint8_t *copy)
 {
-	uint64_t end = m->kind == TF_MAP_FILE ? tf_capture_find_end(t->mem, m) : m->end;
+	bool file = m->kind == TF_MAP_FILE && !m->object;
+	uint64_t end = file ? tf_capture_find_end(t->mem, m) : m->end;
 	struct tf_capture *c = &t->capture;
 
 	c->frozen[c->n_frozen++] = (struct tf_frozen){m->start, end, copy};
+	if (m->object)
+		return tf_task_object_copy(t, m, copy);
 	return end > m->start ? tf_task_read(t, m->start, copy, end - m->start) : 0;
 }
 
@@ -126,7 +130,7 @@ static void compare_before(struct tf_task *t)
 		t->shot.differs |= is_kept(m) && !(same && is_kept(b));
 		if (!same || !(b->vmflags & TF_VMF_LOCKED))
 			continue;
-		m->vmflags |= TF_VMF_LOCKED;
+		m->vmflags |= b->vmflags & (TF_VMF_LOCKED | TF_VMF_ONFAULT);
 		locked += m->end - m->start;
 	}
 	t->shot.differs |= locked / 1024 != tf_task_status_number(t->status, "\nVmLck:", 10);
@@ -169,8 +173,11 @@ static int describe_and_fork(struct tf_task *t, bool exact)
 	const char *why = NULL;
 	int rc = tf_task_describe_standing(t);
 
+	exact |= tf_task_has_memory(t, t->before, t->n_before);
 	if (!rc && exact)
 		rc = tf_task_describe_maps(t);
+	if (!rc && exact)
+		rc = tf_task_objects(t);
 	if (rc)
 		return rc;
 	if (tf_task_can_ask(t, &why))

@@ -321,6 +321,7 @@ void tf_task_release(struct tf_task *t)
 	t->traced = NULL;
 	t->n_traced = 0;
 	tf_task_shot_end(t);
+	tf_task_objects_close(t);
 	close_files(t);
 	if (c->frozen_base)
 		munmap(c->frozen_base, c->frozen_size);

@@ -50,6 +50,7 @@ static const char *map_name(const struct tf_map *m)
 		[TF_MAP_STACK] = "[stack]",
 		[TF_MAP_VDSO] = "[vdso]",
 		[TF_MAP_VVAR] = "[vvar]",
+		[TF_MAP_STAGE] = "[stage]",
 	};
 
 	return m->path && m->path[0] ? m->path : names[m->kind];

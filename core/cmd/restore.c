@@ -18,9 +18,36 @@ struct arguments {
 	const char *file;
 };
 
+/* What a restore can go without, a list with commas. NULL, or the name that is none. */
+static const char *allow(char *list, unsigned *restore)
+{
+	static const struct {
+		const char *name;
+		unsigned flag;
+	} kinds[] = {
+		{"files", TELEFORK_RESTORE_HOLD_FILES},
+		{"credentials", TELEFORK_RESTORE_OWN_USER},
+		{"shared-file", TELEFORK_RESTORE_PART_FILES},
+		{"shared-memory", TELEFORK_RESTORE_PART_MEMORY},
+	};
+	char *name;
+
+	while ((name = strsep(&list, ","))) {
+		size_t i = 0;
+
+		while (i < sizeof(kinds) / sizeof(*kinds) && strcmp(name, kinds[i].name) != 0)
+			i++;
+		if (i == sizeof(kinds) / sizeof(*kinds))
+			return name;
+		*restore |= kinds[i].flag;
+	}
+	return NULL;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct arguments *a = state->input;
+	const char *unknown;
 
 	switch (key) {
 	case 'n':
@@ -39,13 +66,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--pid %s: same or new", arg);
 		return 0;
 	case 'a':
-		if (!strcmp(arg, "files"))
-			a->restore |= TELEFORK_RESTORE_HOLD_FILES;
-		else if (!strcmp(arg, "credentials"))
-			a->restore |= TELEFORK_RESTORE_OWN_USER;
-		else
-			argp_error(
-				state, "--allow %s: it can go without files or credentials", arg);
+		unknown = allow(arg, &a->restore);
+		if (unknown)
+			argp_error(state,
+				"--allow %s: it can go without files, credentials, shared-file and shared-memory",
+				unknown);
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->file)
@@ -144,7 +169,9 @@ int tf_cmd_restore(int argc, char **argv)
 			"Do not wait for the process: print its id as the last line, and end", 0},
 		{"allow", 'a', "files", 0,
 			"Go on without something: files, those that it had open and that are not "
-			"here; credentials, those that this user may not give it",
+			"here; credentials, those that this user may not give it; shared-file, "
+			"what it maps shared and writes to and that is another here; "
+			"shared-memory, names and keys that are in use here",
 			0},
 		{0},
 	};

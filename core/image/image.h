@@ -15,6 +15,7 @@
 /* Maxima of what a decoder accepts (all counts are checked against these before anything else). */
 #define TF_MAX_MAPS       1000000u /* vm.max_map_count is 65,530 by default */
 #define TF_MAX_SEGMENTS   (2u * TF_MAX_MAPS)
+#define TF_MAX_OBJECTS    65536u
 #define TF_MAX_FDS        1048576u /* fs.nr_open default */
 #define TF_MAX_THREADS    65536u
 #define TF_MAX_TID        4194304 /* PID_MAX_LIMIT */
@@ -35,33 +36,37 @@
 
 enum tf_map_kind {
 	TF_MAP_ANON,  /* private or shared anonymous memory */
-	TF_MAP_FILE,  /* mapping of a file; in this version travels by value */
+	TF_MAP_FILE,  /* mapping of a file, or of shared memory with a name or a descriptor */
 	TF_MAP_HEAP,  /* the brk area */
 	TF_MAP_STACK, /* the main thread's stack, MAP_GROWSDOWN at the source */
 	TF_MAP_VDSO,  /* [vdso] */
 	TF_MAP_VVAR,  /* [vvar], [vvar_vclock]: no bytes travel */
+	TF_MAP_STAGE, /* bytes of an object that no mapping shows: gone before the copy runs */
 	TF_MAP_KINDS,
 };
 
-#define TF_MAP_SHARED 1u /* tf_map.flags: MAP_SHARED */
-#define TF_MAP_ZERO   2u /* shared mapping of /dev/zero or memfd etc. without a path elsewhere */
+#define TF_MAP_SHARED  1u /* tf_map.flags: MAP_SHARED */
+#define TF_MAP_ZERO    2u /* shared mapping of /dev/zero or memfd etc. without a path elsewhere */
+#define TF_MAP_DELETED 4u /* its file has no name any more */
 
 /* VmFlags of /proc/PID/smaps that can be set again, as bits of tf_map.vmflags (table in maps.c). */
-#define TF_VMF_HUGEPAGE   1u    /* hg: MADV_HUGEPAGE */
-#define TF_VMF_NOHUGEPAGE 2u    /* nh */
-#define TF_VMF_DONTDUMP   4u    /* dd */
-#define TF_VMF_DONTFORK   8u    /* dc */
-#define TF_VMF_WIPEONFORK 16u   /* wf */
-#define TF_VMF_MERGEABLE  32u   /* mg */
-#define TF_VMF_SEQ        64u   /* sr */
-#define TF_VMF_RAND       128u  /* rr */
-#define TF_VMF_NORESERVE  256u  /* nr */
-#define TF_VMF_GROWSDOWN  512u  /* gd */
-#define TF_VMF_BTI        1024u /* bt (aarch64 PROT_BTI) */
-#define TF_VMF_MTE        2048u /* mt (aarch64 PROT_MTE) */
-#define TF_VMF_LOCKED     4096u /* lo */
-#define TF_VMF_MAYWRITE   8192u /* mw: could be made writable (a shared file opened for writing) */
-#define TF_VMF_ALL        16383u
+#define TF_VMF_HUGEPAGE   1u     /* hg: MADV_HUGEPAGE */
+#define TF_VMF_NOHUGEPAGE 2u     /* nh */
+#define TF_VMF_DONTDUMP   4u     /* dd */
+#define TF_VMF_DONTFORK   8u     /* dc */
+#define TF_VMF_WIPEONFORK 16u    /* wf */
+#define TF_VMF_MERGEABLE  32u    /* mg */
+#define TF_VMF_SEQ        64u    /* sr */
+#define TF_VMF_RAND       128u   /* rr */
+#define TF_VMF_NORESERVE  256u   /* nr */
+#define TF_VMF_GROWSDOWN  512u   /* gd */
+#define TF_VMF_BTI        1024u  /* bt (aarch64 PROT_BTI) */
+#define TF_VMF_MTE        2048u  /* mt (aarch64 PROT_MTE) */
+#define TF_VMF_LOCKED     4096u  /* lo */
+#define TF_VMF_MAYWRITE   8192u  /* mw: could be made writable (a shared file opened for writing) */
+#define TF_VMF_HUGETLB    16384u /* ht: pages of hugetlbfs */
+#define TF_VMF_ONFAULT    32768u /* lf: MLOCK_ONFAULT */
+#define TF_VMF_ALL        65535u
 
 /* One VMA of the source. Sorted by start, page-aligned, never overlapping. */
 struct tf_map {
@@ -75,6 +80,42 @@ struct tf_map {
 	uint64_t offset;   /* in the file, bytes */
 	uint64_t dev, ino; /* identity of the file at the source */
 	const char *path;  /* as /proc/PID/maps has it, without " (deleted)"; "" if none */
+	uint32_t object;   /* 1 + index in image.objects of what is mapped shared; 0: none */
+	uint32_t crc;  /* CRC32C of [start, data_end), where object is a file with a name; else 0 */
+	uint32_t huge; /* hugetlb: log2 of the bytes of a page; else 0 */
+	uint32_t key;  /* of memory protection, pkeys(7); 0: none */
+	bool here;     /* the destination has this file: set by the receiver, does not travel */
+};
+
+/* What several mappings and descriptors of a process lead to: a file, or shared memory. */
+enum tf_object_kind {
+	TF_OBJECT_FILE,  /* a regular file */
+	TF_OBJECT_SHM,   /* a file of tmpfs, as POSIX shared memory is */
+	TF_OBJECT_MEMFD, /* memfd_create(2) */
+	TF_OBJECT_SYSV,  /* shmget(2) */
+	TF_OBJECT_KINDS,
+};
+
+#define TF_OBJECT_DELETED 1u /* has no name any more; SysV: goes with its last user */
+
+/* What becomes of an object at the destination: the receiver's decision, does not travel. */
+enum tf_object_how {
+	TF_OBJECT_AS_IT_WAS, /* made anew; a file with a name is the one that is there */
+	TF_OBJECT_TMPFILE,   /* a file without a name, in the folder where it was */
+	TF_OBJECT_NAMELESS,  /* memory of the copy's own */
+};
+
+struct tf_object {
+	uint32_t kind;     /* enum tf_object_kind */
+	uint32_t flags;    /* TF_OBJECT_DELETED */
+	uint32_t mode;     /* permissions */
+	uint32_t uid, gid; /* its owner; UINT32_MAX: unknown */
+	uint32_t seals;    /* memfd: F_SEAL_* */
+	int32_t key, id;   /* SysV */
+	uint64_t size;     /* bytes */
+	const char *path;  /* without " (deleted)" */
+	uint32_t how;      /* enum tf_object_how */
+	uint64_t dev, ino; /* while capturing: device as in struct tf_map */
 };
 
 /* One PT_LOAD. Segments cover every mapping, in order; a mapping with long gaps of absent pages has
@@ -247,40 +288,35 @@ enum tf_fd_kind {
 	TF_FD_SOCKET,
 	TF_FD_TTY,
 	TF_FD_CHAR,
-	TF_FD_ANON,     /* anon_inode:… */
-	TF_FD_NAMELESS, /* a deleted file or a memfd, whose content travels in blocks */
+	TF_FD_ANON,  /* anon_inode:… */
 	TF_FD_RESET, /* a TCP connection that the copy is to find reset by its peer */
 	TF_FD_KINDS,
 };
 
 struct tf_fd {
 	int32_t fd;
-	uint32_t kind;    /* enum tf_fd_kind */
-	uint32_t flags;   /* O_ACCMODE | status flags, and O_CLOEXEC */
-	int32_t same;     /* a lower descriptor, or a standard stream, of which it is a duplicate:
-			     they share position and flags; -1: none, or unknown */
-	int32_t file;     /* NAMELESS: the lowest descriptor of the same file, whose blocks count */
-	uint64_t offset;  /* file position */
-	uint64_t size;    /* of a regular file, bytes */
-	const char *path; /* readlink of /proc/self/fd/N */
-};
-
-#define TF_BLOCK         4096
-#define TF_MAX_BLOCKS    4096u /* 16 MiB in all: they stand in the head, before memory */
-#define TF_NAMELESS_MOST ((uint64_t)TF_MAX_BLOCKS * TF_BLOCK)
-
-/* A piece of a nameless file that is not all zeros. */
-struct tf_block {
-	int32_t fd;      /* tf_fd.file */
-	uint64_t offset; /* a multiple of TF_BLOCK, below the size; zeros beyond it */
-	uint64_t data[TF_BLOCK / 8];
+	uint32_t kind;     /* enum tf_fd_kind */
+	uint32_t flags;    /* O_ACCMODE | status flags, and O_CLOEXEC */
+	int32_t same;      /* a lower descriptor, or a standard stream, of which it is a duplicate:
+			      they share position and flags; -1: none, or unknown */
+	uint64_t offset;   /* file position */
+	uint64_t size;     /* of a regular file, bytes */
+	const char *path;  /* readlink of /proc/self/fd/N */
+	uint32_t object;   /* 1 + index in image.objects; 0: none */
+	uint64_t dev, ino; /* while capturing: as in struct tf_map */
 };
 
 /* The mm fields of prctl(PR_SET_MM_MAP), in the order of struct prctl_mm_map. */
 struct tf_mm {
 	uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
 	uint64_t arg_start, arg_end, env_start, env_end;
+	uint32_t locks; /* TF_LOCK_*: what mlockall(2) said of mappings to come */
+	uint32_t keys;  /* bit n: protection key n is allocated; 0, which all have, is not told */
 };
+
+#define TF_LOCK_FUTURE  1u
+#define TF_LOCK_ONFAULT 2u
+#define TF_KEYS         16u /* protection keys of a process, at most, and key 0 among them */
 
 struct tf_symbol {
 	uint64_t value; /* address in the process */
@@ -340,7 +376,7 @@ struct tf_image {
 	struct tf_vdso vdso;
 	struct tf_process process;
 	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits,
-		n_pending, n_blocks, n_attributes, n_rights, n_groups, n_timers, n_filters, n_code;
+		n_pending, n_objects, n_attributes, n_rights, n_groups, n_timers, n_filters, n_code;
 	struct tf_thread *threads;
 	struct tf_attributes *attributes; /* of each thread; or none at all */
 	struct tf_rights *rights;
@@ -348,9 +384,9 @@ struct tf_image {
 	struct tf_timer *timers;   /* by their ids */
 	struct tf_filter *filters; /* by their chains */
 	uint64_t *code;            /* struct sock_filter */
+	struct tf_object *objects;
 	struct tf_map *maps;
 	struct tf_fd *fds;
-	struct tf_block *blocks;         /* sorted by descriptor and offset */
 	struct tf_sigaction *sigactions; /* [0] is signal 1 */
 	struct tf_pending *pending;
 	struct tf_signature *signatures;

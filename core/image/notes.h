@@ -85,13 +85,13 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 	X(MAP_PAGES, "map-pages", "mappings are page-aligned and not empty")                       \
 	X(MAPS_SORTED, "maps-sorted", "mappings are sorted and do not overlap")                    \
 	X(MAP_DATA_END, "map-data-end", "data_end is page-aligned and inside its mapping")         \
+	X(MAP_KIND, "map-kind", "pages of hugetlbfs are whole; protection keys are below 16")      \
 	X(MAP_LIMIT, "map-limit", "mappings end at or below source.max_map_end")                   \
+	X(OBJECTS, "objects",                                                                      \
+		"objects have a name and a size; what leads to one is shared and inside the list") \
 	X(FDS_SORTED, "fds-sorted", "descriptors are not negative, unique and ascending")          \
 	X(FD_SAME, "fd-same",                                                                      \
 		"a duplicate is one of a lower descriptor that is there, or of a stream")          \
-	X(BLOCKS, "blocks",                                                                        \
-		"blocks are aligned and in order, below the size, of the lowest descriptor of a "  \
-		"file without a name")                                                             \
 	X(SIGACTIONS, "sigactions", "all 64 signal actions or none")                               \
 	X(PENDING, "pending", "a pending signal has a number, and siginfo says the same")          \
 	X(PROCESS, "process", "limits, times and scores of a process are possible ones")           \

@@ -75,6 +75,8 @@ static const struct tf_field cpu_fields[] = {
 #undef F
 #undef A
 
+static const char *const lock_flags[] = {"future", "onfault"};
+
 #define F(member) FIELD(struct tf_mm, member, ADDR, "as in struct prctl_mm_map")
 static const struct tf_field mm_fields[] = {
 	F(start_code),
@@ -88,6 +90,8 @@ static const struct tf_field mm_fields[] = {
 	F(arg_end),
 	F(env_start),
 	F(env_end),
+	NAMED(struct tf_mm, locks, FLAGS, lock_flags, "mlockall(2) of mappings to come"),
+	FIELD(struct tf_mm, keys, HEX32, "protection keys that are allocated"),
 };
 #undef F
 
@@ -110,10 +114,11 @@ static const struct tf_field symbol_fields[] = {
 #undef F
 
 static const char *const prot_names[] = {"read", "write", "exec"};
-static const char *const map_flags[] = {"shared", "zero"};
-static const char *const map_kinds[] = {"anon", "file", "heap", "stack", "vdso", "vvar"};
+static const char *const map_flags[] = {"shared", "zero", "deleted"};
+static const char *const map_kinds[] = {"anon", "file", "heap", "stack", "vdso", "vvar", "stage"};
 static const char *const vm_flags[] = {"hugepage", "nohugepage", "dontdump", "dontfork",
-	"wipeonfork", "mergeable", "seq", "rand", "noreserve", "growsdown", "bti", "mte", "locked"};
+	"wipeonfork", "mergeable", "seq", "rand", "noreserve", "growsdown", "bti", "mte", "locked",
+	"maywrite", "hugetlb", "onfault"};
 
 #define F(member, kind, text)       FIELD(struct tf_map, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_map, member, kind, list, text)
@@ -122,19 +127,46 @@ static const struct tf_field map_fields[] = {
 	F(end, ADDR, "behind the last byte"),
 	F(data_end, ADDR, "behind the last byte that can be read"),
 	N(prot, FLAGS, prot_names, "PROT_*"),
-	N(flags, FLAGS, map_flags, "shared; zero: shared without a path"),
-	N(kind, ENUM, map_kinds, "what it is at the source"),
+	N(flags, FLAGS, map_flags,
+		"shared; zero: shared without a path; deleted: a file that has no name any more"),
+	N(kind, ENUM, map_kinds,
+		"what it is at the source; stage: bytes of an object that no mapping shows"),
 	N(vmflags, FLAGS, vm_flags, "advice and locks that can be set again"),
 	F(offset, HEX64, "in the file, bytes"),
 	F(dev, HEX64, "device of the file"),
 	F(ino, U64, "inode of the file"),
 	F(path, STR, "of the file"),
+	F(object, U32, "what is mapped, shared: 1 + its place in the list of objects; 0: none"),
+	F(huge, U32, "hugetlb: log2 of the bytes of a page; else 0"),
+	F(key, U32, "of memory protection, pkeys(7)"),
+	F(crc, HEX32, "CRC32C of what can be read of an object that is a file with a name; else 0"),
+};
+#undef F
+#undef N
+
+static const char *const object_kinds[] = {"file", "shm", "memfd", "sysv"};
+static const char *const object_flags[] = {"deleted"};
+static const char *const seals[] = {"seal", "shrink", "grow", "write", "future-write", "exec"};
+
+#define F(member, kind, text)       FIELD(struct tf_object, member, kind, text)
+#define N(member, kind, list, text) NAMED(struct tf_object, member, kind, list, text)
+static const struct tf_field object_fields[] = {
+	N(kind, ENUM, object_kinds, "what it is; shm: a file of tmpfs"),
+	N(flags, FLAGS, object_flags, "deleted: has no name any more, or goes with its last user"),
+	F(mode, OCT32, "permissions"),
+	F(uid, U32, "its owner, 4294967295: unknown"),
+	F(gid, U32, "its group, 4294967295: unknown"),
+	N(seals, FLAGS, seals, "of a memfd, F_SEAL_*"),
+	F(key, I32, "of shmget(2)"),
+	F(id, I32, "of shmget(2)"),
+	F(size, U64, "bytes"),
+	F(path, STR_ARG, "its name at the source"),
 };
 #undef F
 #undef N
 
 static const char *const fd_kinds[] = {
-	"other", "file", "dir", "pipe", "socket", "tty", "char", "anon", "nameless", "reset"};
+	"other", "file", "dir", "pipe", "socket", "tty", "char", "anon", "reset"};
 
 #define F(member, kind, text)       FIELD(struct tf_fd, member, kind, text)
 #define N(member, kind, list, text) NAMED(struct tf_fd, member, kind, list, text)
@@ -143,23 +175,13 @@ static const struct tf_field fd_fields[] = {
 	N(kind, ENUM, fd_kinds, "what it leads to"),
 	F(flags, HEX32, "open(2) flags as the image's architecture numbers them"),
 	F(same, I32, "lower descriptor that it is a duplicate of, -1: none"),
-	F(file, I32, "nameless: lowest descriptor of the same file"),
 	F(offset, U64, "position"),
 	F(size, U64, "of a regular file, bytes"),
 	F(path, STR, "/proc/self/fd/N"),
+	F(object, U32, "what it leads to: 1 + its place in the list of objects; 0: none"),
 };
 #undef F
 #undef N
-
-#define F(member, kind, text)    FIELD(struct tf_block, member, kind, text)
-#define A(member, kind, n, text) ARRAY(struct tf_block, member, kind, n, text)
-static const struct tf_field block_fields[] = {
-	F(fd, I32, "the file's lowest descriptor"),
-	F(offset, U64, "in the file, bytes"),
-	A(data, HEX64, TF_BLOCK / 8, "bytes, zeros behind the end of the file"),
-};
-#undef F
-#undef A
 
 #define F(member, kind, text) FIELD(struct tf_sigaction, member, kind, text)
 static const struct tf_field sigaction_fields[] = {
@@ -388,6 +410,37 @@ static const char *check_symbol(const struct tf_image *img, const struct tf_arch
 	return NULL;
 }
 
+static const char *check_object(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_object *o = &img->objects[i];
+
+	(void)arch;
+	if (o->size > INT64_MAX || o->path[0] != '/')
+		return RULE(OBJECTS);
+	return o->seals && o->kind != TF_OBJECT_MEMFD ? RULE(OBJECTS) : NULL;
+}
+
+/* What maps an object is shared, and lies in it as far as file offsets go. */
+static bool object_ok(const struct tf_image *img, const struct tf_map *m)
+{
+	uint64_t size = m->end - m->start;
+
+	if (!m->object)
+		return m->kind != TF_MAP_STAGE;
+	return m->object <= img->n_objects && m->flags & TF_MAP_SHARED &&
+	       !(m->offset & (img->source.page_size - 1)) && m->offset <= INT64_MAX - size &&
+	       (m->kind == TF_MAP_FILE || m->kind == TF_MAP_STAGE);
+}
+
+/* Pages of hugetlbfs are whole, and larger than others. */
+static bool huge_ok(const struct tf_map *m)
+{
+	if (!m->huge)
+		return true;
+	return m->huge > 12 && m->huge < 40 && m->kind == TF_MAP_ANON &&
+	       !((m->start | m->end | m->data_end) & ((UINT64_C(1) << m->huge) - 1));
+}
+
 static const char *check_map(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
 {
 	const struct tf_map *m = &img->maps[i];
@@ -400,6 +453,10 @@ static const char *check_map(const struct tf_image *img, const struct tf_arch *a
 		return RULE(MAPS_SORTED);
 	if (m->data_end < m->start || m->data_end > m->end || m->data_end & mask)
 		return RULE(MAP_DATA_END);
+	if (!object_ok(img, m))
+		return RULE(OBJECTS);
+	if (m->key >= TF_KEYS || !huge_ok(m))
+		return RULE(MAP_KIND);
 	return m->end > img->source.max_map_end ? RULE(MAP_LIMIT) : NULL;
 }
 
@@ -413,8 +470,7 @@ static const char *check_edit(const struct tf_image *img, const struct tf_arch *
 	return i && d->start < d[-1].end ? RULE(MAPS_SORTED) : NULL;
 }
 
-/* The record of descriptor number among the first n; NULL if there is none. */
-static const struct tf_fd *fd_of(const struct tf_fd *fds, uint32_t n, int32_t number)
+static bool has_fd(const struct tf_fd *fds, uint32_t n, int32_t number)
 {
 	uint32_t low = 0;
 
@@ -422,13 +478,13 @@ static const struct tf_fd *fd_of(const struct tf_fd *fds, uint32_t n, int32_t nu
 		uint32_t middle = low + (n - low) / 2;
 
 		if (fds[middle].fd == number)
-			return &fds[middle];
+			return true;
 		if (fds[middle].fd < number)
 			low = middle + 1;
 		else
 			n = middle;
 	}
-	return NULL;
+	return false;
 }
 
 static const char *check_fd(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
@@ -436,31 +492,14 @@ static const char *check_fd(const struct tf_image *img, const struct tf_arch *ar
 	const struct tf_fd *fd = &img->fds[i];
 
 	(void)arch;
+	if (fd->object > img->n_objects)
+		return RULE(OBJECTS);
 	if (fd->fd < 0 || (i && fd->fd <= fd[-1].fd))
 		return RULE(FDS_SORTED);
 	if (fd->same < -1 || fd->same >= fd->fd)
 		return RULE(FD_SAME);
 	/* Streams are always there. */
-	if (fd->same > 2 && !fd_of(img->fds, i, fd->same))
-		return RULE(FD_SAME);
-	if (fd->kind != TF_FD_NAMELESS || fd->file == fd->fd)
-		return NULL;
-	fd = fd_of(img->fds, i, fd->file);
-	return fd && fd->kind == TF_FD_NAMELESS && fd->file == fd->fd ? NULL : RULE(BLOCKS);
-}
-
-static const char *check_block(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
-{
-	const struct tf_block *b = &img->blocks[i];
-	const struct tf_fd *fd = fd_of(img->fds, img->n_fds, b->fd);
-
-	(void)arch;
-	if (!fd || fd->kind != TF_FD_NAMELESS || fd->file != fd->fd || b->offset % TF_BLOCK ||
-		b->offset >= fd->size || fd->size > INT64_MAX)
-		return RULE(BLOCKS);
-	return i && (b->fd < b[-1].fd || (b->fd == b[-1].fd && b->offset <= b[-1].offset))
-		       ? RULE(BLOCKS)
-		       : NULL;
+	return fd->same <= 2 || has_fd(img->fds, i, fd->same) ? NULL : RULE(FD_SAME);
 }
 
 static const char *check_sigaction(
@@ -608,10 +647,10 @@ const struct tf_kind tf_kinds[] = {
 	SINGLE(4, "vdso", vdso, vdso_fields, check_vdso, "the kernel's own pages"),
 	MANY(5, "symbol", vdso.symbols, vdso.n_symbols, TF_MAX_SYMBOLS, symbol_fields, check_symbol,
 		"functions of the vDSO"),
+	MANY(20, "object", objects, n_objects, TF_MAX_OBJECTS, object_fields, check_object,
+		"files and shared memory behind shared mappings and descriptors"),
 	MANY(6, "map", maps, n_maps, TF_MAX_MAPS, map_fields, check_map, "mappings"),
 	MANY(7, "fd", fds, n_fds, TF_MAX_FDS, fd_fields, check_fd, "descriptors"),
-	MANY(20, "block", blocks, n_blocks, TF_MAX_BLOCKS, block_fields, check_block,
-		"content of files that have no name"),
 	MANY(8, "sigaction", sigactions, n_sigactions, TF_SIGNALS, sigaction_fields,
 		check_sigaction, "signal actions, the first is signal 1"),
 	MANY(11, "signature", signatures, n_signatures, TF_MAX_SIGNATURES, signature_fields,

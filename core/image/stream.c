@@ -248,8 +248,7 @@ int tf_reply_read_rest(struct tf_io *io, struct tf_reply *r, char *message, stru
 	if (rc)
 		return rc;
 	if (memcmp(r->magic, TF_REPLY_MAGIC, sizeof(r->magic)) ||
-		r->message_size >= TELEFORK_MESSAGE_MAX || r->code > 0 ||
-		r->outcome >= TF_OUTCOMES)
+		r->message_size >= TELEFORK_MESSAGE_MAX || r->code > 0 || r->outcome >= TF_OUTCOMES)
 		return tf_fail(e, TELEFORK_E_PROTOCOL, "the answer is not a telefork answer");
 	if ((rc = tf_io_read(io, message, r->message_size, e)))
 		return rc;

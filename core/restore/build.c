@@ -63,6 +63,7 @@ static int plan_all(struct tf_build *b)
 		return rc;
 	tf_build_vdso_entries(b);
 	tf_build_protections(b);
+	tf_build_objects_done(b);
 	if (b->sigbus_fd >= 0)
 		tf_plan_syscall(p, "the empty file", SYS_close, 1, (uint64_t)b->sigbus_fd)->refs =
 			1;
@@ -71,6 +72,8 @@ static int plan_all(struct tf_build *b)
 	tf_build_first_thread(b);
 	tf_build_mailbox(b);
 	tf_build_process_attrs(b);
+	tf_build_locks(b);
+	tf_build_numbers(b);
 	tf_build_rights(b, 0);
 	tf_build_files(b);
 	tf_build_traced(b, 0);
@@ -111,20 +114,25 @@ static uint64_t frames_size(const struct tf_build *b)
 	return size;
 }
 
-/* Bytes of the paths of files that are opened anew, of the content of others, and of the mark's
- * paths. */
+/* Bytes of the paths of files that are opened anew, of those that objects are opened by, and of the
+ * mark's. */
 static uint64_t paths_size(const struct tf_image *img, const struct tf_mark *mark)
 {
-	uint64_t size = mark->from ? strlen(mark->from) + strlen(mark->to) + 2 : 0;
+	uint64_t size = (uint64_t)(img->n_maps + img->n_fds) * 40;
+
+	size += mark->from ? strlen(mark->from) + strlen(mark->to) + 2 : 0;
+
+	for (uint32_t i = 0; i < img->n_maps; i++)
+		size += img->maps[i].here ? strlen(img->maps[i].path) + 1 : 0;
+	for (uint32_t i = 0; i < img->n_objects; i++)
+		size += strlen(img->objects[i].path) + 1 + sizeof(TF_SHM_NEXT_ID) + 16;
 
 	for (uint32_t i = 0; i < img->n_fds; i++)
 		if (tf_restore_opens(img, &img->fds[i]))
 			size += strlen(img->fds[i].path) + 1;
-		else if (tf_restore_makes(img, &img->fds[i]))
-			size += 48;
 		else if (img->fds[i].kind == TF_FD_RESET)
 			size += 48;
-	return size + img->n_blocks * (uint64_t)TF_BLOCK;
+	return size;
 }
 
 /* Room that the parts above need at most, counted before the range is chosen. */
@@ -132,9 +140,9 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 {
 	const struct tf_image *img = b->img;
 	struct tf_restore *r = b->r;
-	uint64_t steps = 12ull * img->n_maps + b->f->n_maps + 12ull * img->n_fds + img->n_blocks +
-			 img->vdso.n_symbols + img->n_signatures + 24ull * img->n_threads +
-			 img->n_pending + 256,
+	uint64_t steps = 16ull * img->n_maps + 12ull * img->n_objects + b->f->n_maps +
+			 12ull * img->n_fds + img->vdso.n_symbols + img->n_signatures +
+			 24ull * img->n_threads + img->n_pending + 256,
 		 more = 0;
 
 	steps += tf_build_attrs_steps(img, &more) + tf_build_rights_steps(b, &more);
@@ -143,7 +151,9 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 		      img->vdso.n_symbols * 32ull + img->n_pending * (uint64_t)TF_SIGINFO +
 		      img->n_threads * 16ull + frames_size(b) + paths_size(img, &r->mark) + 8192;
 	r->data = tf_arena_alloc(a, r->data_max);
-	if (!r->data || tf_plan_init(&r->plan, a, steps))
+	r->object_step = tf_arena_array(a, img->n_objects + 1u, sizeof(*r->object_step));
+	b->mapped_prot = tf_arena_array(a, img->n_maps, sizeof(*b->mapped_prot));
+	if (!r->data || !r->object_step || !b->mapped_prot || tf_plan_init(&r->plan, a, steps))
 		return tf_fail(b->e, TELEFORK_E_NOMEM, "out of memory for a plan of %llu steps",
 			(unsigned long long)steps);
 	return 0;
@@ -213,7 +223,7 @@ int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
 	for (uint32_t i = 0; i < img->n_fds; i++)
 		if (img->fds[i].fd > high)
 			high = img->fds[i].fd;
-	if ((uint64_t)high + 5 > f->fd_limit)
+	if ((uint64_t)high + 5 + img->n_objects > f->fd_limit)
 		return tf_fail(e, TELEFORK_E_LIMIT,
 			"the process has descriptor %lld, RLIMIT_NOFILE here is %llu: "
 			"raise it with ulimit -n",
@@ -224,6 +234,7 @@ int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
 		.reserve = (int)high + 3,
 		.back = relayed ? (int)high + 4 : (int)high + 1,
 		.peer = peer && img->source.channel_fd >= 0,
+		.objects = (int)high + 5,
 	};
 	return 0;
 }
@@ -245,8 +256,13 @@ static int check_vdso(struct tf_build *b)
 int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const struct tf_facts *f,
 	uint64_t restorer_size, struct tf_arena *a, struct tf_err *e)
 {
-	struct tf_build b = {
-		.r = r, .img = img, .f = f, .e = e, .page = f->page_size, .sigbus_fd = -1};
+	struct tf_build b = {.r = r,
+		.img = img,
+		.f = f,
+		.e = e,
+		.page = f->page_size,
+		.sigbus_fd = -1,
+		.file_fd = -1};
 	void *table;
 	int rc;
 

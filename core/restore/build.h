@@ -29,6 +29,7 @@ struct tf_restore_fds {
 	int back;  /* becomes the copy's way back (source.channel_fd): the channel itself, or where
 		      the receiver stands between (relay.h) */
 	bool peer; /* there is a way back */
+	int objects; /* of object i while memory is filled: this + i */
 };
 
 /* Where it stands that a copy runs: a file gets another name (absolute paths). */
@@ -46,6 +47,7 @@ struct tf_restore {
 	uint64_t steps_at, fills_at, buffer_at, stack_top, thread_stacks;
 	uint8_t *data; /* built in the arena, data_size bytes used of data_max */
 	uint64_t data_size, data_max;
+	uint64_t *object_step; /* of each object: the step that makes or opens it */
 	uint64_t first_thread; /* step that starts the second thread; the others follow it */
 	bool same_ids; /* process and threads get the ids that they had: set before building */
 	bool detached; /* nobody waits for it: set before building */
@@ -62,6 +64,10 @@ struct tf_restore {
 int tf_compat_check(const struct tf_image *img, const struct tf_facts *f, uint64_t max_memory,
 	struct tf_err *e);
 
+/* The part of it that is about locks, accounting, huge pages and keys of memory; returns the number
+ * of reasons. */
+unsigned tf_compat_memory(const struct tf_image *img, const struct tf_facts *f, struct tf_err *e);
+
 /* Numbers for the descriptors, above all of the image's. relayed: the way back is not the channel.
  * _LIMIT if the destination's RLIMIT_NOFILE does not allow them. */
 int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
@@ -72,11 +78,14 @@ int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
  * /dev/null, and no duplicate of a lower descriptor. */
 bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd);
 
-/* Whether it leads to a file without a name, which the copy makes anew, and is no duplicate. */
-bool tf_restore_makes(const struct tf_image *img, const struct tf_fd *fd);
-
 /* The flags that it is opened with: none that creates or cuts off. */
 uint32_t tf_restore_open_flags(const struct tf_fd *fd);
+
+/* Whether a mapping of the image can write to the object. */
+bool tf_object_is_written(const struct tf_image *img, uint32_t object);
+
+/* Writing to it, as root, chooses the id of the next segment (proc(5)). */
+#define TF_SHM_NEXT_ID "/proc/sys/kernel/shm_next_id"
 
 /* Writes the plan. restorer_size: bytes of the restorer's code. 0, _COLLISION, _NOMEM,
  * _INCOMPATIBLE, _IMAGE. */

@@ -4,9 +4,7 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -32,14 +30,8 @@ bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd)
 {
 	if (img->source.origin != TF_ORIGIN_TASK || fd->fd <= 2 || fd->same >= 0)
 		return false;
-	return fd->kind == TF_FD_FILE || fd->kind == TF_FD_DIR ||
+	return fd->object || fd->kind == TF_FD_FILE || fd->kind == TF_FD_DIR ||
 	       (fd->kind == TF_FD_CHAR && is_stateless(fd->path));
-}
-
-bool tf_restore_makes(const struct tf_image *img, const struct tf_fd *fd)
-{
-	return img->source.origin == TF_ORIGIN_TASK && fd->fd > 2 && fd->same < 0 &&
-	       fd->kind == TF_FD_NAMELESS;
 }
 
 uint32_t tf_restore_open_flags(const struct tf_fd *fd)
@@ -54,36 +46,6 @@ static void plan_number(struct tf_build *b, uint64_t opened, int fd, uint64_t fl
 
 	tf_plan_syscall(p, "file", SYS_dup3, 3, opened, (uint64_t)fd, flags)->refs = 1;
 	tf_plan_syscall(p, "file", SYS_close, 1, opened)->refs = 1;
-}
-
-/* A file in memory; fd leads to it until it is opened again as it has to be. */
-static void plan_content(struct tf_build *b, const struct tf_fd *fd)
-{
-	struct tf_plan *p = &b->r->plan;
-	uint64_t made = p->n_steps;
-
-	tf_plan_syscall(p, "file without a name", SYS_memfd_create, 2,
-		tf_build_string(b, "telefork"), (uint64_t)MFD_CLOEXEC);
-	tf_plan_syscall(p, "its size", SYS_ftruncate, 2, made, fd->size)->refs = 1;
-	/* Both are sorted by descriptor; what is held, as a standard stream is, keeps its blocks.
-	 */
-	for (; b->blocks < b->img->n_blocks; b->blocks++) {
-		const struct tf_block *block = &b->img->blocks[b->blocks];
-		uint64_t n = fd->size - block->offset;
-		struct tf_step *s;
-
-		if (block->fd > fd->fd)
-			break;
-		if (block->fd < fd->fd)
-			continue;
-		n = n < TF_BLOCK ? n : TF_BLOCK;
-		s = tf_plan_syscall(p, "its content", SYS_pwrite64, 4, made,
-			tf_build_data(b, block->data, n, 8, NULL), n, block->offset);
-		s->refs = 1;
-		s->expect = TF_EXPECT_VALUE;
-		s->expected = n;
-	}
-	plan_number(b, made, fd->fd, O_CLOEXEC);
 }
 
 /* A connection to a port of our own, which is closed before it was accepted: the kernel resets it
@@ -119,19 +81,12 @@ static void plan_reset(struct tf_build *b, const struct tf_fd *fd)
 static void plan_open(struct tf_build *b, const struct tf_fd *fd)
 {
 	struct tf_plan *p = &b->r->plan;
-	const char *path = fd->path;
-	char own[32];
-	uint64_t opened;
+	uint64_t opened = p->n_steps;
 
-	if (fd->kind == TF_FD_NAMELESS) {
-		if (fd->file == fd->fd)
-			plan_content(b, fd);
-		snprintf(own, sizeof(own), "/proc/self/fd/%d", fd->file);
-		path = own;
-	}
-	opened = p->n_steps;
 	tf_plan_syscall(p, fd->path, SYS_openat, 4, (uint64_t)(int64_t)AT_FDCWD,
-		tf_build_string(b, path), (uint64_t)tf_restore_open_flags(fd), UINT64_C(0));
+		fd->object ? tf_build_object_path(b, fd->object - 1) : tf_build_string(b, fd->path),
+		(uint64_t)(tf_restore_open_flags(fd) & (fd->object ? ~(uint32_t)O_NOFOLLOW : ~0u)),
+		UINT64_C(0));
 	if (fd->kind != TF_FD_CHAR && !(fd->flags & O_PATH)) {
 		struct tf_step *s = tf_plan_syscall(
 			p, "position", SYS_lseek, 3, opened, fd->offset, (uint64_t)SEEK_SET);
@@ -140,14 +95,49 @@ static void plan_open(struct tf_build *b, const struct tf_fd *fd)
 		/* A place in a directory is its file system's own. */
 		s->expect = fd->kind == TF_FD_DIR ? TF_EXPECT_ANY : TF_EXPECT_SUCCESS;
 	}
-	plan_number(b, opened, fd->fd, fd->flags & O_CLOEXEC);
+	tf_plan_syscall(
+		p, "file", SYS_dup3, 3, opened, (uint64_t)fd->fd, (uint64_t)(fd->flags & O_CLOEXEC))
+		->refs = 1;
+	tf_plan_syscall(p, "file", SYS_close, 1, opened)->refs = 1;
+}
+
+static bool is_peer(const struct tf_build *b, const struct tf_fd *fd)
+{
+	return b->r->fds.peer && fd->fd == b->img->source.channel_fd;
+}
+
+void tf_build_numbers(struct tf_build *b)
+{
+	const struct tf_image *img = b->img;
+
+	for (uint32_t i = 0; i < img->n_fds; i++)
+		if (img->fds[i].fd > 2 && !is_peer(b, &img->fds[i]))
+			tf_plan_syscall(&b->r->plan, "held", SYS_dup3, 3,
+				(uint64_t)b->r->fds.reserve, (uint64_t)img->fds[i].fd,
+				(uint64_t)(img->fds[i].flags & O_CLOEXEC));
+	for (uint32_t i = 0; i < img->n_fds; i++)
+		if (img->fds[i].object && img->fds[i].same < 0 &&
+			tf_restore_opens(img, &img->fds[i]))
+			plan_open(b, &img->fds[i]);
+	tf_build_objects_close(b);
+}
+
+static void plan_peer(struct tf_build *b)
+{
+	uint32_t flags = b->r->fds.back != b->r->fds.channel ? O_CLOEXEC : 0;
+
+	for (uint32_t i = 0; i < b->img->n_fds; i++)
+		if (is_peer(b, &b->img->fds[i]))
+			flags |= b->img->fds[i].flags & O_CLOEXEC;
+	if (b->r->fds.peer)
+		tf_plan_syscall(&b->r->plan, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.back,
+			(uint64_t)b->img->source.channel_fd, (uint64_t)flags);
 }
 
 void tf_build_files(struct tf_build *b)
 {
 	struct tf_plan *p = &b->r->plan;
 	const struct tf_image *img = b->img;
-	uint32_t peer_flags = b->r->fds.back != b->r->fds.channel ? O_CLOEXEC : 0;
 
 	tf_plan_syscall(p, "umask", SYS_umask, 1, (uint64_t)img->source.umask);
 	if (img->source.cwd[0])
@@ -155,16 +145,6 @@ void tf_build_files(struct tf_build *b)
 			p, "working directory", SYS_chdir, 1, tf_build_string(b, img->source.cwd))
 			->expect =
 			img->source.origin == TF_ORIGIN_TASK ? TF_EXPECT_SUCCESS : TF_EXPECT_ANY;
-	for (uint32_t i = 0; i < img->n_fds; i++) {
-		const struct tf_fd *fd = &img->fds[i];
-
-		if (fd->fd == img->source.channel_fd)
-			peer_flags |= fd->flags & O_CLOEXEC;
-		if (fd->fd <= 2 || (b->r->fds.peer && fd->fd == img->source.channel_fd))
-			continue;
-		tf_plan_syscall(p, "held", SYS_dup3, 3, (uint64_t)b->r->fds.reserve,
-			(uint64_t)fd->fd, (uint64_t)(fd->flags & O_CLOEXEC));
-	}
 	for (uint32_t i = 0; i < img->n_fds; i++)
 		if (img->fds[i].same >= 0 && img->fds[i].fd > 2)
 			tf_plan_syscall(p, "duplicate", SYS_dup3, 3, (uint64_t)img->fds[i].same,
@@ -172,11 +152,9 @@ void tf_build_files(struct tf_build *b)
 				(uint64_t)(img->fds[i].flags & O_CLOEXEC));
 		else if (img->fds[i].kind == TF_FD_RESET && img->fds[i].fd > 2)
 			plan_reset(b, &img->fds[i]);
-		else if (tf_restore_opens(img, &img->fds[i]) || tf_restore_makes(img, &img->fds[i]))
+		else if (!img->fds[i].object && tf_restore_opens(img, &img->fds[i]))
 			plan_open(b, &img->fds[i]);
-	if (b->r->fds.peer)
-		tf_plan_syscall(p, "the way back", SYS_dup3, 3, (uint64_t)b->r->fds.back,
-			(uint64_t)img->source.channel_fd, (uint64_t)peer_flags);
+	plan_peer(b);
 	if (b->r->fds.back != b->r->fds.channel)
 		tf_plan_syscall(p, "the way back", SYS_close, 1, (uint64_t)b->r->fds.back);
 	tf_plan_syscall(p, "reserve", SYS_close, 1, (uint64_t)b->r->fds.reserve);

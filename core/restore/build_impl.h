@@ -20,11 +20,13 @@ struct tf_build {
 	uint64_t page;
 	bool traced;                 /* the receiver sets registers at the barrier */
 	uint32_t pending;            /* of the image, planned so far */
-	uint32_t blocks;             /* the same */
 	bool new_rights;             /* some thread has other credentials than the receiver */
 	uint64_t stay, all_p, all_b; /* capabilities: until the end; of all threads together */
 	uint64_t programs;           /* struct sock_fprog of every filter */
-	int64_t sigbus_fd; /* step that opened the empty file for pages past a file's end; -1 */
+	int64_t file_fd;             /* step that opened file, which private mappings show; -1 */
+	const char *file;
+	uint32_t *mapped_prot; /* of each map of an object: its protection while memory is filled */
+	int64_t sigbus_fd;     /* step that opened the empty file for pages past a file's end; -1 */
 };
 
 /* --- build.c --- */
@@ -55,6 +57,9 @@ void tf_build_take_down(struct tf_build *b);
 void tf_build_mmap(struct tf_build *b, const char *comment, uint64_t start, uint64_t end,
 	uint32_t prot, uint32_t flags);
 
+/* What madvise(2) said of the image's map i. */
+void tf_build_advice(struct tf_build *b, uint32_t i);
+
 /* All mappings, writable where data is to come, and the data. */
 void tf_build_memory(struct tf_build *b);
 
@@ -64,8 +69,30 @@ void tf_build_vdso_entries(struct tf_build *b);
 /* Protections as they were. */
 void tf_build_protections(struct tf_build *b);
 
+/* Memory that was locked, and will be. Once nothing is mapped any more. */
+void tf_build_locks(struct tf_build *b);
+
 /* Where file offsets land: r->fills. 0 or _NOMEM. */
 int tf_build_fills(struct tf_build *b, struct tf_arena *a);
+
+/* --- build_objects.c --- */
+
+/* Whether the map shows a file that is found at the destination, not made. */
+bool tf_build_is_found(const struct tf_image *img, const struct tf_map *m);
+
+/* Makes or opens every object. */
+void tf_build_objects(struct tf_build *b);
+
+/* Maps an object as map i does, so that it can be filled; returns the protection it has then. */
+uint32_t tf_build_object_map(struct tf_build *b, uint32_t i, bool has_data);
+
+/* Once memory is filled and protected: stages go, mappings for reading only, seals. */
+void tf_build_objects_done(struct tf_build *b);
+
+/* Where an object can be opened again while it is held: a string in the plan's data. */
+uint64_t tf_build_object_path(struct tf_build *b, uint32_t object);
+
+void tf_build_objects_close(struct tf_build *b);
 
 /* --- build_process.c --- */
 
@@ -92,7 +119,12 @@ void tf_build_stop(struct tf_build *b);
 
 /* --- build_files.c --- */
 
-/* umask, working directory, descriptors; closes those of the restore but for the control socket. */
+/* Before the process gets its rights: all descriptors are held, and those of objects, which may be
+ * the receiver's, are opened. */
+void tf_build_numbers(struct tf_build *b);
+
+/* umask, working directory, the other descriptors; closes those of the restore but for the control
+ * socket. */
 void tf_build_files(struct tf_build *b);
 
 /* --- build_threads.c --- */

@@ -6,13 +6,16 @@
 #include "core/restore/build_impl.h"
 #include "core/restore/vdso.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#define STACK_MAX     (UINT64_C(64) << 20) /* mapped for a stack without a limit */
-#define STACK_DEFAULT (UINT64_C(8) << 20)
-#define STACK_GAP     (UINT64_C(1) << 20) /* stack_guard_gap: 256 pages, mm/mmap.c */
+#define TF_MLOCK_ONFAULT 1 /* include/uapi/asm-generic/mman-common.h */
+#define TF_MCL_ONFAULT   4
+#define STACK_MAX        (UINT64_C(64) << 20) /* mapped for a stack without a limit */
+#define STACK_DEFAULT    (UINT64_C(8) << 20)
+#define STACK_GAP        (UINT64_C(1) << 20) /* stack_guard_gap: 256 pages, mm/mmap.c */
 
 struct tf_range tf_restore_map_range(const struct tf_image *img, uint32_t map)
 {
@@ -171,6 +174,7 @@ static const char *const kind_comment[TF_MAP_KINDS] = {
 	[TF_MAP_STACK] = "stack",
 	[TF_MAP_VDSO] = "vdso",
 	[TF_MAP_VVAR] = "vvar",
+	[TF_MAP_STAGE] = "stage",
 };
 
 void tf_build_mmap(struct tf_build *b, const char *comment, uint64_t start, uint64_t end,
@@ -224,62 +228,206 @@ static bool has_data(const struct tf_image *img, const struct tf_map *m)
 	return false;
 }
 
-static void plan_map(struct tf_build *b, uint32_t i)
+static void close_file(struct tf_build *b)
+{
+	if (b->file_fd >= 0)
+		tf_plan_syscall(&b->r->plan, "file", SYS_close, 1, (uint64_t)b->file_fd)->refs = 1;
+	b->file_fd = -1;
+}
+
+/* A file that is here: its pages stand for those that come, where they are the same. Neighbours are
+ * mostly of one file. */
+static void plan_file(struct tf_build *b, const struct tf_map *m, uint32_t prot)
+{
+	struct tf_plan *p = &b->r->plan;
+	struct tf_step *s;
+
+	if (b->file_fd < 0 || strcmp(b->file, m->path) != 0) {
+		close_file(b);
+		b->file = m->path;
+		b->file_fd = (int64_t)p->n_steps;
+		tf_plan_syscall(p, m->path, SYS_openat, 4, (uint64_t)(int64_t)AT_FDCWD,
+			tf_build_string(b, m->path), (uint64_t)(O_RDONLY | O_CLOEXEC), UINT64_C(0));
+	}
+	s = tf_plan_syscall(p, "file", SYS_mmap, 6, m->start, m->end - m->start, (uint64_t)prot,
+		(uint64_t)(MAP_PRIVATE | MAP_FIXED_NOREPLACE |
+			   (m->vmflags & TF_VMF_NORESERVE ? MAP_NORESERVE : 0)),
+		(uint64_t)b->file_fd, m->offset);
+	s->refs = 1u << 4;
+	s->expect = TF_EXPECT_VALUE;
+	s->expected = m->start;
+}
+
+/* Where what is mapped ends that can be protected and advised. */
+static uint64_t map_end(const struct tf_map *m)
+{
+	return m->here || m->object || m->kind == TF_MAP_VVAR ? m->end : m->data_end;
+}
+
+void tf_build_advice(struct tf_build *b, uint32_t i)
+{
+	const struct tf_map *m = &b->img->maps[i];
+	uint64_t start = tf_restore_map_range(b->img, i).start, end = map_end(m);
+
+	for (size_t k = 0; k < sizeof(advices) / sizeof(*advices) && end > start; k++)
+		if (m->vmflags & advices[k].flag)
+			tf_plan_syscall(&b->r->plan, "advice", SYS_madvise, 3, start, end - start,
+				(uint64_t)advices[k].advice)
+				->expect = TF_EXPECT_ANY;
+}
+
+/* What a mapping can be filled with. */
+static uint32_t fill_prot(const struct tf_build *b, const struct tf_map *m, uint32_t prot)
+{
+	return has_data(b->img, m) ? PROT_READ | PROT_WRITE : prot;
+}
+
+static void plan_memory(struct tf_build *b, uint32_t i)
 {
 	const struct tf_map *m = &b->img->maps[i];
 	struct tf_range range = tf_restore_map_range(b->img, i);
 	uint32_t prot = map_prot(b, i);
 	uint32_t flags = m->flags & TF_MAP_SHARED ? MAP_SHARED : MAP_PRIVATE;
-	uint64_t end = m->data_end;
+	uint64_t end = map_end(m); /* vvar: zeroes: "no clock here", the old code makes the call */
 
-	if (m->kind == TF_MAP_VVAR)
-		end = m->end; /* zeroes: "no clock here", the old code makes the system call */
 	if (m->kind == TF_MAP_STACK)
 		flags |= MAP_STACK | MAP_NORESERVE;
+	else if (m->vmflags & TF_VMF_GROWSDOWN)
+		flags |= MAP_GROWSDOWN;
+	if (m->huge)
+		flags |= MAP_HUGETLB | m->huge << 26; /* MAP_HUGE_SHIFT */
 	if (m->vmflags & TF_VMF_NORESERVE || end - range.start > b->f->memory_free)
 		flags |= MAP_NORESERVE;
 	if (end > range.start)
-		tf_build_mmap(b, kind_comment[m->kind], range.start, end,
-			has_data(b->img, m) ? PROT_READ | PROT_WRITE : prot, flags);
+		tf_build_mmap(
+			b, kind_comment[m->kind], range.start, end, fill_prot(b, m, prot), flags);
 	if (end < m->end)
 		plan_beyond_end(b, m, prot);
-	for (size_t k = 0; k < sizeof(advices) / sizeof(*advices) && end > range.start; k++)
-		if (m->vmflags & advices[k].flag)
-			tf_plan_syscall(&b->r->plan, "advice", SYS_madvise, 3, range.start,
-				end - range.start, (uint64_t)advices[k].advice)
-				->expect = TF_EXPECT_ANY;
+}
+
+static void plan_map(struct tf_build *b, uint32_t i)
+{
+	const struct tf_map *m = &b->img->maps[i];
+
+	if (m->object)
+		b->mapped_prot[i] = tf_build_object_map(b, i, has_data(b->img, m));
+	else if (m->here)
+		plan_file(b, m, fill_prot(b, m, map_prot(b, i)));
+	else
+		plan_memory(b, i);
+	tf_build_advice(b, i);
 }
 
 void tf_build_memory(struct tf_build *b)
 {
+	tf_build_objects(b);
 	for (uint32_t i = 0; i < b->img->n_maps; i++)
 		if (!b->r->vdso_equal || !is_vdso_part(&b->img->maps[i]))
 			plan_map(b, i);
+	close_file(b);
 	if (b->r->vdso_equal)
 		plan_move_vdso(
 			b, b->r->park_at, tf_build_vdso_first(&b->img->vdso), "vdso, as it was");
 	tf_plan_add(&b->r->plan, TF_OP_FILL, "memory")->arg[0] = (uint64_t)b->r->fds.channel;
 }
 
+/* The key by which the kernel forbids the reading of code, which only mprotect(PROT_EXEC) uses. */
+static bool has_kernels_key(const struct tf_build *b, const struct tf_map *m)
+{
+	return m->key && !(b->img->mm.keys >> m->key & 1);
+}
+
+static void plan_protect(struct tf_build *b, uint32_t i, uint32_t prot)
+{
+	const struct tf_map *m = &b->img->maps[i];
+	uint64_t start = tf_restore_map_range(b->img, i).start;
+
+	tf_plan_syscall(&b->r->plan, kind_comment[m->kind], SYS_mprotect, 3, start,
+		map_end(m) - start, (uint64_t)prot);
+}
+
+static void plan_kernels_key(struct tf_build *b, uint32_t key)
+{
+	for (uint32_t i = 0; i < b->img->n_maps; i++)
+		if (b->img->maps[i].key == key)
+			plan_protect(b, i, map_prot(b, i));
+}
+
+/* The kernel gives the lowest free key: all up to the highest are taken, and the others go. */
+static void plan_keys(struct tf_build *b)
+{
+	uint32_t keys = b->img->mm.keys & ~1u, kernels = 0;
+	struct tf_step *s;
+
+	for (uint32_t i = 0; i < b->img->n_maps; i++)
+		if (has_kernels_key(b, &b->img->maps[i]))
+			kernels |= 1u << b->img->maps[i].key;
+	for (uint32_t k = 1; k < TF_KEYS && (keys | kernels) >> k; k++) {
+		if (kernels & 1u << k) {
+			plan_kernels_key(b, k);
+			continue;
+		}
+		s = tf_plan_syscall(
+			&b->r->plan, "protection key", SYS_pkey_alloc, 2, UINT64_C(0), UINT64_C(0));
+		s->expect = TF_EXPECT_VALUE;
+		s->expected = k;
+	}
+	for (uint32_t k = 1; k < TF_KEYS && keys >> k; k++)
+		if (!((keys | kernels) & 1u << k))
+			tf_plan_syscall(
+				&b->r->plan, "protection key", SYS_pkey_free, 1, (uint64_t)k);
+}
+
+/* Pages are made present where the source's were; what may not be read is locked all the same, and
+ * answers ENOMEM. */
+void tf_build_locks(struct tf_build *b)
+{
+	const struct tf_mm *mm = &b->img->mm;
+
+	for (uint32_t i = 0; i < b->img->n_maps; i++) {
+		const struct tf_map *m = &b->img->maps[i];
+
+		if (!(m->vmflags & TF_VMF_LOCKED) || is_vdso_part(m) || m->data_end == m->start)
+			continue;
+		tf_plan_syscall(&b->r->plan, "locked", SYS_mlock2, 3, m->start,
+			m->data_end - m->start,
+			m->vmflags & TF_VMF_ONFAULT ? (uint64_t)TF_MLOCK_ONFAULT : UINT64_C(0))
+			->expect = m->prot & PROT_READ ? TF_EXPECT_SUCCESS : TF_EXPECT_ANY;
+	}
+	if (mm->locks)
+		tf_plan_syscall(&b->r->plan, "locks to come", SYS_mlockall, 1,
+			(uint64_t)(MCL_FUTURE |
+				   (mm->locks & TF_LOCK_ONFAULT ? TF_MCL_ONFAULT : 0)));
+}
+
 void tf_build_protections(struct tf_build *b)
 {
+	plan_keys(b);
 	for (uint32_t i = 0; i < b->img->n_maps; i++) {
 		const struct tf_map *m = &b->img->maps[i];
 		uint32_t prot = map_prot(b, i);
 		struct tf_range range = tf_restore_map_range(b->img, i);
 
-		if ((b->r->vdso_equal && is_vdso_part(m)) || !has_data(b->img, m) ||
-			prot == (PROT_READ | PROT_WRITE))
+		uint32_t now = m->object ? b->mapped_prot[i] : fill_prot(b, m, prot);
+
+		if ((b->r->vdso_equal && is_vdso_part(m)) || m->kind == TF_MAP_STAGE ||
+			has_kernels_key(b, m))
 			continue;
-		tf_plan_syscall(&b->r->plan, kind_comment[m->kind], SYS_mprotect, 3, range.start,
-			m->data_end - range.start, (uint64_t)prot);
+		if (m->key)
+			tf_plan_syscall(&b->r->plan, "protection key", SYS_pkey_mprotect, 4,
+				range.start, map_end(m) - range.start, (uint64_t)prot,
+				(uint64_t)m->key);
+		else if (prot != now)
+			plan_protect(b, i, prot);
 	}
 }
 
-static void fill_add(struct tf_restore *r, uint64_t offset, uint64_t size, uint64_t address)
+/* What comes for a file that is here is compared with it. */
+static enum tf_fill_how fill_how(const struct tf_image *img, const struct tf_map *m)
 {
-	if (size)
-		r->fills[r->n_fills++] = (struct tf_fill){offset, size, address};
+	if (m && tf_build_is_found(img, m))
+		return TF_FILL_EQUAL;
+	return m && m->here ? TF_FILL_DIFFERENT : TF_FILL_WRITE;
 }
 
 int tf_build_fills(struct tf_build *b, struct tf_arena *a)
@@ -294,7 +442,9 @@ int tf_build_fills(struct tf_build *b, struct tf_arena *a)
 		const struct tf_map *m = tf_image_map_at(img, s->vaddr);
 		bool drop = b->r->vdso_equal && m && is_vdso_part(m);
 
-		fill_add(b->r, s->offset, s->filesz, drop ? 0 : s->vaddr);
+		if (s->filesz)
+			b->r->fills[b->r->n_fills++] = (struct tf_fill){
+				s->offset, s->filesz, drop ? 0 : s->vaddr, fill_how(img, m)};
 	}
 	return 0;
 }

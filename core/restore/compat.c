@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/mman.h>
 
 typedef unsigned long long ull;
 
@@ -233,6 +234,7 @@ int tf_compat_check(
 	check_addresses(&c);
 	check_limits(&c, max_memory);
 	check_tasks(&c);
+	c.reasons += tf_compat_memory(img, f, e);
 	check_brk(&c);
 	check_traced(&c);
 	c.reasons += tf_arch_compat(img, &f->cpu, e);

@@ -89,6 +89,7 @@ static void gather_limits(struct tf_facts *f, struct tf_arena *a)
 	f->memory_free = tf_host_memory_free(a);
 	f->address_limit = getrlimit(RLIMIT_AS, &lim) ? UINT64_MAX : lim.rlim_cur;
 	tf_facts_tasks(f, a);
+	tf_facts_memory(f, a);
 	f->fd_limit = getrlimit(RLIMIT_NOFILE, &lim) ? 1024 : lim.rlim_max;
 	if (f->min_addr < f->page_size)
 		f->min_addr = f->page_size;
@@ -244,6 +245,8 @@ static const struct {
 	FIELD(max_map_count),
 	FIELD(memory_free),
 	FIELD(address_limit),
+	FIELD(lock_limit),
+	FIELD(commit_free),
 	FIELD(fd_limit),
 	FIELD(threads_free),
 	FIELD(pending_free),
@@ -301,7 +304,11 @@ int tf_facts_parse(struct tf_facts *f, struct tf_arena *a, const char *text, str
 	const char *eol;
 	int rc;
 
-	*f = (struct tf_facts){.release = "", .boot = "", .groups = tf_arena_array(a, 1, 4)};
+	*f = (struct tf_facts){.release = "",
+		.boot = "",
+		.groups = tf_arena_array(a, 1, 4),
+		.lock_limit = UINT64_MAX,
+		.commit_free = UINT64_MAX};
 	for (const char *p = text; *p; p = *eol ? eol + 1 : eol, line++) {
 		eol = strchrnul(p, '\n');
 		if (eol - p == 5 && !memcmp(p, "maps:", 5)) {

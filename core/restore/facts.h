@@ -13,14 +13,22 @@
 #define TF_FACT_RSEQ     4u /* the kernel has rseq */
 #define TF_FACT_PTRACE   8u /* a receiver can trace its child (only asked where a plan needs it) */
 
-#define TF_FACT_TIMER_IDS  16u  /* PR_TIMER_CREATE_RESTORE_IDS, Linux 6.15 */
-#define TF_FACT_FIRST_USER 32u  /* in the first user namespace: capabilities count everywhere */
-#define TF_FACT_NO_NEW     64u  /* no_new_privs is set */
-#define TF_FACT_UNFILTERED 128u /* no seccomp filter holds the receiver */
-#define TF_FACT_TIME_NS    256u /* a receiver can make a time namespace */
-#define TF_FACT_EXE        512u /* the image's program is here, and can be the link exe */
+#define TF_FACT_TIMER_IDS  16u   /* PR_TIMER_CREATE_RESTORE_IDS, Linux 6.15 */
+#define TF_FACT_FIRST_USER 32u   /* in the first user namespace: capabilities count everywhere */
+#define TF_FACT_NO_NEW     64u   /* no_new_privs is set */
+#define TF_FACT_UNFILTERED 128u  /* no seccomp filter holds the receiver */
+#define TF_FACT_TIME_NS    256u  /* a receiver can make a time namespace */
+#define TF_FACT_EXE        512u  /* the image's program is here, and can be the link exe */
+#define TF_FACT_EXE_SAME   2048u /* it is the receiver's own program: the link leads there */
+#define TF_FACT_KEYS       1024u /* memory protection keys can be allocated */
 
 #define TF_FACT_KEEP_MAX 8
+#define TF_FACT_HUGE_MAX 8
+
+/* Pages of hugetlbfs of one size that are free. */
+struct tf_huge {
+	uint64_t size, free; /* bytes of a page; pages */
+};
 
 struct tf_facts {
 	uint32_t machine, page_size, flags, n_keep;
@@ -28,7 +36,10 @@ struct tf_facts {
 	uint64_t max_map_count;      /* mappings in one process */
 	uint64_t memory_free;        /* bytes, MemAvailable */
 	uint64_t address_limit;      /* RLIMIT_AS, bytes */
-	uint64_t fd_limit;           /* hard RLIMIT_NOFILE */
+	uint64_t lock_limit;         /* RLIMIT_MEMLOCK, bytes; UINT64_MAX with CAP_IPC_LOCK */
+	uint64_t commit_free;        /* bytes, where vm.overcommit_memory is 2; else UINT64_MAX */
+	struct tf_huge huge[TF_FACT_HUGE_MAX]; /* ends with size 0, or at the end */
+	uint64_t fd_limit;                     /* hard RLIMIT_NOFILE */
 	uint64_t threads_free; /* more that RLIMIT_NPROC, control groups and the kernel allow */
 	uint64_t pending_free; /* more that RLIMIT_SIGPENDING allows */
 	uint64_t brk;          /* where a program's brk would start if it cannot be set */

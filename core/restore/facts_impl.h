@@ -11,4 +11,7 @@ uint64_t tf_facts_number(const char *path, uint64_t otherwise);
 /* facts_tasks.c: threads_free and pending_free. */
 void tf_facts_tasks(struct tf_facts *f, struct tf_arena *a);
 
+/* facts_memory.c: locks, accounting, huge pages, protection keys. */
+void tf_facts_memory(struct tf_facts *f, struct tf_arena *a);
+
 #endif

@@ -68,10 +68,7 @@ int tf_files_check(struct tf_image *img, bool hold, struct tf_err *e)
 
 	for (uint32_t i = 0; i < img->n_fds; i++) {
 		struct tf_fd *fd = &img->fds[i];
-		const char *why = tf_restore_opens(img, fd) ? obstacle(fd)
-				  : tf_restore_makes(img, fd) && access("/proc/self/fd", X_OK)
-					  ? "/proc is not mounted here"
-					  : NULL;
+		const char *why = tf_restore_opens(img, fd) && !fd->object ? obstacle(fd) : NULL;
 
 		if (!why)
 			continue;

@@ -236,7 +236,7 @@ int tf_fit(struct tf_image *img, const struct tf_facts *f, bool own, struct tf_e
 
 	if (!(img->process.flags & TF_PROCESS_KNOWN))
 		return 0;
-	if (img->source.exe[0] && !(f->flags & TF_FACT_EXE))
+	if (img->source.exe[0] && !(f->flags & (TF_FACT_EXE | TF_FACT_EXE_SAME)))
 		LEFT(&x,
 			"program: /proc/PID/exe does not lead to %s: it is not here, or that takes "
 			"CAP_CHECKPOINT_RESTORE",

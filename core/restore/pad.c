@@ -26,6 +26,7 @@
 #include "core/restore/files.h"
 #include "core/restore/fit.h"
 #include "core/restore/landing.h"
+#include "core/restore/objects.h"
 #include "core/restore/tracer.h"
 
 #include <errno.h>
@@ -168,17 +169,35 @@ static int check_relay(struct tf_pad *p)
 	return 0;
 }
 
-/* Whether the link exe of the new process can be the program that it was. */
-static bool may_link(const struct tf_pad *p)
+/* The link cannot be changed while the program that it leads to is mapped (prctl(2), EBUSY), and
+ * files are mapped by name where they are the same. */
+static bool maps_program(const struct tf_image *img, const char *exe)
+{
+	for (uint32_t i = 0; i < img->n_maps; i++)
+		if (img->maps[i].kind == TF_MAP_FILE && !strcmp(img->maps[i].path, exe))
+			return true;
+	return false;
+}
+
+/* Whether the link exe of the new process can be the program that it was, or is. TF_FACT_EXE*. */
+static uint32_t may_link(const struct tf_pad *p)
 {
 	const struct tf_facts *f = &p->facts;
 	const char *exe = p->image.source.exe;
+	char own[TF_MAX_STR] = "";
 	struct stat st;
 
-	return p->image.source.origin == TF_ORIGIN_TASK && f->flags & TF_FACT_MM_MAP &&
-	       (tf_fact_may_everywhere(f, CAP_CHECKPOINT_RESTORE) ||
+	if (p->image.source.origin != TF_ORIGIN_TASK || !(f->flags & TF_FACT_MM_MAP) ||
+		readlink("/proc/self/exe", own, sizeof(own) - 1) < 0)
+		return 0;
+	if (!strcmp(own, exe))
+		return TF_FACT_EXE_SAME;
+	return (tf_fact_may_everywhere(f, CAP_CHECKPOINT_RESTORE) ||
 		       tf_fact_may_everywhere(f, CAP_SYS_ADMIN)) &&
-	       exe[0] == '/' && !stat(exe, &st) && S_ISREG(st.st_mode) && !access(exe, R_OK | X_OK);
+			       exe[0] == '/' && !stat(exe, &st) && S_ISREG(st.st_mode) &&
+			       !access(exe, R_OK | X_OK) && !maps_program(&p->image, own)
+		       ? TF_FACT_EXE
+		       : 0;
 }
 
 /* Probing takes signal actions and addresses for a moment: one thread at a time. */
@@ -193,8 +212,8 @@ static int gather_facts(struct tf_pad *p)
 	if (!rc && p->image.source.origin == TF_ORIGIN_TASK &&
 		!(p->facts.flags & (TF_FACT_EMULATED | TF_FACT_PTRACE)) && tf_tracer_allowed())
 		p->facts.flags |= TF_FACT_PTRACE;
-	if (!rc && may_link(p))
-		p->facts.flags |= TF_FACT_EXE;
+	if (!rc)
+		p->facts.flags |= may_link(p);
 	return rc;
 }
 
@@ -216,6 +235,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	*p = (struct tf_pad){.options = options ? options : &defaults,
 		.control = -1,
 		.pump = -1,
+		.failed_step = UINT64_MAX,
 		.relay = TF_RELAY_NONE};
 	if (mark)
 		p->mark = *mark;
@@ -245,6 +265,8 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		rc = tf_fit(&p->image, &p->facts, own, &p->left, &p->err) ?: rc;
 	if (!rc || rc == TELEFORK_E_INCOMPATIBLE)
 		rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err) ?: rc;
+	if (!rc)
+		rc = tf_objects_check(&p->image, &p->facts, p->options->restore, &p->left, &p->err);
 	if (!rc)
 		rc = check_relay(p);
 	if (!lands(p))
@@ -341,7 +363,8 @@ static void child_fds(const struct tf_pad *p, int channel, int control, int back
 	struct rlimit lim;
 	int above = n->reserve + 2, reserve, keep[7] = {0, 1, 2};
 
-	if (!getrlimit(RLIMIT_NOFILE, &lim) && lim.rlim_cur < (rlim_t)above + 8) {
+	if (!getrlimit(RLIMIT_NOFILE, &lim) &&
+		lim.rlim_cur < (rlim_t)above + 8 + p->image.n_objects) {
 		lim.rlim_cur = lim.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &lim);
 	}
@@ -462,6 +485,8 @@ void tf_pad_kill(struct tf_pad *p)
 		kill(p->child, SIGKILL);
 	while (p->child > 0 && waitpid(p->child, NULL, 0) < 0 && errno == EINTR)
 		;
+	if (p->child > 0)
+		tf_objects_undo(&p->image, &p->restore, p->child, p->failed_step);
 	p->child = 0;
 }
 
@@ -488,6 +513,10 @@ static int explain(struct tf_pad *p, const struct tf_report *r)
 	if (r->error == -ECONNRESET)
 		return tf_fail(&p->err, TELEFORK_E_CLOSED,
 			"the connection was reset in the middle of the memory");
+	if (r->error == TF_REPORT_DIFFERS)
+		return tf_fail(&p->err, TELEFORK_E_INCOMPATIBLE,
+			"the file that is mapped at %llx was changed meanwhile: try again",
+			(unsigned long long)r->where);
 	if (r->step >= plan->n_steps)
 		return tf_fail(&p->err, TELEFORK_E_RESTORE, "the plan ended too soon");
 	tf_step_text(&plan->steps[r->step], text, sizeof(text));
@@ -522,8 +551,10 @@ static int await_ready(struct tf_pad *p)
 			(unsigned long long)p->to_come, SLOWEST);
 	if (rc)
 		return tf_fail(&p->err, rc, "%s", quiet.text);
-	if (r.tag != 'r')
+	if (r.tag != 'r') {
+		p->failed_step = r.step;
 		return explain(p, &r);
+	}
 	p->result.memory = r.value;
 	return 0;
 }

@@ -32,9 +32,10 @@ struct tf_pad {
 	struct timeval read_limit; /* the socket's own, put back afterwards */
 	int stdio[3];              /* for the copy's 0, 1, 2; -1: as options.stdio says */
 	pid_t child, receiver;
-	int control;         /* our end of the control socket */
-	int pump;            /* our end of the copy's channel when it comes from a file; -1 */
-	struct tf_mark mark; /* of a move: where it stands that the copy runs */
+	uint64_t failed_step; /* UINT64_MAX: not known */
+	int control;          /* our end of the control socket */
+	int pump;             /* our end of the copy's channel when it comes from a file; -1 */
+	struct tf_mark mark;  /* of a move: where it stands that the copy runs */
 	struct tf_landing landing;
 	struct tf_relay relay; /* TF_STREAM_RELAY: what we stand between, once it runs */
 	struct telefork_result result;

@@ -66,9 +66,17 @@ struct tf_step {
 				dereferenced by the restorer. */
 };
 
+/* How bytes come to stand at their address. */
+enum tf_fill_how {
+	TF_FILL_WRITE,
+	TF_FILL_DIFFERENT, /* pages that are there already stay untouched: they are a file's */
+	TF_FILL_EQUAL,     /* all must be there already: they are a file's, and shared */
+};
+
 /* Where file offsets land; sorted by offset. */
 struct tf_fill {
 	uint64_t offset, size, address;
+	uint64_t how; /* enum tf_fill_how */
 };
 
 /* "TFRESTOR": by this and its own address a range is known that was left in a process. */
@@ -96,6 +104,7 @@ struct tf_plan_header {
 };
 
 #define TF_PLAN_BUFFER  65536u
+#define TF_PLAN_PAGE    4096u /* TF_FILL_DIFFERENT writes whole ones; the smallest page there is */
 #define TF_THREAD_STACK 4096u /* of another thread than the first, in the restorer's range */
 
 /* Sent on control_fd at a BARRIER ('r') and when a step fails ('e'). */
@@ -112,6 +121,7 @@ struct tf_report {
 #define TF_REPORT_CHECKSUM (TELEFORK_E_CHECKSUM - 10000)
 #define TF_REPORT_IMAGE    (TELEFORK_E_IMAGE - 10000)
 #define TF_REPORT_CLOSED   (TELEFORK_E_CLOSED - 10000)
+#define TF_REPORT_DIFFERS  (TELEFORK_E_INCOMPATIBLE - 10000) /* TF_FILL_EQUAL; where: address */
 
 /* The restorer's entry: executes the plan that stands at its range's beginning.
  * Position-independent; its bytes are [__start_tf_restorer, __stop_tf_restorer). */

@@ -99,31 +99,71 @@ static IN_BLOB const struct tf_fill *find_fill(
 	return 0;
 }
 
+static IN_BLOB void copy(uint64_t to, uint64_t from, uint64_t n)
+{
+	for (uint64_t i = 0; i < n; i++)
+		((volatile uint8_t *)to)[i] = ((const uint8_t *)from)[i];
+	tf_r_flush(to, n);
+}
+
+static IN_BLOB bool same(uint64_t a, uint64_t b, uint64_t n)
+{
+	for (; n >= 8; n -= 8, a += 8, b += 8)
+		if (*(const tf_r_word *)a != *(const tf_r_word *)b)
+			return false;
+	for (; n; n--, a++, b++)
+		if (*(const uint8_t *)a != *(const uint8_t *)b)
+			return false;
+	return true;
+}
+
+/* What came against what is there, page by page. 0, or TF_REPORT_DIFFERS and where. */
+static IN_BLOB int64_t settle(
+	const struct tf_fill *f, uint64_t to, uint64_t from, uint64_t n, uint64_t *ret_where)
+{
+	while (n) {
+		uint64_t part = TF_PLAN_PAGE - to % TF_PLAN_PAGE;
+
+		part = part < n ? part : n;
+		if (!same(to, from, part)) {
+			*ret_where = to;
+			if (f->how == TF_FILL_EQUAL)
+				return TF_REPORT_DIFFERS;
+			copy(to, from, part);
+		}
+		to += part;
+		from += part;
+		n -= part;
+	}
+	return 0;
+}
+
 /* One extent's data, into place or (address 0) nowhere. Returns 0 or what went wrong. */
 static IN_BLOB int64_t read_extent(
-	const struct tf_plan_header *p, int fd, const struct tf_extent *x)
+	const struct tf_plan_header *p, int fd, const struct tf_extent *x, uint64_t *ret_where)
 {
 	const struct tf_fill *f = find_fill(p, x->offset, x->size);
 	uint32_t state = crc(p, ~0u, x, 12); /* offset and size */
 	uint64_t left = x->size;
+	int64_t rc = 0;
 
 	if (!f)
 		return TF_REPORT_IMAGE;
-	while (left) {
-		uint64_t n = left, to = f->address + (x->offset - f->offset) + (x->size - left);
-		int64_t rc;
+	while (left && !rc) {
+		uint64_t to = f->address + (x->offset - f->offset) + (x->size - left);
+		bool aside = !f->address || f->how != TF_FILL_WRITE;
+		uint64_t n = aside && left > TF_PLAN_BUFFER ? TF_PLAN_BUFFER : left;
+		uint64_t at = aside ? p->buffer : to;
 
-		if (!f->address) {
-			to = p->buffer;
-			n = n < TF_PLAN_BUFFER ? n : TF_PLAN_BUFFER;
-		}
-		rc = read_all(fd, p->idle_ms, to, n);
+		rc = read_all(fd, p->idle_ms, at, n);
 		if (rc)
 			return rc;
-		state = crc(p, state, (const void *)to, n);
+		state = crc(p, state, (const void *)at, n);
+		if (aside && f->address)
+			rc = settle(f, to, at, n, ret_where);
 		left -= n;
 	}
-	return ~state == x->crc ? 0 : TF_REPORT_CHECKSUM;
+	return rc ? rc : ~state == x->crc ? 0 : TF_REPORT_CHECKSUM;
 }
 
 static IN_BLOB int64_t fill(struct tf_plan_header *p, int fd, uint64_t *ret_where)
@@ -139,7 +179,7 @@ static IN_BLOB int64_t fill(struct tf_plan_header *p, int fd, uint64_t *ret_wher
 			return x.size == p->count && x.crc == p->chain ? 0 : TF_REPORT_CHECKSUM;
 		if (!x.size || x.size > TF_EXTENT_MAX || x.size > p->max_bytes - p->bytes)
 			return TF_REPORT_IMAGE;
-		rc = read_extent(p, fd, &x);
+		rc = read_extent(p, fd, &x, ret_where);
 		if (rc)
 			return rc;
 		p->chain = ~crc(p, ~p->chain, &x.crc, sizeof(x.crc));
@@ -180,13 +220,6 @@ static IN_BLOB void owners(uint64_t from, uint64_t end, uint32_t old, uint32_t t
 			continue;
 		m[2] = tid;
 	}
-}
-
-static IN_BLOB void copy(uint64_t to, uint64_t from, uint64_t n)
-{
-	for (uint64_t i = 0; i < n; i++)
-		((volatile uint8_t *)to)[i] = ((const uint8_t *)from)[i];
-	tf_r_flush(to, n);
 }
 
 static IN_BLOB int64_t barrier(const struct tf_plan_header *p, uint64_t step, int fd)

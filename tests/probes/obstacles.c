@@ -332,12 +332,6 @@ static int locked_still(void)
 	return second < 0 || !flock(second, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK;
 }
 
-static int deleted(void)
-{
-	is_fd(file("deleted", O_RDWR));
-	return unlink("deleted") || ftruncate(fd, MUCH) || fallocate(fd, 0, 0, MUCH);
-}
-
 static int deleted_dir(void)
 {
 	return mkdir("gone", 0700) || is_fd(open("gone", O_RDONLY | O_DIRECTORY)) || rmdir("gone");
@@ -494,12 +488,6 @@ static int proc_file(void)
 	return is_fd(open("/proc/self/status", O_RDONLY));
 }
 
-static int memory_fd(void)
-{
-	is_fd(memfd_create("obstacle", 0));
-	return ftruncate(fd, MUCH) || fallocate(fd, 0, 0, MUCH);
-}
-
 static int namespace_fd(void)
 {
 	return is_fd(open("/proc/self/ns/net", O_RDONLY));
@@ -528,31 +516,24 @@ static int secret(void)
 
 static int huge(void)
 {
-	return is_memory(mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0));
-}
+	int n = memfd_create("huge", MFD_HUGETLB), rc;
 
-static int shared_file(void)
-{
-	int n = file("mapped", O_RDWR), rc;
-
-	rc = ftruncate(n, PAGE) ||
-	     is_memory(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, n, 0));
+	rc = n < 0 ? -1 : is_memory(mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, n, 0));
 	close(n);
-	if (!rc)
-		memory[0] = 'x';
 	return rc;
 }
 
+/* It has the memory attached as we do. */
 static int shared_memory(void)
 {
 	int id = shmget(IPC_PRIVATE, PAGE, 0600);
-	int rc = id < 0 ? -1 : is_memory(shmat(id, NULL, 0));
 
+	if (id < 0 || is_memory(shmat(id, NULL, 0)))
+		return -1;
 	shmctl(id, IPC_RMID, NULL);
-	if (!rc)
-		memory[0] = 'x';
-	return rc;
+	memory[0] = 'x';
+	other = stranger(nothing);
+	return other < 0 ? -1 : is("/SYSV00000000, by process %d", other);
 }
 
 static int memory_holds(void)
@@ -663,7 +644,6 @@ static const struct obstacle obstacles[] = {
 	{"lock", lock, locked_still},
 	{"lock.record", record_lock, fd_lives},
 	{"lock.lease", lease, fd_lives},
-	{"deleted", deleted, fd_lives},
 	{"deleted.dir", deleted_dir, fd_lives},
 	{"pipe", pipe_end, pipe_holds},
 	{"socket", socket_end, pipe_holds},
@@ -682,13 +662,11 @@ static const struct obstacle obstacles[] = {
 	{"landlock", rules, fd_lives},
 	{"mqueue", queue, fd_lives},
 	{"proc", proc_file, fd_lives},
-	{"memfd", memory_fd, fd_lives},
 	{"other", namespace_fd, fd_lives},
 	{"userfaultfd", faults, fd_lives},
 	{"aio", aio, always},
 	{"secret-memory", secret, fd_lives},
 	{"hugetlb", huge, always},
-	{"shared-file", shared_file, memory_holds},
 	{"shared-memory", shared_memory, memory_holds},
 	{"tags", tagged, always},
 	{"shadow-stack", shadow_stack, always},

@@ -124,7 +124,8 @@ static inline void sample_source(struct tf_image *img, uint32_t machine, uint32_
 		.version = "0.1.0",
 	};
 	img->mm = (struct tf_mm){0x410000, 0x41ffff, 0x430000, 0x43f000, 0x440000, 0x450000,
-		0x7f00001ff000, 0x7f00001ff100, 0x7f00001ff200, 0x7f00001ff300, 0x7f00001ff400};
+		0x7f00001ff000, 0x7f00001ff100, 0x7f00001ff200, 0x7f00001ff300, 0x7f00001ff400,
+		TF_LOCK_FUTURE, 0x1};
 }
 
 /* Six mappings on pages of at most 64 KiB; the image has runs in four of them. */
@@ -132,17 +133,18 @@ static inline void sample_maps(struct tf_image *img, struct tf_arena *a)
 {
 	static const struct tf_map maps[] = {
 		{0x410000, 0x420000, 0x420000, PROT_READ | PROT_EXEC, 0, TF_MAP_FILE, 0, 0x10000,
-			0xfe01, 1234, "/usr/bin/sample"},
+			0xfe01, 1234, "/usr/bin/sample", 0, 0, 0, 0, false},
 		{0x430000, 0x440000, 0x430000, PROT_READ | PROT_WRITE, TF_MAP_SHARED, TF_MAP_FILE,
-			TF_VMF_DONTDUMP, 0, 0xfe01, 1235, "/var/lib/shared data"},
+			TF_VMF_DONTDUMP, 0, 0xfe01, 1235, "/var/lib/shared data", 0, 0, 0, 0,
+			false},
 		{0x440000, 0x480000, 0x480000, PROT_READ | PROT_WRITE, 0, TF_MAP_HEAP, 0, 0, 0, 0,
-			""},
+			"", 0, 0, 0, 0, false},
 		{0x7f0000000000, 0x7f0000200000, 0x7f0000200000, PROT_READ | PROT_WRITE, 0,
-			TF_MAP_STACK, TF_VMF_GROWSDOWN, 0, 0, 0, ""},
+			TF_MAP_STACK, TF_VMF_GROWSDOWN, 0, 0, 0, "", 0, 0, 0, 0, false},
 		{0x7f0000200000, 0x7f0000210000, 0x7f0000210000, PROT_READ, 0, TF_MAP_VVAR, 0, 0, 0,
-			0, ""},
+			0, "", 0, 0, 0, 0, false},
 		{0x7f0000210000, 0x7f0000220000, 0x7f0000220000, PROT_READ | PROT_EXEC, 0,
-			TF_MAP_VDSO, 0, 0, 0, 0, ""},
+			TF_MAP_VDSO, 0, 0, 0, 0, "", 0, 0, 0, 0, false},
 	};
 
 	img->n_maps = sizeof(maps) / sizeof(maps[0]);
@@ -152,14 +154,15 @@ static inline void sample_maps(struct tf_image *img, struct tf_arena *a)
 static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 {
 	static const struct tf_fd fds[] = {
-		{0, TF_FD_TTY, 2, -1, -1, 0, 0, "/dev/pts/3"},
-		{1, TF_FD_FILE, 0x8001, -1, -1, 4096, 8192, "/tmp/out"},
-		{7, TF_FD_PIPE, 0x80000, -1, -1, 0, 0, "pipe:[12345]"},
-		{8, TF_FD_NAMELESS, 0x8002, -1, 8, 3, 8000, "/tmp/gone (deleted)"},
+		{0, TF_FD_TTY, 2, -1, 0, 0, "/dev/pts/3", 0, 0, 0},
+		{1, TF_FD_FILE, 0x8001, -1, 4096, 8192, "/tmp/out", 0, 0, 0},
+		{7, TF_FD_PIPE, 0x80000, -1, 0, 0, "pipe:[12345]", 0, 0, 0},
 	};
-	static const struct tf_block blocks[] = {
-		{.fd = 8, .offset = 0, .data = {0x6362614645443231, [511] = 7}},
-		{.fd = 8, .offset = 4096, .data = {0x313233}},
+	static const struct tf_object objects[] = {
+		{TF_OBJECT_MEMFD, TF_OBJECT_DELETED, 0640, 1000, 1001, 0xe, 0, 0, 0x12345,
+			"/memfd:sample", 0, 0, 0},
+		{TF_OBJECT_SYSV, 0, 0600, 1000, UINT32_MAX - 1, 0, 0x7e1e, 42, 0x3000,
+			"/SYSV00007e1e", 0, 0, 0},
 	};
 	static const struct tf_symbol symbols[] = {
 		{0x7f0000210100, 64, "__vdso_clock_gettime"},
@@ -191,10 +194,10 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 		.n_symbols = 2,
 		.symbols = tf_arena_dup(a, symbols, sizeof(symbols)),
 	};
-	img->n_fds = 4;
+	img->n_objects = 2;
+	img->objects = tf_arena_dup(a, objects, sizeof(objects));
+	img->n_fds = 3;
 	img->fds = tf_arena_dup(a, fds, sizeof(fds));
-	img->n_blocks = 2;
-	img->blocks = tf_arena_dup(a, blocks, sizeof(blocks));
 	img->n_edits = 3;
 	img->edits = tf_arena_dup(a, edits, sizeof(edits));
 	img->n_pending = 2;

@@ -31,6 +31,7 @@ struct model {
 	struct model_area area[MODEL_AREAS];
 	size_t n;
 	uint64_t step, started, arrived, ended;
+	bool filled;
 };
 
 static inline void model_add(
@@ -132,6 +133,18 @@ static inline void model_protect(struct model *m, uint64_t start, uint64_t end, 
 		}
 }
 
+/* What the plan has mapped itself goes, to be mapped in another way. */
+static inline void model_again(struct model *m, uint64_t start, uint64_t end)
+{
+	for (size_t i = 0; i < m->n; i++)
+		if (m->area[i].start == start && m->area[i].end == end &&
+			m->area[i].owner == MODEL_NEW) {
+			m->area[i] = m->area[--m->n];
+			return;
+		}
+	PLAN_BROKEN("step %llu maps again what it did not", (unsigned long long)m->step);
+}
+
 /* A pointer that a system call reads: the plan's data. */
 static inline void model_data(const struct model *m, uint64_t at, uint64_t n)
 {
@@ -139,6 +152,18 @@ static inline void model_data(const struct model *m, uint64_t at, uint64_t n)
 
 	if (at < r->data_at || n > r->data_size || at - r->data_at > r->data_size - n)
 		PLAN_BROKEN("step %llu reads outside the plan's data", (unsigned long long)m->step);
+}
+
+#define TF_PAGE_UP_MODEL(x, page) (((x) + (page)-1) & ~((page)-1))
+
+/* Bytes of the segment that is mapped there. */
+static inline uint64_t model_segment(const struct model *m, uint64_t at)
+{
+	const struct tf_map *map = tf_image_map_at(m->img, at);
+
+	if (!map || !map->object || map->start != at)
+		PLAN_BROKEN("step %llu attaches somewhere", (unsigned long long)m->step);
+	return m->img->objects[map->object - 1].size;
 }
 
 static inline void model_syscall(struct model *m, const struct tf_step *s)
@@ -149,16 +174,29 @@ static inline void model_syscall(struct model *m, const struct tf_step *s)
 	switch (s->nr) {
 	case SYS_mmap:
 		if (s->expect != TF_EXPECT_VALUE || s->expected != a[0] || a[0] % page ||
-			a[1] % page || !(a[3] & MAP_FIXED_NOREPLACE))
+			a[1] % page || !(a[3] & (MAP_FIXED_NOREPLACE | MAP_FIXED)))
 			PLAN_BROKEN("step %llu: mmap somewhere", (unsigned long long)m->step);
+		if (a[3] & MAP_FIXED) /* again, as it was mapped before */
+			model_again(m, a[0], a[0] + a[1]);
 		model_add(m, a[0], a[0] + a[1], (uint32_t)a[2], MODEL_NEW);
 		return;
 	case SYS_munmap:
-		model_unmap(m, a[0], a[0] + a[1]);
+		if (tf_image_map_at(m->img, a[0]) &&
+			tf_image_map_at(m->img, a[0])->kind == TF_MAP_STAGE && m->filled)
+			model_again(m, a[0], a[0] + a[1]);
+		else
+			model_unmap(m, a[0], a[0] + a[1]);
 		return;
 	case SYS_mremap:
 		model_move(m, a[0], a[1], a[4]);
 		return;
+	case SYS_shmat:
+		if (a[2] & 040000 /* SHM_REMAP */)
+			model_again(m, a[1], a[1] + TF_PAGE_UP_MODEL(model_segment(m, a[1]), page));
+		model_add(m, a[1], a[1] + TF_PAGE_UP_MODEL(model_segment(m, a[1]), page),
+			PROT_READ | (a[2] & 010000 /* SHM_RDONLY */ ? 0 : PROT_WRITE), MODEL_NEW);
+		return;
+	case SYS_pkey_mprotect:
 	case SYS_mprotect:
 		model_protect(m, a[0], a[0] + a[1], (uint32_t)a[2]);
 		return;
@@ -206,10 +244,13 @@ static inline void model_step(struct model *m, const struct tf_step *s)
 		model_syscall(m, s);
 		return;
 	case TF_OP_FILL:
+		m->filled = true;
 		for (uint64_t i = 0; i < m->r->n_fills; i++)
 			if (m->r->fills[i].address)
 				model_need(m, m->r->fills[i].address, m->r->fills[i].size,
-					PROT_WRITE, "fill");
+					m->r->fills[i].how == TF_FILL_EQUAL ? PROT_READ
+									    : PROT_WRITE,
+					"fill");
 		return;
 	case TF_OP_STORE:
 	case TF_OP_STORE_IF:
@@ -253,6 +294,8 @@ static inline void model_end(struct model *m)
 		uint32_t prot = tf_restore_map_prot(m->img, i);
 		const struct tf_map *map = &m->img->maps[i];
 
+		if (map->kind == TF_MAP_STAGE)
+			continue;
 		if (r->vdso_equal && (map->kind == TF_MAP_VDSO || map->kind == TF_MAP_VVAR))
 			prot = 0; /* the destination's own: as they are */
 		model_need(m, range.start, range.end - range.start, prot, "the image");

@@ -152,7 +152,8 @@ START_TEST(smaps_flags)
 		0);
 	ck_assert_uint_eq(n_maps, 3);
 	ck_assert_uint_eq(
-		maps[0].vmflags, TF_VMF_ALL & ~(TF_VMF_BTI | TF_VMF_MTE | TF_VMF_NOHUGEPAGE));
+		maps[0].vmflags, TF_VMF_ALL & ~(TF_VMF_BTI | TF_VMF_MTE | TF_VMF_NOHUGEPAGE |
+						      TF_VMF_HUGETLB | TF_VMF_ONFAULT));
 	ck_assert_uint_eq(maps[1].vmflags, 0);
 	ck_assert_uint_eq(maps[2].vmflags, TF_VMF_BTI | TF_VMF_MTE | TF_VMF_NOHUGEPAGE);
 	tf_vmflags_text(TF_VMF_HUGEPAGE | TF_VMF_LOCKED, names, sizeof(names));

@@ -113,6 +113,29 @@ static void low_break(void)
 	facts.brk = image.mm.brk + 1;
 }
 
+static void few_locks(void)
+{
+	image.maps[2].vmflags |= TF_VMF_LOCKED;
+	facts.lock_limit = 0x3ffff;
+}
+
+static void strict_kernel(void)
+{
+	facts.commit_free = 0x10000;
+}
+
+static void huge_pages(void)
+{
+	image.maps[3].huge = 21;
+	facts.huge[0] = (struct tf_huge){UINT64_C(1) << 21, 0};
+}
+
+static void no_keys(void)
+{
+	image.maps[2].key = 3;
+	facts.flags &= ~TF_FACT_KEYS;
+}
+
 static const struct {
 	void (*spoil)(void);
 	const char *words;
@@ -128,6 +151,10 @@ static const struct {
 	{few_threads, "threads: the process has 1, 0 more may be here"},
 	{short_queue, "signals: 2 are pending, 1 more may be here"},
 	{low_break, "telefork-pad"},
+	{few_locks, "locked 262144 bytes and all that is to come, RLIMIT_MEMLOCK here is 262143"},
+	{strict_kernel, "vm.overcommit_memory here is 2 and 65536 are left"},
+	{huge_pages, "the process has 1 of 2048 KiB, 0 are free here: raise vm.nr_hugepages"},
+	{no_keys, "memory protection keys"},
 };
 
 #define N_REASONS (sizeof(reasons) / sizeof(*reasons))
@@ -144,6 +171,10 @@ START_TEST(can_live)
 	facts.pending_free = 2;
 	facts.flags &= ~TF_FACT_MM_MAP;
 	facts.brk = image.mm.brk;
+	image.maps[2].vmflags |= TF_VMF_LOCKED;
+	facts.lock_limit = 0x40000;
+	image.maps[3].huge = 21;
+	facts.huge[0] = (struct tf_huge){UINT64_C(1) << 21, 1};
 	ck_assert_msg(!check(), "%s", e.text);
 }
 END_TEST

@@ -79,16 +79,16 @@ static unsigned count(const char *comment)
 START_TEST(files_opened_again)
 {
 	static struct tf_fd fds[] = {
-		{2, TF_FD_TTY, O_RDWR, -1, -1, 0, 0, "/dev/pts/3"},
-		{3, TF_FD_FILE, O_WRONLY | O_APPEND | O_CLOEXEC | O_TRUNC | O_CREAT, -1, -1, 7, 9,
-			"/tmp/log"},
-		{4, TF_FD_DIR, O_RDONLY | O_DIRECTORY, -1, -1, 3, 0, "/tmp"},
-		{5, TF_FD_FILE, O_WRONLY | O_APPEND, 3, -1, 7, 9, "/tmp/log"},
-		{6, TF_FD_TTY, O_RDWR, 2, -1, 0, 0, "/dev/pts/3"},
-		{7, TF_FD_PIPE, O_RDONLY, -1, -1, 0, 0, "pipe:[1]"},
-		{8, TF_FD_PIPE, O_RDONLY, 7, -1, 0, 0, "pipe:[1]"},
-		{9, TF_FD_CHAR, O_RDWR, -1, -1, 0, 0, "/dev/null"},
-		{10, TF_FD_CHAR, O_RDWR, -1, -1, 0, 0, "/dev/fuse"},
+		{2, TF_FD_TTY, O_RDWR, -1, 0, 0, "/dev/pts/3", 0, 0, 0},
+		{3, TF_FD_FILE, O_WRONLY | O_APPEND | O_CLOEXEC | O_TRUNC | O_CREAT, -1, 7, 9,
+			"/tmp/log", 0, 0, 0},
+		{4, TF_FD_DIR, O_RDONLY | O_DIRECTORY, -1, 3, 0, "/tmp", 0, 0, 0},
+		{5, TF_FD_FILE, O_WRONLY | O_APPEND, 3, 7, 9, "/tmp/log", 0, 0, 0},
+		{6, TF_FD_TTY, O_RDWR, 2, 0, 0, "/dev/pts/3", 0, 0, 0},
+		{7, TF_FD_PIPE, O_RDONLY, -1, 0, 0, "pipe:[1]", 0, 0, 0},
+		{8, TF_FD_PIPE, O_RDONLY, 7, 0, 0, "pipe:[1]", 0, 0, 0},
+		{9, TF_FD_CHAR, O_RDWR, -1, 0, 0, "/dev/null", 0, 0, 0},
+		{10, TF_FD_CHAR, O_RDWR, -1, 0, 0, "/dev/fuse", 0, 0, 0},
 	};
 	const struct tf_step *s;
 

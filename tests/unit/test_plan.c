@@ -196,7 +196,7 @@ START_TEST(order_of_a_restore)
 	static const char *const order[] = {"unregister the receiver's rseq", "park the vdso",
 		"receiver", "heap", "memory", "vdso entry", "brk and the mm fields",
 		"signal action", "clear_child_tid", "the C library's own tid", "robust list",
-		"rseq", "name", "mailbox", "umask", "working directory", "held", "reserve",
+		"rseq", "name", "mailbox", "held", "umask", "working directory", "reserve",
 		"channel", "ready", "control", "run"};
 
 	build(false);
@@ -415,8 +415,6 @@ START_TEST(descriptors)
 {
 	const struct tf_step *s;
 
-	image.n_fds = 3;
-	image.n_blocks = 0;
 	build(true);
 	ck_assert_int_eq(plan.fds.channel, 10);
 	ck_assert_int_eq(plan.fds.reserve, 12);
@@ -437,12 +435,12 @@ START_TEST(descriptors)
 	image.source.channel_fd = -1;
 	build(true);
 	ck_assert(!plan.fds.peer);
-	image.fds[2].fd = 1021; /* and four more for the restore */
+	image.fds[2].fd = 1021; /* and four more for the restore, and the objects */
 	ck_assert_int_eq(
 		tf_restore_choose_fds(&plan, &image, &facts, true, false, &e), TELEFORK_E_LIMIT);
 	ck_assert_ptr_nonnull(strstr(e.text, "1021"));
 	e = (struct tf_err){0};
-	facts.fd_limit = 1026;
+	facts.fd_limit = 1026 + image.n_objects;
 	build(true);
 	ck_assert_int_eq(plan.fds.reserve, 1024);
 }

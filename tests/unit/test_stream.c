@@ -134,7 +134,7 @@ static uint64_t make_fills(struct tf_fill *fills)
 
 		if (!s->filesz)
 			continue;
-		fills[n++] = (struct tf_fill){s->offset, s->filesz, i == 2 ? 0 : at};
+		fills[n++] = (struct tf_fill){s->offset, s->filesz, i == 2 ? 0 : at, TF_FILL_WRITE};
 		at += s->filesz;
 	}
 	ck_assert_uint_le(at, (uint64_t)memory + ROOM);

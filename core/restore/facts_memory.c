@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/* What memory needs besides room, and would else fail in the middle of a restore: locks, strict
+ * accounting, huge pages, protection keys. */
+#include "core/restore/facts_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/base/maps.h"
+
+/* CAP_IPC_LOCK is bit 14 of the effective set. */
+static bool may_lock(struct tf_arena *a)
+{
+	const char *p;
+	char *text;
+	size_t size;
+
+	if (tf_proc_read(a, "/proc/self/status", &text, &size, NULL))
+		return false;
+	p = strstr(text, "CapEff:");
+	return p && strtoull(p + 7, NULL, 16) >> 14 & 1;
+}
+
+/* What the kernel still grants where it counts strictly (vm.overcommit_memory 2). */
+static uint64_t commit_free(struct tf_arena *a)
+{
+	const char *limit, *used;
+	uint64_t all, taken;
+	char *text;
+	size_t size;
+
+	if (tf_facts_number("/proc/sys/vm/overcommit_memory", 0) != 2 ||
+		tf_proc_read(a, "/proc/meminfo", &text, &size, NULL))
+		return UINT64_MAX;
+	limit = strstr(text, "CommitLimit:");
+	used = strstr(text, "Committed_AS:");
+	if (!limit || !used)
+		return UINT64_MAX;
+	all = strtoull(limit + 12, NULL, 10) << 10;
+	taken = strtoull(used + 13, NULL, 10) << 10;
+	return all > taken ? all - taken : 0;
+}
+
+/* Reserved pages are promised to somebody. */
+static void gather_huge(struct tf_facts *f)
+{
+	static const char folder[] = "/sys/kernel/mm/hugepages/hugepages-%llukB/%s";
+	unsigned n = 0;
+
+	for (unsigned shift = 16; shift <= 34 && n < TF_FACT_HUGE_MAX; shift++) {
+		unsigned long long kb = 1ull << (shift - 10);
+		uint64_t free_pages, reserved;
+		char path[96];
+
+		snprintf(path, sizeof(path), folder, kb, "free_hugepages");
+		free_pages = tf_facts_number(path, UINT64_MAX);
+		snprintf(path, sizeof(path), folder, kb, "resv_hugepages");
+		reserved = tf_facts_number(path, 0);
+		if (free_pages == UINT64_MAX)
+			continue;
+		f->huge[n++] = (struct tf_huge){
+			kb << 10, free_pages > reserved ? free_pages - reserved : 0};
+	}
+}
+
+/* A process that has keys already would hand them on. */
+static bool has_keys(void)
+{
+	long key = syscall(SYS_pkey_alloc, 0L, 0L);
+
+	if (key > 0)
+		syscall(SYS_pkey_free, key);
+	return key == 1;
+}
+
+void tf_facts_memory(struct tf_facts *f, struct tf_arena *a)
+{
+	struct rlimit lim;
+
+	f->lock_limit = may_lock(a) || getrlimit(RLIMIT_MEMLOCK, &lim) ? UINT64_MAX : lim.rlim_cur;
+	f->commit_free = commit_free(a);
+	gather_huge(f);
+	if (!(f->flags & TF_FACT_EMULATED) && has_keys())
+		f->flags |= TF_FACT_KEYS;
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/* The files and the shared memory that an image maps, looked for on this machine. */
+#ifndef TF_RESTORE_OBJECTS_H
+#define TF_RESTORE_OBJECTS_H
+
+#include "core/restore/build.h"
+
+/* Decides what becomes of each mapped file (tf_map.here) and object (tf_object.how) here; nothing
+ * is made. restore: TELEFORK_RESTORE_PART_*: where an object cannot be had as it was, the copy gets
+ * memory of its own, and left says so; without, that is a reason against in e. A descriptor that
+ * cannot have its own id is told in left too. 0 or _INCOMPATIBLE. */
+int tf_objects_check(struct tf_image *img, const struct tf_facts *f, unsigned restore,
+	struct tf_err *left, struct tf_err *e);
+
+/* After a restore failed in step failed (UINT64_MAX: not known, or behind all): takes back what its
+ * process, which is gone, had made that has a name. */
+void tf_objects_undo(
+	const struct tf_image *img, const struct tf_restore *r, pid_t child, uint64_t failed);
+
+#endif

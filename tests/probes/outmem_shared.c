@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/* Shared memory that nobody else uses: memfd, POSIX, System V, and without a name. Mappings and
+ * descriptors of one piece stay one piece. */
+#include "tests/probes/outmem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PAGES 6
+
+static uint8_t *one, *other, *sealed, *posix_named, *posix_gone, *sysv, *sysv_read, *sysv_gone;
+static int memfd, sealed_fd, unmapped_fd, posix_fd, gone_fd, segment;
+static char posix_name[64];
+static key_t key;
+
+static void *map(int fd, size_t pages, int prot, size_t from, const char *name)
+{
+	return out_must(
+		mmap(NULL, pages * OUT_PAGE, prot, MAP_SHARED, fd, (off_t)(from * OUT_PAGE)), name);
+}
+
+/* Pages 0 to 3 and 2 to 5 are mapped; 2 and 3 are seen twice. */
+static void make_memfd(void)
+{
+	int ro;
+	char path[64];
+
+	memfd = out_must_fd(memfd_create("two views", MFD_CLOEXEC), "memfd");
+	if (ftruncate(memfd, (off_t)(PAGES * OUT_PAGE)))
+		out_wrong("memfd", "no room");
+	one = map(memfd, 4, PROT_READ | PROT_WRITE, 0, "memfd");
+	out_fill(one, 3 * OUT_PAGE, "memfd");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd);
+	ro = out_must_fd(open(path, O_RDONLY | O_CLOEXEC), "memfd");
+	other = map(ro, 4, PROT_READ, 2, "memfd");
+	close(ro);
+	lseek(memfd, 77, SEEK_SET);
+	out_note("memfd", one);
+	out_note("memfd, read only", other);
+}
+
+static void check_memfd(void)
+{
+	uint64_t word = 0;
+
+	out_check(out_same(one, 3 * OUT_PAGE, "memfd") && !one[3 * OUT_PAGE], "memfd", "content");
+	out_check(!memcmp(other, one + 2 * OUT_PAGE, 2 * OUT_PAGE), "memfd", "the other mapping");
+	one[2 * OUT_PAGE + 8] ^= 1;
+	out_check(other[8] == one[2 * OUT_PAGE + 8], "memfd", "two mappings are not one memory");
+	out_check(pread(memfd, &word, 8, (off_t)(2 * OUT_PAGE + 8)) == 8 &&
+			  !memcmp(&word, other + 8, 8),
+		"memfd", "mapping and descriptor are not one memory");
+	out_check(lseek(memfd, 0, SEEK_CUR) == 77, "memfd", "position");
+	out_check(strstr(out_name_at(one), "/memfd:two views") != NULL, "memfd", "name");
+	out_check(mprotect(other, OUT_PAGE, PROT_READ | PROT_WRITE) < 0 && errno == EACCES, "memfd",
+		"what was for reading can be made writable");
+	out_check(fcntl(memfd, F_GETFD) == FD_CLOEXEC, "memfd", "close-on-exec");
+	out_check(fcntl(memfd, F_GET_SEALS) == F_SEAL_SEAL, "memfd", "may be sealed");
+}
+
+#define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
+
+static void make_sealed(void)
+{
+	static uint64_t buf[OUT_WORDS];
+	char path[64];
+	int ro;
+
+	sealed_fd = out_must_fd(memfd_create("sealed", MFD_ALLOW_SEALING), "sealed");
+	out_fill(buf, OUT_PAGE, "sealed");
+	if (write(sealed_fd, buf, OUT_PAGE) < 0 || fcntl(sealed_fd, F_ADD_SEALS, SEALS))
+		out_wrong("sealed", "could not be made");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", sealed_fd);
+	ro = out_must_fd(open(path, O_RDONLY | O_CLOEXEC), "sealed");
+	sealed = map(ro, 1, PROT_READ, 0, "sealed");
+	close(ro);
+	unmapped_fd = out_must_fd(memfd_create("never mapped", 0), "unmapped");
+	out_fill(buf, OUT_PAGE, "unmapped");
+	if (pwrite(unmapped_fd, buf, OUT_PAGE, (off_t)(3 * OUT_PAGE)) < 0)
+		out_wrong("unmapped", "could not be written");
+}
+
+static void check_sealed(void)
+{
+	static uint64_t buf[OUT_WORDS];
+	struct stat st;
+
+	out_check(out_same(sealed, OUT_PAGE, "sealed"), "sealed", "content");
+	out_check(fcntl(sealed_fd, F_GET_SEALS) == SEALS, "sealed", "seals");
+	out_check(write(sealed_fd, buf, 8) < 0 && errno == EPERM, "sealed", "can be written");
+	out_check(pread(unmapped_fd, buf, OUT_PAGE, (off_t)(3 * OUT_PAGE)) == (ssize_t)OUT_PAGE &&
+			  out_same(buf, OUT_PAGE, "unmapped"),
+		"unmapped", "content");
+	out_check(!fstat(unmapped_fd, &st) && st.st_size == (off_t)(4 * OUT_PAGE), "unmapped",
+		"size");
+}
+
+static void make_posix(void)
+{
+	snprintf(posix_name, sizeof(posix_name), "/outmem-%d", (int)getpid());
+	posix_fd = out_must_fd(shm_open(posix_name, O_RDWR | O_CREAT | O_EXCL, 0640), "posix");
+	gone_fd = out_must_fd(shm_open("/outmem-gone", O_RDWR | O_CREAT, 0600), "posix, gone");
+	shm_unlink("/outmem-gone");
+	if (ftruncate(posix_fd, (off_t)(2 * OUT_PAGE)) || ftruncate(gone_fd, (off_t)OUT_PAGE))
+		out_wrong("posix", "no room");
+	posix_named = map(posix_fd, 2, PROT_READ | PROT_WRITE, 0, "posix");
+	posix_gone = map(gone_fd, 1, PROT_READ | PROT_WRITE, 0, "posix, gone");
+	out_fill(posix_named, 2 * OUT_PAGE, "posix");
+	out_fill(posix_gone, OUT_PAGE, "gone");
+	out_note("posix", posix_named);
+	out_note("posix, gone", posix_gone);
+}
+
+static void check_posix(void)
+{
+	uint64_t word = 0;
+	struct stat st;
+	int fd = shm_open(posix_name, O_RDWR, 0);
+
+	out_check(out_same(posix_named, 2 * OUT_PAGE, "posix"), "posix", "content");
+	out_check(out_same(posix_gone, OUT_PAGE, "gone"), "posix, gone", "content");
+	out_check(fd >= 0, "posix", "the name is gone");
+	posix_named[9] ^= 1;
+	out_check(fd >= 0 && pread(fd, &word, 8, 8) == 8 && !memcmp(&word, posix_named + 8, 8),
+		"posix", "the name leads to another memory");
+	out_check(!fstat(posix_fd, &st) && (st.st_mode & 0777) == 0640, "posix", "permissions");
+	posix_gone[9] ^= 1;
+	out_check(pread(gone_fd, &word, 8, 8) == 8 && !memcmp(&word, posix_gone + 8, 8),
+		"posix, gone", "mapping and descriptor are not one memory");
+	shm_unlink(posix_name);
+}
+
+static void make_sysv(void)
+{
+	int gone;
+
+	key = 0x7e1ef000 + getpid() % 0xfff;
+	segment = out_must_fd(shmget(key, 3 * OUT_PAGE, IPC_CREAT | IPC_EXCL | 0600), "sysv");
+	sysv = out_must(shmat(segment, NULL, 0), "sysv");
+	sysv_read = out_must(shmat(segment, NULL, SHM_RDONLY), "sysv, read only");
+	gone = out_must_fd(shmget(IPC_PRIVATE, OUT_PAGE, 0600), "sysv, gone");
+	sysv_gone = out_must(shmat(gone, NULL, 0), "sysv, gone");
+	shmctl(gone, IPC_RMID, NULL);
+	out_fill(sysv, 3 * OUT_PAGE, "sysv");
+	out_fill(sysv_gone, OUT_PAGE, "sysv, gone");
+	out_note("sysv", sysv);
+	out_note("sysv, read only", sysv_read);
+}
+
+static void check_sysv(void)
+{
+	struct shmid_ds ds = {0};
+	int id = shmget(key, 0, 0);
+
+	out_check(out_same(sysv, 3 * OUT_PAGE, "sysv"), "sysv", "content");
+	out_check(out_same(sysv_gone, OUT_PAGE, "sysv, gone"), "sysv, gone", "content");
+	out_check(id >= 0 && !shmctl(id, IPC_STAT, &ds), "sysv", "the key leads nowhere");
+	out_check(
+		ds.shm_nattch == 2 && ds.shm_segsz == 3 * OUT_PAGE, "sysv", "attachments or size");
+	if (!access("/proc/sys/kernel/shm_next_id", W_OK))
+		out_check(id == segment, "sysv", "the id");
+	sysv[5] ^= 1;
+	out_check(sysv_read[5] == sysv[5], "sysv", "two attachments are not one memory");
+	out_check(mprotect(sysv_read, OUT_PAGE, PROT_READ | PROT_WRITE) < 0, "sysv, read only",
+		"can be made writable");
+	out_check(!shmdt(sysv) && !shmdt(sysv_read), "sysv", "cannot be detached");
+	shmctl(id, IPC_RMID, NULL);
+	out_check(!shmdt(sysv_gone), "sysv, gone", "cannot be detached");
+}
+
+void out_shared_make(const char *dir)
+{
+	(void)dir;
+	make_memfd();
+	make_sealed();
+	make_posix();
+	make_sysv();
+}
+
+void out_shared_check(void)
+{
+	check_memfd();
+	check_sealed();
+	check_posix();
+	check_sysv();
+}
