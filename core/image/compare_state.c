@@ -18,6 +18,7 @@ enum when {
 	UNKNOWN,  /* one of the values is zero or empty: not known there */
 	EMULATED, /* one of the images is of QEMU user mode */
 	OUTSIDE,  /* one of the images is a witness's that could not ask the process itself */
+	INSIDE,   /* one is of the process itself, which leaves behind what a fork() does */
 };
 
 /* field NULL: all of the kind's. The first row that fits counts. */
@@ -40,6 +41,13 @@ static const struct {
 	{"source", "release", ALWAYS, TF_EXCEPT_NATURE},
 	{"source", "exe", ALWAYS, TF_EXCEPT_NATURE},
 	{"source", "version", ALWAYS, TF_EXCEPT_NATURE},
+	{"process", NULL, INSIDE, TF_EXCEPT_UNKNOWN},
+	{"rights", NULL, INSIDE, TF_EXCEPT_UNKNOWN},
+	{"group", NULL, INSIDE, TF_EXCEPT_UNKNOWN},
+	{"filter", NULL, INSIDE, TF_EXCEPT_UNKNOWN},
+	{"code", NULL, INSIDE, TF_EXCEPT_UNKNOWN},
+	{"attributes", NULL, INSIDE, TF_EXCEPT_UNKNOWN},
+	{"timer", NULL, INSIDE, TF_EXCEPT_UNKNOWN},
 	{"process", "n_cpus", ALWAYS, TF_EXCEPT_NATURE},
 	{"process", "boot", ALWAYS, TF_EXCEPT_NATURE},
 	{"process", "itimers", ALWAYS, TF_EXCEPT_NATURE}, /* they run on */
@@ -82,24 +90,33 @@ static bool outside(const struct tf_comparison *c)
 	return (c->a->source.flags | c->b->source.flags) & TF_SOURCE_OUTSIDE;
 }
 
+/* Whether a rule holds for all of its kind. */
+static bool holds(const struct tf_comparison *c, enum when when)
+{
+	switch (when) {
+	case ALWAYS:
+		return true;
+	case EMULATED:
+		return c->emulated;
+	case OUTSIDE:
+		return outside(c);
+	case INSIDE:
+		return !(c->a->process.flags & c->b->process.flags & TF_PROCESS_KNOWN);
+	case UNKNOWN:
+		break;
+	}
+	return false;
+}
+
 static enum tf_compare_exception except_field(const struct tf_comparison *c,
 	const struct tf_kind *k, const struct tf_field *f, const void *a, const void *b, unsigned n)
 {
-	for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++) {
-		bool holds = true;
-
-		if (strcmp(rules[i].kind, k->name) != 0 ||
-			(rules[i].field && strcmp(rules[i].field, f->name) != 0))
-			continue;
-		if (rules[i].when == EMULATED)
-			holds = c->emulated;
-		else if (rules[i].when == OUTSIDE)
-			holds = outside(c);
-		else if (rules[i].when == UNKNOWN)
-			holds = empty(f, a, n) || empty(f, b, n);
-		if (holds)
+	for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++)
+		if (!strcmp(rules[i].kind, k->name) &&
+			(!rules[i].field || !strcmp(rules[i].field, f->name)) &&
+			(rules[i].when == UNKNOWN ? empty(f, a, n) || empty(f, b, n)
+						  : holds(c, rules[i].when)))
 			return rules[i].except;
-	}
 	return TF_EXCEPT_NONE;
 }
 
@@ -145,7 +162,7 @@ static void tell_record(
 	enum tf_compare_exception except = TF_EXCEPT_NONE;
 
 	for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++)
-		if (!rules[i].field && rules[i].when == ALWAYS && !strcmp(rules[i].kind, k->name))
+		if (!rules[i].field && holds(c, rules[i].when) && !strcmp(rules[i].kind, k->name))
 			except = rules[i].except;
 	tell(c, label, except, in_a ? "present" : "-", in_a ? "-" : "present");
 }
