@@ -66,6 +66,7 @@ CAPTURE_SRC := \
 	task_ask \
 	task_fork \
 	task_snapshot \
+	task_sparse \
 	task_files \
 	task_cpu \
 	task_leftover \
@@ -163,6 +164,7 @@ MOVE_TESTS  := \
 	test_attrs \
 	test_cpu_of \
 	test_snapshot \
+	test_sparse \
 	test_tracer \
 	test_yoyo_live \
 	test_threads \
