@@ -66,6 +66,7 @@ CAPTURE_SRC := \
 	task_ask \
 	task_fork \
 	task_snapshot \
+	task_sparse \
 	task_files \
 	task_cpu \
 	task_leftover \
@@ -163,6 +164,7 @@ MOVE_TESTS  := \
 	test_attrs \
 	test_cpu_of \
 	test_snapshot \
+	test_sparse \
 	test_tracer \
 	test_yoyo_live \
 	test_threads \
@@ -253,6 +255,7 @@ GUEST_PACKAGES := \
 	libpng16-16 \
 	luajit \
 	python3-minimal \
+	util-linux \
 
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
@@ -537,9 +540,9 @@ demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines an
 pairs: bin-$(HOST) $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(B)/bin/telebed guests $(PAIR_GUESTS) ## moves between machines that differ: kernel, processor, vector length, pages
 	$(B)/bin/telebed run copies $(basename $(notdir $(wildcard tests/scenarios/pair-*.conf))) --filter system --table
 
-transcript: bin-$(HOST) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back
+transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back
 	@rm -rf build/transcript
-	@$(B)/bin/telebed run home --filter $(HOST).system --keep --out build/transcript >/dev/null
+	@$(B)/bin/telebed run home --filter system --keep --out build/transcript >/dev/null
 	@cat build/transcript/home-*/transcript.txt
 
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair

@@ -143,17 +143,26 @@ static int send_on(struct tf_journey *j, unsigned place, pid_t *pid, struct tf_j
 	return 0;
 }
 
+/* A prompt begins its line, also where the process left in the middle of one. */
+static const char *line_end(const char *said)
+{
+	size_t n = strlen(said);
+
+	return n && said[n - 1] != '\n' ? "\n" : "";
+}
+
 /* What was said at @place, and the command by which the process left it, if it did. */
 static void note_place(
 	const struct tf_journey *j, unsigned place, pid_t pid, const struct tf_job *by)
 {
 	const char *name = machine_at(j, place)->name;
+	const char *said = job_at(j, place)->text[place ? 1 : 0];
 
 	if (place)
-		note(j, "%s$ telefork serve --once %s\n%s", name, j->addresses[place],
-			job_at(j, place)->text[1]);
+		note(j, "%s$ telefork serve --once %s\n%s%s", name, j->addresses[place], said,
+			line_end(said));
 	else
-		note(j, "%s$ ./%s\n%s", name, j->cell->probe, j->probe->text[0]);
+		note(j, "%s$ ./%s\n%s%s", name, j->cell->probe, said, line_end(said));
 	if (by)
 		note(j, "%s$ telefork move %d %s\n%s", name, (int)pid, j->addresses[place + 1],
 			by->text[0]);

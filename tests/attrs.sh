@@ -87,7 +87,8 @@ fi
 	ulimit -Sc 0 -Sn 100 -Sf 12345 -Ss 9000 -St 1234
 	cd "$dir"
 	echo 123 >/proc/self/oom_score_adj
-	exec nice -n 1 taskset 1 "$build/bin/telefork" restore --pid "$ids" "$dir/image" \
+	renice -n 1 -p "$BASHPID" >/dev/null
+	exec taskset 1 "$build/bin/telefork" restore --pid "$ids" "$dir/image" \
 		>"$dir/copy" 2>"$dir/restore" </dev/null
 ) &
 restorer=$!

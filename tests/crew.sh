@@ -19,10 +19,13 @@ fail() {
 	exit 1
 }
 
+# One that has ended and has not been waited for does not: kill -0 takes it for alive.
+runs() { grep -q '^State:	[^ZX]' "/proc/$1/status" 2>/dev/null; }
+
 # Waits until FILE has a line that begins with WORD, as long as PID runs; prints its second word.
 second_word() { # FILE WORD PID
 	while ! grep -q "^$2 " "$1"; do
-		kill -0 "$3" 2>/dev/null || fail "$(cat "$1")"
+		runs "$3" || grep -q "^$2 " "$1" || fail "process $3 ended, did not say $2: $(cat "$1")"
 		sleep 0.05
 	done
 	sed -n "s/^$2 //p" "$1"

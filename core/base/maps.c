@@ -263,10 +263,22 @@ int tf_maps_read(struct tf_arena *a, const char *path, struct tf_map **ret_maps,
 }
 
 struct smaps {
-	void (*fn)(void *ctx, uint64_t start, uint32_t vmflags);
+	void (*fn)(void *ctx, const struct tf_smap *m);
 	void *ctx;
-	uint64_t start; /* of the mapping whose fields come */
+	struct tf_smap at; /* the mapping whose fields come */
 };
+
+/* "LABEL      number kB": adds it to *bytes. */
+static void add_field(const char *p, const char *eol, const char *label, uint64_t *bytes)
+{
+	size_t n = strlen(label);
+
+	if ((size_t)(eol - p) <= n || memcmp(p, label, n))
+		return;
+	for (p += n; p < eol && *p == ' '; p++)
+		;
+	*bytes += parse_number(&p, eol, 10) * 1024;
+}
 
 /* Whole lines. False if one is neither a mapping nor a field. */
 static bool smaps_lines(struct smaps *s, const char *p, const char *end)
@@ -280,16 +292,20 @@ static bool smaps_lines(struct smaps *s, const char *p, const char *end)
 		if (*p < 'A' || *p > 'Z') {
 			if (!parse_vma(p, eol, &m, &path, &path_n))
 				return false;
-			s->start = m.start;
+			s->at = (struct tf_smap){.start = m.start, .end = m.end};
 		} else if (eol - p > 9 && !memcmp(p, "VmFlags: ", 9)) {
-			s->fn(s->ctx, s->start, parse_vmflags(p + 9, eol));
+			s->at.vmflags = parse_vmflags(p + 9, eol);
+			s->fn(s->ctx, &s->at);
+		} else {
+			add_field(p, eol, "Rss:", &s->at.resident);
+			add_field(p, eol, "Swap:", &s->at.resident);
 		}
 	}
 	return true;
 }
 
-int tf_smaps_flags(struct tf_arena *a, const char *path,
-	void (*fn)(void *ctx, uint64_t start, uint32_t vmflags), void *ctx, struct tf_err *e)
+int tf_smaps_each(struct tf_arena *a, const char *path,
+	void (*fn)(void *ctx, const struct tf_smap *m), void *ctx, struct tf_err *e)
 {
 	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct smaps s = {.fn = fn, .ctx = ctx};

@@ -23,11 +23,18 @@ int tf_maps_parse(struct tf_arena *a, const char *text, size_t size, struct tf_m
 int tf_maps_read(struct tf_arena *a, const char *path, struct tf_map **ret_maps, uint32_t *ret_n,
 	struct tf_err *e);
 
-/* Calls fn with the start and the vmflags of each mapping in path, a smaps file, in its order.
- * Keeps nothing: the text is 700 bytes for a mapping. Uses the arena's free end meanwhile, so fn
- * must not allocate there. 0, _NOMEM, _SYSTEM. */
-int tf_smaps_flags(struct tf_arena *a, const char *path,
-	void (*fn)(void *ctx, uint64_t start, uint32_t vmflags), void *ctx, struct tf_err *e);
+/* What smaps tells of a mapping beside its line. */
+struct tf_smap {
+	uint64_t start, end;
+	uint64_t resident; /* bytes that are present or swapped; pages of zeros are not counted */
+	uint32_t vmflags;
+};
+
+/* Calls fn for each mapping in path, a smaps file, in its order. Keeps nothing: the text is 700
+ * bytes for a mapping. Uses the arena's free end meanwhile, so fn must not allocate there.
+ * 0, _NOMEM, _SYSTEM. */
+int tf_smaps_each(struct tf_arena *a, const char *path,
+	void (*fn)(void *ctx, const struct tf_smap *m), void *ctx, struct tf_err *e);
 
 /* The two-letter names of smaps(5) for the TF_VMF_* bits, space-separated into buf. */
 void tf_vmflags_text(uint32_t vmflags, char *buf, size_t size);

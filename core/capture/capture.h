@@ -113,6 +113,9 @@ uint32_t tf_capture_cut(struct tf_map *maps, uint32_t n, uint64_t start, uint64_
  * grow at the arena's end: nothing else may be allocated meanwhile. */
 int tf_capture_scan(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end);
 
+/* Whether that leaps over what is absent (Linux 6.7), or looks at each page. */
+bool tf_capture_lists_pages(int pagemap);
+
 /* tf_capture_readable_end() of a process whose /proc/PID/mem is open. */
 uint64_t tf_capture_find_end(int mem, const struct tf_map *m);
 

@@ -214,16 +214,16 @@ struct vmflags_taker {
 };
 
 /* Both lists are sorted. */
-static void take_vmflags(void *ctx, uint64_t start, uint32_t vmflags)
+static void take_vmflags(void *ctx, const struct tf_smap *m)
 {
 	struct vmflags_taker *t = ctx;
 	struct tf_image *img = &t->c->image;
 
-	while (t->at < img->n_maps && img->maps[t->at].start < start)
+	while (t->at < img->n_maps && img->maps[t->at].start < m->start)
 		t->at++;
-	if (t->at == img->n_maps || img->maps[t->at].start != start)
+	if (t->at == img->n_maps || img->maps[t->at].start != m->start)
 		return;
-	img->maps[t->at].vmflags = vmflags;
+	img->maps[t->at].vmflags = m->vmflags;
 	check_map(t->c, &img->maps[t->at]);
 	/* What could be written to is told above; the copy's mapping is memory, and has no such
 	 * bit. */
@@ -238,7 +238,7 @@ int tf_capture_read_vmflags(struct tf_capture *c)
 
 	if (c->image.source.flags & TF_SOURCE_NO_SMAPS)
 		return 0;
-	rc = tf_smaps_flags(&c->arena, "/proc/self/smaps", take_vmflags, &t, &c->err);
+	rc = tf_smaps_each(&c->arena, "/proc/self/smaps", take_vmflags, &t, &c->err);
 	return rc ? rc : c->err.code;
 }
 
@@ -349,6 +349,13 @@ static int scan_anon(struct tf_capture *c, int pagemap, const struct tf_map *m, 
 	if (m->end - m->start >= LARGE_MAP && !swap)
 		return scan_windows(c, pagemap, m->start, m->end);
 	return scan_old(c, pagemap, m->start, m->end);
+}
+
+bool tf_capture_lists_pages(int pagemap)
+{
+	struct pm_scan_arg_67 arg = {.size = sizeof(arg)};
+
+	return ioctl(pagemap, PAGEMAP_SCAN_67, &arg) >= 0;
 }
 
 int tf_capture_scan(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end)

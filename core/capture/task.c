@@ -209,7 +209,7 @@ static int find_pages_of(struct tf_task *t, struct tf_map *m)
 		/* The page tables do not tell of shared pages that others have touched. */
 		if (m->flags & TF_MAP_SHARED)
 			return tf_capture_add_run(c, m->start, m->end);
-		return tf_capture_scan(c, t->pagemap, m->start, m->end);
+		return tf_task_scan(t, m);
 	}
 }
 
@@ -265,7 +265,7 @@ int tf_task_describe_rest(struct tf_task *t)
 {
 	static int (*const step[])(struct tf_task *) = {describe_source, tf_task_objects,
 		finish_maps, describe_vdso, describe_auxv, tf_task_cpu, tf_task_merge_rights,
-		find_pages, tf_task_settle};
+		tf_task_find_used, find_pages, tf_task_settle};
 
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }

@@ -12,6 +12,7 @@
 #define TF_CAPTURE_TASK_H
 
 #include "arch/arch.h"
+#include "core/base/maps.h"
 #include "core/capture/capture.h"
 
 /* A thread that we trace. */
@@ -55,6 +56,8 @@ struct tf_task {
 	uint64_t code; /* a system call instruction */
 	struct tf_cpu here;
 
+	struct tf_smap *used; /* parts of its mappings that have pages, sorted; NULL: look at all */
+	uint32_t n_used;
 	const char *status; /* /proc/PID/status of the stopped process */
 	struct tf_shot shot;
 	char stands[160]; /* tf_task_snapshot(): why there is no shot; "" there is one */

@@ -87,6 +87,12 @@ int tf_task_describe_rest(struct tf_task *t);
 /* The number behind a label of /proc/PID/status; 0 if there is none. */
 uint64_t tf_task_status_number(const char *text, const char *label, int base);
 
+/* task_sparse.c: which parts of its mappings have anything in them, where looking at each page
+ * would take too long (t->used stays NULL where not). tf_task_scan(): adds the present pages of a
+ * private mapping to the runs, as tf_capture_scan(). */
+int tf_task_find_used(struct tf_task *t);
+int tf_task_scan(struct tf_task *t, const struct tf_map *m);
+
 struct tf_asking;
 
 /* task_attrs.c: what the kernel keeps for the process and its threads, and /proc shows: limits,

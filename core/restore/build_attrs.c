@@ -79,7 +79,7 @@ void tf_build_process_attrs(struct tf_build *b)
 	if (!tf_build_attrs_known(b))
 		return;
 	/* A session that had no terminal gets none; every other process stays in the receiver's. */
-	if (p->flags & TF_PROCESS_LEADER)
+	if (p->flags & TF_PROCESS_LEADER && !b->r->leads)
 		tf_build_call(b, "session", SYS_setsid, 0, 0, 0, 0);
 	if (p->flags & TF_PROCESS_ASKED)
 		tf_build_call(b, "child subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER,

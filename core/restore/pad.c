@@ -271,6 +271,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		rc = check_relay(p);
 	if (!lands(p))
 		p->restore.mark = p->mark;
+	p->restore.leads = p->mark.from;
 	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
 	p->restore.detached = p->options->restore & TELEFORK_RESTORE_DETACHED;
 	if (!rc)

@@ -61,6 +61,7 @@ unpack()
 		dpkg-deb -x "$deb" "$root"
 	done
 	for unused in usr/share/doc usr/share/man usr/share/info usr/share/locale usr/share/lintian \
+		usr/share/bash-completion usr/share/perl5 \
 		"usr/lib/*/gconv" var dev proc sys run tmp; do
 		# shellcheck disable=SC2086 # a pattern
 		rm -rf "${root:?}"/$unused

@@ -20,8 +20,9 @@ struct text {
 /* Lines that may differ: docs/state.md, "What the original notices". */
 static bool may_differ(const char *file, const char *line)
 {
-	static const char *const status[] = {"SigQ:", "VmPeak:", "VmHWM:", "VmRSS:", "RssAnon:",
-		"RssFile:", "VmPTE:", "voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"};
+	static const char *const status[] = {
+		"SigQ:", "VmPeak:", "VmHWM:", "VmRSS:", "RssAnon:", "RssFile:", "RssShmem:",
+		"VmPTE:", "voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"};
 	static const char *const smaps[] = {"Rss:", "Pss:", "Pss_Dirty:", "Shared_Clean:",
 		"Shared_Dirty:", "Private_Clean:", "Private_Dirty:", "Referenced:", "Anonymous:",
 		"AnonHugePages:", "KSM:", "LazyFree:", "Swap:", "SwapPss:", "Locked:"};

@@ -167,15 +167,17 @@ END_TEST
 
 struct seen {
 	uint32_t n;
-	uint64_t sum; /* of start times vmflags */
+	uint64_t sum;      /* of start times vmflags */
+	uint64_t resident; /* of start times that */
 };
 
-static void see(void *ctx, uint64_t start, uint32_t vmflags)
+static void see(void *ctx, const struct tf_smap *m)
 {
 	struct seen *s = ctx;
 
 	s->n++;
-	s->sum += start * vmflags;
+	s->sum += m->start * m->vmflags + m->end;
+	s->resident += m->start * m->resident;
 }
 
 /* A text of many reads, whose lines end anywhere in them, gives what the parser of whole texts
@@ -190,24 +192,30 @@ START_TEST(smaps_streamed)
 
 	for (uint64_t i = 1; i < 3000; i++)
 		fprintf(f,
-			"%llx-%llx rw-p 00000000 00:00 0 %.*s\nSize: %llu kB\nVmFlags: rd wr %s\n",
+			"%llx-%llx rw-p 00000000 00:00 0 %.*s\nSize: %llu kB\n"
+			"Rss: %llu kB\nShared_Dirty: 3 kB\nSwap:      5 kB\nSwapPss: 1 kB\n"
+			"VmFlags: rd wr %s\n",
 			(unsigned long long)i << 12, (unsigned long long)(i + 1) << 12,
 			(int)(i % 40), "/a/path/whose/length/is/not/always/the/same",
-			(unsigned long long)i, i % 3 ? "nh dd" : "hg mt");
+			(unsigned long long)i, (unsigned long long)i, i % 3 ? "nh dd" : "hg mt");
 	fclose(f);
 	ck_assert_int_eq(write(fd, text, size), (ssize_t)size);
 	ck_assert_int_eq(parse(text), 0);
 	for (uint32_t i = 0; i < n_maps; i++)
-		see(&want, maps[i].start, maps[i].vmflags);
-	ck_assert_int_eq(tf_smaps_flags(&arena, path, see, &seen, &e), 0);
+		see(&want, &(struct tf_smap){.start = maps[i].start,
+				   .end = maps[i].end,
+				   .resident = ((maps[i].start >> 12) + 5) << 10,
+				   .vmflags = maps[i].vmflags});
+	ck_assert_int_eq(tf_smaps_each(&arena, path, see, &seen, &e), 0);
 	ck_assert_uint_eq(seen.n, 2999);
 	ck_assert_uint_eq(seen.n, want.n);
 	ck_assert_uint_eq(seen.sum, want.sum);
+	ck_assert_uint_eq(seen.resident, want.resident);
 	/* a line that does not end, and one that is nothing */
 	ck_assert_int_eq(ftruncate(fd, (off_t)size - 1), 0);
-	ck_assert_int_eq(tf_smaps_flags(&arena, path, see, &seen, &e), TELEFORK_E_SYSTEM);
+	ck_assert_int_eq(tf_smaps_each(&arena, path, see, &seen, &e), TELEFORK_E_SYSTEM);
 	ck_assert_int_eq(pwrite(fd, "?", 1, 0), 1);
-	ck_assert_int_eq(tf_smaps_flags(&arena, path, see, &seen, &e), TELEFORK_E_SYSTEM);
+	ck_assert_int_eq(tf_smaps_each(&arena, path, see, &seen, &e), TELEFORK_E_SYSTEM);
 	unlink(path);
 	close(fd);
 	free(text);
