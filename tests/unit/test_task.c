@@ -364,6 +364,32 @@ START_TEST(the_same_twice)
 }
 END_TEST
 
+/* Pages of zeros between others: fewer extents than pages. */
+START_TEST(zeros_between)
+{
+	const size_t n = 2048, size = 4096;
+	uint8_t *p =
+		mmap(NULL, n * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct tf_compared sum;
+	struct tf_file a, b;
+	struct tf_err e = {0};
+
+	ck_assert(p != MAP_FAILED);
+	for (size_t i = 0; i < n; i++)
+		p[i * size] = i & 1;
+	start();
+	look(&a);
+	look(&b);
+	ck_assert_int_eq(tf_compare(&a, &b, false, heard, NULL, &sum, &e), 0);
+	ck_assert_uint_eq(sum.count[TF_COMPARE_MEMORY].different, 0);
+	ck_assert_uint_ge(sum.count[TF_COMPARE_MEMORY].equal, n);
+	tf_file_close(&a);
+	tf_file_close(&b);
+	stop();
+	munmap(p, n * size);
+}
+END_TEST
+
 START_TEST(differences_are_named)
 {
 	struct tf_compared sum;
@@ -404,6 +430,7 @@ int main(int argc, char **argv)
 		tcase_add_test(tc, refused_by_name);
 	} else {
 		tcase_add_test(tc, the_same_twice);
+		tcase_add_test(tc, zeros_between);
 		tcase_add_test(tc, differences_are_named);
 		tcase_add_test(tc, every_thread);
 		tcase_add_test(tc, killed_at_every_call);
