@@ -65,13 +65,8 @@ static int describe_moment(struct tf_task *t)
 {
 	struct tf_clocks its = tf_host_clocks(t->pid), ours = tf_host_clocks(0);
 	struct tf_source *s = &t->capture.image.source;
-	char *status;
-	size_t size;
-	int rc = tf_task_read_text(t, "status", &status, &size);
+	const char *status = t->status;
 
-	if (rc)
-		return rc;
-	t->status = status;
 	*s = (struct tf_source){
 		.machine = tf_arch_native()->machine,
 		.flags = TF_SOURCE_OUTSIDE | (t->was_stopped ? TF_SOURCE_STOPPED : 0),
@@ -238,7 +233,10 @@ static int ask_standing(struct tf_task *t)
 {
 	const char *why;
 
-	return tf_task_can_ask(t, &why) ? tf_task_ask(t, NULL) : 0;
+	if (tf_task_can_ask(t, &why))
+		return tf_task_ask(t, NULL);
+	tf_task_unasked(t);
+	return 0;
 }
 
 static int each_step(struct tf_task *t, int (*const step[])(struct tf_task *), size_t n)

@@ -76,19 +76,9 @@ static int call_clone(struct tf_asking *q, const uint64_t arg[6], pid_t *ret_chi
 }
 
 /* Who is adopted by the program itself would be seen by it after all. */
-static int adopts_orphans(struct tf_asking *q, bool *ret)
+static bool adopts_orphans(const struct tf_task *t)
 {
-	const uint64_t arg[6] = {PR_GET_CHILD_SUBREAPER, q->result};
-	const char *ids = strstr(q->t->status, "\nNSpid:"), *last;
-	int32_t does = 0;
-	int64_t result;
-	int rc = tf_asking_call(q, SYS_prctl, arg, &result);
-
-	if (!rc && !result)
-		rc = tf_task_read(q->t, q->result, &does, sizeof(does));
-	last = ids ? memrchr(ids + 1, '\t', strcspn(ids + 1, "\n")) : NULL;
-	*ret = does || (last && last[1] == '1' && last[2] == '\n');
-	return rc;
+	return t->capture.image.process.flags & TF_PROCESS_SUBREAPER || t->traced->own_tid == 1;
 }
 
 /* The way back of the child in between, should it ever go on. */
@@ -166,14 +156,12 @@ int tf_task_fork(struct tf_asking *q)
 	struct tf_asking b = *q;
 	struct tf_call_way way;
 	int64_t result;
-	bool adopts;
 	int rc, finished;
 
 	if (!q->t->exits.call_return || !q->t->exits.sigreturn)
 		return refused(q, "its code has no signal return", 0);
-	rc = adopts_orphans(q, &adopts);
-	if (rc || adopts)
-		return rc ? rc : refused(q, "it adopts orphans, and would see its own fork", 0);
+	if (adopts_orphans(q->t))
+		return refused(q, "it adopts orphans, and would see its own fork", 0);
 	rc = lay_exit(q, &way);
 	if (!rc)
 		rc = set_options(q, PTRACE_O_TRACEVFORK);
