@@ -132,9 +132,10 @@ struct tf_exits {
 void tf_arch_find_exits(const uint8_t *code, size_t n, uint64_t at, struct tf_exits *exits);
 
 /* How a thread makes a call of ours: the instruction, and (sp not 0) the stack pointer that makes
- * it return to link, where it takes a signal frame off the stack. */
+ * it return to link, where it takes a signal frame off the stack; and the stack pointer for that.
+ */
 struct tf_call_way {
-	uint64_t at, sp, link;
+	uint64_t at, sp, link, frame;
 };
 
 /* The way of a call that ends in the frame that tf_arch_frame_from_regs() laid out in bytes for

@@ -177,7 +177,7 @@ struct tf_call_way tf_arch_task_way(
 {
 	(void)bytes;
 	(void)frame;
-	return (struct tf_call_way){exits->call_return, sp, exits->sigreturn};
+	return (struct tf_call_way){exits->call_return, sp, exits->sigreturn, sp};
 }
 
 /* x7 stays: the kernel marks it at stops of system calls and puts it back by itself. */
@@ -244,7 +244,7 @@ int tf_arch_task_batch(int tid, const struct tf_regs *regs, const struct tf_call
 
 	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
 	arm_put64(gregs + G_PC * 8, code);
-	arm_put64(gregs + G_SP * 8, way->sp);
+	arm_put64(gregs + G_SP * 8, way->frame);
 	arm_put64(gregs + 19 * 8, calls);
 	arm_put64(gregs + 20 * 8, n);
 	return put(tid, gregs);

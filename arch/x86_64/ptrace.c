@@ -164,7 +164,7 @@ struct tf_call_way tf_arch_task_way(
 	const struct tf_exits *exits, uint8_t *bytes, uint64_t frame, uint64_t sp)
 {
 	x86_put64(bytes + (sp - 8 - frame), exits->sigreturn);
-	return (struct tf_call_way){exits->call_return, sp - 8, exits->sigreturn};
+	return (struct tf_call_way){exits->call_return, sp - 8, exits->sigreturn, sp};
 }
 
 static void set_call(uint8_t *gregs, const struct tf_call_way *way, long nr, const uint64_t arg[6])
@@ -234,7 +234,7 @@ int tf_arch_task_batch(int tid, const struct tf_regs *regs, const struct tf_call
 	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
 	x86_put64(gregs + G_ORIG_RAX * 8, UINT64_MAX);
 	x86_put64(gregs + G_RIP * 8, code);
-	x86_put64(gregs + G_RSP * 8, way->sp + 8); /* beyond the link */
+	x86_put64(gregs + G_RSP * 8, way->frame);
 	x86_put64(gregs + G_R12 * 8, calls);
 	x86_put64(gregs + G_R13 * 8, n);
 	return put(tid, gregs);

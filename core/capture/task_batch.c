@@ -56,7 +56,7 @@ int tf_batch_signal(const struct tf_task *t)
 	return 0;
 }
 
-static void compose(const struct tf_asking *q, const struct tf_question *question, uint32_t n,
+static uint32_t compose(const struct tf_asking *q, const struct tf_question *question, uint32_t n,
 	struct tf_batch_call *call)
 {
 	memset(call, 0, TF_ASK_RESULT);
@@ -68,10 +68,13 @@ static void compose(const struct tf_asking *q, const struct tf_question *questio
 						      offsetof(struct tf_batch_call, bytes);
 		call[k].result = UNANSWERED;
 	}
+	if (!q->x->own_tid)
+		return n;
 	call[n].nr = SYS_tgkill;
 	call[n].arg[0] = (uint64_t)q->t->traced[0].own_tid;
 	call[n].arg[1] = (uint64_t)q->x->own_tid;
 	call[n].arg[2] = (uint64_t)q->quiet;
+	return n + 1;
 }
 
 static int go_on(struct tf_asking *q, int signo)
@@ -82,58 +85,75 @@ static int go_on(struct tf_asking *q, int signo)
 	return 0;
 }
 
+int tf_batch_resume(struct tf_asking *q)
+{
+	return go_on(q, 0);
+}
+
 /* In the order of tf_asking_hold(). */
-static int start(struct tf_asking *q, const struct tf_question *question, uint32_t n)
+int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n)
 {
 	struct tf_batch_call call[TF_ASK_CALLS];
 	uint64_t mask = ~bit(q->quiet);
 	int rc;
 
-	compose(q, question, n, call);
-	rc = tf_asking_lay(q, call, n + 1);
+	n = compose(q, question, n, call);
+	rc = tf_asking_lay(q, call, n);
 	if (rc)
 		return rc;
-	if (tf_arch_task_batch(q->x->tid, &q->x->as_found, &q->way, q->code, q->result, n + 1) ||
+	if (tf_arch_task_batch(q->x->tid, &q->x->as_found, &q->way, q->code, q->result, n) ||
 		ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(mask), &mask))
 		return fail(q, "hold signals");
 	q->x->held = true;
 	return go_on(q, 0);
 }
 
-/* Until its own signal stops it. SIGSTOP cannot be held: it takes its course. */
-static int await(struct tf_asking *q, uint64_t deadline_ns)
+/* The next stop but of SIGSTOP, which cannot be held and takes its course. */
+static int next_stop(struct tf_asking *q, int *ret_event)
 {
-	for (;;) {
-		int status, signo, rc = tf_task_wait_any(q->t, q->x, deadline_ns, &status);
+	uint64_t deadline = tf_now_ns() + TF_TASK_STOP_MS * UINT64_C(1000000);
 
-		if (rc <= 0)
-			return rc ? rc : fail(q, "has ended");
-		signo = status >> 16 ? 0 : WSTOPSIG(status);
-		if (signo == q->quiet)
+	for (;;) {
+		int status, event, rc = tf_task_wait_any(q->t, q->x, deadline, &status);
+
+		*ret_event = -1;
+		if (rc <= 0) {
+			q->x->held = false; /* it has taken its frame */
+			return rc;
+		}
+		event = status >> 16;
+		*ret_event = event == PTRACE_EVENT_STOP ? 0 : event;
+		if (*ret_event || (!event && WSTOPSIG(status) == q->quiet))
 			return 0;
-		rc = go_on(q, signo);
+		rc = go_on(q, event ? 0 : WSTOPSIG(status));
 		if (rc)
 			return rc;
 	}
 }
 
-/* Somebody else may have sent it the same signal meanwhile: then it is not done. */
-static int finish(struct tf_asking *q, const struct tf_question *question, uint32_t n)
+int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, int *ret_event)
 {
-	uint64_t deadline = tf_now_ns() + TF_TASK_STOP_MS * UINT64_C(1000000);
-	struct tf_batch_call call[TF_ASK_CALLS];
-	int rc;
-
 	for (;;) {
-		rc = await(q, deadline);
+		int rc = next_stop(q, ret_event);
+
 		if (!rc)
 			rc = tf_task_read(q->t, q->result, call, n * sizeof(*call));
-		if (rc || call[n - 1].result != UNANSWERED)
-			break;
+		if (rc || *ret_event || call[n - 1].result != UNANSWERED)
+			return rc;
+		/* Somebody else has sent it the same signal. */
 		rc = go_on(q, 0);
 		if (rc)
-			break;
+			return rc;
 	}
+}
+
+static int finish(struct tf_asking *q, const struct tf_question *question, uint32_t n)
+{
+	struct tf_batch_call call[TF_ASK_CALLS];
+	int event, rc = tf_batch_await(q, n, call, &event);
+
+	if (!rc && event)
+		rc = fail(q, "has ended");
 	for (uint32_t k = 0; k < n && !rc; k++)
 		rc = question[k].take(q, &question[k], call[k].result, call[k].bytes);
 	return rc;
@@ -146,7 +166,7 @@ int tf_batch_ask(struct tf_asking *q, uint32_t first, uint32_t end,
 
 	for (uint32_t i = first; i < end && !rc; i++) {
 		tf_asking_turn(q, i);
-		rc = start(q, question, n);
+		rc = tf_batch_start(q, question, n);
 	}
 	for (uint32_t i = first; i < end && !rc; i++) {
 		tf_asking_turn(q, i);

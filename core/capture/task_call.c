@@ -253,12 +253,17 @@ static uint64_t slot_at(const struct tf_asking *q, uint32_t i)
 	return q->room + i * q->slot;
 }
 
+uint64_t tf_asking_spare(const struct tf_asking *q)
+{
+	return slot_at(q, q->t->n_traced);
+}
+
 int tf_asking_spare_frame(
 	struct tf_asking *q, const struct tf_regs *regs, struct tf_call_way *ret_way)
 {
 	struct tf_thread thread = *q->thread;
 
-	uint64_t slot = slot_at(q, q->t->n_traced);
+	uint64_t slot = tf_asking_spare(q);
 	int rc;
 
 	thread.regs = *regs;
@@ -460,22 +465,24 @@ static int map_room(struct tf_asking *q, bool needed)
 	see_locks(q);
 	return q->quiet ? lay_code(q) : 0;
 }
+/* As the last call. */
 static int unmap_room(struct tf_asking *q)
 {
 	const uint64_t arg[6] = {q->room, q->room_size};
-	int64_t result;
+	int rc;
 
 	if (!q->stack) /* its frame goes with the room */
 		q->way = (struct tf_call_way){.at = q->t->code};
-	return tf_asking_call(q, SYS_munmap, arg, &result);
+	rc = tf_asking_start(q, SYS_munmap, arg);
+	return rc ? rc : tf_asking_enter(q, true);
 }
 
 static int reap(struct tf_asking *q)
 {
 	const uint64_t arg[6] = {q->to_reap, 0, __WALL};
-	int rc = tf_asking_start(q, SYS_wait4, arg);
+	int64_t result;
 
-	return rc ? rc : tf_asking_enter(q, true);
+	return tf_asking_call(q, SYS_wait4, arg, &result);
 }
 
 /* Whether nobody ever wrote to these pages. */
@@ -561,16 +568,19 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 int tf_asking_end(struct tf_asking *q)
 {
 	size_t size = 2 * q->slot;
+	bool interrupted = false;
 	int rc = 0, back;
 
 	tf_asking_turn(q, 0);
 	if (!q->x->held)
 		return 0;
-	if (q->room && q->x->stopped)
-		rc = unmap_room(q);
-	if (!rc && q->to_reap && q->x->stopped)
+	if (q->to_reap && q->x->stopped)
 		rc = reap(q);
-	back = q->to_reap && !rc ? tf_asking_put_back(q) : tf_asking_recover(q);
+	if (!rc && q->room && q->x->stopped) {
+		rc = unmap_room(q);
+		interrupted = !rc;
+	}
+	back = interrupted ? tf_asking_put_back(q) : tf_asking_recover(q);
 	rc = rc ? rc : back;
 	if (q->stack && pwrite(q->t->mem, q->under, size, (off_t)q->stack) != (ssize_t)size && !rc)
 		rc = fail(q, "its stack could not be put back as it was");

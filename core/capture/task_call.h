@@ -42,7 +42,7 @@ struct tf_asking {
 	uint64_t room, room_size; /* all slots, mapped in the process; 0 */
 	uint64_t code;            /* that makes many calls, in the room */
 	int quiet;                /* the signal that ends them; 0: each call is made by itself */
-	uint64_t to_reap;         /* a child that has ended and that nobody may see; 0 */
+	uint64_t to_reap;         /* a child that has ended and that nobody may see yet; 0 */
 	/* Whose turn it is, where its result goes, and how it makes a call. */
 	struct tf_traced *x;
 	struct tf_thread *thread;
@@ -61,7 +61,8 @@ bool tf_task_can_ask(struct tf_task *t, const char **ret_why);
  * tf_asking_end() is to follow all the same. 0, _NOMEM, _SYSTEM. */
 int tf_asking_begin(struct tf_asking *q, struct tf_task *t);
 
-/* Puts the main thread and its stack back as they were; as its last call it reaps. */
+/* Puts the main thread and its stack back as they were; before, it reaps, and gives back the room.
+ */
 int tf_asking_end(struct tf_asking *q);
 
 /* From now on it is thread i's turn. */
@@ -101,10 +102,22 @@ int tf_asking_resume(struct tf_asking *q);
 int tf_asking_spare_frame(
 	struct tf_asking *q, const struct tf_regs *regs, struct tf_call_way *ret_way);
 
+/* Where that slot is. */
+uint64_t tf_asking_spare(const struct tf_asking *q);
+
 /* task_batch.c: many calls of many threads at a time. A signal that the process ignores, no thread
  * blocks, and a thread that makes calls on its own sends to itself at their end: it is seen by us,
  * and by nobody when we are gone. 0: there is none. */
 int tf_batch_signal(const struct tf_task *t);
+
+/* A held thread sets off to make calls, fewer than TF_ASK_CALLS, and what its signal needs; one
+ * whose own_tid is 0 sends none. */
+int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n);
+
+/* Until it has sent its signal, *ret_event is 0; or stands at an event, PTRACE_EVENT_*, with more
+ * to do; or has ended, -1. In any case call[] tells what it has done. */
+int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, int *ret_event);
+int tf_batch_resume(struct tf_asking *q);
 
 /* Threads from first on are asked the questions, fewer than TF_ASK_CALLS, and stand held. */
 int tf_batch_ask(struct tf_asking *q, uint32_t first, uint32_t end,
