@@ -63,6 +63,7 @@ CAPTURE_SRC := \
 	task_stop \
 	task_thread \
 	task_call \
+	task_batch \
 	task_ask \
 	task_fork \
 	task_snapshot \

@@ -132,9 +132,10 @@ struct tf_exits {
 void tf_arch_find_exits(const uint8_t *code, size_t n, uint64_t at, struct tf_exits *exits);
 
 /* How a thread makes a call of ours: the instruction, and (sp not 0) the stack pointer that makes
- * it return to link, where it takes a signal frame off the stack. */
+ * it return to link, where it takes a signal frame off the stack; and the stack pointer for that.
+ */
 struct tf_call_way {
-	uint64_t at, sp, link;
+	uint64_t at, sp, link, frame;
 };
 
 /* The way of a call that ends in the frame that tf_arch_frame_from_regs() laid out in bytes for
@@ -154,6 +155,22 @@ int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_
 
 /* What the call returned: a result, or -errno. */
 int64_t tf_arch_task_result(int tid);
+
+/* Calls that a thread makes on its own, one after the other. */
+struct tf_batch_call {
+	uint64_t nr, arg[6];
+	int64_t result;    /* or -errno */
+	uint8_t bytes[32]; /* where the call may have its answer written */
+};
+
+/* Code that makes them and then takes a signal frame off the stack; it may stand anywhere. Returns
+ * its size. */
+size_t tf_arch_batch_code(const uint8_t **ret_code);
+
+/* Has the thread run that code, which stands at code, with the n calls at address calls; its frame
+ * is that of way. 0, or -1 with errno of ptrace. */
+int tf_arch_task_batch(int tid, const struct tf_regs *regs, const struct tf_call_way *way,
+	uint64_t code, uint64_t calls, uint64_t n);
 
 /* Gives the thread the general registers of regs. 0, or -1 with errno of ptrace. */
 int tf_arch_task_put(int tid, const struct tf_regs *regs);

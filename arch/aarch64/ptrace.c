@@ -177,7 +177,7 @@ struct tf_call_way tf_arch_task_way(
 {
 	(void)bytes;
 	(void)frame;
-	return (struct tf_call_way){exits->call_return, sp, exits->sigreturn};
+	return (struct tf_call_way){exits->call_return, sp, exits->sigreturn, sp};
 }
 
 /* x7 stays: the kernel marks it at stops of system calls and puts it back by itself. */
@@ -206,6 +206,47 @@ int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_
 
 	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
 	set_call(gregs, way, nr, arg);
+	return put(tid, gregs);
+}
+
+/* x19: struct tf_batch_call, x20: how many */
+__asm__(".pushsection .rodata\n"
+	"	.balign 4\n"
+	"batch_code:\n"
+	"1:	ldr x8, [x19]\n"
+	"	ldp x0, x1, [x19, #8]\n"
+	"	ldp x2, x3, [x19, #24]\n"
+	"	ldp x4, x5, [x19, #40]\n"
+	"	svc #0\n"
+	"	str x0, [x19, #56]\n"
+	"	add x19, x19, #96\n"
+	"	subs x20, x20, #1\n"
+	"	b.ne 1b\n"
+	"	mov x8, #139\n" /* rt_sigreturn */
+	"	svc #0\n"
+	"batch_code_end:\n"
+	".popsection\n");
+
+extern const uint8_t batch_code[], batch_code_end[];
+
+size_t tf_arch_batch_code(const uint8_t **ret_code)
+{
+	_Static_assert(offsetof(struct tf_batch_call, result) == 56, "as the code has it");
+	_Static_assert(sizeof(struct tf_batch_call) == 96, "as the code has it");
+	*ret_code = batch_code;
+	return (size_t)(batch_code_end - batch_code);
+}
+
+int tf_arch_task_batch(int tid, const struct tf_regs *regs, const struct tf_call_way *way,
+	uint64_t code, uint64_t calls, uint64_t n)
+{
+	uint8_t gregs[ARM_GREGS_SIZE];
+
+	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
+	arm_put64(gregs + G_PC * 8, code);
+	arm_put64(gregs + G_SP * 8, way->frame);
+	arm_put64(gregs + 19 * 8, calls);
+	arm_put64(gregs + 20 * 8, n);
 	return put(tid, gregs);
 }
 

@@ -164,7 +164,7 @@ struct tf_call_way tf_arch_task_way(
 	const struct tf_exits *exits, uint8_t *bytes, uint64_t frame, uint64_t sp)
 {
 	x86_put64(bytes + (sp - 8 - frame), exits->sigreturn);
-	return (struct tf_call_way){exits->call_return, sp - 8, exits->sigreturn};
+	return (struct tf_call_way){exits->call_return, sp - 8, exits->sigreturn, sp};
 }
 
 static void set_call(uint8_t *gregs, const struct tf_call_way *way, long nr, const uint64_t arg[6])
@@ -193,6 +193,50 @@ int tf_arch_task_call(int tid, const struct tf_regs *regs, const struct tf_call_
 
 	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
 	set_call(gregs, way, nr, arg);
+	return put(tid, gregs);
+}
+
+/* r12: struct tf_batch_call, r13: how many */
+__asm__(".pushsection .rodata\n"
+	"batch_code:\n"
+	"1:	mov (%r12), %rax\n"
+	"	mov 8(%r12), %rdi\n"
+	"	mov 16(%r12), %rsi\n"
+	"	mov 24(%r12), %rdx\n"
+	"	mov 32(%r12), %r10\n"
+	"	mov 40(%r12), %r8\n"
+	"	mov 48(%r12), %r9\n"
+	"	syscall\n"
+	"	mov %rax, 56(%r12)\n"
+	"	add $96, %r12\n"
+	"	dec %r13\n"
+	"	jnz 1b\n"
+	"	mov $15, %eax\n" /* rt_sigreturn */
+	"	syscall\n"
+	"batch_code_end:\n"
+	".popsection\n");
+
+extern const uint8_t batch_code[], batch_code_end[];
+
+size_t tf_arch_batch_code(const uint8_t **ret_code)
+{
+	_Static_assert(offsetof(struct tf_batch_call, result) == 56, "as the code has it");
+	_Static_assert(sizeof(struct tf_batch_call) == 96, "as the code has it");
+	*ret_code = batch_code;
+	return (size_t)(batch_code_end - batch_code);
+}
+
+int tf_arch_task_batch(int tid, const struct tf_regs *regs, const struct tf_call_way *way,
+	uint64_t code, uint64_t calls, uint64_t n)
+{
+	uint8_t gregs[X86_GREGS_SIZE];
+
+	memcpy(gregs, tf_regs_find(regs, NT_PRSTATUS)->data, sizeof(gregs));
+	x86_put64(gregs + G_ORIG_RAX * 8, UINT64_MAX);
+	x86_put64(gregs + G_RIP * 8, code);
+	x86_put64(gregs + G_RSP * 8, way->frame);
+	x86_put64(gregs + G_R12 * 8, calls);
+	x86_put64(gregs + G_R13 * 8, n);
 	return put(tid, gregs);
 }
 

@@ -65,13 +65,8 @@ static int describe_moment(struct tf_task *t)
 {
 	struct tf_clocks its = tf_host_clocks(t->pid), ours = tf_host_clocks(0);
 	struct tf_source *s = &t->capture.image.source;
-	char *status;
-	size_t size;
-	int rc = tf_task_read_text(t, "status", &status, &size);
+	const char *status = t->status;
 
-	if (rc)
-		return rc;
-	t->status = status;
 	*s = (struct tf_source){
 		.machine = tf_arch_native()->machine,
 		.flags = TF_SOURCE_OUTSIDE | (t->was_stopped ? TF_SOURCE_STOPPED : 0),
@@ -238,7 +233,10 @@ static int ask_standing(struct tf_task *t)
 {
 	const char *why;
 
-	return tf_task_can_ask(t, &why) ? tf_task_ask(t, NULL) : 0;
+	if (tf_task_can_ask(t, &why))
+		return tf_task_ask(t, NULL);
+	tf_task_unasked(t);
+	return 0;
 }
 
 static int each_step(struct tf_task *t, int (*const step[])(struct tf_task *), size_t n)
@@ -299,23 +297,35 @@ static bool zeros_travel(const struct tf_map *m)
 	return m && m->kind == TF_MAP_FILE && !(m->flags & TF_MAP_SHARED);
 }
 
-/* Other pages of zeros stay holes. */
+/* Bytes of zeros that n bytes begin with, in whole pages. */
+static uint64_t zeros(const uint8_t *buf, uint64_t n, uint64_t page)
+{
+	uint64_t at = 0;
+
+	while (at < n && all_zero(buf + at, page))
+		at += page;
+	return at;
+}
+
+/* Other pages of zeros stay holes, but for gaps so small that there would be more extents than the
+ * sink has room for: it counts on full ones. */
 static int save_pages(struct tf_task *t, uint64_t at, const uint8_t *buf, uint64_t n)
 {
 	struct tf_capture *c = &t->capture;
-	uint64_t page = c->image.source.page_size;
-	bool zeros = zeros_travel(tf_image_map_at(&c->image, at));
+	bool all = zeros_travel(tf_image_map_at(&c->image, at));
+	uint64_t page = c->image.source.page_size, i = all ? 0 : zeros(buf, n, page);
 	int rc = 0;
 
-	for (uint64_t i = 0; i < n && !rc;) {
-		uint64_t end = i;
+	while (i < n && !rc) {
+		uint64_t end = i, gap = 0;
 
-		while (end < n && (zeros || !all_zero(buf + end, page)))
-			end += page;
-		if (end > i)
-			rc = tf_sink_data(&c->sink, tf_image_offset(&c->image, at + i), buf + i,
-				end - i, NULL, &c->err);
-		i = end > i ? end : i + page;
+		for (uint64_t next = i; next < n && gap < TF_EXTENT_SIZE; next = end + gap) {
+			end = next + page;
+			gap = all ? 0 : zeros(buf + end, n - end, page);
+		}
+		rc = tf_sink_data(&c->sink, tf_image_offset(&c->image, at + i), buf + i, end - i,
+			NULL, &c->err);
+		i = end + gap;
 	}
 	return rc ? rc : tf_sink_flush(&c->sink, &c->err);
 }

@@ -18,9 +18,11 @@
 /* A thread that we trace. */
 struct tf_traced {
 	pid_t tid;
+	pid_t own_tid;          /* as the thread knows it */
 	bool stopped;           /* it stands; else it is seized only */
 	bool held;              /* it has other registers and another mask than its own */
 	struct tf_call_way way; /* meanwhile */
+	const char *status;     /* /proc/PID/task/TID/status */
 	long blocked;           /* the system call in which /proc saw it before we came; -1: none */
 	struct tf_regs as_found; /* its registers as the stop shows them */
 	uint64_t abort; /* where the restartable sequence that it stands in has its exit; 0: none */
@@ -58,7 +60,7 @@ struct tf_task {
 
 	struct tf_smap *used; /* parts of its mappings that have pages, sorted; NULL: look at all */
 	uint32_t n_used;
-	const char *status; /* /proc/PID/status of the stopped process */
+	const char *status; /* of the main thread, and of the process */
 	struct tf_shot shot;
 	char stands[160]; /* tf_task_snapshot(): why there is no shot; "" there is one */
 	uint64_t stopped_ns, released_ns; /* tf_now_ns() */

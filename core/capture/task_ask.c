@@ -1,33 +1,41 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What only the process itself can say: of each thread its altstack, tid address and some
- * attributes, of the process its timers, signal actions and break. All threads are asked the same
- * at a time: while one is on its way into a call, another is on its way out.
+ * attributes, of the process its timers, signal actions and break. All threads are asked at a time:
+ * each makes all of its calls on its own (task_batch.c), or, where the process may have no code of
+ * ours, or ignores no signal, one by one.
  */
 #include "core/capture/task_call.h"
 
 #include <errno.h>
 #include <linux/prctl.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-/* --- of each thread, but what a fork knows of the main thread --- */
+/* --- what each thread is asked --- */
 
-static int take_altstack(struct tf_asking *q, int64_t result)
+static int take_altstack(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
 {
 	stack_t ss;
-	int rc = result ? 0 : tf_task_read(q->t, q->result, &ss, sizeof(ss));
 
-	if (!rc && !result)
+	(void)question;
+	memcpy(&ss, bytes, sizeof(ss));
+	if (!result)
 		q->thread->altstack =
 			(struct tf_altstack){(uint64_t)ss.ss_sp, ss.ss_size, ss.ss_flags};
-	return rc;
+	return 0;
 }
 
-static int take_tid_address(struct tf_asking *q, int64_t result)
+static int take_tid_address(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
 {
-	return result ? 0 : tf_task_read(q->t, q->result, &q->thread->tid_addr, sizeof(uint64_t));
+	(void)question;
+	if (!result)
+		memcpy(&q->thread->tid_addr, bytes, sizeof(uint64_t));
+	return 0;
 }
 
 static uint32_t number_of(const struct tf_asking *q)
@@ -40,99 +48,134 @@ static struct tf_attributes *attributes_of(const struct tf_asking *q)
 	return &q->t->capture.image.attributes[number_of(q)];
 }
 
-static int take_pdeathsig(struct tf_asking *q, int64_t result)
+static int take_pdeathsig(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
 {
-	attributes_of(q)->flags |= TF_ATTR_ASKED;
-	return result ? 0
-		      : tf_task_read(q->t, q->result, &attributes_of(q)->pdeathsig,
-				sizeof(attributes_of(q)->pdeathsig));
+	struct tf_attributes *at = attributes_of(q);
+
+	(void)question;
+	at->flags |= TF_ATTR_ASKED;
+	if (!result)
+		memcpy(&at->pdeathsig, bytes, sizeof(at->pdeathsig));
+	return 0;
 }
 
 /* task_attrs.c has a record for each thread until the end. */
-static int take_securebits(struct tf_asking *q, int64_t result)
+static int take_securebits(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
 {
+	(void)question;
+	(void)bytes;
 	q->t->capture.image.rights[number_of(q)].securebits = result > 0 ? (uint32_t)result : 0;
 	return 0;
 }
 
-static int take_slack(struct tf_asking *q, int64_t result)
+static int take_slack(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
 {
+	(void)question;
+	(void)bytes;
 	attributes_of(q)->flags |= TF_ATTR_SLACK;
 	attributes_of(q)->slack = (uint64_t)result;
 	return 0;
 }
 
-/* The second argument is where the result goes. */
-static const struct {
-	long nr;
-	uint64_t arg;
-	int (*take)(struct tf_asking *q, int64_t result);
-	uint32_t first; /* thread that is asked */
-} of_thread[] = {
-	{SYS_sigaltstack, 0, take_altstack, 1},
-	{SYS_prctl, PR_GET_TID_ADDRESS, take_tid_address, 0},
-	{SYS_prctl, PR_GET_PDEATHSIG, take_pdeathsig, 0},
-	{SYS_prctl, PR_GET_SECUREBITS, take_securebits, 0},
-	{SYS_prctl, PR_GET_TIMERSLACK, take_slack, 0},
-};
-
-/* The main thread has more to say afterwards; others are done with the last question. */
-static bool is_last(const struct tf_asking *q, size_t question)
+static int take_personality(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
 {
-	return question == q->questions - 1 && q->x != q->t->traced;
+	(void)question;
+	(void)bytes;
+	attributes_of(q)->personality = (uint32_t)result;
+	return 0;
 }
 
-static int leave(struct tf_asking *q, size_t question)
+/* Of the main thread a fork knows the first one. */
+static const struct tf_question of_thread[] = {
+	{SYS_sigaltstack, {0}, 1, take_altstack, NULL},
+	{SYS_prctl, {PR_GET_TID_ADDRESS}, 1, take_tid_address, NULL},
+	{SYS_prctl, {PR_GET_PDEATHSIG}, 1, take_pdeathsig, NULL},
+	{SYS_prctl, {PR_GET_SECUREBITS}, 0, take_securebits, NULL},
+	{SYS_prctl, {PR_GET_TIMERSLACK}, 0, take_slack, NULL},
+	{SYS_personality, {0xffffffff}, 0, take_personality, NULL},
+};
+
+#define OF_THREAD (sizeof(of_thread) / sizeof(*of_thread))
+
+/* --- each call by itself --- */
+
+static int start(struct tf_asking *q, const struct tf_question *question)
 {
+	uint64_t arg[6];
+
+	memcpy(arg, question->arg, sizeof(arg));
+	if (question->at)
+		arg[question->at] = q->result;
+	return tf_asking_start(q, question->nr, arg);
+}
+
+static int leave(struct tf_asking *q, const struct tf_question *question, bool last)
+{
+	uint8_t bytes[sizeof(((struct tf_batch_call *)NULL)->bytes)];
 	int64_t result;
 	int rc;
 
-	if (is_last(q, question)) {
+	if (last) {
 		rc = tf_asking_settle(q);
 		result = rc ? 0 : tf_arch_task_result(q->x->tid);
 	} else {
 		rc = tf_asking_leave(q, &result);
 	}
-	return rc ? rc : of_thread[question].take(q, result);
+	if (!rc && question->at)
+		rc = tf_task_read(q->t, q->result, bytes, sizeof(bytes));
+	return rc ? rc : question->take(q, question, result, bytes);
 }
 
-static int ask_question(struct tf_asking *q, size_t question)
+/* While one thread is on its way into a call, another is on its way out; all are done with the last
+ * question. */
+static int ask_question(struct tf_asking *q, const struct tf_question *question)
 {
-	uint32_t n = q->t->n_traced, first = of_thread[question].first;
+	bool last = question == &of_thread[OF_THREAD - 1];
+	uint32_t n = q->t->n_traced;
 	int rc = 0;
 
-	for (uint32_t i = first; i < n && !rc; i++) {
+	for (uint32_t i = 1; i < n && !rc; i++) {
 		tf_asking_turn(q, i);
-		rc = tf_asking_start(q, of_thread[question].nr,
-			(const uint64_t[6]){of_thread[question].arg, q->result});
+		rc = start(q, question);
 	}
-	for (uint32_t i = first; i < n && !rc; i++) {
+	for (uint32_t i = 1; i < n && !rc; i++) {
 		tf_asking_turn(q, i);
-		rc = tf_asking_enter(q, is_last(q, question));
+		rc = tf_asking_enter(q, last);
 	}
-	for (uint32_t i = first; i < n && !rc; i++) {
+	for (uint32_t i = 1; i < n && !rc; i++) {
 		tf_asking_turn(q, i);
-		rc = leave(q, question);
+		rc = leave(q, question, last);
 	}
 	return rc;
 }
 
-/* The main thread is held already, and stays so. */
-static int ask_threads(struct tf_asking *q)
+static int ask_singly(struct tf_asking *q)
 {
-	int rc = 0, back;
+	int rc = 0;
 
-	/* The last one only where /proc did not tell. */
-	q->questions = sizeof(of_thread) / sizeof(*of_thread);
-	if (q->t->capture.image.attributes[0].flags & TF_ATTR_SLACK)
-		q->questions--;
 	for (uint32_t i = 1; i < q->t->n_traced && !rc; i++) {
 		tf_asking_turn(q, i);
 		rc = tf_asking_hold(q);
 	}
-	for (size_t k = 0; k < q->questions && !rc; k++)
-		rc = ask_question(q, k);
-	for (uint32_t i = 1; i < q->t->n_traced; i++) {
+	for (size_t k = 0; k < OF_THREAD && !rc; k++)
+		rc = ask_question(q, &of_thread[k]);
+	return rc;
+}
+
+/* --- the threads --- */
+
+/* The main thread is held already, and stays so. */
+static int ask_threads(struct tf_asking *q)
+{
+	uint32_t n = q->t->n_traced;
+	int rc, back;
+
+	rc = q->quiet ? tf_batch_ask(q, 1, n, of_thread, OF_THREAD) : ask_singly(q);
+	for (uint32_t i = 1; i < n; i++) {
 		tf_asking_turn(q, i);
 		if (!q->x->held)
 			continue;
@@ -140,6 +183,38 @@ static int ask_threads(struct tf_asking *q)
 		rc = rc ? rc : back;
 	}
 	return rc;
+}
+
+static int ask_main(struct tf_asking *q, const struct tf_question *question, uint32_t n)
+{
+	int rc = 0;
+
+	tf_asking_turn(q, 0);
+	for (uint32_t k = 0, some; k < n && !rc && q->quiet; k += some) {
+		some = n - k < TF_ASK_CALLS ? n - k : TF_ASK_CALLS - 1;
+		rc = tf_batch_ask(q, 0, 1, question + k, some);
+	}
+	for (uint32_t k = 0; k < n && !rc && !q->quiet; k++) {
+		rc = start(q, &question[k]);
+		if (!rc)
+			rc = tf_asking_enter(q, false);
+		if (!rc)
+			rc = leave(q, &question[k], false);
+	}
+	return rc;
+}
+
+/* Itself, and for the process. */
+static int ask_own(struct tf_asking *q)
+{
+	uint32_t n = OF_THREAD - 1, more = tf_task_own_questions(q->t, NULL);
+	struct tf_question *all = tf_arena_array(&q->t->capture.arena, n + more, sizeof(*all));
+
+	if (!all)
+		return TELEFORK_E_NOMEM;
+	memcpy(all, of_thread + 1, n * sizeof(*all));
+	tf_task_own_questions(q->t, all + n);
+	return ask_main(q, all, n + more);
 }
 
 /* --- of the process: a fork of it knows as well --- */
@@ -169,10 +244,11 @@ static int ask_sigactions(struct tf_asking *q)
 
 static int ask_altstack(struct tf_asking *q)
 {
-	int64_t result;
-	int rc = tf_asking_call(q, SYS_sigaltstack, (const uint64_t[6]){0, q->result}, &result);
+	int rc = start(q, of_thread);
 
-	return rc ? rc : take_altstack(q, result);
+	if (!rc)
+		rc = tf_asking_enter(q, false);
+	return rc ? rc : leave(q, of_thread, false);
 }
 
 static int ask_brk(struct tf_asking *q)
@@ -236,9 +312,8 @@ int tf_task_ask(struct tf_task *t, int (*meanwhile)(struct tf_asking *q))
 
 	if (!rc)
 		rc = ask_threads(&q);
-	tf_asking_turn(&q, 0);
 	if (!rc)
-		rc = tf_task_ask_own(&q);
+		rc = ask_own(&q);
 	if (!rc && meanwhile)
 		rc = meanwhile(&q);
 	if (!rc && !t->shot.x.tid)

@@ -112,12 +112,10 @@ static int read_limits(struct tf_task *t, uint64_t limits[2 * TF_LIMITS])
 static int describe_process(struct tf_task *t)
 {
 	struct tf_process *p = &t->capture.image.process;
-	char *status, *stat, *score;
+	char *stat, *score;
 	size_t size;
-	int rc = tf_task_read_text(t, "status", &status, &size);
+	int rc = tf_task_read_text(t, "stat", &stat, &size);
 
-	if (!rc)
-		rc = tf_task_read_text(t, "stat", &stat, &size);
 	if (!rc)
 		rc = tf_task_read_text(t, "oom_score_adj", &score, &size);
 	if (rc)
@@ -129,7 +127,7 @@ static int describe_process(struct tf_task *t)
 		.n_cpus = count_cpus(),
 		.boot = boot_of(t),
 	};
-	if (strstr(status, "\nTHP_enabled:\t0"))
+	if (strstr(t->status, "\nTHP_enabled:\t0"))
 		p->flags |= TF_PROCESS_NO_THP;
 	if (leads_session(stat, t->pid))
 		p->flags |= TF_PROCESS_LEADER;
@@ -217,16 +215,12 @@ static int read_rights(struct tf_task *t, pid_t tid, uint32_t thread)
 	struct tf_attributes *at = &t->capture.image.attributes[thread];
 	struct tf_rights r;
 	uint32_t *groups;
-	char name[40], *text;
-	size_t size;
+	const char *text = t->traced[thread].status;
 	int rc;
 
-	snprintf(name, sizeof(name), "task/%d/status", (int)tid);
-	rc = tf_task_read_text(t, name, &text, &size);
-	if (!rc && tf_rights_parse(text, &r, &groups, &t->capture.arena))
-		rc = tf_fail(&t->capture.err, TELEFORK_E_SYSTEM, "/proc/%d/%s", (int)t->pid, name);
-	if (rc)
-		return rc;
+	if (tf_rights_parse(text, &r, &groups, &t->capture.arena))
+		return tf_fail(&t->capture.err, TELEFORK_E_SYSTEM, "/proc/%d/task/%d/status",
+			(int)t->pid, (int)tid);
 	if (strstr(text, "\nNoNewPrivs:\t1"))
 		at->flags |= TF_ATTR_NO_NEW;
 	rc = note_rights(t, thread, &r, groups);
@@ -240,7 +234,6 @@ static int read_attributes(struct tf_task *t, uint32_t thread)
 	struct tf_attributes *at = &t->capture.image.attributes[thread];
 	pid_t tid = t->traced[thread].tid;
 	struct sched_attr s = {0};
-	char text[64], path[TF_TASK_PATH];
 
 	if (syscall(SYS_sched_getattr, tid, &s, sizeof(s), 0))
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
@@ -260,13 +253,6 @@ static int read_attributes(struct tf_task *t, uint32_t thread)
 	if (syscall(SYS_sched_getaffinity, tid, sizeof(at->cpus), at->cpus) < 0)
 		memset(at->cpus, 0, sizeof(at->cpus));
 	at->ioprio = (uint32_t)syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid);
-	if (!thread_text(t, tid, "personality", text, sizeof(text)))
-		at->personality = (uint32_t)strtoul(text, NULL, 16);
-	snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", (int)tid); /* needs CAP_SYS_NICE */
-	if (!read_text(text, sizeof(text), path)) {
-		at->slack = strtoull(text, NULL, 10);
-		at->flags |= TF_ATTR_SLACK;
-	}
 	return read_rights(t, tid, thread);
 }
 
@@ -342,6 +328,23 @@ int tf_task_attributes(struct tf_task *t)
 	return rc ? rc : describe_timers(t);
 }
 
+void tf_task_unasked(struct tf_task *t)
+{
+	for (uint32_t i = 0; i < t->n_traced; i++) {
+		struct tf_attributes *at = &t->capture.image.attributes[i];
+		pid_t tid = t->traced[i].tid;
+		char text[64], path[TF_TASK_PATH];
+
+		if (!thread_text(t, tid, "personality", text, sizeof(text)))
+			at->personality = (uint32_t)strtoul(text, NULL, 16);
+		snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", (int)tid);
+		if (!read_text(text, sizeof(text), path)) { /* needs CAP_SYS_NICE */
+			at->slack = strtoull(text, NULL, 10);
+			at->flags |= TF_ATTR_SLACK;
+		}
+	}
+}
+
 /* --- what the process itself is asked: no fork of it has its timers --- */
 
 static uint64_t timeval_ns(const struct timeval *tv)
@@ -354,62 +357,77 @@ static uint64_t timespec_ns(const struct timespec *ts)
 	return (uint64_t)ts->tv_sec * NS + (uint64_t)ts->tv_nsec;
 }
 
-static int ask_itimers(struct tf_asking *q)
+static int take_dumpable(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
 {
-	uint64_t *to = q->t->capture.image.process.itimers;
-	int rc = 0;
+	struct tf_process *p = &q->t->capture.image.process;
 
-	for (unsigned i = 0; i < TF_ITIMERS && !rc; i++) {
-		const uint64_t arg[6] = {i, q->result};
-		struct itimerval v;
-		int64_t result;
-
-		rc = tf_asking_call(q, SYS_getitimer, arg, &result);
-		if (rc || result)
-			continue;
-		rc = tf_task_read(q->t, q->result, &v, sizeof(v));
-		to[2 * i] = timeval_ns(&v.it_value);
-		to[2 * i + 1] = timeval_ns(&v.it_interval);
-	}
-	return rc;
-}
-
-static int ask_timer(struct tf_asking *q, struct tf_timer *x)
-{
-	const uint64_t arg[6] = {(uint64_t)x->id, q->result};
-	struct itimerspec v;
-	int64_t result;
-	int rc = tf_asking_call(q, SYS_timer_gettime, arg, &result);
-
-	if (rc || result)
-		return rc;
-	rc = tf_task_read(q->t, q->result, &v, sizeof(v));
-	x->left = timespec_ns(&v.it_value);
-	x->interval = timespec_ns(&v.it_interval);
-	return rc;
-}
-
-int tf_task_ask_own(struct tf_asking *q)
-{
-	static const uint64_t get_dumpable[6] = {PR_GET_DUMPABLE};
-	const uint64_t get_reaper[6] = {PR_GET_CHILD_SUBREAPER, q->result};
-	struct tf_image *img = &q->t->capture.image;
-	struct tf_process *p = &img->process;
-	int64_t dumpable, result;
-	int32_t reaper = 0;
-	int rc = tf_asking_call(q, SYS_prctl, get_dumpable, &dumpable);
-
-	if (!rc)
-		rc = tf_asking_call(q, SYS_prctl, get_reaper, &result);
-	if (!rc && !result)
-		rc = tf_task_read(q->t, q->result, &reaper, sizeof(reaper));
-	if (!rc)
-		rc = ask_itimers(q);
-	for (uint32_t i = 0; i < img->n_timers && !rc; i++)
-		rc = ask_timer(q, &img->timers[i]);
-	if (rc)
-		return rc;
-	p->dumpable = (uint32_t)dumpable;
-	p->flags |= TF_PROCESS_ASKED | (reaper ? TF_PROCESS_SUBREAPER : 0);
+	(void)question;
+	(void)bytes;
+	p->dumpable = (uint32_t)result;
+	p->flags |= TF_PROCESS_ASKED;
 	return 0;
+}
+
+static int take_reaper(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
+{
+	int32_t reaper;
+
+	(void)question;
+	memcpy(&reaper, bytes, sizeof(reaper));
+	if (!result && reaper)
+		q->t->capture.image.process.flags |= TF_PROCESS_SUBREAPER;
+	return 0;
+}
+
+static int take_itimer(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
+{
+	uint64_t *to = question->to;
+	struct itimerval v;
+
+	(void)q;
+	memcpy(&v, bytes, sizeof(v));
+	if (!result) {
+		to[0] = timeval_ns(&v.it_value);
+		to[1] = timeval_ns(&v.it_interval);
+	}
+	return 0;
+}
+
+static int take_timer(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
+{
+	struct tf_timer *x = question->to;
+	struct itimerspec v;
+
+	(void)q;
+	memcpy(&v, bytes, sizeof(v));
+	if (!result) {
+		x->left = timespec_ns(&v.it_value);
+		x->interval = timespec_ns(&v.it_interval);
+	}
+	return 0;
+}
+
+uint32_t tf_task_own_questions(struct tf_task *t, struct tf_question *ret)
+{
+	static const struct tf_question own[] = {
+		{SYS_prctl, {PR_GET_DUMPABLE}, 0, take_dumpable, NULL},
+		{SYS_prctl, {PR_GET_CHILD_SUBREAPER}, 1, take_reaper, NULL},
+	};
+	struct tf_image *img = &t->capture.image;
+	uint32_t n = sizeof(own) / sizeof(*own);
+
+	if (!ret)
+		return n + TF_ITIMERS + img->n_timers;
+	memcpy(ret, own, sizeof(own));
+	for (uint64_t i = 0; i < TF_ITIMERS; i++)
+		ret[n++] = (struct tf_question){
+			SYS_getitimer, {i}, 1, take_itimer, &img->process.itimers[2 * i]};
+	for (uint32_t i = 0; i < img->n_timers; i++)
+		ret[n++] = (struct tf_question){SYS_timer_gettime, {(uint64_t)img->timers[i].id}, 1,
+			take_timer, &img->timers[i]};
+	return n;
 }

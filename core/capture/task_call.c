@@ -195,32 +195,53 @@ int tf_asking_call(struct tf_asking *q, long nr, const uint64_t arg[6], int64_t 
 
 /* --- frames --- */
 
-static int lay_frame(
-	struct tf_asking *q, struct tf_thread *thread, uint64_t at, struct tf_call_way *ret_way)
+/* Into q->bytes, which is a slot. */
+static int make_frame(
+	struct tf_asking *q, struct tf_thread *thread, uint64_t slot, struct tf_call_way *ret_way)
 {
 	struct tf_capture *c = &q->t->capture;
-	uint8_t *bytes = q->bytes;
-	uint64_t sp;
+	uint8_t *bytes = q->bytes + TF_ASK_RESULT;
+	uint64_t sp, at = slot + TF_ASK_RESULT;
 	int rc;
 
 	memset(bytes, 0, q->frame);
 	rc = tf_arch_frame_from_regs(
 		thread, &c->image.cpu, &q->t->here, bytes, q->frame, at, &sp, &c->err);
-	if (rc)
-		return rc;
-	*ret_way = tf_arch_task_way(&q->t->exits, bytes, at, sp);
-	return pwrite(q->t->mem, bytes, q->frame, (off_t)at) == (ssize_t)q->frame
+	if (!rc)
+		*ret_way = tf_arch_task_way(&q->t->exits, bytes, at, sp);
+	return rc;
+}
+
+static int lay(struct tf_asking *q, uint64_t slot, size_t from, size_t to)
+{
+	return pwrite(q->t->mem, q->bytes + from, to - from, (off_t)(slot + from)) ==
+			       (ssize_t)(to - from)
 		       ? 0
 		       : fail(q, "a frame could not be laid");
 }
 
-/* Lays the thread as it is into its slot, and leads the way there. */
-static int lay_own_frame(struct tf_asking *q)
+/* The thread as it is, in its slot, and the way there. */
+static int make_own_frame(struct tf_asking *q)
 {
 	struct tf_thread thread = *q->thread;
 	int rc = tf_task_settle_thread(q->t, q->x, &thread, true);
 
-	return rc ? rc : lay_frame(q, &thread, q->result + TF_ASK_RESULT, &q->way);
+	if (!rc)
+		rc = make_frame(q, &thread, q->result, &q->way);
+	q->x->way = q->way;
+	return rc;
+}
+
+int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n)
+{
+	size_t size = n * sizeof(*call);
+	int rc = q->x->held ? 0 : make_own_frame(q);
+
+	if (rc)
+		return rc;
+	if (n)
+		memcpy(q->bytes, call, size);
+	return lay(q, q->result, 0, q->x->held ? size : TF_ASK_RESULT + q->frame);
 }
 
 static uint64_t slot_at(const struct tf_asking *q, uint32_t i)
@@ -232,13 +253,22 @@ static uint64_t slot_at(const struct tf_asking *q, uint32_t i)
 	return q->room + i * q->slot;
 }
 
+uint64_t tf_asking_spare(const struct tf_asking *q)
+{
+	return slot_at(q, q->t->n_traced);
+}
+
 int tf_asking_spare_frame(
 	struct tf_asking *q, const struct tf_regs *regs, struct tf_call_way *ret_way)
 {
 	struct tf_thread thread = *q->thread;
 
+	uint64_t slot = tf_asking_spare(q);
+	int rc;
+
 	thread.regs = *regs;
-	return lay_frame(q, &thread, slot_at(q, q->t->n_traced) + TF_ASK_RESULT, ret_way);
+	rc = make_frame(q, &thread, slot, ret_way);
+	return rc ? rc : lay(q, slot, TF_ASK_RESULT, TF_ASK_RESULT + q->frame);
 }
 
 static bool has_exits(const struct tf_task *t)
@@ -270,10 +300,9 @@ int tf_asking_hold(struct tf_asking *q)
 {
 	int rc = 0;
 
-	q->way = (struct tf_call_way){.at = q->t->code};
+	q->x->way = q->way = (struct tf_call_way){.at = q->t->code};
 	if (has_exits(q->t))
-		rc = lay_own_frame(q);
-	q->x->way = q->way;
+		rc = tf_asking_lay(q, NULL, 0);
 	return rc ? rc : hold(q);
 }
 
@@ -370,15 +399,20 @@ static uint64_t locked(struct tf_task *t)
 		       : tf_task_status_number(text, "\nVmLck:", 10);
 }
 
+static uint64_t locked_before(const struct tf_asking *q)
+{
+	return tf_task_status_number(q->t->status, "\nVmLck:", 10);
+}
+
 /* A mapping that is locked from the beginning tells of mlockall(MCL_FUTURE), which nothing shows;
  * one that is not present then, of MCL_ONFAULT. */
-static void see_locks(struct tf_asking *q, uint64_t before)
+static void see_locks(struct tf_asking *q)
 {
 	struct tf_image *img = &q->t->capture.image;
-	uint64_t page = img->source.page_size, entry = 0;
+	uint64_t page = img->source.page_size, entry = 0, before = locked_before(q);
 	uint64_t last = q->room + q->room_size - page;
 
-	if (locked(q->t) <= before)
+	if (!before || locked(q->t) <= before)
 		return;
 	img->mm.locks = TF_LOCK_FUTURE;
 	if (pread(q->t->pagemap, &entry, sizeof(entry), (off_t)(last / page * sizeof(entry))) ==
@@ -387,45 +421,68 @@ static void see_locks(struct tf_asking *q, uint64_t before)
 		img->mm.locks |= TF_LOCK_ONFAULT;
 }
 
-static uint64_t locked_before(const struct tf_asking *q)
+static int lay_code(struct tf_asking *q)
 {
-	return tf_task_status_number(q->t->status, "\nVmLck:", 10);
+	const uint8_t *code;
+	size_t size = tf_arch_batch_code(&code);
+
+	q->code = q->room; /* the main thread's slot is on its stack */
+	return pwrite(q->t->mem, code, size, (off_t)q->code) == (ssize_t)size
+		       ? 0
+		       : fail(q, "code could not be laid");
 }
 
-static int map_room(struct tf_asking *q)
+/* *ret: where it is, or -errno. */
+static int map(struct tf_asking *q, int prot, int64_t *ret)
 {
-	const uint64_t arg[6] = {0, q->room_size, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS, ~UINT64_C(0), 0};
-	uint64_t before = locked_before(q);
-	int64_t result;
-	int rc = tf_asking_call(q, SYS_mmap, arg, &result);
+	const uint64_t arg[6] = {
+		0, q->room_size, (uint64_t)prot, MAP_PRIVATE | MAP_ANONYMOUS, ~UINT64_C(0), 0};
 
-	if (!rc && result > -4096 && result < 0)
+	return tf_asking_call(q, SYS_mmap, arg, ret);
+}
+
+static bool is_error(int64_t result)
+{
+	return result > -4096 && result < 0;
+}
+
+/* Not every process may have memory that it can write to and run. */
+static int map_room(struct tf_asking *q, bool needed)
+{
+	int64_t result = -EPERM;
+	int rc = q->quiet ? map(q, PROT_READ | PROT_WRITE | PROT_EXEC, &result) : 0;
+
+	if (!rc && is_error(result)) {
+		q->quiet = 0;
+		rc = needed ? map(q, PROT_READ | PROT_WRITE, &result) : 0;
+	}
+	if (!rc && needed && is_error(result))
 		rc = tf_fail_errno(&q->t->capture.err, TELEFORK_E_SYSTEM, (int)-result,
 			"process %d has no room for a page more", (int)q->t->pid);
-	if (!rc) {
-		q->room = (uint64_t)result;
-		see_locks(q, before);
-	}
-	return rc;
+	if (rc || is_error(result))
+		return rc;
+	q->room = (uint64_t)result;
+	see_locks(q);
+	return q->quiet ? lay_code(q) : 0;
 }
-
+/* As the last call. */
 static int unmap_room(struct tf_asking *q)
 {
 	const uint64_t arg[6] = {q->room, q->room_size};
-	int64_t result;
+	int rc;
 
 	if (!q->stack) /* its frame goes with the room */
 		q->way = (struct tf_call_way){.at = q->t->code};
-	return tf_asking_call(q, SYS_munmap, arg, &result);
+	rc = tf_asking_start(q, SYS_munmap, arg);
+	return rc ? rc : tf_asking_enter(q, true);
 }
 
 static int reap(struct tf_asking *q)
 {
 	const uint64_t arg[6] = {q->to_reap, 0, __WALL};
-	int rc = tf_asking_start(q, SYS_wait4, arg);
+	int64_t result;
 
-	return rc ? rc : tf_asking_enter(q, true);
+	return tf_asking_call(q, SYS_wait4, arg, &result);
 }
 
 /* Whether nobody ever wrote to these pages. */
@@ -473,6 +530,7 @@ static void find_stack(struct tf_asking *q)
 
 int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 {
+	bool needed;
 	int rc = 0;
 
 	*q = (struct tf_asking){.t = t};
@@ -482,7 +540,7 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 		q->frame = n > q->frame ? n : q->frame;
 	}
 	q->slot = (TF_ASK_RESULT + q->frame + 63) & ~(size_t)63;
-	q->bytes = tf_arena_alloc(&t->capture.arena, q->frame);
+	q->bytes = tf_arena_alloc(&t->capture.arena, q->slot);
 	if (!q->bytes)
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
 	find_stack(q);
@@ -493,11 +551,13 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 		q->x->way = q->way = (struct tf_call_way){.at = t->code};
 		rc = hold(q);
 	}
+	q->quiet = q->stack ? tf_batch_signal(t) : 0;
 	/* Whose memory is locked may have said so of all that is to come: a mapping tells. */
-	if (rc || (q->stack && t->n_traced == 1 && !locked_before(q)))
+	needed = !q->stack || t->n_traced > 1 || locked_before(q);
+	if (rc || (!needed && !q->quiet))
 		return rc;
 	q->room_size = ((t->n_traced + 1) * q->slot + 0xffff) & ~UINT64_C(0xffff);
-	rc = map_room(q);
+	rc = map_room(q, needed);
 	if (!rc && !q->stack) {
 		tf_asking_turn(q, 0);
 		rc = tf_asking_hold(q);
@@ -508,16 +568,19 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 int tf_asking_end(struct tf_asking *q)
 {
 	size_t size = 2 * q->slot;
+	bool interrupted = false;
 	int rc = 0, back;
 
 	tf_asking_turn(q, 0);
 	if (!q->x->held)
 		return 0;
-	if (q->room && q->x->stopped)
-		rc = unmap_room(q);
-	if (!rc && q->to_reap && q->x->stopped)
+	if (q->to_reap && q->x->stopped)
 		rc = reap(q);
-	back = q->to_reap && !rc ? tf_asking_put_back(q) : tf_asking_recover(q);
+	if (!rc && q->room && q->x->stopped) {
+		rc = unmap_room(q);
+		interrupted = !rc;
+	}
+	back = interrupted ? tf_asking_put_back(q) : tf_asking_recover(q);
 	rc = rc ? rc : back;
 	if (q->stack && pwrite(q->t->mem, q->under, size, (off_t)q->stack) != (ssize_t)size && !rc)
 		rc = fail(q, "its stack could not be put back as it was");

@@ -17,19 +17,32 @@
 #include "arch/arch.h"
 #include "core/capture/task_impl.h"
 
-/* Bytes at the head of each slot: the largest result, struct sigaction of the kernel, has 32. */
-#define TF_ASK_RESULT 64
+/* What a thread is asked: a call, and where its answer goes. */
+struct tf_question {
+	long nr;
+	uint64_t arg[6];
+	unsigned at; /* number of the argument that is the address of the answer's bytes; 0: none */
+	int (*take)(struct tf_asking *q, const struct tf_question *question, int64_t result,
+		const void *bytes);
+	void *to;
+};
 
-/* A slot holds a result and a frame; there is one for each thread, and one more. */
+/* Calls that a thread makes on its own at a time; they are at the head of its slot. A single call
+ * has its result there: the largest, struct sigaction of the kernel, has 32 bytes. */
+#define TF_ASK_CALLS  12
+#define TF_ASK_RESULT (TF_ASK_CALLS * sizeof(struct tf_batch_call))
+
+/* A slot holds results and a frame; there is one for each thread, and one more. */
 struct tf_asking {
 	struct tf_task *t;
 	size_t frame, slot;       /* bytes */
-	uint8_t *bytes;           /* a frame, before it is laid */
+	uint8_t *bytes;           /* a slot, before it is laid */
 	uint64_t stack;           /* the main thread's slot and the one more, below its stack; 0 */
 	uint8_t *under;           /* what lay there */
 	uint64_t room, room_size; /* all slots, mapped in the process; 0 */
-	uint64_t to_reap;         /* a child that has ended and that nobody may see; 0 */
-	size_t questions;         /* that each thread is asked */
+	uint64_t code;            /* that makes many calls, in the room */
+	int quiet;                /* the signal that ends them; 0: each call is made by itself */
+	uint64_t to_reap;         /* a child that has ended and that nobody may see yet; 0 */
 	/* Whose turn it is, where its result goes, and how it makes a call. */
 	struct tf_traced *x;
 	struct tf_thread *thread;
@@ -48,7 +61,8 @@ bool tf_task_can_ask(struct tf_task *t, const char **ret_why);
  * tf_asking_end() is to follow all the same. 0, _NOMEM, _SYSTEM. */
 int tf_asking_begin(struct tf_asking *q, struct tf_task *t);
 
-/* Puts the main thread and its stack back as they were; as its last call it reaps. */
+/* Puts the main thread and its stack back as they were; before, it reaps, and gives back the room.
+ */
 int tf_asking_end(struct tf_asking *q);
 
 /* From now on it is thread i's turn. */
@@ -60,6 +74,9 @@ int tf_asking_hold(struct tf_asking *q);
 int tf_asking_interrupt(struct tf_asking *q);
 int tf_asking_settle(struct tf_asking *q); /* waits until it is, if nobody did */
 int tf_asking_put_back(struct tf_asking *q);
+
+/* Lays the thread's frame, unless it is held and has one, and calls for it to make. */
+int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n);
 
 /* Both, wherever in a call the thread is. */
 int tf_asking_recover(struct tf_asking *q);
@@ -84,5 +101,26 @@ int tf_asking_resume(struct tf_asking *q);
  * stack pointer becomes *ret's sp, and that returns, takes it. */
 int tf_asking_spare_frame(
 	struct tf_asking *q, const struct tf_regs *regs, struct tf_call_way *ret_way);
+
+/* Where that slot is. */
+uint64_t tf_asking_spare(const struct tf_asking *q);
+
+/* task_batch.c: many calls of many threads at a time. A signal that the process ignores, no thread
+ * blocks, and a thread that makes calls on its own sends to itself at their end: it is seen by us,
+ * and by nobody when we are gone. 0: there is none. */
+int tf_batch_signal(const struct tf_task *t);
+
+/* A held thread sets off to make calls, fewer than TF_ASK_CALLS, and what its signal needs; one
+ * whose own_tid is 0 sends none. */
+int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n);
+
+/* Until it has sent its signal, *ret_event is 0; or stands at an event, PTRACE_EVENT_*, with more
+ * to do; or has ended, -1. In any case call[] tells what it has done. */
+int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, int *ret_event);
+int tf_batch_resume(struct tf_asking *q);
+
+/* Threads from first on are asked the questions, fewer than TF_ASK_CALLS, and stand held. */
+int tf_batch_ask(struct tf_asking *q, uint32_t first, uint32_t end,
+	const struct tf_question *question, uint32_t n);
 
 #endif

@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -53,11 +54,21 @@ static int set_options(struct tf_asking *q, uintptr_t more)
 		       : 0;
 }
 
+/* Of whom the event tells. */
+static int child_of(struct tf_asking *q, pid_t *ret)
+{
+	unsigned long child = 0;
+
+	if (ptrace(PTRACE_GETEVENTMSG, q->x->tid, NULL, &child))
+		return fail(q, "who is its child");
+	*ret = (pid_t)child;
+	return 0;
+}
+
 /* A call that makes a child. *ret_child: its pid as we see it, with the caller in the event's stop;
  * or 0, and *ret is what the call returned. */
 static int call_clone(struct tf_asking *q, const uint64_t arg[6], pid_t *ret_child, int64_t *ret)
 {
-	unsigned long child = 0;
 	int event, rc = tf_asking_start(q, SYS_clone, arg);
 
 	*ret_child = 0;
@@ -67,28 +78,16 @@ static int call_clone(struct tf_asking *q, const uint64_t arg[6], pid_t *ret_chi
 		rc = tf_asking_await(q, &event);
 	if (rc)
 		return rc;
-	if (!event)
-		*ret = tf_arch_task_result(q->x->tid);
-	else if (ptrace(PTRACE_GETEVENTMSG, q->x->tid, NULL, &child))
-		return fail(q, "who is its child");
-	*ret_child = (pid_t)child;
+	if (event)
+		return child_of(q, ret_child);
+	*ret = tf_arch_task_result(q->x->tid);
 	return 0;
 }
 
 /* Who is adopted by the program itself would be seen by it after all. */
-static int adopts_orphans(struct tf_asking *q, bool *ret)
+static bool adopts_orphans(const struct tf_task *t)
 {
-	const uint64_t arg[6] = {PR_GET_CHILD_SUBREAPER, q->result};
-	const char *ids = strstr(q->t->status, "\nNSpid:"), *last;
-	int32_t does = 0;
-	int64_t result;
-	int rc = tf_asking_call(q, SYS_prctl, arg, &result);
-
-	if (!rc && !result)
-		rc = tf_task_read(q->t, q->result, &does, sizeof(does));
-	last = ids ? memrchr(ids + 1, '\t', strcspn(ids + 1, "\n")) : NULL;
-	*ret = does || (last && last[1] == '1' && last[2] == '\n');
-	return rc;
+	return t->capture.image.process.flags & TF_PROCESS_SUBREAPER || t->traced->own_tid == 1;
 }
 
 /* The way back of the child in between, should it ever go on. */
@@ -106,23 +105,52 @@ static int lay_exit(struct tf_asking *q, struct tf_call_way *ret_way)
 	return tf_asking_spare_frame(q, &regs, ret_way);
 }
 
+/* Call by call. */
+static int fork_singly(struct tf_asking *q)
+{
+	static const uint64_t everything[6] = {0, ~0u, CLOSE_RANGE_UNSHARE_}, plain[6];
+	int64_t result = 0;
+	int rc = tf_asking_call(q, SYS_close_range, everything, &result);
+
+	if (rc || result)
+		return rc ? rc : refused(q, "close_range", result);
+	rc = call_clone(q, plain, &q->t->shot.x.tid, &result);
+	return rc || q->t->shot.x.tid ? rc : refused(q, "fork", result);
+}
+
+/* Both calls at once: where it may not close, or fork, it ends. */
+static int fork_at_once(struct tf_asking *q)
+{
+	static const struct tf_question calls[] = {
+		{.nr = SYS_close_range, .arg = {0, ~0u, CLOSE_RANGE_UNSHARE_}}, {.nr = SYS_clone}};
+	struct tf_batch_call call[2];
+	int event, rc;
+
+	q->result = tf_asking_spare(q);
+	rc = tf_batch_start(q, calls, 2);
+	if (!rc)
+		rc = tf_batch_await(q, 2, call, &event);
+	if (!rc && event == PTRACE_EVENT_CLONE)
+		rc = child_of(q, &q->t->shot.x.tid);
+	if (rc || (!call[0].result && q->t->shot.x.tid))
+		return rc;
+	tf_task_shot_end(q->t);
+	return call[0].result ? refused(q, "close_range", call[0].result)
+			      : refused(q, "fork", call[1].result);
+}
+
 /* The child in between forks. */
 static int fork_shot(struct tf_asking *q)
 {
-	static const uint64_t everything[6] = {0, ~0u, CLOSE_RANGE_UNSHARE_}, plain[6];
 	uint64_t deadline = tf_now_ns() + TF_TASK_STOP_MS * UINT64_C(1000000);
-	int64_t result = 0;
 	int rc = tf_task_wait_stop(q->t, q->x, deadline);
 
 	rc = rc == 1 ? 0 : rc ? rc : fail(q, "its child has ended");
 	if (!rc)
 		rc = set_options(q, PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL);
-	if (!rc)
-		rc = tf_asking_call(q, SYS_close_range, everything, &result);
-	if (rc || result)
-		return rc ? rc : refused(q, "close_range", result);
-	rc = call_clone(q, plain, &q->t->shot.x.tid, &result);
-	return rc || q->t->shot.x.tid ? rc : refused(q, "fork", result);
+	if (rc)
+		return rc;
+	return q->quiet ? fork_at_once(q) : fork_singly(q);
 }
 
 static void end_between(pid_t pid)
@@ -134,12 +162,47 @@ static void end_between(pid_t pid)
 		;
 }
 
-/* The main thread's clone returns, with the child's number in its own pid namespace. */
-static int finish_clone(struct tf_asking *q)
+/* The main thread makes the child in between, of which the kernel tells the call behind whom to
+ * reap. Who is nobody's child, should there be none: itself. */
+static int begin_at_once(
+	struct tf_asking *q, const struct tf_call_way *way, pid_t *ret_child, int64_t *ret)
 {
-	int64_t child;
-	int rc = tf_asking_resume(q);
+	const struct tf_question calls[] = {
+		{.nr = SYS_clone,
+			.arg = {BETWEEN | CLONE_PARENT_SETTID, way->frame,
+				q->result + sizeof(struct tf_batch_call) +
+					offsetof(struct tf_batch_call, arg)}},
+		{.nr = SYS_wait4, .arg = {(uint64_t)q->x->own_tid, 0, __WALL}}};
+	struct tf_batch_call call[2];
+	int event, rc = tf_batch_start(q, calls, 2);
 
+	*ret_child = 0;
+	if (!rc)
+		rc = tf_batch_await(q, 2, call, &event);
+	if (!rc && event == PTRACE_EVENT_VFORK)
+		return child_of(q, ret_child);
+	*ret = call[0].result;
+	return rc || !event ? rc : fail(q, "has ended");
+}
+
+static int begin(struct tf_asking *q, const struct tf_call_way *way, pid_t *ret_child, int64_t *ret)
+{
+	if (q->quiet)
+		return begin_at_once(q, way, ret_child, ret);
+	return call_clone(q, (const uint64_t[6]){BETWEEN, way->sp}, ret_child, ret);
+}
+
+/* The main thread's clone returns, with the child's number in its own pid namespace. */
+static int finish(struct tf_asking *q)
+{
+	struct tf_batch_call call[2];
+	int64_t child;
+	int event, rc = q->quiet ? tf_batch_resume(q) : tf_asking_resume(q);
+
+	if (!rc && q->quiet) {
+		rc = tf_batch_await(q, 2, call, &event);
+		return rc || !event ? rc : fail(q, "has ended");
+	}
 	if (!rc)
 		rc = tf_asking_leave(q, &child);
 	if (!rc)
@@ -162,23 +225,21 @@ static void note_ours(const struct tf_asking *q)
 
 int tf_task_fork(struct tf_asking *q)
 {
-	struct tf_traced between = {.as_found = q->x->as_found};
+	struct tf_traced between = {.as_found = q->x->as_found, .held = true};
 	struct tf_asking b = *q;
 	struct tf_call_way way;
 	int64_t result;
-	bool adopts;
 	int rc, finished;
 
 	if (!q->t->exits.call_return || !q->t->exits.sigreturn)
 		return refused(q, "its code has no signal return", 0);
-	rc = adopts_orphans(q, &adopts);
-	if (rc || adopts)
-		return rc ? rc : refused(q, "it adopts orphans, and would see its own fork", 0);
+	if (adopts_orphans(q->t))
+		return refused(q, "it adopts orphans, and would see its own fork", 0);
 	rc = lay_exit(q, &way);
 	if (!rc)
 		rc = set_options(q, PTRACE_O_TRACEVFORK);
 	if (!rc)
-		rc = call_clone(q, (const uint64_t[6]){BETWEEN, way.sp}, &between.tid, &result);
+		rc = begin(q, &way, &between.tid, &result);
 	if (rc)
 		return rc;
 	if (!between.tid)
@@ -187,7 +248,7 @@ int tf_task_fork(struct tf_asking *q)
 	b.way = way;
 	rc = fork_shot(&b);
 	end_between(between.tid);
-	finished = finish_clone(q);
+	finished = finish(q);
 	note_ours(q);
 	q->t->shot.x.as_found = q->x->as_found;
 	q->t->shot.x.way = (struct tf_call_way){.at = q->t->exits.call_return};

@@ -14,6 +14,10 @@ int tf_task_read(struct tf_task *t, uint64_t addr, void *to, size_t n);
 /* Reads /proc/PID/name into the arena. */
 int tf_task_read_text(struct tf_task *t, const char *name, char **ret_text, size_t *ret_size);
 
+/* Waits for a thread's next stop until the deadline. 1: it stands, as *ret_status says; 0: it has
+ * ended; _SYSTEM, naming its state. */
+int tf_task_wait_any(struct tf_task *t, struct tf_traced *x, uint64_t deadline_ns, int *ret_status);
+
 /* Waits for a thread's next PTRACE_EVENT_STOP until the deadline; signals that are on their way are
  * not ours: the thread stops for them first, and gets them. 1: it stands; 0: it has ended; _SYSTEM,
  * naming its state. */
@@ -100,7 +104,12 @@ struct tf_asking;
 int tf_task_attributes(struct tf_task *t);
 
 /* What only the process can tell, through its main thread: timers, dumpable, subreaper. */
-int tf_task_ask_own(struct tf_asking *q);
+struct tf_question;
+/* ret NULL: only how many. */
+uint32_t tf_task_own_questions(struct tf_task *t, struct tf_question *ret);
+
+/* What /proc tells of threads that cannot be asked: personality, timer slack. */
+void tf_task_unasked(struct tf_task *t);
 
 /* When all has been asked: threads with the same credentials share a record of them. */
 int tf_task_merge_rights(struct tf_task *t);

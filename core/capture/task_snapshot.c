@@ -180,10 +180,12 @@ static int describe_and_fork(struct tf_task *t, bool exact)
 		rc = tf_task_objects(t);
 	if (rc)
 		return rc;
-	if (tf_task_can_ask(t, &why))
+	if (tf_task_can_ask(t, &why)) {
 		rc = tf_task_ask(t, fork_and_keep);
-	else
+	} else {
+		tf_task_unasked(t);
 		snprintf(t->stands, sizeof(t->stands), "%s", why);
+	}
 	if (!rc && t->shot.x.tid)
 		rc = turn_to_shot(t);
 	else if (!rc && !exact)

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -125,23 +126,30 @@ static void wait_a_bit(void)
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
+int tf_task_wait_any(struct tf_task *t, struct tf_traced *x, uint64_t deadline_ns, int *ret_status)
+{
+	for (;;) {
+		pid_t got = waitpid(x->tid, ret_status, __WALL | WNOHANG);
+
+		if ((got < 0 && errno != EINTR) || (got > 0 && !WIFSTOPPED(*ret_status)))
+			return 0;
+		if (got > 0) {
+			x->stopped = true;
+			return 1;
+		}
+		if (tf_now_ns() > deadline_ns)
+			return does_not_stop(t, x->tid);
+		wait_a_bit();
+	}
+}
+
 int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_ns)
 {
 	for (;;) {
-		int status, signo;
-		pid_t got = waitpid(x->tid, &status, __WALL | WNOHANG);
+		int status, signo, rc = tf_task_wait_any(t, x, deadline_ns, &status);
 
-		if (got < 0 && errno != EINTR)
-			return 0;
-		if (got <= 0) {
-			if (tf_now_ns() > deadline_ns)
-				return does_not_stop(t, x->tid);
-			wait_a_bit();
-			continue;
-		}
-		if (!WIFSTOPPED(status))
-			return 0;
-		x->stopped = true;
+		if (rc <= 0)
+			return rc;
 		signo = WSTOPSIG(status);
 		if (status >> 16 == PTRACE_EVENT_STOP) {
 			t->was_stopped |= signo != SIGTRAP; /* a group stop has its signal */
@@ -150,6 +158,16 @@ int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_
 		ptrace(PTRACE_CONT, x->tid, NULL, (void *)(uintptr_t)(signo & 0x80 ? 0 : signo));
 		x->stopped = false;
 	}
+}
+
+/* The kernel makes an inode for it, and it is open sooner when the thread stands. */
+static void look_up_status(const struct tf_task *t, pid_t tid)
+{
+	char path[TF_TASK_PATH];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", (int)t->pid, (int)tid);
+	stat(path, &st);
 }
 
 static bool is_known(const struct tf_task *t, pid_t tid)
@@ -171,6 +189,7 @@ static int seize(struct tf_task *t, pid_t tid)
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for threads");
 	t->traced = all;
 	thread_text(t, tid, "syscall", call, sizeof(call));
+	look_up_status(t, tid);
 	if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)PTRACE_O_TRACESYSGOOD)) {
 		err = errno;
 		if (err == ESRCH && tid != t->pid)
@@ -215,6 +234,16 @@ static int seize_new(struct tf_task *t, uint32_t *ret_new)
 	return rc;
 }
 
+/* As many threads as we know. Those stand, so it is they; and a list takes longer. */
+static bool has_no_other(const struct tf_task *t)
+{
+	char path[TF_TASK_PATH];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)t->pid);
+	return !stat(path, &st) && st.st_nlink == t->n_traced + 2;
+}
+
 /* All at once, so that the first stands hardly longer than the last. */
 static void interrupt_all(struct tf_task *t)
 {
@@ -254,7 +283,7 @@ static int stop_all(struct tf_task *t)
 		interrupt_all(t);
 		if (!rc)
 			rc = wait_all(t, deadline);
-	} while (!rc && fresh);
+	} while (!rc && fresh && !has_no_other(t));
 	if (!rc && (!t->n_traced || t->traced[0].tid != t->pid))
 		rc = tf_fail(&t->capture.err, TELEFORK_E_UNSUPPORTED,
 			"process %d, or its main thread, has ended", (int)t->pid);

@@ -11,6 +11,7 @@
 #include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -19,9 +20,11 @@
 
 #include "arch/arch.h"
 #include "core/base/cleanup.h"
+#include "core/base/maps.h"
 
-#define PEEK    32 /* signals at a time */
-#define RSEQ_CS 8  /* offset of rseq_cs in struct rseq, linux/rseq.h */
+#define PEEK    32   /* signals at a time */
+#define STATUS  4096 /* bytes of /proc/PID/status without very many groups */
+#define RSEQ_CS 8    /* offset of rseq_cs in struct rseq, linux/rseq.h */
 
 /* struct rseq_cs of linux/rseq.h. */
 struct sequence {
@@ -31,16 +34,46 @@ struct sequence {
 
 /* --- what the kernel keeps for a thread --- */
 
-static int read_comm(struct tf_task *t, struct tf_thread *thread)
+/* "Name:\t", with \n and \\ for the two characters. */
+static void read_comm(const char *status, struct tf_thread *thread)
 {
-	char path[TF_TASK_PATH];
-	TF_CLOSE int fd = -1;
+	const char *p = status + strcspn(status, "\t");
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", (int)t->pid, thread->tid);
+	for (size_t n = 0; *p && *++p != '\n' && n < sizeof(thread->comm) - 1; n++) {
+		p += *p == '\\';
+		thread->comm[n] = (char)(*p == 'n' && p[-1] == '\\' ? '\n' : *p);
+	}
+}
+
+/* The last number of a line: in the process's own pid namespace. 0: this kernel does not tell. */
+static pid_t own_tid(const char *status)
+{
+	const char *line = strstr(status, "\nNSpid:");
+	const char *last = line ? memrchr(line + 1, '\t', strcspn(line + 1, "\n")) : NULL;
+
+	return last ? atoi(last + 1) : 0;
+}
+
+static int read_status(struct tf_task *t, struct tf_traced *x)
+{
+	char path[TF_TASK_PATH], text[STATUS], *all = NULL;
+	TF_CLOSE int fd = -1;
+	size_t size;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", (int)t->pid, (int)x->tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || read(fd, thread->comm, sizeof(thread->comm) - 1) < 0)
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+	if (n < 0)
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno, "%s", path);
-	thread->comm[strcspn(thread->comm, "\n")] = '\0';
+	if (n < (ssize_t)sizeof(text))
+		all = tf_arena_strn(&t->capture.arena, text, (size_t)n);
+	else
+		tf_proc_read(&t->capture.arena, path, &all, &size, &t->capture.err);
+	if (!all)
+		return TELEFORK_E_NOMEM;
+	x->status = all;
+	x->own_tid = own_tid(all);
 	return 0;
 }
 
@@ -93,13 +126,15 @@ static void code_around(struct tf_task *t, uint64_t pc, uint8_t code[2 * TF_CODE
 static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread *thread)
 {
 	void *head = NULL;
+	uint64_t pc;
 	size_t len = 0;
 	int rc;
 
 	thread->tid = x->tid;
-	rc = read_comm(t, thread);
+	rc = read_status(t, x);
 	if (rc)
 		return rc;
+	read_comm(x->status, thread);
 	if (ptrace(PTRACE_GETSIGMASK, x->tid, (void *)sizeof(thread->sigmask), &thread->sigmask))
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
 			"signal mask of thread %d", (int)x->tid);
@@ -111,8 +146,12 @@ static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread 
 	rc = read_regs(t, x, thread);
 	if (rc)
 		return rc;
-	x->abort = sequence_exit(t, thread, tf_arch_native()->pc(&x->as_found));
-	code_around(t, tf_arch_native()->pc(&x->as_found), x->code);
+	pc = tf_arch_native()->pc(&x->as_found);
+	x->abort = sequence_exit(t, thread, pc);
+	if (x > t->traced && tf_arch_native()->pc(&x[-1].as_found) == pc)
+		memcpy(x->code, x[-1].code, sizeof(x->code));
+	else
+		code_around(t, pc, x->code);
 	return 0;
 }
 
@@ -126,6 +165,7 @@ int tf_task_threads(struct tf_task *t)
 		return TELEFORK_E_NOMEM;
 	for (; img->n_threads < t->n_traced && !rc; img->n_threads++)
 		rc = read_thread(t, &t->traced[img->n_threads], &img->threads[img->n_threads]);
+	t->status = t->traced->status;
 	return rc;
 }
 
@@ -185,10 +225,13 @@ static int peek_queue(struct pending_list *l, pid_t tid)
 int tf_task_pending(struct tf_task *t)
 {
 	struct pending_list l = {.t = t};
-	int rc = peek_queue(&l, 0);
+	int rc = 0;
 
+	if (tf_task_status_number(t->status, "\nShdPnd:", 16))
+		rc = peek_queue(&l, 0);
 	for (uint32_t i = 0; i < t->n_traced && !rc; i++)
-		rc = peek_queue(&l, t->traced[i].tid);
+		if (tf_task_status_number(t->traced[i].status, "\nSigPnd:", 16))
+			rc = peek_queue(&l, t->traced[i].tid);
 	return rc;
 }
 

@@ -164,14 +164,43 @@ static void wait_blocked(void)
 	}
 }
 
-static void start_threads(void)
+static void on_signal(int signo)
+{
+	(void)signo;
+}
+
+/* What keeps code of ours out of a process, so that it is asked call by call. */
+static void be_unignoring(void)
+{
+	static const int signals[] = {SIGURG, SIGWINCH, SIGCHLD};
+
+	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
+		sigaction(signals[i], &(struct sigaction){.sa_handler = on_signal}, NULL);
+}
+
+static void be_without_code(void)
+{
+	prctl(65 /* PR_SET_MDWE */, 1 /* PR_MDWE_REFUSE_EXEC_GAIN, Linux 6.3 */, 0, 0, 0);
+}
+
+static void be_usual(void)
+{
+}
+
+static void (*const kinds[])(void) = {be_usual, be_unignoring, be_without_code};
+
+#define KINDS (int)(sizeof(kinds) / sizeof(*kinds))
+
+static void start_threads(int kind)
 {
 	page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ck_assert_int_eq(pipe(no_data), 0);
 	child = fork();
-	if (!child)
+	if (!child) {
+		kinds[kind]();
 		be_threads();
+	}
 	for (int i = 0; i < STATES + 2; i++)
 		while (i != STATES && !shared[i])
 			sched_yield();
@@ -240,7 +269,7 @@ START_TEST(every_thread)
 {
 	struct tf_file f;
 
-	start_threads();
+	start_threads(_i);
 	for (int i = 0; i < 3; i++) {
 		look(&f);
 		assert_threads(&f);
@@ -300,8 +329,8 @@ START_TEST(killed_at_every_call)
 	struct tf_file f;
 	long at = 0;
 
-	start_threads();
-	for (; killed_at(at); at += stride)
+	start_threads(_i);
+	for (; killed_at(at); at += _i ? 7 * stride : stride)
 		assert_alive();
 	ck_assert_int_gt(at, 300);
 	wait_blocked();
@@ -364,6 +393,32 @@ START_TEST(the_same_twice)
 }
 END_TEST
 
+/* Pages of zeros between others: fewer extents than pages. */
+START_TEST(zeros_between)
+{
+	const size_t n = 2048, size = 4096;
+	uint8_t *p =
+		mmap(NULL, n * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct tf_compared sum;
+	struct tf_file a, b;
+	struct tf_err e = {0};
+
+	ck_assert(p != MAP_FAILED);
+	for (size_t i = 0; i < n; i++)
+		p[i * size] = i & 1;
+	start();
+	look(&a);
+	look(&b);
+	ck_assert_int_eq(tf_compare(&a, &b, false, heard, NULL, &sum, &e), 0);
+	ck_assert_uint_eq(sum.count[TF_COMPARE_MEMORY].different, 0);
+	ck_assert_uint_ge(sum.count[TF_COMPARE_MEMORY].equal, n);
+	tf_file_close(&a);
+	tf_file_close(&b);
+	stop();
+	munmap(p, n * size);
+}
+END_TEST
+
 START_TEST(differences_are_named)
 {
 	struct tf_compared sum;
@@ -404,9 +459,10 @@ int main(int argc, char **argv)
 		tcase_add_test(tc, refused_by_name);
 	} else {
 		tcase_add_test(tc, the_same_twice);
+		tcase_add_test(tc, zeros_between);
 		tcase_add_test(tc, differences_are_named);
-		tcase_add_test(tc, every_thread);
-		tcase_add_test(tc, killed_at_every_call);
+		tcase_add_loop_test(tc, every_thread, 0, KINDS);
+		tcase_add_loop_test(tc, killed_at_every_call, 0, KINDS);
 	}
 	suite_add_tcase(s, tc);
 	r = srunner_create(s);
