@@ -99,5 +99,5 @@ telefork=$tmp/telefork
 user() { setpriv --reuid=54321 --regid=54321 --clear-groups --bounding-set=-all prlimit "$@"; }
 refused 'threads: the process has 9, [0-8] more may be here: raise ulimit -u' user --nproc=9:9
 refused 'signals: 4 are pending, 3 more may be here: raise ulimit -i' user --sigpending=3:3
-user --nproc=30:30 --sigpending=4:4 "$telefork" restore --dry-run "$tmp/image" >"$tmp/plan.out" ||
+user --nproc=30:30 --sigpending=4:4 "$telefork" restore --dry-run --allow credentials "$tmp/image" >"$tmp/plan.out" ||
 	fail "limits that are enough"
