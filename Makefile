@@ -78,6 +78,7 @@ CAPTURE_SRC := \
 
 CHANNEL_SRC := frames address ssh dial listen handshake
 RESTORE_SRC := facts facts_tasks relay merge compat fit plan build build_memory build_process build_threads \
+	build_owners \
 	build_attrs build_rights build_files files hole vdso tracer landing pad result restorer
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
@@ -147,6 +148,7 @@ SAN_TESTS   := \
 	test_fit \
 	test_image \
 	test_notes \
+	test_owners \
 	test_plan \
 	test_registers \
 	test_stream \
@@ -173,6 +175,7 @@ PROBES      := \
 	files \
 	settled \
 	attrs \
+	locks \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
