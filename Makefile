@@ -95,6 +95,7 @@ RESTORE_SRC := \
 	build_memory \
 	build_process \
 	build_threads \
+	build_owners \
 	build_attrs \
 	build_rights \
 	build_files \
@@ -178,6 +179,7 @@ SAN_TESTS   := \
 	test_fit \
 	test_image \
 	test_notes \
+	test_owners \
 	test_plan \
 	test_plan_memory \
 	test_registers \
@@ -206,6 +208,7 @@ PROBES      := \
 	files \
 	settled \
 	attrs \
+	locks \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \

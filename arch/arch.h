@@ -111,6 +111,10 @@ enum tf_at_call {
 enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 * TF_CODE_AROUND],
 	long *ret_nr, uint64_t ret_arg[6]);
 
+/* The call that a thread with these registers makes, if it stands at the instruction for it.
+ * Returns its number. */
+long tf_arch_next_call(const struct tf_regs *regs, uint64_t ret_arg[6]);
+
 /* After tf_arch_task_rewind(): the call has returned -error instead. */
 void tf_arch_task_give_up(struct tf_regs *regs, int error);
 
@@ -215,6 +219,10 @@ unsigned tf_arch_plan_traced(struct tf_plan *plan, const struct tf_thread *threa
 /* Offset, in the frame of tf_arch_frame_from_regs(), of the register that a called function finds
  * its return address in; 0: the architecture has none. */
 size_t tf_arch_frame_link(void);
+
+/* Offset, in that frame, of the general registers but for stack pointer and program counter;
+ * *ret_n: how many, of 8 bytes each. */
+size_t tf_arch_frame_general(size_t *ret_n);
 
 /* PROT_* bits of this architecture that a mapping with these TF_VMF_* flags gets there (aarch64:
  * PROT_BTI, where the processor knows it). */

@@ -16,15 +16,15 @@
  *
  * What a copy has, and what fork(2) does not tell: as after fork(), only the calling thread exists
  * in the copy; areas marked MADV_DONTFORK are absent and MADV_WIPEONFORK ones are zero; memory
- *locks, timers and pending signals stay behind. Its pid is another, and so is its thread id: a
- *recursive, error-checking, robust or priority-inheriting mutex that the calling thread holds
- *cannot be unlocked in the copy (EPERM). Where there is no ptrace (QEMU user mode), pointers that
- *an aarch64 program signed itself are not good in the copy; return addresses are. See telefork(3).
+ * locks, timers and pending signals stay behind. Its pid is another, and so is its thread id;
+ * glibc's mutexes and read-write locks that the calling thread holds follow it. Where there is no
+ * ptrace (QEMU user mode), pointers that an aarch64 program signed itself are not good in the copy;
+ * return addresses are. See telefork(3).
  *
  * In a program with other threads the C library's fork() makes the snapshot: handlers of
  * pthread_atfork() run in the process and in the copy, and no lock of the C library is left held.
- *The other threads run on: private memory is of one moment, memory that is mapped shared is copied
- *while they may write to it. The snapshot is then a child of init, or of the nearest subreaper.
+ * The other threads run on: private memory is of one moment, memory that is mapped shared is copied
+ * while they may write to it. The snapshot is then a child of init, or of the nearest subreaper.
  */
 #ifndef TELEFORK_H
 #define TELEFORK_H

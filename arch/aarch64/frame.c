@@ -362,3 +362,9 @@ size_t tf_arch_frame_link(void)
 {
 	return FRAME_UC + UC_REGS + G_LR * 8;
 }
+
+size_t tf_arch_frame_general(size_t *ret_n)
+{
+	*ret_n = G_LR + 1;
+	return FRAME_UC + UC_REGS;
+}

@@ -112,6 +112,19 @@ static uint64_t number_before(const uint8_t code[2 * TF_CODE_AROUND], uint64_t n
 	return nr;
 }
 
+long tf_arch_next_call(const struct tf_regs *regs, uint64_t ret_arg[6])
+{
+	const struct tf_regset *set = tf_regs_find(regs, NT_PRSTATUS);
+	const uint8_t *gp;
+
+	if (!set)
+		return -1;
+	gp = set->data;
+	for (unsigned i = 0; i < 6; i++)
+		ret_arg[i] = arm_get64(gp + i * 8);
+	return (long)arm_get64(gp + 8 * 8);
+}
+
 /* The kernel has rewound pc and x0 before it stops, and has forgotten the call: whether it was made
  * already cannot be told from here. */
 enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 * TF_CODE_AROUND],
@@ -123,9 +136,7 @@ enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 *
 	if (arm_get32(code + TF_CODE_AROUND) != SVC_0)
 		return TF_AT_NO_CALL;
 	arm_put64(gp + 8 * 8, nr);
-	for (unsigned i = 0; i < 6; i++)
-		ret_arg[i] = arm_get64(gp + i * 8);
-	*ret_nr = (long)nr;
+	*ret_nr = tf_arch_next_call(regs, ret_arg);
 	return TF_AT_CALL;
 }
 

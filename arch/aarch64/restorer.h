@@ -29,6 +29,7 @@
 #define TF_R_NR_sendto        206
 #define TF_R_NR_recvfrom      207
 #define TF_R_NR_clone         220
+#define TF_R_NR_mincore       232
 #define TF_R_NR_madvise       233
 #define TF_R_NR_clone3        435
 

@@ -286,3 +286,9 @@ int tf_arch_frame_from_regs(const struct tf_thread *thread, const struct tf_cpu 
 	*ret_sp = addr + FRAME_UC;
 	return 0;
 }
+
+size_t tf_arch_frame_general(size_t *ret_n)
+{
+	*ret_n = 15;
+	return FRAME_UC + UC_MCONTEXT;
+}

@@ -98,10 +98,23 @@ static uint64_t number_before(const uint8_t code[2 * TF_CODE_AROUND], uint64_t n
 	return nr == SYS_restart_syscall && *mov == 0xb8 ? x86_get32(mov + 1) : nr;
 }
 
+long tf_arch_next_call(const struct tf_regs *regs, uint64_t ret_arg[6])
+{
+	static const uint8_t order[6] = {G_RDI, G_RSI, G_RDX, G_R10, G_R8, G_R9};
+	const struct tf_regset *set = tf_regs_find(regs, NT_PRSTATUS);
+	const uint8_t *gp;
+
+	if (!set)
+		return -1;
+	gp = set->data;
+	for (unsigned i = 0; i < 6; i++)
+		ret_arg[i] = x86_get64(gp + order[i] * 8);
+	return (long)x86_get64(gp + G_RAX * 8);
+}
+
 enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 * TF_CODE_AROUND],
 	long *ret_nr, uint64_t ret_arg[6])
 {
-	static const uint8_t order[6] = {G_RDI, G_RSI, G_RDX, G_R10, G_R8, G_R9};
 	uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
 	uint64_t nr = x86_get64(gp + G_ORIG_RAX * 8);
 
@@ -111,9 +124,7 @@ enum tf_at_call tf_arch_task_rewind(struct tf_regs *regs, const uint8_t code[2 *
 	x86_put64(gp + G_RIP * 8, x86_get64(gp + G_RIP * 8) - 2);
 	x86_put64(gp + G_RAX * 8, nr);
 	x86_put64(gp + G_ORIG_RAX * 8, UINT64_MAX);
-	for (unsigned i = 0; i < 6; i++)
-		ret_arg[i] = x86_get64(gp + order[i] * 8);
-	*ret_nr = (long)nr;
+	*ret_nr = tf_arch_next_call(regs, ret_arg);
 	return TF_IN_CALL;
 }
 

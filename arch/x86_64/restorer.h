@@ -19,6 +19,7 @@
 #define TF_R_NR_poll          7
 #define TF_R_NR_rt_sigreturn  15
 #define TF_R_NR_pread64       17
+#define TF_R_NR_mincore       27
 #define TF_R_NR_madvise       28
 #define TF_R_NR_getpid        39
 #define TF_R_NR_sendto        44

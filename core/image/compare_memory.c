@@ -148,13 +148,20 @@ static void tell_page(struct memory *m, const struct finding found[static TF_EXC
 	}
 }
 
-/* A mutex that a thread holds knows its owner by the thread's id, and follows it. */
+/* A lock that a thread holds knows its owner by the thread's id, maybe with a futex word's two
+ * flags, and follows it. */
 static bool is_tid(const struct memory *m, const uint8_t *a, const uint8_t *b)
 {
+	const uint32_t flags = 0xc0000000; /* FUTEX_WAITERS, FUTEX_OWNER_DIED */
+	uint32_t word_a, word_b;
 	int32_t old, new;
 
-	memcpy(&old, a, sizeof(old));
-	memcpy(&new, b, sizeof(new));
+	memcpy(&word_a, a, sizeof(word_a));
+	memcpy(&word_b, b, sizeof(word_b));
+	if ((word_a ^ word_b) & flags)
+		return false;
+	old = (int32_t)(word_a & ~flags);
+	new = (int32_t)(word_b & ~flags);
 	for (uint32_t i = 0; i < m->c->a->n_threads; i++)
 		if (m->c->a->threads[i].tid == old && m->c->b->threads[i].tid == new)
 			return true;

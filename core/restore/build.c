@@ -78,6 +78,7 @@ static int plan_all(struct tf_build *b)
 	tf_build_files(b);
 	tf_build_traced(b, 0);
 	tf_build_start_threads(b);
+	tf_build_owners(b);
 	rc = tf_build_timers(b);
 	if (rc)
 		return rc;
@@ -146,6 +147,7 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 		 more = 0;
 
 	steps += tf_build_attrs_steps(img, &more) + tf_build_rights_steps(b, &more);
+	more += tf_build_owners_size(img);
 
 	r->data_max = more + 65536 + (uint64_t)TF_SIGNALS * 64 + (uint64_t)img->n_auxv * 16 +
 		      img->vdso.n_symbols * 32ull + img->n_pending * (uint64_t)TF_SIGINFO +

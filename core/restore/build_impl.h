@@ -18,6 +18,8 @@ struct tf_build {
 	const struct tf_facts *f;
 	struct tf_err *e;
 	uint64_t page;
+	uint64_t tid_step;           /* its result is the first thread's id */
+	struct tf_owner *owners;     /* of each thread; NULL: none changes its id */
 	bool traced;                 /* the receiver sets registers at the barrier */
 	uint32_t pending;            /* of the image, planned so far */
 	bool new_rights;             /* some thread has other credentials than the receiver */
@@ -145,6 +147,20 @@ int tf_build_frame(struct tf_build *b, const struct tf_thread *t);
 
 /* The lists of all other threads, behind the first's. 0, _IMAGE, or what the architecture says. */
 int tf_build_other_threads(struct tf_build *b);
+
+/* --- build_owners.c --- */
+
+/* Once all threads are there: who holds a lock is known by the id that he has now. */
+void tf_build_owners(struct tf_build *b);
+
+/* Where the frame of the image's thread i stands, which may hold its id. */
+void tf_build_owner_frame(struct tf_build *b, uint32_t thread, uint64_t at);
+
+/* After all frames. */
+void tf_build_owners_done(struct tf_build *b);
+
+/* Bytes of data that it takes. */
+uint64_t tf_build_owners_size(const struct tf_image *img);
 
 /* --- build_attrs.c --- */
 

@@ -6,49 +6,8 @@
 #include "core/restore/build_impl.h"
 
 #include <signal.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-
-#define OWNERS_MAX (UINT64_C(64) << 20) /* static storage searched for held mutexes */
-
-/* Static storage of the program and its libraries: a file's writable mapping, and .bss behind it.
- * In a process that moved before they are plain memory by now. */
-static bool is_static_storage(const struct tf_image *img, const struct tf_map *m)
-{
-	const struct tf_map *before = m > img->maps ? m - 1 : m;
-
-	if (!(m->prot & PROT_WRITE) || m->flags & TF_MAP_SHARED)
-		return false;
-	if (img->source.generation && m->kind == TF_MAP_ANON)
-		return true;
-	return m->kind == TF_MAP_FILE ||
-	       (m->kind == TF_MAP_ANON && before->kind == TF_MAP_FILE && before->end == m->start &&
-		       before->prot & PROT_WRITE);
-}
-
-/* The loader's lock is held by whoever was captured inside dlopen(). */
-static void plan_owners(struct tf_build *b, const struct tf_thread *t)
-{
-	uint64_t tid_step = tf_plan_last(&b->r->plan), left = OWNERS_MAX;
-
-	for (uint32_t i = 0; i < b->img->n_segments && left; i++) {
-		const struct tf_segment *g = &b->img->segments[i];
-		const struct tf_map *m = tf_image_map_at(b->img, g->vaddr);
-		uint64_t n = g->filesz < left ? g->filesz : left;
-		struct tf_step *s;
-
-		if (!n || !m || !is_static_storage(b->img, m))
-			continue;
-		s = tf_plan_add(&b->r->plan, TF_OP_OWNERS, "held mutexes");
-		s->arg[0] = g->vaddr;
-		s->arg[1] = g->vaddr + n;
-		s->arg[2] = (uint32_t)t->tid;
-		s->arg[3] = tid_step;
-		s->refs = 1u << 3;
-		left -= n;
-	}
-}
 
 static void plan_tid(struct tf_build *b, const struct tf_thread *t)
 {
@@ -57,9 +16,8 @@ static void plan_tid(struct tf_build *b, const struct tf_thread *t)
 
 	tf_plan_syscall(&b->r->plan, "clear_child_tid", SYS_set_tid_address, 1, t->tid_addr);
 	tid_step = tf_plan_last(&b->r->plan);
-	/* One thread only: the next one's old id may be this one's new one. */
 	if (t == b->img->threads)
-		plan_owners(b, t);
+		b->tid_step = tid_step;
 	if (!t->tid_addr || !tf_build_inside_map(b->img, t->tid_addr, 4))
 		return;
 	s = tf_plan_add(&b->r->plan, TF_OP_STORE_IF, "the C library's own tid");
@@ -216,6 +174,8 @@ int tf_build_frame(struct tf_build *b, const struct tf_thread *t)
 	int rc = plan_frame(b, t, &at, &sp);
 
 	if (!rc)
+		tf_build_owner_frame(b, 0, at);
+	if (!rc)
 		rc = plan_sign_link(b, at);
 	if (!rc)
 		rc = plan_registers(b, t);
@@ -233,6 +193,7 @@ static int plan_list(struct tf_build *b, uint32_t i)
 
 	if (rc)
 		return rc;
+	tf_build_owner_frame(b, i, at);
 	p->steps[b->r->first_thread + i - 1].arg[0] = p->n_steps;
 	plan_thread(b, t);
 	plan_pending(b, t->tid);
@@ -252,6 +213,7 @@ int tf_build_other_threads(struct tf_build *b)
 
 	for (uint32_t i = 1; i < b->img->n_threads && !rc && !b->r->plan.full; i++)
 		rc = plan_list(b, i);
+	tf_build_owners_done(b);
 	if (!rc && !b->r->plan.full && b->pending != b->img->n_pending)
 		return tf_fail(b->e, TELEFORK_E_IMAGE,
 			"pending signal %u is for thread %d, which is not there, or comes too late",

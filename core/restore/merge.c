@@ -12,6 +12,7 @@
 #include "core/base/host.h"
 #include "core/base/maps.h"
 #include "core/restore/hole.h"
+#include "core/restore/owners.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -539,12 +540,29 @@ static void apply_rest(struct tf_merge *m)
 	}
 }
 
+/* What this process locked, or the function over there, is held by this thread. */
+static void take_locks(struct tf_merge *m)
+{
+	struct tf_owner self = {
+		.old = (uint32_t)m->image.threads->tid, .now = (uint32_t)syscall(SYS_gettid)};
+	const struct tf_owners o = {.owner = &self, .n_owners = 1};
+
+	for (uint32_t i = 0; i < m->n_staged; i++) {
+		const struct tf_staged *s = &m->staged[i];
+		struct tf_owner_range r = {(uint64_t)s->data, (uint64_t)s->data + s->size};
+
+		tf_owner_search(&o, &r, r.start, r.end);
+	}
+}
+
 int tf_merge_apply(struct tf_merge *m, struct tf_err *e)
 {
 	uint64_t old_brk = (uint64_t)syscall(SYS_brk, 0);
 	uint32_t n_done = 0;
-	int rc = apply_undoable(m, old_brk, &n_done, e);
+	int rc;
 
+	take_locks(m);
+	rc = apply_undoable(m, old_brk, &n_done, e);
 	if (rc) {
 		undo(m, old_brk, n_done);
 		return rc;

@@ -159,7 +159,7 @@ void tf_step_text(const struct tf_step *s, char *buf, size_t size)
 		[TF_OP_STORE] = {"store", 3},
 		[TF_OP_STORE_IF] = {"store_if", 4},
 		[TF_OP_COPY] = {"copy", 3},
-		[TF_OP_OWNERS] = {"owners", 4},
+		[TF_OP_OWNERS] = {"owners", 2},
 		[TF_OP_BARRIER] = {"barrier", 1},
 		[TF_OP_ARCH] = {"register", 3},
 		[TF_OP_SIGN] = {"sign", 4},

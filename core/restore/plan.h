@@ -23,18 +23,19 @@ enum tf_op {
 	TF_OP_FILL,     /* read extents from fd arg[0] until the trailer, into memory */
 	TF_OP_STORE,    /* arg[2] bytes (4 or 8) of arg[1] -> address arg[0] */
 	TF_OP_STORE_IF, /* the same, if the word there is arg[3] */
-	TF_OP_OWNERS,   /* mutexes in [arg[0], arg[1]) that tid arg[2] holds: arg[3] holds them */
-	TF_OP_COPY,    /* arg[2] bytes from address arg[1] (in the plan's data) -> address arg[0] */
-	TF_OP_BARRIER, /* write 'r' to fd arg[0], then wait for 'g' from it */
-	TF_OP_ARCH,    /* register code arg[0] = arg[1] */
-	TF_OP_SIGN,    /* arg[1], signed with modifier arg[2] and key arg[3] -> address arg[0] */
-	TF_OP_TRACER,  /* done by the receiver at the barrier: regset type arg[0], arg[1] bytes,
-			  of the image's thread arg[2] */
-	TF_OP_THREAD,  /* a new thread: its list begins at step arg[0], its stack ends at arg[1];
-			  its id is arg[2] (0: any) -> result */
-	TF_OP_ARRIVE,  /* another thread than the first: ready, waits until all may go on */
-	TF_OP_GATHER,  /* the first: waits until arg[0] others are ready */
-	TF_OP_RELEASE, /* the first: the others may go on */
+	TF_OP_OWNERS, /* locks that know who holds them get the new ids: struct tf_owners (owners.h)
+			at address arg[0], of arg[1] threads */
+	TF_OP_COPY,   /* arg[2] bytes from address arg[1] (in the plan's data) -> address arg[0] */
+	TF_OP_BARRIER,   /* write 'r' to fd arg[0], then wait for 'g' from it */
+	TF_OP_ARCH,      /* register code arg[0] = arg[1] */
+	TF_OP_SIGN,      /* arg[1], signed with modifier arg[2] and key arg[3] -> address arg[0] */
+	TF_OP_TRACER,    /* done by the receiver at the barrier: regset type arg[0], arg[1] bytes,
+			    of the image's thread arg[2] */
+	TF_OP_THREAD,    /* a new thread: its list begins at step arg[0], its stack ends at arg[1];
+			    its id is arg[2] (0: any) -> result */
+	TF_OP_ARRIVE,    /* another thread than the first: ready, waits until all may go on */
+	TF_OP_GATHER,    /* the first: waits until arg[0] others are ready */
+	TF_OP_RELEASE,   /* the first: the others may go on */
 	TF_OP_SIGRETURN, /* sp = arg[0], rt_sigreturn: the last step of a thread */
 	TF_OPS,
 };
@@ -77,6 +78,31 @@ enum tf_fill_how {
 struct tf_fill {
 	uint64_t offset, size, address;
 	uint64_t how; /* enum tf_fill_how */
+};
+
+/* --- what an OWNERS step reads; pointers into the plan's data --- */
+
+/* A thread that may hold locks, in a table sorted by old. */
+struct tf_owner {
+	uint32_t old, now;
+	uint64_t step;         /* its result is now */
+	uint64_t robust;       /* head of its list; 0: none */
+	uint64_t regs, n_regs; /* general registers, in the frame that it will start from */
+	uint64_t sp;           /* its stack pointer then */
+	uint64_t waits;        /* non-zero: in a call that names a lock */
+};
+
+/* Writable memory with bytes that came along, whole pages, sorted. */
+struct tf_owner_range {
+	uint64_t start, end;
+};
+
+struct tf_owners {
+	struct tf_owner *owner;
+	const struct tf_owner_range *range;
+	const uint64_t *word; /* addresses of locks that calls name, sorted, each once */
+	uint64_t n_owners, n_ranges, n_words;
+	uint64_t page; /* bytes */
 };
 
 /* "TFRESTOR": by this and its own address a range is known that was left in a process. */

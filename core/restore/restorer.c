@@ -13,6 +13,9 @@
 #define IN_BLOB     __attribute__((section("tf_restorer"), noinline))
 #define IS_ERROR(x) ((uint64_t)(x) > (uint64_t)-4096)
 
+#define TF_OWNERS_FN static IN_BLOB
+#include "core/restore/owners.h"
+
 static IN_BLOB _Noreturn void fail(const struct tf_plan_header *p, uint64_t step, int64_t error,
 	uint64_t value, uint64_t where)
 {
@@ -202,24 +205,13 @@ static IN_BLOB bool word_is(uint64_t address, uint64_t size, uint64_t value)
 			 : *(volatile uint64_t *)address == value;
 }
 
-/* glibc's pthread_mutex_t: lock, count, owner, users, kind, 4 bytes each, 8-byte aligned. lock is 1
- * or 2, or (robust, priority inheritance) the owner's tid with two flags. Whoever holds a recursive
- * one is known by his tid: under another he would wait for himself. */
-static IN_BLOB void owners(uint64_t from, uint64_t end, uint32_t old, uint32_t tid)
+static IN_BLOB void owners(const struct tf_plan_header *p, const struct tf_owners *o)
 {
-	for (; end - from >= 20; from += 8) {
-		volatile uint32_t *m = (volatile uint32_t *)from;
-		uint32_t lock;
-
-		if (m[2] != old || m[3] != 1 || m[4] > 1023)
-			continue;
-		lock = m[0];
-		if ((lock & 0x3fffffff) == old)
-			m[0] = (lock & 0xc0000000) | tid;
-		else if (lock != 1 && lock != 2)
-			continue;
-		m[2] = tid;
-	}
+	_Static_assert(TF_OWNER_PAGES <= TF_PLAN_BUFFER, "scratch");
+	for (uint64_t i = 0; i < o->n_owners; i++)
+		o->owner[i].now =
+			(uint32_t)((const struct tf_step *)p->steps)[o->owner[i].step].result;
+	tf_owners_change(o, (uint8_t *)p->buffer);
 }
 
 static IN_BLOB int64_t barrier(const struct tf_plan_header *p, uint64_t step, int fd)
@@ -330,7 +322,7 @@ static IN_BLOB int64_t run_step(struct tf_plan_header *p, struct tf_step *s, uin
 			store(a[0], a[1], a[2]);
 		return 0;
 	case TF_OP_OWNERS:
-		owners(a[0], a[1], (uint32_t)a[2], (uint32_t)a[3]);
+		owners(p, (const struct tf_owners *)a[0]);
 		return 0;
 	case TF_OP_COPY:
 		copy(a[0], a[1], a[2]);

@@ -19,12 +19,12 @@
 
 #define N_THREADS 4
 
-/* Every sort of mutex, in static storage: one that the calling thread holds at the move has the new
- * thread id for its owner over there, and can be unlocked. */
+/* Every sort of mutex: those that the calling thread holds at the move, in static storage and on
+ * the heap, have the new thread id for their owner over there, and can be unlocked. */
 static struct sort {
 	const char *name;
 	int type, protocol, robust;
-	pthread_mutex_t free, held;
+	pthread_mutex_t free, held, *on_heap;
 } sorts[] = {
 	{.name = "normal", .type = PTHREAD_MUTEX_NORMAL},
 	{.name = "recursive", .type = PTHREAD_MUTEX_RECURSIVE},
@@ -84,6 +84,9 @@ void clib_threads_make(void)
 		pthread_mutex_lock(&sorts[i].free);
 		pthread_mutex_unlock(&sorts[i].free);
 		pthread_mutex_lock(&sorts[i].held);
+		sorts[i].on_heap = malloc(sizeof(pthread_mutex_t));
+		make_mutex(sorts[i].on_heap, &sorts[i]);
+		pthread_mutex_lock(sorts[i].on_heap);
 	}
 	pthread_key_create(&key, free);
 	pthread_setspecific(key, strdup("specific"));
@@ -142,7 +145,7 @@ static void check_mutexes(void)
 		clib_checks += 2;
 		if (rc)
 			probe_lost("a free %s mutex: %s", s->name, strerror(rc));
-		rc = pthread_mutex_unlock(&s->held);
+		rc = pthread_mutex_unlock(&s->held) ?: pthread_mutex_unlock(s->on_heap);
 		if (rc)
 			probe_lost("a %s mutex held at the move: unlocking says %d", s->name, rc);
 	}

@@ -24,16 +24,17 @@
 #define PAGES 4096u /* 16 MiB, of which a few pages change */
 
 struct state {
-	uint64_t *heap;    /* PAGES pages, one in 64 written over there */
-	uint64_t *zeroed;  /* 64 pages that are given back over there */
-	uint64_t *touched; /* given back and read again: the zero page */
-	uint64_t *shared;  /* 64 pages shared with a child */
-	uint8_t *rdonly;   /* written under another protection, and protected again */
-	uint8_t *unmapped; /* gone afterwards */
-	uint8_t *opened;   /* PROT_NONE here, readable afterwards */
-	char *text;        /* malloc'ed over there */
-	uint64_t *large;   /* so large that malloc maps it */
-	char **list;       /* many small blocks */
+	uint64_t *heap;        /* PAGES pages, one in 64 written over there */
+	uint64_t *zeroed;      /* 64 pages that are given back over there */
+	uint64_t *touched;     /* given back and read again: the zero page */
+	uint64_t *shared;      /* 64 pages shared with a child */
+	uint8_t *rdonly;       /* written under another protection, and protected again */
+	uint8_t *unmapped;     /* gone afterwards */
+	uint8_t *opened;       /* PROT_NONE here, readable afterwards */
+	char *text;            /* malloc'ed over there */
+	uint64_t *large;       /* so large that malloc maps it */
+	char **list;           /* many small blocks */
+	pthread_mutex_t *lock; /* recursive: held here, and locked once more over there */
 	pid_t pid_there, tid_there;
 	int on_stack;         /* of main's frame: changed through a pointer */
 	char frame[3 * PAGE]; /* likewise, pages of stack that nobody else writes */
@@ -41,6 +42,7 @@ struct state {
 
 static _Thread_local uint64_t tls = 1;
 static int bss_word, data_word = 5;
+static pthread_mutex_t lock_there = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static unsigned failures;
 static volatile sig_atomic_t alarms;
 
@@ -89,6 +91,9 @@ static void set_up(struct state *s)
 	memset(s->opened, 0x66, 4 * PAGE);
 	mprotect(s->rdonly, 4 * PAGE, PROT_READ);
 	mprotect(s->opened, 4 * PAGE, PROT_NONE);
+	s->lock = malloc(sizeof(*s->lock));
+	*s->lock = lock_there;
+	pthread_mutex_lock(s->lock);
 }
 
 static void work(void *arg)
@@ -133,6 +138,8 @@ static void work(void *arg)
 	tls += 41;
 	bss_word = 7;
 	data_word += 3;
+	pthread_mutex_lock(s->lock);
+	pthread_mutex_lock(&lock_there);
 	dprintf(1, "a line from there\n");
 	dprintf(2, "a word from there\n");
 }
@@ -166,6 +173,11 @@ static void check_work(const struct state *s)
 	check(!bad, "a thousand blocks");
 	check(s->on_stack == 142 && s->frame[0] == 0x77 && s->frame[sizeof(s->frame) - 1] == 0x77,
 		"the stack");
+	check(!pthread_mutex_trylock(s->lock) && !pthread_mutex_trylock(&lock_there),
+		"locks are held by another");
+	for (int i = 0; i < 5; i++)
+		bad += pthread_mutex_unlock(i < 3 ? s->lock : &lock_there) != 0;
+	check(!bad, "locks cannot be unlocked");
 	check(tls == 42 && bss_word == 7 && data_word == 8, "variables");
 }
 

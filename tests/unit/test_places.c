@@ -249,21 +249,26 @@ static long futex_requeued(void)
 	return futex(FUTEX_WAIT, NULL);
 }
 
+/* Until the other one has heard, and does not get out of the kernel for that. */
 static void *hold(void *unused)
 {
 	word = (int)syscall(SYS_gettid);
-	for (;;)
-		pause();
+	while (!told)
+		sched_yield();
+	syscall(SYS_futex, &word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0);
 	return unused;
 }
 
-/* Another thread has it and does not give it back. */
-static long __attribute__((unused)) futex_pi(void)
+/* Another thread has it, and gives it to this one. */
+static long futex_pi(void)
 {
+	long rc;
+
 	start_thread(hold);
 	while (!*(volatile int *)&word)
 		;
-	return futex(FUTEX_LOCK_PI, NULL);
+	rc = futex(FUTEX_LOCK_PI, NULL);
+	return !rc && told && (word & FUTEX_TID_MASK) == syscall(SYS_gettid) ? -EINTR : rc;
 }
 
 static long sleep_here(void)
@@ -388,6 +393,7 @@ static const struct blocked {
 	{"futex, absolute", futex_absolute, RIGHT, RIGHT, false},
 	{"futex, a moment", futex_moment, TIMED_OUT, TIMED_OUT, false},
 	{"futex, requeued", futex_requeued, RIGHT, RIGHT, false},
+	{"futex, priority inheritance", futex_pi, RIGHT, RIGHT, false},
 	{"nanosleep", sleep_here, RIGHT, RIGHT, false},
 	{"nanosleep, a moment", sleep_moment, TIMED_OUT, TIMED_OUT, false},
 	{"nanosleep, rest elsewhere", sleep_rest, GAVE_UP, RIGHT, false},
@@ -506,8 +512,8 @@ static void restore(void)
 	static const struct telefork_options o = {
 		.stdio = TELEFORK_STDIO_NULL, .restore = TELEFORK_RESTORE_HOLD_FILES};
 
-	ck_assert_msg(
-		!tf_pad_prepare(&pad, image_fd, &o, NULL) && !tf_pad_start(&pad), "%s", pad.err.text);
+	ck_assert_msg(!tf_pad_prepare(&pad, image_fd, &o, NULL) && !tf_pad_start(&pad), "%s",
+		pad.err.text);
 	copy = pad.child;
 	tf_pad_done(&pad);
 	close(image_fd);

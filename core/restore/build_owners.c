@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the restorer needs to know of locks that a thread holds (owners.h): the threads' ids, their
+ * robust lists, the words that blocked calls name, and where in memory to look.
+ */
+#include "core/restore/build_impl.h"
+
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+
+#ifndef FUTEX_LOCK_PI2
+#define FUTEX_LOCK_PI2 13 /* Linux 5.14 */
+#endif
+
+static int by_id(const void *a, const void *b)
+{
+	uint32_t x = ((const struct tf_owner *)a)->old, y = ((const struct tf_owner *)b)->old;
+
+	return (x > y) - (x < y);
+}
+
+static int by_address(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* The lock that the thread goes on to wait for, and that the kernel looks for the owner of; 0:
+ * none. */
+static uint64_t waits_for(const struct tf_thread *t)
+{
+	uint64_t arg[6];
+
+	if (tf_arch_next_call(&t->regs, arg) != SYS_futex)
+		return 0;
+	switch (arg[1] & FUTEX_CMD_MASK) {
+	case FUTEX_LOCK_PI:
+	case FUTEX_LOCK_PI2:
+		return arg[0];
+	case FUTEX_WAIT_REQUEUE_PI:
+		return arg[4];
+	default:
+		return 0;
+	}
+}
+
+static uint64_t put_owners(struct tf_build *b)
+{
+	uint32_t n = b->img->n_threads;
+	struct tf_owner *o;
+	uint64_t at = tf_build_data(b, NULL, n * sizeof(*o), 8, &o);
+
+	if (b->r->plan.full)
+		return at;
+	b->owners = o;
+	for (uint32_t i = 0; i < n; i++) {
+		const struct tf_thread *t = &b->img->threads[i];
+
+		o[i] = (struct tf_owner){
+			.old = (uint32_t)t->tid,
+			.step = i ? b->r->first_thread + i - 1 : b->tid_step,
+			.robust = t->robust_head,
+			.sp = tf_arch_native()->sp(&t->regs),
+			.waits = waits_for(t) != 0,
+		};
+	}
+	return at;
+}
+
+void tf_build_owner_frame(struct tf_build *b, uint32_t thread, uint64_t at)
+{
+	size_t n;
+
+	if (!b->owners)
+		return;
+	b->owners[thread].regs = at + tf_arch_frame_general(&n);
+	b->owners[thread].n_regs = n;
+}
+
+void tf_build_owners_done(struct tf_build *b)
+{
+	if (b->owners)
+		qsort(b->owners, b->img->n_threads, sizeof(*b->owners), by_id);
+}
+
+/* The next segment from *i on with bytes that the process may write to, and its neighbours. */
+static bool next_range(const struct tf_image *img, uint32_t *i, struct tf_owner_range *ret)
+{
+	*ret = (struct tf_owner_range){0};
+	for (; *i < img->n_segments; ++*i) {
+		const struct tf_segment *g = &img->segments[*i];
+
+		if (!g->filesz || !tf_build_inside_map(img, g->vaddr, g->filesz))
+			continue;
+		if (ret->end && ret->end != g->vaddr)
+			break;
+		if (!ret->end)
+			ret->start = g->vaddr;
+		ret->end = g->vaddr + g->filesz;
+	}
+	return ret->end;
+}
+
+static uint64_t count_ranges(const struct tf_image *img)
+{
+	struct tf_owner_range range;
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; next_range(img, &i, &range);)
+		n++;
+	return n;
+}
+
+static uint64_t put_ranges(struct tf_build *b, uint64_t n)
+{
+	struct tf_owner_range *range;
+	uint64_t at = tf_build_data(b, NULL, n * sizeof(*range), 8, &range);
+	uint32_t i = 0;
+
+	for (; !b->r->plan.full && n; n--)
+		next_range(b->img, &i, range++);
+	return at;
+}
+
+static uint64_t put_words(struct tf_build *b, uint64_t *ret_n)
+{
+	uint64_t *word, at = tf_build_data(b, NULL, b->img->n_threads * sizeof(*word), 8, &word);
+	uint64_t n = 0;
+
+	*ret_n = 0;
+	if (b->r->plan.full)
+		return at;
+	for (uint32_t i = 0; i < b->img->n_threads; i++) {
+		word[n] = waits_for(&b->img->threads[i]);
+		n += word[n] != 0;
+	}
+	qsort(word, n, sizeof(*word), by_address);
+	for (uint64_t i = 0; i < n; i++)
+		if (!i || word[i] != word[i - 1])
+			word[(*ret_n)++] = word[i];
+	return at;
+}
+
+void tf_build_owners(struct tf_build *b)
+{
+	struct tf_owners *o;
+	uint64_t at = tf_build_data(b, NULL, sizeof(*o), 8, &o);
+	struct tf_step *s;
+
+	if (b->r->same_ids || b->r->plan.full)
+		return;
+	o->page = b->page;
+	o->n_owners = b->img->n_threads;
+	o->owner = (struct tf_owner *)put_owners(b);
+	o->n_ranges = count_ranges(b->img);
+	o->range = (const struct tf_owner_range *)put_ranges(b, o->n_ranges);
+	o->word = (const uint64_t *)put_words(b, &o->n_words);
+	s = tf_plan_add(&b->r->plan, TF_OP_OWNERS, "held locks");
+	s->arg[0] = at;
+	s->arg[1] = o->n_owners;
+}
+
+uint64_t tf_build_owners_size(const struct tf_image *img)
+{
+	return sizeof(struct tf_owners) +
+	       img->n_threads * (sizeof(struct tf_owner) + sizeof(uint64_t)) +
+	       count_ranges(img) * sizeof(struct tf_owner_range) + 32;
+}

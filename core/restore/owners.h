@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Locks that know by its thread id who holds them, in a process whose threads have other ids now.
+ * Without a change their holder could not unlock them, would wait for himself, or the kernel would
+ * look for an owner that is not there. They are found
+ *   - where a thread is about to wait for one, in a call that names it (FUTEX_LOCK_PI ...);
+ *   - on the threads' robust lists, which are the kernel's business and look alike everywhere;
+ *   - by what they look like: glibc's mutexes and read-write locks.
+ * New ids may be others' old ones, so each place is changed by one of the three only. Who waits for
+ * a robust lock or in one of those calls has his own id at hand already, in registers or on the
+ * stack, to write it into the lock that he gets.
+ *
+ * Part of the restorer, see restorer.c: no libc, no data. What is read here came with the image:
+ * any value may stand there, and addresses are used only inside `ranges`.
+ */
+#ifndef TF_RESTORE_OWNERS_H
+#define TF_RESTORE_OWNERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arch/restorer.h"
+#include "core/restore/plan.h"
+
+#define TF_OWNER_TID    0x3fffffffu /* FUTEX_TID_MASK */
+#define TF_OWNER_ROBUST 2048        /* ROBUST_LIST_LIMIT */
+#define TF_OWNER_PAGES  65536       /* asked for at a time */
+#define TF_OWNER_STACK  256         /* bytes that the C library has there while it waits */
+#define TF_OWNER_USERS  65536u      /* of a mutex: its holder, and who waits for a condition */
+
+#ifndef TF_OWNERS_FN
+#define TF_OWNERS_FN static __attribute__((unused))
+#endif
+
+typedef uint32_t __attribute__((may_alias)) tf_owner_u32;
+typedef uint64_t __attribute__((may_alias)) tf_owner_u64;
+
+TF_OWNERS_FN const struct tf_owner *tf_owner_find(const struct tf_owners *o, uint32_t tid)
+{
+	uint64_t low = 0, high = o->n_owners;
+
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+
+		if (o->owner[middle].old == tid)
+			return &o->owner[middle];
+		if (o->owner[middle].old < tid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return 0;
+}
+
+TF_OWNERS_FN bool tf_owner_inside(const struct tf_owners *o, uint64_t at, uint64_t n)
+{
+	uint64_t low = 0, high = o->n_ranges;
+
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+		const struct tf_owner_range *r = &o->range[middle];
+
+		if (at < r->start)
+			high = middle;
+		else if (at >= r->end)
+			low = middle + 1;
+		else
+			return n <= r->end - at;
+	}
+	return false;
+}
+
+TF_OWNERS_FN bool tf_owner_is_named(const struct tf_owners *o, uint64_t at)
+{
+	uint64_t low = 0, high = o->n_words;
+
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+
+		if (o->word[middle] == at)
+			return true;
+		if (o->word[middle] < at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return false;
+}
+
+/* A futex word that its owner's id stands in; glibc has it a second time, 8 bytes behind. */
+TF_OWNERS_FN void tf_owner_change(const struct tf_owners *o, uint64_t at, const struct tf_owner *t)
+{
+	volatile tf_owner_u32 *word = (volatile tf_owner_u32 *)at;
+
+	word[0] = (word[0] & ~TF_OWNER_TID) | t->now;
+	if (tf_owner_inside(o, at + 8, 4) && word[2] == t->old)
+		word[2] = t->now;
+}
+
+TF_OWNERS_FN void tf_owner_named(const struct tf_owners *o, uint64_t at)
+{
+	const struct tf_owner *t;
+
+	if (at & 3 || !tf_owner_inside(o, at, 4))
+		return;
+	t = tf_owner_find(o, *(volatile tf_owner_u32 *)at & TF_OWNER_TID);
+	if (t)
+		tf_owner_change(o, at, t);
+}
+
+TF_OWNERS_FN void tf_owner_listed(const struct tf_owners *o, uint64_t at, const struct tf_owner *t)
+{
+	if (at & 3 || !tf_owner_inside(o, at, 4) || tf_owner_is_named(o, at))
+		return;
+	if ((*(volatile tf_owner_u32 *)at & TF_OWNER_TID) == t->old)
+		tf_owner_change(o, at, t);
+}
+
+/* struct robust_list_head: the first entry, a lock's offset from its entry, and the entry of a lock
+ * that is being taken or given back. The lowest bit of an entry's address says what kind it is. */
+TF_OWNERS_FN void tf_owner_list(const struct tf_owners *o, const struct tf_owner *t)
+{
+	volatile tf_owner_u64 *head = (volatile tf_owner_u64 *)t->robust;
+	uint64_t entry, offset;
+
+	if (t->robust & 7 || !tf_owner_inside(o, t->robust, 24))
+		return;
+	entry = head[0] & ~UINT64_C(1);
+	offset = head[1];
+	for (unsigned n = 0; n < TF_OWNER_ROBUST && entry != t->robust; n++) {
+		if (entry & 7 || !tf_owner_inside(o, entry, 8))
+			break;
+		tf_owner_listed(o, entry + offset, t);
+		entry = *(volatile tf_owner_u64 *)entry & ~UINT64_C(1);
+	}
+	entry = head[2] & ~UINT64_C(1);
+	if (entry)
+		tf_owner_listed(o, entry + offset, t);
+}
+
+TF_OWNERS_FN bool tf_owner_waits(const struct tf_owners *o, const struct tf_owner *t)
+{
+	if (t->waits)
+		return true;
+	return !(t->robust & 7) && tf_owner_inside(o, t->robust, 24) &&
+	       ((volatile tf_owner_u64 *)t->robust)[2];
+}
+
+TF_OWNERS_FN void tf_owner_at_hand(const struct tf_owners *o, const struct tf_owner *t)
+{
+	volatile tf_owner_u64 *reg = (volatile tf_owner_u64 *)t->regs;
+
+	for (uint64_t i = 0; i < t->n_regs; i++)
+		if ((reg[i] & ~UINT64_C(0xc0000000)) == t->old)
+			reg[i] = (reg[i] & 0xc0000000) | t->now;
+	if (t->sp & 7)
+		return;
+	for (uint64_t at = t->sp; at < t->sp + TF_OWNER_STACK; at += 4) {
+		volatile tf_owner_u32 *word = (volatile tf_owner_u32 *)at;
+
+		if (!tf_owner_inside(o, at, 4))
+			return;
+		if ((*word & TF_OWNER_TID) == t->old)
+			*word = (*word & ~TF_OWNER_TID) | t->now;
+	}
+}
+
+/* glibc's pthread_mutex_t: lock, count, owner, users, kind, and what is zero but in robust ones.
+ * lock is 1 or 2, maybe with a ceiling above, or (robust, priority inheritance) the owner's id with
+ * flags. Those that do not ask who unlocks them are left alone. */
+TF_OWNERS_FN bool tf_owner_is_mutex(
+	const struct tf_owners *o, const volatile tf_owner_u32 *m, const struct tf_owner *t)
+{
+	uint32_t kind = m[4], type = kind & 3, lock = m[0];
+
+	if (kind & ~UINT32_C(1023) || !m[3] || m[3] > TF_OWNER_USERS ||
+		(type == 1 ? !m[1] : m[1] > 1))
+		return false;
+	if (kind & 16 /* robust */) {
+		if (t->robust)
+			return false;
+	} else if (m[5] | m[6] | m[7] | m[8] | m[9]) {
+		return false;
+	}
+	if (kind & 48 /* or priority inheritance */)
+		return (lock & TF_OWNER_TID) == t->old && !tf_owner_is_named(o, (uint64_t)m);
+	if (kind & 64 /* a ceiling */)
+		lock &= 0x7ffff;
+	return (type == 1 || type == 2) && (lock == 1 || lock == 2);
+}
+
+/* glibc's pthread_rwlock_t, held for writing: readers, writers, two futexes (and whether somebody
+ * waits), two that are zero, the writer, whether it is shared, zeros, flags. */
+TF_OWNERS_FN bool tf_owner_is_rwlock(const volatile tf_owner_u32 *m)
+{
+	return (m[0] & 3) == 3 && !(m[2] & ~3u) && !(m[3] & ~3u) && !m[4] && !m[5] && m[7] < 2 &&
+	       !(m[8] | m[9] | m[10] | m[11]) && m[12] < 4;
+}
+
+TF_OWNERS_FN void tf_owner_try(
+	const struct tf_owners *o, const struct tf_owner_range *r, uint64_t at, uint32_t tid)
+{
+	const struct tf_owner *t = tf_owner_find(o, tid);
+	volatile tf_owner_u32 *m = (volatile tf_owner_u32 *)(at - 8);
+
+	if (!t || r->end - at < 32)
+		return;
+	if (at - r->start >= 8 && tf_owner_is_mutex(o, m, t)) {
+		if (m[4] & 48)
+			m[0] = (m[0] & ~TF_OWNER_TID) | t->now;
+		m[2] = t->now;
+	} else if (at - r->start >= 24 && tf_owner_is_rwlock((volatile tf_owner_u32 *)(at - 24))) {
+		*(volatile tf_owner_u32 *)at = t->now;
+	}
+}
+
+/* [from, to) of the range. In both an owner is the lower half of an aligned word of 8 bytes with a
+ * small upper half. */
+TF_OWNERS_FN void tf_owner_search(
+	const struct tf_owners *o, const struct tf_owner_range *r, uint64_t from, uint64_t to)
+{
+	uint32_t low = o->owner[0].old, span = o->owner[o->n_owners - 1].old - low;
+
+	for (uint64_t at = from; at < to; at += 8) {
+		uint64_t word = *(const tf_owner_u64 *)at;
+
+		if (word >> 32 <= TF_OWNER_USERS && (uint32_t)word - low <= span)
+			tf_owner_try(o, r, at, (uint32_t)word);
+	}
+}
+
+/* Only pages that are there: ranges may have huge holes. One that was swapped out since it arrived
+ * is not there. */
+TF_OWNERS_FN void tf_owner_search_pages(
+	const struct tf_owners *o, const struct tf_owner_range *r, uint8_t there[TF_OWNER_PAGES])
+{
+	uint64_t step = TF_OWNER_PAGES * o->page;
+
+	for (uint64_t at = r->start; at < r->end; at += step) {
+		uint64_t n = r->end - at < step ? r->end - at : step;
+		bool all = tf_r_syscall(
+			TF_R_NR_mincore, (long)at, (long)n, (long)there, 0, 0, 0); /* an error */
+
+		for (uint64_t i = 0; i < n / o->page; i++)
+			if (all || there[i] & 1)
+				tf_owner_search(o, r, at + i * o->page, at + (i + 1) * o->page);
+	}
+}
+
+/* All of it; now of each owner is set. there: TF_OWNER_PAGES bytes of scratch. */
+TF_OWNERS_FN void tf_owners_change(const struct tf_owners *o, uint8_t *there)
+{
+	for (uint64_t i = 0; i < o->n_words; i++)
+		tf_owner_named(o, o->word[i]);
+	for (uint64_t i = 0; i < o->n_owners; i++) {
+		tf_owner_list(o, &o->owner[i]);
+		if (tf_owner_waits(o, &o->owner[i]))
+			tf_owner_at_hand(o, &o->owner[i]);
+	}
+	for (uint64_t i = 0; i < o->n_ranges; i++)
+		tf_owner_search_pages(o, &o->range[i], there);
+}
+
+#endif
