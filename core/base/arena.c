@@ -5,6 +5,11 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
 
 int tf_arena_init(struct tf_arena *a, size_t size)
 {
@@ -65,4 +70,19 @@ char *tf_arena_strn(struct tf_arena *a, const char *s, size_t n)
 	if (q)
 		memcpy(q, s, len);
 	return q;
+}
+
+void tf_arena_rewind(struct tf_arena *a, size_t mark)
+{
+	memset(a->base + mark, 0, a->used - mark);
+	a->used = mark;
+}
+
+void tf_arena_touch(struct tf_arena *a, size_t size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), from = (a->used + page - 1) & ~(page - 1);
+
+	if (from < a->size)
+		madvise(a->base + from, size < a->size - from ? size : a->size - from,
+			MADV_POPULATE_WRITE);
 }

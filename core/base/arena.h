@@ -31,6 +31,12 @@ void *tf_arena_alloc(struct tf_arena *a, size_t size);
 /* count * size zeroed bytes, NULL on overflow too. */
 void *tf_arena_array(struct tf_arena *a, size_t count, size_t size);
 
+/* Gives back what was allocated since used was mark. */
+void tf_arena_rewind(struct tf_arena *a, size_t mark);
+
+/* Has the next size bytes in memory, if there is any, so that using them takes no faults. */
+void tf_arena_touch(struct tf_arena *a, size_t size);
+
 /* Copy of n bytes; of a string of at most n bytes, terminated. NULL as above. */
 void *tf_arena_dup(struct tf_arena *a, const void *p, size_t n);
 char *tf_arena_strn(struct tf_arena *a, const char *s, size_t n);

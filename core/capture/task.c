@@ -63,7 +63,6 @@ uint64_t tf_task_status_number(const char *text, const char *label, int base)
 /* What is true of this moment only, and of this process, not of a fork. */
 static int describe_moment(struct tf_task *t)
 {
-	struct tf_clocks its = tf_host_clocks(t->pid), ours = tf_host_clocks(0);
 	struct tf_source *s = &t->capture.image.source;
 	const char *status = t->status;
 
@@ -75,10 +74,8 @@ static int describe_moment(struct tf_task *t)
 		.pid = t->pid,
 		.ppid = (int32_t)tf_task_status_number(status, "\nPPid:", 10),
 		.realtime_ns = tf_clock_ns(CLOCK_REALTIME),
-		.monotonic_ns =
-			tf_clock_ns(CLOCK_MONOTONIC) + (uint64_t)(its.monotonic - ours.monotonic),
-		.boottime_ns =
-			tf_clock_ns(CLOCK_BOOTTIME) + (uint64_t)(its.boottime - ours.boottime),
+		.monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC) + (uint64_t)t->clocks.monotonic,
+		.boottime_ns = tf_clock_ns(CLOCK_BOOTTIME) + (uint64_t)t->clocks.boottime,
 		.stack_limit = t->capture.image.process.limits[2 * RLIMIT_STACK],
 		.channel_fd = -1,
 		.umask = (uint32_t)tf_task_status_number(status, "\nUmask:", 8),

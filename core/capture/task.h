@@ -13,6 +13,7 @@
 
 #include "arch/arch.h"
 #include "core/base/maps.h"
+#include "core/base/host.h"
 #include "core/capture/capture.h"
 
 /* A thread that we trace. */
@@ -57,6 +58,8 @@ struct tf_task {
 	struct tf_exits exits;
 	uint64_t code; /* a system call instruction */
 	struct tf_cpu here;
+	struct tf_clocks clocks; /* its own less ours */
+	const char *boot;        /* the machine's boot id; "": it has clocks of its own */
 
 	struct tf_smap *used; /* parts of its mappings that have pages, sorted; NULL: look at all */
 	uint32_t n_used;

@@ -64,19 +64,6 @@ static uint32_t count_cpus(void)
 	return n > 0 ? (uint32_t)n : 1;
 }
 
-/* The machine's own clocks, or those of a time namespace: only the former have a name. */
-static const char *boot_of(struct tf_task *t)
-{
-	struct tf_clocks its = tf_host_clocks(t->pid);
-	char id[64];
-
-	if (its.monotonic || its.boottime)
-		return "";
-	if (read_text(id, sizeof(id), "/proc/sys/kernel/random/boot_id"))
-		return "";
-	return tf_arena_strn(&t->capture.arena, id, strcspn(id, "\n"));
-}
-
 /* Fields 6 and 7 of /proc/PID/stat. */
 static bool leads_session(const char *stat, pid_t pid)
 {
@@ -125,13 +112,13 @@ static int describe_process(struct tf_task *t)
 		.dumpable = 1,
 		.oom_score_adj = (int32_t)strtol(score, NULL, 10),
 		.n_cpus = count_cpus(),
-		.boot = boot_of(t),
+		.boot = t->boot,
 	};
 	if (strstr(t->status, "\nTHP_enabled:\t0"))
 		p->flags |= TF_PROCESS_NO_THP;
 	if (leads_session(stat, t->pid))
 		p->flags |= TF_PROCESS_LEADER;
-	return p->boot ? read_limits(t, p->limits) : TELEFORK_E_NOMEM;
+	return read_limits(t, p->limits);
 }
 
 /* --- threads --- */

@@ -334,12 +334,14 @@ static int check_unharmed(struct tf_asking *q, const struct tf_regs *should)
 	struct tf_capture *c = &q->t->capture;
 	struct tf_cpu cpu = c->image.cpu;
 	struct tf_regs now = {0};
+	size_t mark = c->arena.used;
 	int rc = tf_arch_regs_from_task(q->x->tid, &cpu, &c->arena, &now, &c->err);
 
 	if (!rc && !same_bytes(should, &now) &&
 		tf_regs_diff(tf_arch_native(), should, &c->image.cpu, &now, &cpu, NULL, NULL, NULL))
 		rc = tf_fail(&c->err, TELEFORK_E_SYSTEM,
 			"thread %d: its registers are not what they were", (int)q->x->tid);
+	tf_arena_rewind(&c->arena, mark);
 	return rc;
 }
 

@@ -26,6 +26,8 @@
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
 
+#define TOUCHED (12 << 10) /* bytes that a thread's description takes, roughly */
+
 static void close_files(struct tf_task *t)
 {
 	tf_closep(&t->mem);
@@ -280,6 +282,8 @@ static int stop_all(struct tf_task *t)
 
 	do {
 		rc = seize_new(t, &fresh);
+		if (!t->stopped_ns)
+			tf_arena_touch(&t->capture.arena, TOUCHED * (t->n_traced + 8));
 		interrupt_all(t);
 		if (!rc)
 			rc = wait_all(t, deadline);
@@ -288,6 +292,20 @@ static int stop_all(struct tf_task *t)
 		rc = tf_fail(&t->capture.err, TELEFORK_E_UNSUPPORTED,
 			"process %d, or its main thread, has ended", (int)t->pid);
 	return rc;
+}
+
+/* The machine's own clocks, or those of a time namespace: only the former have a name. */
+static int see_clocks(struct tf_task *t)
+{
+	struct tf_clocks its = tf_host_clocks(t->pid), ours = tf_host_clocks(0);
+	char id[64] = "";
+	TF_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 || its.monotonic || its.boottime ? 0 : read(fd, id, sizeof(id) - 1);
+
+	t->clocks.monotonic = its.monotonic - ours.monotonic;
+	t->clocks.boottime = its.boottime - ours.boottime;
+	t->boot = tf_arena_strn(&t->capture.arena, id, n > 0 ? strcspn(id, "\n") : 0);
+	return t->boot ? 0 : tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory");
 }
 
 int tf_task_begin(struct tf_task *t, pid_t pid)
@@ -305,6 +323,8 @@ int tf_task_begin(struct tf_task *t, pid_t pid)
 	rc = check_machine(t);
 	if (!rc && tf_arena_init(&t->capture.arena, TF_ARENA_DEFAULT))
 		rc = tf_fail(e, TELEFORK_E_NOMEM, "no address space for an image");
+	if (!rc)
+		rc = see_clocks(t);
 	if (!rc)
 		rc = tf_task_survey(t);
 	if (rc)
