@@ -9,9 +9,9 @@ set -eu
 build=$(cd "$1" && pwd) probe=$(cd "$1" && pwd)/probes/attrs-$2
 shift 2
 dir=$(mktemp -d)
-original='' copy='' restorer=''
+original='' source='' copy='' restorer=''
 finish() {
-	for p in $original $copy $restorer; do kill -9 "$p" 2>/dev/null || true; done
+	for p in $source $original $copy $restorer; do kill -9 "$p" 2>/dev/null || true; done
 	rm -rf "$dir"
 }
 trap finish EXIT
@@ -38,19 +38,21 @@ done
 apart='' ids=new
 if has same; then ids=same; fi
 : >"$dir/original"
-if has namespace; then apart='unshare --time --monotonic 1000000 --boottime 2000000'; fi
+# What is not forked is in the namespace on some kernels only.
+if has namespace; then apart='unshare --fork --time --monotonic 1000000 --boottime 2000000'; fi
 $apart "$probe" "$@" >"$dir/original" </dev/null &
 original=$!
 pid=$(second_word "$dir/original" ready "$original")
+source=$pid
 "$build/bin/telefork" dump "$pid" -o "$dir/image" >"$dir/dump"
 if has same; then
-	kill -9 "$original"
+	kill -9 "$pid"
 	wait "$original" 2>/dev/null || true
 else
-	kill -USR1 "$original"
+	kill -USR1 "$pid"
 	wait "$original" || fail "original: $(cat "$dir/original")"
 fi
-original=''
+original='' source=''
 if has user; then
 	setpriv --reuid 65534 --regid 65534 --clear-groups true 2>/dev/null || {
 		echo "skip: only root can be another user"

@@ -88,7 +88,7 @@ refused 'RLIMIT_NOFILE here is 62' prlimit --nofile=62:62
 # Limits that a user has: threads, and signals that wait.
 [ "$(id -u)" = 0 ] || { echo "skip: limits of another user: this is not root"; exit 0; }
 chmod 711 "$tmp" && cp "$telefork" "$tmp/telefork"
-(cd / && alone "$build/probes/outside-pie" 200 >"$tmp/outside.out" 2>&1 </dev/null) &
+(cd / && alone "$build/probes/outside-${2-pie}" 200 >"$tmp/outside.out" 2>&1 </dev/null) &
 pid=$!
 until_said ready "$tmp/outside.out"
 "$telefork" dump "$pid" -o "$tmp/image" --kill >"$tmp/dump.out" || fail "dump of threads"
