@@ -68,7 +68,7 @@ bool tf_build_inside_map(const struct tf_image *img, uint64_t addr, uint64_t n)
 	const struct tf_map *m = tf_image_map_at(img, addr);
 
 	return m && (m->prot & PROT_WRITE) && addr < m->data_end && n <= m->data_end - addr &&
-	       !is_vdso_part(m);
+	       !is_vdso_part(m) && m->kind != TF_MAP_STAGE;
 }
 
 /* --- taking the receiver down --- */
