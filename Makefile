@@ -107,6 +107,7 @@ RESTORE_SRC := \
 	tracer \
 	landing \
 	pad \
+	pad_child \
 	result \
 	restorer \
 

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* What the two sides of a receiver share: pad.c and pad_child.c. Nobody else includes this. */
+#ifndef TF_RESTORE_PAD_IMPL_H
+#define TF_RESTORE_PAD_IMPL_H
+
+#include "core/restore/pad.h"
+
+/* The restorer's code, as the linker has put it together. */
+extern const uint8_t __start_tf_restorer[], __stop_tf_restorer[];
+
+/* Its bytes. */
+uint64_t tf_restorer_size(void);
+
+/* The new process, right after the fork: becomes what the plan says, or reports over control why
+ * not. channel: where its memory comes from; ends: its part of a relay. */
+_Noreturn void tf_pad_child(
+	const struct tf_pad *p, int channel, int control, struct tf_relay_ends *ends);
+
+#endif
