@@ -112,6 +112,7 @@ $(foreach v,static pie,locks-native-$(v) 120 tests/crew.sh $(B) locks-$(v) 49
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-locks 240 $(call in_guest,$(a),crew.sh,locks-static) tests/crew.sh $(B_$(a)) locks-static 49
 )
 $(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
+$(if $(filter x86_64,$(HOST)),locks-qemu 120 tests/crew.sh $(B) locks-pie 41 qemu-x86_64 -cpu max)
 ssh-native 120 tests/ssh.sh $(B)
 verify-native 120 tests/verify.sh $(B) still-pie
 completion 60 tests/completion.sh $(B)
