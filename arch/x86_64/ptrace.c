@@ -228,8 +228,8 @@ __asm__(".pushsection .rodata\n"
 	".popsection\n");
 
 /* Hidden: not by way of the GOT, where symbols that only the assembler knows become one. */
-extern const uint8_t batch_code[] __attribute__((visibility("hidden")));
-extern const uint8_t batch_code_end[] __attribute__((visibility("hidden")));
+extern __attribute__((visibility("hidden"))) const uint8_t batch_code[];
+extern __attribute__((visibility("hidden"))) const uint8_t batch_code_end[];
 
 size_t tf_arch_batch_code(const uint8_t **ret_code)
 {

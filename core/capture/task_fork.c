@@ -123,7 +123,7 @@ static int fork_at_once(struct tf_asking *q)
 {
 	static const struct tf_question calls[] = {
 		{.nr = SYS_close_range, .arg = {0, ~0u, CLOSE_RANGE_UNSHARE_}}, {.nr = SYS_clone}};
-	struct tf_batch_call call[2];
+	struct tf_batch_call call[2] = {{0}};
 	int event, rc;
 
 	q->result = tf_asking_spare(q);
@@ -173,7 +173,7 @@ static int begin_at_once(
 				q->result + sizeof(struct tf_batch_call) +
 					offsetof(struct tf_batch_call, arg)}},
 		{.nr = SYS_wait4, .arg = {(uint64_t)q->x->own_tid, 0, __WALL}}};
-	struct tf_batch_call call[2];
+	struct tf_batch_call call[2] = {{0}};
 	int event, rc = tf_batch_start(q, calls, 2);
 
 	*ret_child = 0;
@@ -195,7 +195,7 @@ static int begin(struct tf_asking *q, const struct tf_call_way *way, pid_t *ret_
 /* The main thread's clone returns, with the child's number in its own pid namespace. */
 static int finish(struct tf_asking *q)
 {
-	struct tf_batch_call call[2];
+	struct tf_batch_call call[2] = {{0}};
 	int64_t child;
 	int event, rc = q->quiet ? tf_batch_resume(q) : tf_asking_resume(q);
 

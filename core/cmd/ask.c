@@ -58,7 +58,7 @@ int tf_ask_there(pid_t pid, const char *uri, const char *token_file, struct tf_e
 	static struct tf_task t;
 	struct tf_capture *c = &t.capture;
 	char message[TELEFORK_MESSAGE_MAX];
-	struct tf_reply reply;
+	struct tf_reply reply = {0};
 	TF_CLOSE int fd = dial(uri, token_file, e);
 	int rc = fd < 0 ? fd : describe(&t, pid);
 

@@ -211,6 +211,11 @@ static bool lands(const struct tf_pad *p)
 	return p->image.source.origin == TF_ORIGIN_TASK && p->facts.flags & TF_FACT_PTRACE;
 }
 
+static int later_of(int before, int now)
+{
+	return now ? now : before;
+}
+
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
 	const struct tf_mark *mark)
 {
@@ -249,9 +254,9 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		rc = tf_compat_check(&p->image, &p->facts, p->options->max_memory, &p->err);
 	/* Every reason is told. */
 	if (!rc || rc == TELEFORK_E_INCOMPATIBLE)
-		rc = tf_fit(&p->image, &p->facts, own, &p->left, &p->err) ?: rc;
+		rc = later_of(rc, tf_fit(&p->image, &p->facts, own, &p->left, &p->err));
 	if (!rc || rc == TELEFORK_E_INCOMPATIBLE)
-		rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err) ?: rc;
+		rc = later_of(rc, tf_files_check(&p->image, hold, hold ? &p->left : &p->err));
 	if (!rc)
 		rc = tf_objects_check(&p->image, &p->facts, p->options->restore, &p->left, &p->err);
 	if (!rc)
