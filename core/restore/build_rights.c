@@ -75,7 +75,8 @@ static void plan_drop(struct tf_build *b, uint64_t caps)
 
 static void plan_ids(struct tf_build *b, const struct tf_rights *r, uint32_t thread)
 {
-	if (thread || !has_groups(b, r)) /* those that it has anyone may keep */
+	/* Those that it has anyone may keep. */
+	if (r->n_groups != TF_OWN_GROUPS && (thread || !has_groups(b, r)))
 		tf_build_call(b, "groups", SYS_setgroups, r->n_groups,
 			tf_build_data(b, b->img->groups + r->group,
 				r->n_groups * sizeof(*b->img->groups), 8, NULL),
