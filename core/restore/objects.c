@@ -233,7 +233,7 @@ static bool is_whole(const struct look *l, uint32_t object)
 			img->maps[i].start == m->start + at && at < size;
 			i++)
 			at += img->maps[i].end - img->maps[i].start;
-		if (at != size)
+		if (!at || at != size)
 			return false;
 		i--;
 	}
