@@ -40,6 +40,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Bytes a second, on the whole, without a deadline. */
@@ -211,11 +212,26 @@ static bool lands(const struct tf_pad *p)
 	return p->image.source.origin == TF_ORIGIN_TASK && p->facts.flags & TF_FACT_PTRACE;
 }
 
+/* As the program will: it is not shown what it may not see. */
+static int look_for_files(struct tf_pad *p)
+{
+	bool hold = p->options->restore & TELEFORK_RESTORE_HOLD_FILES;
+	bool before = p->err.code;
+	struct tf_files_as as;
+	int rc;
+
+	tf_files_as(&as, &p->image, &p->facts);
+	rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err);
+	if (!rc && !before)
+		rc = tf_objects_check(&p->image, &p->facts, p->options->restore, &p->left, &p->err);
+	tf_files_back(&as, &p->image, &p->facts);
+	return rc;
+}
+
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
 	const struct tf_mark *mark)
 {
 	static const struct telefork_options defaults;
-	bool hold = options && options->restore & TELEFORK_RESTORE_HOLD_FILES;
 	bool own = options && options->restore & TELEFORK_RESTORE_OWN_USER;
 	int rc;
 
@@ -251,9 +267,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	if (!rc || rc == TELEFORK_E_INCOMPATIBLE)
 		rc = tf_fit(&p->image, &p->facts, own, &p->left, &p->err) ?: rc;
 	if (!rc || rc == TELEFORK_E_INCOMPATIBLE)
-		rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err) ?: rc;
-	if (!rc)
-		rc = tf_objects_check(&p->image, &p->facts, p->options->restore, &p->left, &p->err);
+		rc = look_for_files(p) ?: rc;
 	if (!rc)
 		rc = check_relay(p);
 	if (!lands(p))
@@ -274,13 +288,18 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 
 void tf_pad_kill(struct tf_pad *p)
 {
+	struct tf_files_as as;
+
 	tf_landing_abandon(&p->landing);
 	if (p->child > 0)
 		kill(p->child, SIGKILL);
 	while (p->child > 0 && waitpid(p->child, NULL, 0) < 0 && errno == EINTR)
 		;
-	if (p->child > 0)
-		tf_objects_undo(&p->image, &p->restore, p->child, p->failed_step);
+	if (p->child > 0) {
+		tf_files_as(&as, &p->image, &p->facts);
+		tf_objects_undo(&p->image, &p->restore, p->child, p->began, p->failed_step);
+		tf_files_back(&as, &p->image, &p->facts);
+	}
 	p->child = 0;
 }
 
@@ -346,7 +365,7 @@ static int await_ready(struct tf_pad *p)
 	if (rc)
 		return tf_fail(&p->err, rc, "%s", quiet.text);
 	if (r.tag != 'r') {
-		p->failed_step = r.step;
+		p->failed_step = r.step == UINT64_MAX ? 0 : r.step; /* before the plan: no step */
 		return explain(p, &r);
 	}
 	p->result.memory = r.value;
@@ -409,6 +428,7 @@ static int start_child(struct tf_pad *p)
 			   (p->file && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pump))))
 		rc = tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "socketpair");
 	if (!rc) {
+		p->began = time(NULL);
 		p->receiver = getpid();
 		p->child = p->restore.same_ids ? fork_as(p->image.source.pid) : _Fork();
 		if (!p->child)

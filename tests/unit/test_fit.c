@@ -272,6 +272,25 @@ START_TEST(order_of_a_plan)
 }
 END_TEST
 
+/* A name in the image may be a link here, made by the program's user. */
+START_TEST(files_as_the_program)
+{
+	uint64_t begin, end, made;
+
+	build();
+	begin = index_of("files: as the program may", 0);
+	end = index_of("files: as the receiver may", 0);
+	made = index_of(image.objects[0].path, 0);
+	ck_assert_uint_lt(index_of("files: uid", 0), begin);
+	ck_assert_uint_lt(begin, made);
+	ck_assert_uint_lt(made, end);
+	ck_assert_uint_lt(end, index_of("uid", 0));
+	ck_assert_uint_eq(
+		plan.plan.steps[index_of("files: uid", 0)].arg[0], image.rights[0].uid[3]);
+	ck_assert_uint_eq(plan.plan.steps[index_of("files: uid", 1)].arg[0], facts.rights.uid[3]);
+}
+END_TEST
+
 /* Who has what the receiver has, keeps it without a step. */
 START_TEST(equal_rights_need_no_step)
 {
@@ -282,6 +301,7 @@ START_TEST(equal_rights_need_no_step)
 	build();
 	ck_assert_uint_eq(index_of("uid", 0), UINT64_MAX);
 	ck_assert_uint_eq(index_of("capabilities", 0), UINT64_MAX);
+	ck_assert_uint_eq(index_of("files: uid", 0), UINT64_MAX);
 }
 END_TEST
 
@@ -402,6 +422,7 @@ int main(void)
 	tcase_add_test(t, filters_or_nothing);
 	tcase_add_test(t, clocks_and_timers);
 	tcase_add_test(t, order_of_a_plan);
+	tcase_add_test(t, files_as_the_program);
 	tcase_add_test(t, equal_rights_need_no_step);
 	tcase_add_test(t, ids_of_timers);
 	tcase_add_test(t, timer_of_nobody);
