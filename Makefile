@@ -545,6 +545,10 @@ demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines an
 pairs: bin-$(HOST) $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(B)/bin/telebed guests $(PAIR_GUESTS) ## moves between machines that differ: kernel, processor, vector length, pages
 	$(B)/bin/telebed run copies $(basename $(notdir $(wildcard tests/scenarios/pair-*.conf))) --filter system --table
 
+in-guests: bin-$(FOREIGN) unit-$(FOREIGN) probes-$(FOREIGN) $(B)/bin/telebed guests ## what make check has no time for in a guest: every place and obstacle of the foreign architecture
+	$(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40
+	$(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static) bash tests/obstacles.sh $(B_$(FOREIGN))
+
 transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back
 	@rm -rf build/transcript
 	@$(B)/bin/telebed run home --filter system --keep --out build/transcript >/dev/null
@@ -595,7 +599,7 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench commit pairs transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
+.PHONY: all demo bench commit pairs in-guests transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
 	lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

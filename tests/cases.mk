@@ -2,8 +2,13 @@
 # What `make check` runs; read by the Makefile. Those of one matter stand together.
 
 # Runs a script of tests/ with a probe in a guest, the only place where aarch64 has ptrace. $(1)
-# architecture, $(2) script, $(3) probe
-in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad probes/$(3))) $(1) --
+# architecture, $(2) script, $(3) probes
+in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)))) $(1) --
+# Unit tests that look from outside run there as well; of those that kill at every ptrace call, at some.
+GUEST_TESTS := test_threads test_sparse
+GUEST_TESTS_FOREIGN := test_task test_snapshot test_stop test_attrs test_cpu_of test_files
+STRIDE_test_task := 7
+STRIDE_test_snapshot := 19
 
 # One case a line: name, time limit in seconds, command.
 define UNIT_CASES
@@ -78,11 +83,13 @@ $(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes 
 in-guest-$(a)-programs 400 $(B)/bin/telebed run foreign home --filter move.$(a).system
 telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )
-$(foreach a,$(ARCHES),$(foreach t,test_threads $(if $(filter $(HOST),$(a)),,test_task),in-guest-$(a)-$(t) 400 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/$(t) 7
+$(foreach a,$(ARCHES),$(foreach t,$(GUEST_TESTS) $(if $(filter $(HOST),$(a)),,$(GUEST_TESTS_FOREIGN)),in-guest-$(a)-$(t) 400 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/$(t) $(STRIDE_$(t))
 )in-guest-$(a)-crew 240 $(call in_guest,$(a),crew.sh,crew-static) tests/crew.sh $(B_$(a)) crew-static 64
 )
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-outside 240 $(call in_guest,$(a),outside.sh,outside-static) bash tests/outside.sh $(B_$(a)) restore static
+in-guest-$(a)-attrs 240 $(call in_guest,$(a),attrs.sh,attrs-static) bash tests/attrs.sh $(B_$(a)) static rights filters clocks namespace again
 )
+pairs-processors 400 $(B)/bin/telebed run pair-cpu-fewer pair-cpu-more pair-vectors-longer pair-vectors-shorter --filter sieve.lua --filter cpu-fewer --filter vectors-shorter
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
 telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized --filter native
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
@@ -112,6 +119,7 @@ $(foreach v,static pie,locks-native-$(v) 120 tests/crew.sh $(B) locks-$(v) 49
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-locks 240 $(call in_guest,$(a),crew.sh,locks-static) tests/crew.sh $(B_$(a)) locks-static 49
 )
 $(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
+$(if $(filter x86_64,$(HOST)),locks-qemu 120 tests/crew.sh $(B) locks-pie 41 qemu-x86_64 -cpu max)
 ssh-native 120 tests/ssh.sh $(B)
 verify-native 120 tests/verify.sh $(B) still-pie
 completion 60 tests/completion.sh $(B)

@@ -91,6 +91,7 @@ chmod 711 "$tmp" && cp "$telefork" "$tmp/telefork"
 (cd / && alone "$build/probes/outside-${2-pie}" 200 >"$tmp/outside.out" 2>&1 </dev/null) &
 pid=$!
 until_said ready "$tmp/outside.out"
+until [ "$(find "/proc/$pid/task" -mindepth 1 -maxdepth 1 | wc -l)" = 9 ]; do sleep 0.01; done
 "$telefork" dump "$pid" -o "$tmp/image" --kill >"$tmp/dump.out" || fail "dump of threads"
 wait "$pid" 2>/dev/null || true
 pid=

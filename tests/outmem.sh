@@ -61,9 +61,9 @@ gone() {
 	ipcrm -M "$((0x7e1ef000 + pid % 0xfff))"
 }
 
-# restored [ARGUMENT...]: runs over there and is right.
+# restored: runs over there and is right.
 restored() {
-	telefork restore --detach "$@" "$tmp/image" >"$tmp/there.out" 2>"$tmp/there.err" ||
+	telefork restore --detach "$tmp/image" >"$tmp/there.out" 2>"$tmp/there.err" ||
 		fail "restore: $?"
 	there=$(tail -n 1 "$tmp/there.out")
 	pids+=("$there")

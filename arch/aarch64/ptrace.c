@@ -238,7 +238,9 @@ __asm__(".pushsection .rodata\n"
 	"batch_code_end:\n"
 	".popsection\n");
 
-extern const uint8_t batch_code[], batch_code_end[];
+/* Hidden: not by way of the GOT, where symbols that only the assembler knows become one. */
+extern const uint8_t batch_code[] __attribute__((visibility("hidden")));
+extern const uint8_t batch_code_end[] __attribute__((visibility("hidden")));
 
 size_t tf_arch_batch_code(const uint8_t **ret_code)
 {

@@ -52,8 +52,8 @@ static bool ends_silently(const char *stat)
 	return p && !strtol(p, NULL, 10);
 }
 
-/* A telefork that was killed in the middle of its fork leaves one that has ended, and that no wait()
- * of the program sees. */
+/* A telefork that was killed in the middle of its fork leaves one that has ended, and that no
+ * wait() of the program sees. */
 static void add_child(struct tf_check *c, long child)
 {
 	char name[40];

@@ -136,6 +136,8 @@ int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, 
 	for (;;) {
 		int rc = next_stop(q, ret_event);
 
+		if (!rc && *ret_event < 0 && q->x->own_tid)
+			rc = fail(q, "has ended");
 		if (!rc)
 			rc = tf_task_read(q->t, q->result, call, n * sizeof(*call));
 		if (rc || *ret_event || call[n - 1].result != UNANSWERED)
@@ -152,8 +154,6 @@ static int finish(struct tf_asking *q, const struct tf_question *question, uint3
 	struct tf_batch_call call[TF_ASK_CALLS];
 	int event, rc = tf_batch_await(q, n, call, &event);
 
-	if (!rc && event)
-		rc = fail(q, "has ended");
 	for (uint32_t k = 0; k < n && !rc; k++)
 		rc = question[k].take(q, &question[k], call[k].result, call[k].bytes);
 	return rc;

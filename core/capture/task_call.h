@@ -115,7 +115,7 @@ int tf_batch_signal(const struct tf_task *t);
 int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n);
 
 /* Until it has sent its signal, *ret_event is 0; or stands at an event, PTRACE_EVENT_*, with more
- * to do; or has ended, -1. In any case call[] tells what it has done. */
+ * to do; or, if it sends none, has ended, -1. call[] tells what it has done. */
 int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, int *ret_event);
 int tf_batch_resume(struct tf_asking *q);
 

@@ -12,19 +12,19 @@
 #include "core/base/err.h"
 
 /* X(NAME, code, meaning). Those of sysexits.h, and a shell's. */
-#define TF_EXITS(X)                                                                     \
-	X(OK, 0, "done")                                                                \
-	X(DIFFERENT, 1, "diff, verify: something is different")                         \
-	X(USAGE, 64, "the command line is not understood")                              \
-	X(IMAGE, 65, "the image is damaged, or cannot live here; every reason is told") \
-	X(INPUT, 66, "a file cannot be opened or read")                                 \
-	X(UNAVAILABLE, 69, "the address or the baseline is not to be had here")         \
-	X(SYSTEM, 71, "out of memory, processes or descriptors")                        \
-	X(IO, 74, "input or output failed on the way")                                  \
+#define TF_EXITS(X)                                                                      \
+	X(OK, 0, "done")                                                                 \
+	X(DIFFERENT, 1, "diff, verify: something is different")                          \
+	X(USAGE, 64, "the command line is not understood")                               \
+	X(IMAGE, 65, "the image is damaged, or cannot live here; every reason is told")  \
+	X(INPUT, 66, "a file cannot be opened or read")                                  \
+	X(UNAVAILABLE, 69, "the address or the baseline is not to be had here")          \
+	X(SYSTEM, 71, "out of memory, processes or descriptors")                         \
+	X(IO, 74, "input or output failed on the way")                                   \
 	X(UNKNOWN, 75, "the receiver's word is missing; the process stays stopped here") \
-	X(REFUSED, 77, "the sender or its token was not accepted")                      \
-	X(OBSTACLE, 78, "the process cannot travel; every obstacle is told")            \
-	X(NOT_RUN, 126, "run: the program cannot be executed")                          \
+	X(REFUSED, 77, "the sender or its token was not accepted")                       \
+	X(OBSTACLE, 78, "the process cannot travel; every obstacle is told")             \
+	X(NOT_RUN, 126, "run: the program cannot be executed")                           \
 	X(NOT_FOUND, 127, "run: the program was not found")
 
 enum tf_exit {

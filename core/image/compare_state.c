@@ -48,6 +48,7 @@ static const struct {
 	{"code", NULL, INSIDE, TF_EXCEPT_UNKNOWN},
 	{"attributes", NULL, INSIDE, TF_EXCEPT_UNKNOWN},
 	{"timer", NULL, INSIDE, TF_EXCEPT_UNKNOWN},
+	{"process", "flags", ALWAYS, TF_EXCEPT_NATURE}, /* who was asked; whose session it is */
 	{"process", "n_cpus", ALWAYS, TF_EXCEPT_NATURE},
 	{"process", "boot", ALWAYS, TF_EXCEPT_NATURE},
 	{"process", "itimers", ALWAYS, TF_EXCEPT_NATURE}, /* they run on */

@@ -177,7 +177,8 @@ TF_OWNERS_FN bool tf_owner_is_mutex(
 		(type == 1 ? !m[1] : m[1] > 1))
 		return false;
 	if (kind & 16 /* robust */) {
-		if (t->robust)
+		/* The C library empties the list of a fork, which the image of a telefork() is. */
+		if (t->robust && o->n_owners > 1)
 			return false;
 	} else if (m[5] | m[6] | m[7] | m[8] | m[9]) {
 		return false;

@@ -18,7 +18,7 @@ _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 struct world {
 	char folder[TEXT], file[TEXT], here[TEXT], there[TEXT]; /* state folders of both sides */
-	const char *idle; /* seconds without a byte after which both sides give up */
+	const char *idle;             /* seconds without a byte after which both sides give up */
 	char address[TEXT], to[TEXT]; /* where the receiver listens; where move is sent to */
 	pid_t source, serve;          /* 0: dead, and waited for */
 	int serve_fds;                /* that it had when it was idle */

@@ -184,8 +184,9 @@ void world_begin(struct world *w, const char *idle)
 	const char *argv[] = {counter, w->file, threads, NULL};
 
 	snprintf(threads, sizeof(threads), "%d", THREADS);
-	*w = (struct world){
-		.folder = "/tmp/telefork-commit-XXXXXX", .address = "tcp://127.0.0.1:0", .idle = idle};
+	*w = (struct world){.folder = "/tmp/telefork-commit-XXXXXX",
+		.address = "tcp://127.0.0.1:0",
+		.idle = idle};
 	if (!mkdtemp(w->folder))
 		die("mkdtemp");
 	snprintf(w->file, sizeof(w->file), "%.200s/counted", w->folder);

@@ -754,6 +754,18 @@ START_TEST(plan_sets_what_no_frame_holds)
 }
 END_TEST
 
+/* It has the kernel's calls at both its ends: in the loop, and to take the frame. */
+START_TEST(batch_code)
+{
+	const uint8_t *code;
+	size_t n = tf_arch_batch_code(&code), first = tf_arch_find_syscall(code, n);
+	size_t rest = first + 4 < n ? n - first - 4 : 0;
+
+	ck_assert_uint_lt(first, n);
+	ck_assert_uint_lt(tf_arch_find_syscall(code + first + 4, rest), rest);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("arch");
@@ -763,6 +775,7 @@ int main(void)
 
 	tcase_add_checked_fixture(any, setup, teardown);
 	tcase_add_test(any, lookup);
+	tcase_add_test(any, batch_code);
 	tcase_add_test(any, features_are_a_table);
 	tcase_add_test(any, counts);
 	tcase_add_test(any, each_composes);

@@ -194,8 +194,7 @@ END_TEST
 
 START_TEST(right_token)
 {
-	struct journey j = {
-		.wire.prefix = GREETING, .greet = greet_well, .to.greet = true};
+	struct journey j = {.wire.prefix = GREETING, .greet = greet_well, .to.greet = true};
 
 	travel(&j);
 	check_arrived(&j, "with a token");

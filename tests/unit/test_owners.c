@@ -238,6 +238,21 @@ START_TEST(listed_once)
 }
 END_TEST
 
+/* But where it is the only thread: a fork's list is empty. */
+START_TEST(not_listed_alone)
+{
+	static const uint32_t m[10] = {101, 1, 101, 1, 16};
+
+	list(0, range[0].start, 0);
+	owners.n_owners = 1;
+	put(at(1, 0), m, 10);
+	change();
+	ck_assert_uint_eq(*at(1, 0), 102);
+	ck_assert_uint_eq(*at(1, 8), 102);
+	owner[0].robust = 0;
+}
+END_TEST
+
 START_TEST(listed_nowhere)
 {
 	uint64_t head = range[0].start;
@@ -311,6 +326,7 @@ int main(void)
 	tcase_add_test(tc, named_nowhere);
 	tcase_add_test(tc, listed);
 	tcase_add_test(tc, listed_once);
+	tcase_add_test(tc, not_listed_alone);
 	tcase_add_test(tc, listed_nowhere);
 	tcase_add_test(tc, at_hand);
 	suite_add_tcase(s, tc);

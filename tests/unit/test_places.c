@@ -707,11 +707,28 @@ static void end_blocked(const char *who, pid_t pid, int want, long nr)
 	end(who, pid, want, blocked[place].name, nr);
 }
 
+/* The kernel does not tell of some that are stopped that they are inside a call (aarch64, after it
+ * has set the registers to make it again). That is then one that is yet to be made. */
+static bool is_forgotten(void)
+{
+	char path[64], text[64] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", (int)original);
+	f = fopen(path, "r");
+	ck_assert_ptr_nonnull(f);
+	if (!fgets(text, sizeof(text), f))
+		text[0] = '\0';
+	fclose(f);
+	return !strncmp(text, "-1 ", 3);
+}
+
 /* Twice: running, and stopped. */
 START_TEST(in_a_call)
 {
 	const struct blocked *b = &blocked[_i / 2];
 	bool stopped = _i % 2;
+	int copys = b->copy;
 	long nr = -1;
 
 	place = _i / 2;
@@ -725,13 +742,15 @@ START_TEST(in_a_call)
 	}
 	if (stopped)
 		set_stopped(original, true);
+	if (stopped && b->call == sleep_rest && is_forgotten())
+		copys = RIGHT; /* the whole time anew, too long and never too short */
 	take(false);
 	restore();
 	if (stopped) {
 		set_stopped(copy, false);
 		set_stopped(original, false);
 	}
-	end_blocked("copy", copy, b->copy, nr);
+	end_blocked("copy", copy, copys, nr);
 	end_blocked("original", original, b->original, nr);
 }
 END_TEST

@@ -312,8 +312,9 @@ static _Noreturn void lie(int listener)
 	int fd = accept(listener, NULL, NULL);
 
 	tf_io_init(&io, fd, NULL);
-	if (tf_greet_hear(&io, NULL, &errand, &e) || tf_greet_tell(&io, &e) || tf_io_read(&io, &h, sizeof(h), &e) ||
-		!(shared->acted = true) || tf_reply_write(&io, &ok, NULL, &e))
+	if (tf_greet_hear(&io, NULL, &errand, &e) || tf_greet_tell(&io, &e) ||
+		tf_io_read(&io, &h, sizeof(h), &e) || !(shared->acted = true) ||
+		tf_reply_write(&io, &ok, NULL, &e))
 		_exit(8);
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	for (;;) {
