@@ -53,7 +53,7 @@ bool tf_arrival_undo(struct tf_arrival *a, struct tf_pad *pad)
 	struct tf_record now = {.phase = TF_PHASE_GONE};
 
 	if (a->held >= 0 &&
-		!tf_journal_turn(&a->journal, a->id, TF_PHASE_PREPARED, TF_PHASE_GONE, NULL))
+		tf_journal_turn(&a->journal, a->id, TF_PHASE_PREPARED, TF_PHASE_GONE, NULL) <= 0)
 		tf_journal_read(&a->journal, a->id, &now, NULL);
 	if (now.phase == TF_PHASE_COMMITTED || now.phase == TF_PHASE_RUNNING)
 		return false;

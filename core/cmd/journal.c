@@ -2,6 +2,7 @@
 /* See journal.h. A file is a line for each of its record's words, "name value". */
 #include "core/cmd/journal.h"
 #include "core/base/cleanup.h"
+#include "core/cmd/cmd.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -292,8 +293,11 @@ static int read_all(struct tf_journal *j, DIR *dir, struct tf_record **all, stru
 			return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for moves");
 		*all = more;
 		rc = tf_journal_read(j, id, &more[n], e);
-		if (rc < 0)
-			return rc;
+		if (rc < 0) { /* the others have to be settled all the same */
+			tf_complain("journal", e->text);
+			*e = (struct tf_err){0};
+			continue;
+		}
 		if (rc && is_over(&more[n])) {
 			unlinkat(j->folder, entry->d_name, 0);
 			continue;

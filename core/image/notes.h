@@ -97,7 +97,8 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 	X(PROCESS, "process", "limits, times and scores of a process are possible ones")           \
 	X(RIGHTS, "rights", "groups of the rights follow each other, and are there")               \
 	X(FILTERS, "filters", "filters have 1 to 4096 instructions that are there, chains follow") \
-	X(ATTRIBUTES, "attributes", "all threads' or none; values that a thread can have")         \
+	X(ATTRIBUTES, "attributes",                                                                \
+		"all threads', of a known process, or none; values that a thread can have")        \
 	X(TIMERS, "timers", "timers have ascending ids, known clocks, a signal and a time")        \
 	X(SIGNATURES, "signatures",                                                                \
 		"signed words are aligned and in writable memory; at most one register")           \

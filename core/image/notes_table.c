@@ -600,8 +600,8 @@ static const char *check_attributes(
 	uint32_t chains = img->n_filters ? img->filters[img->n_filters - 1].chain + 1 : 0;
 
 	(void)arch;
-	if (img->n_attributes != img->n_threads || a->rights >= img->n_rights ||
-		(a->chain != TF_NO_CHAIN && a->chain >= chains))
+	if (!(img->process.flags & TF_PROCESS_KNOWN) || img->n_attributes != img->n_threads ||
+		a->rights >= img->n_rights || (a->chain != TF_NO_CHAIN && a->chain >= chains))
 		return RULE(ATTRIBUTES);
 	if (a->policy > 7 || a->priority > 99 || a->nice < -20 || a->nice > 19 ||
 		a->sched_flags > 7 || a->pdeathsig > TF_SIGNALS)

@@ -20,7 +20,7 @@ uint64_t tf_build_data(struct tf_build *b, const void *p, uint64_t n, uint64_t a
 	} else {
 		r->data_size = at + n;
 	}
-	if (p)
+	if (p && !r->plan.full) /* n is no more than there is */
 		memcpy(r->data + at, p, n);
 	if (ret)
 		*(void **)ret = r->data + at;

@@ -106,6 +106,20 @@ static bool is_peer(const struct tf_build *b, const struct tf_fd *fd)
 	return b->r->fds.peer && fd->fd == b->img->source.channel_fd;
 }
 
+/* found: files that are there; else what was made for the copy, and may be the receiver's. */
+static void open_objects(struct tf_build *b, bool found)
+{
+	const struct tf_image *img = b->img;
+
+	for (uint32_t i = 0; i < img->n_fds; i++) {
+		const struct tf_fd *fd = &img->fds[i];
+
+		if (fd->object && fd->same < 0 && tf_restore_opens(img, fd) &&
+			tf_build_is_file(&img->objects[fd->object - 1]) == found)
+			plan_open(b, fd);
+	}
+}
+
 void tf_build_numbers(struct tf_build *b)
 {
 	const struct tf_image *img = b->img;
@@ -115,10 +129,10 @@ void tf_build_numbers(struct tf_build *b)
 			tf_plan_syscall(&b->r->plan, "held", SYS_dup3, 3,
 				(uint64_t)b->r->fds.reserve, (uint64_t)img->fds[i].fd,
 				(uint64_t)(img->fds[i].flags & O_CLOEXEC));
-	for (uint32_t i = 0; i < img->n_fds; i++)
-		if (img->fds[i].object && img->fds[i].same < 0 &&
-			tf_restore_opens(img, &img->fds[i]))
-			plan_open(b, &img->fds[i]);
+	open_objects(b, false);
+	tf_build_files_as(b, true);
+	open_objects(b, true);
+	tf_build_files_as(b, false);
 	tf_build_objects_close(b);
 }
 

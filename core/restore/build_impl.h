@@ -79,6 +79,9 @@ int tf_build_fills(struct tf_build *b, struct tf_arena *a);
 
 /* --- build_objects.c --- */
 
+/* Whether the object is a file that is found at the destination, not made. */
+bool tf_build_is_file(const struct tf_object *o);
+
 /* Whether the map shows a file that is found at the destination, not made. */
 bool tf_build_is_found(const struct tf_image *img, const struct tf_map *m);
 
@@ -196,6 +199,10 @@ uint64_t tf_build_attrs_steps(const struct tf_image *img, uint64_t *data);
 
 /* Credentials of the thread, but for capabilities that later steps need. */
 void tf_build_rights(struct tf_build *b, uint32_t thread);
+
+/* Until it is called again with false, paths lead where the program itself might go: a name in the
+ * image may be a link here, which its user has made. */
+void tf_build_files_as(struct tf_build *b, bool program);
 
 /* After the barrier, in the thread's own list: filters, and those capabilities go. */
 void tf_build_last_rights(struct tf_build *b, uint32_t thread);

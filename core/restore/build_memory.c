@@ -320,11 +320,13 @@ static void plan_map(struct tf_build *b, uint32_t i)
 
 void tf_build_memory(struct tf_build *b)
 {
+	tf_build_files_as(b, true);
 	tf_build_objects(b);
 	for (uint32_t i = 0; i < b->img->n_maps; i++)
 		if (!b->r->vdso_equal || !is_vdso_part(&b->img->maps[i]))
 			plan_map(b, i);
 	close_file(b);
+	tf_build_files_as(b, false);
 	if (b->r->vdso_equal)
 		plan_move_vdso(
 			b, b->r->park_at, tf_build_vdso_first(&b->img->vdso), "vdso, as it was");

@@ -31,12 +31,15 @@ static bool is_segment(const struct tf_object *o)
 	return o->kind == TF_OBJECT_SYSV && o->how == TF_OBJECT_AS_IT_WAS;
 }
 
+bool tf_build_is_file(const struct tf_object *o)
+{
+	return o->kind == TF_OBJECT_FILE && o->how == TF_OBJECT_AS_IT_WAS &&
+	       !(o->flags & TF_OBJECT_DELETED);
+}
+
 bool tf_build_is_found(const struct tf_image *img, const struct tf_map *m)
 {
-	const struct tf_object *o = m->object ? &img->objects[m->object - 1] : NULL;
-
-	return o && o->kind == TF_OBJECT_FILE && o->how == TF_OBJECT_AS_IT_WAS &&
-	       !(o->flags & TF_OBJECT_DELETED);
+	return m->object && tf_build_is_file(&img->objects[m->object - 1]);
 }
 
 static uint64_t number_of(const struct tf_build *b, uint32_t object)
@@ -120,8 +123,7 @@ static void plan_object(struct tf_build *b, uint32_t i)
 	const struct tf_object *o = &b->img->objects[i];
 	struct tf_plan *p = &b->r->plan;
 	uint64_t number = number_of(b, i);
-	bool found = o->kind == TF_OBJECT_FILE && o->how == TF_OBJECT_AS_IT_WAS &&
-		     !(o->flags & TF_OBJECT_DELETED);
+	bool found = tf_build_is_file(o);
 
 	if (is_segment(o)) {
 		plan_segment(b, o);

@@ -85,14 +85,17 @@ void tf_build_owners_done(struct tf_build *b)
 		qsort(b->owners, b->img->n_threads, sizeof(*b->owners), by_id);
 }
 
-/* The next segment from *i on with bytes that the process may write to, and its neighbours. */
+/* The next segment from *i on with bytes that the process may write to, and its neighbours. Files
+ * that others have are not changed before the process runs, nor for it. */
 static bool next_range(const struct tf_image *img, uint32_t *i, struct tf_owner_range *ret)
 {
 	*ret = (struct tf_owner_range){0};
 	for (; *i < img->n_segments; ++*i) {
 		const struct tf_segment *g = &img->segments[*i];
+		const struct tf_map *m = tf_image_map_at(img, g->vaddr);
 
-		if (!g->filesz || !tf_build_inside_map(img, g->vaddr, g->filesz))
+		if (!g->filesz || !tf_build_inside_map(img, g->vaddr, g->filesz) ||
+			(m && tf_build_is_found(img, m)))
 			continue;
 		if (ret->end && ret->end != g->vaddr)
 			break;

@@ -11,6 +11,7 @@
  * calls are not for the program's filters to judge.
  */
 #include "core/restore/build_impl.h"
+#include "core/restore/files.h"
 
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -75,7 +76,8 @@ static void plan_drop(struct tf_build *b, uint64_t caps)
 
 static void plan_ids(struct tf_build *b, const struct tf_rights *r, uint32_t thread)
 {
-	if (thread || !has_groups(b, r)) /* those that it has anyone may keep */
+	/* Those that it has anyone may keep. */
+	if (r->n_groups != TF_OWN_GROUPS && (thread || !has_groups(b, r)))
 		tf_build_call(b, "groups", SYS_setgroups, r->n_groups,
 			tf_build_data(b, b->img->groups + r->group,
 				r->n_groups * sizeof(*b->img->groups), 8, NULL),
@@ -130,6 +132,38 @@ void tf_build_rights(struct tf_build *b, uint32_t thread)
 	if (b->new_rights && thread < b->img->n_attributes &&
 		(!thread || rights_of(b, thread) != rights_of(b, 0)))
 		plan_rights(b, thread);
+}
+
+/* --- files --- */
+
+static void plan_file_groups(struct tf_build *b, const uint32_t *groups, uint32_t n)
+{
+	tf_build_call(b, "files: groups", SYS_setgroups, n,
+		tf_build_data(b, groups, n * sizeof(*groups), 8, NULL), 0, 0);
+}
+
+void tf_build_files_as(struct tf_build *b, bool program)
+{
+	const struct tf_rights *here = &b->f->rights, *own, *r;
+	uint64_t e = here->caps[TF_CAP_E];
+
+	if (!tf_files_other(b->img, b->f))
+		return;
+	own = rights_of(b, 0);
+	r = program ? own : here;
+	if (program && !has_groups(b, own))
+		plan_file_groups(b, b->img->groups + own->group, own->n_groups);
+	tf_build_call(b, "files: gid", SYS_setfsgid, r->gid[3], 0, 0, 0)->expect = TF_EXPECT_ANY;
+	tf_build_call(b, "files: uid", SYS_setfsuid, r->uid[3], 0, 0, 0)->expect = TF_EXPECT_ANY;
+	plan_capset(b, program ? "files: as the program may" : "files: as the receiver may",
+		here->caps[TF_CAP_P], program ? e & (~TF_FILE_CAPS | own->caps[TF_CAP_E]) : e,
+		here->caps[TF_CAP_I]);
+	if (!program && !has_groups(b, own))
+		plan_file_groups(b, b->f->groups, here->n_groups);
+	/* Both are lost with a change of ids. */
+	tf_build_call(b, "files: dumpable", SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0);
+	tf_build_call(b, "files: not to outlive the receiver", SYS_prctl, PR_SET_PDEATHSIG, SIGKILL,
+		0, 0);
 }
 
 /* --- filters --- */
@@ -218,6 +252,10 @@ uint64_t tf_build_rights_steps(struct tf_build *b, uint64_t *data)
 
 	look_at_all(b);
 	*data += img->n_code * UINT64_C(8) + img->n_filters * sizeof(struct sock_fprog) + 64;
+	if (tf_files_other(img, b->f)) { /* there and back, twice */
+		n += 24;
+		*data += 512 + 8 * ((uint64_t)img->n_groups + b->f->rights.n_groups);
+	}
 	for (uint32_t i = 0; i < img->n_attributes; i++) {
 		const struct tf_rights *r = rights_of(b, i);
 		uint32_t first;

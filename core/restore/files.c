@@ -7,7 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static bool is_deleted(const char *path)
@@ -80,4 +82,81 @@ int tf_files_check(struct tf_image *img, bool hold, struct tf_err *e)
 			fd->kind = TF_FD_OTHER;
 	}
 	return hold ? 0 : rc;
+}
+
+/* --- as whom --- */
+
+static const struct tf_rights *rights_of(const struct tf_image *img)
+{
+	return &img->rights[img->attributes[0].rights];
+}
+
+static bool other_groups(const struct tf_image *img, const struct tf_facts *f)
+{
+	const struct tf_rights *r = rights_of(img);
+
+	return r->n_groups != TF_OWN_GROUPS &&
+	       (r->n_groups != f->rights.n_groups ||
+		       memcmp(img->groups + r->group, f->groups, r->n_groups * sizeof(*f->groups)));
+}
+
+bool tf_files_other(const struct tf_image *img, const struct tf_facts *f)
+{
+	const struct tf_rights *r, *here = &f->rights;
+
+	if (!img->n_attributes || f->flags & TF_FACT_EMULATED)
+		return false;
+	r = rights_of(img);
+	return r->uid[3] != here->uid[3] || r->gid[3] != here->gid[3] || other_groups(img, f) ||
+	       here->caps[TF_CAP_E] & TF_FILE_CAPS & ~r->caps[TF_CAP_E];
+}
+
+static void set_caps(const struct tf_facts *f, uint64_t e)
+{
+	const uint64_t *caps = f->rights.caps;
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	const struct __user_cap_data_struct sets[2] = {
+		{(uint32_t)e, (uint32_t)caps[TF_CAP_P], (uint32_t)caps[TF_CAP_I]},
+		{(uint32_t)(e >> 32), (uint32_t)(caps[TF_CAP_P] >> 32),
+			(uint32_t)(caps[TF_CAP_I] >> 32)},
+	};
+
+	syscall(SYS_capset, &head, sets);
+}
+
+/* Raw calls are for this thread alone. */
+static void set_ids(const struct tf_files_as *as, const struct tf_rights *r)
+{
+	syscall(SYS_setfsgid, r->gid[3]);
+	syscall(SYS_setfsuid, r->uid[3]);
+	prctl(PR_SET_DUMPABLE, as->dumpable, 0, 0, 0); /* lost with a change of ids, both */
+	prctl(PR_SET_PDEATHSIG, as->signo, 0, 0, 0);
+}
+
+void tf_files_as(struct tf_files_as *as, const struct tf_image *img, const struct tf_facts *f)
+{
+	uint64_t e = f->rights.caps[TF_CAP_E];
+	const struct tf_rights *r;
+
+	*as = (struct tf_files_as){.dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)};
+	as->other = tf_files_other(img, f);
+	if (!as->other)
+		return;
+	r = rights_of(img);
+	prctl(PR_GET_PDEATHSIG, &as->signo, 0, 0, 0);
+	if (other_groups(img, f))
+		syscall(SYS_setgroups, r->n_groups, img->groups + r->group);
+	set_ids(as, r);
+	set_caps(f, e & (~TF_FILE_CAPS | r->caps[TF_CAP_E]));
+}
+
+void tf_files_back(
+	const struct tf_files_as *as, const struct tf_image *img, const struct tf_facts *f)
+{
+	if (!as->other)
+		return;
+	set_ids(as, &f->rights);
+	set_caps(f, f->rights.caps[TF_CAP_E]);
+	if (other_groups(img, f))
+		syscall(SYS_setgroups, f->rights.n_groups, f->groups);
 }

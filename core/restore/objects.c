@@ -209,7 +209,7 @@ static void look_for_name(struct look *l, struct tf_object *o)
 	if (!lstat(o->path, &st))
 		part(l, o, TELEFORK_RESTORE_PART_MEMORY, "the name is in use here",
 			"remove it, or go on without the name (restore --allow shared-memory)");
-	else if (access(folder, W_OK | X_OK))
+	else if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS))
 		part(l, o, TELEFORK_RESTORE_PART_MEMORY, tf_errno_name(errno),
 			"let it be made there, or go on without the name (restore --allow "
 			"shared-memory)");
@@ -233,7 +233,7 @@ static bool is_whole(const struct look *l, uint32_t object)
 			img->maps[i].start == m->start + at && at < size;
 			i++)
 			at += img->maps[i].end - img->maps[i].start;
-		if (at != size)
+		if (!at || at != size)
 			return false;
 		i--;
 	}
@@ -286,8 +286,9 @@ int tf_objects_check(struct tf_image *img, const struct tf_facts *f, unsigned re
 
 /* --- after a failure --- */
 
-/* /proc/sysvipc/shm: "key shmid perms size cpid lpid nattch ...". */
-static void remove_segments_of(pid_t child)
+/* /proc/sysvipc/shm: "key shmid perms size cpid lpid nattch uid gid cuid cgid atime dtime ctime".
+ * Others that had this id before may have left segments. */
+static void remove_segments_of(pid_t child, int64_t since)
 {
 	FILE *f = fopen("/proc/sysvipc/shm", "re");
 	char line[512];
@@ -295,6 +296,7 @@ static void remove_segments_of(pid_t child)
 	while (f && fgets(line, sizeof(line), f)) {
 		char *p = line;
 		long id, cpid, nattch;
+		int64_t changed = 0;
 
 		strtol(p, &p, 10);
 		id = strtol(p, &p, 10);
@@ -303,15 +305,17 @@ static void remove_segments_of(pid_t child)
 		cpid = strtol(p, &p, 10);
 		strtol(p, &p, 10);
 		nattch = strtol(p, &p, 10);
-		if (cpid == child && cpid && !nattch)
+		for (int i = 0; i < 7; i++)
+			changed = strtoll(p, &p, 10);
+		if (cpid == child && cpid && !nattch && changed >= since)
 			shmctl((int)id, IPC_RMID, NULL);
 	}
 	if (f)
 		fclose(f);
 }
 
-void tf_objects_undo(
-	const struct tf_image *img, const struct tf_restore *r, pid_t child, uint64_t failed)
+void tf_objects_undo(const struct tf_image *img, const struct tf_restore *r, pid_t child,
+	int64_t since, uint64_t failed)
 {
 	bool segments = false;
 
@@ -325,5 +329,5 @@ void tf_objects_undo(
 		segments |= o->kind == TF_OBJECT_SYSV;
 	}
 	if (segments)
-		remove_segments_of(child);
+		remove_segments_of(child, since);
 }

@@ -13,8 +13,8 @@ int tf_objects_check(struct tf_image *img, const struct tf_facts *f, unsigned re
 	struct tf_err *left, struct tf_err *e);
 
 /* After a restore failed in step failed (UINT64_MAX: not known, or behind all): takes back what its
- * process, which is gone, had made that has a name. */
-void tf_objects_undo(
-	const struct tf_image *img, const struct tf_restore *r, pid_t child, uint64_t failed);
+ * process, which is gone, had made that has a name. since: when that began, in seconds. */
+void tf_objects_undo(const struct tf_image *img, const struct tf_restore *r, pid_t child,
+	int64_t since, uint64_t failed);
 
 #endif

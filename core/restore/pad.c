@@ -40,6 +40,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Bytes a second, on the whole, without a deadline. */
@@ -216,11 +217,26 @@ static int later_of(int before, int now)
 	return now ? now : before;
 }
 
+/* As the program will: it is not shown what it may not see. */
+static int look_for_files(struct tf_pad *p)
+{
+	bool hold = p->options->restore & TELEFORK_RESTORE_HOLD_FILES;
+	bool before = p->err.code;
+	struct tf_files_as as;
+	int rc;
+
+	tf_files_as(&as, &p->image, &p->facts);
+	rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err);
+	if (!rc && !before)
+		rc = tf_objects_check(&p->image, &p->facts, p->options->restore, &p->left, &p->err);
+	tf_files_back(&as, &p->image, &p->facts);
+	return rc;
+}
+
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
 	const struct tf_mark *mark)
 {
 	static const struct telefork_options defaults;
-	bool hold = options && options->restore & TELEFORK_RESTORE_HOLD_FILES;
 	bool own = options && options->restore & TELEFORK_RESTORE_OWN_USER;
 	int rc;
 
@@ -256,9 +272,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	if (!rc || rc == TELEFORK_E_INCOMPATIBLE)
 		rc = later_of(rc, tf_fit(&p->image, &p->facts, own, &p->left, &p->err));
 	if (!rc || rc == TELEFORK_E_INCOMPATIBLE)
-		rc = later_of(rc, tf_files_check(&p->image, hold, hold ? &p->left : &p->err));
-	if (!rc)
-		rc = tf_objects_check(&p->image, &p->facts, p->options->restore, &p->left, &p->err);
+		rc = later_of(rc, look_for_files(p));
 	if (!rc)
 		rc = check_relay(p);
 	if (!lands(p))
@@ -279,13 +293,18 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 
 void tf_pad_kill(struct tf_pad *p)
 {
+	struct tf_files_as as;
+
 	tf_landing_abandon(&p->landing);
 	if (p->child > 0)
 		kill(p->child, SIGKILL);
 	while (p->child > 0 && waitpid(p->child, NULL, 0) < 0 && errno == EINTR)
 		;
-	if (p->child > 0)
-		tf_objects_undo(&p->image, &p->restore, p->child, p->failed_step);
+	if (p->child > 0) {
+		tf_files_as(&as, &p->image, &p->facts);
+		tf_objects_undo(&p->image, &p->restore, p->child, p->began, p->failed_step);
+		tf_files_back(&as, &p->image, &p->facts);
+	}
 	p->child = 0;
 }
 
@@ -351,7 +370,7 @@ static int await_ready(struct tf_pad *p)
 	if (rc)
 		return tf_fail(&p->err, rc, "%s", quiet.text);
 	if (r.tag != 'r') {
-		p->failed_step = r.step;
+		p->failed_step = r.step == UINT64_MAX ? 0 : r.step; /* before the plan: no step */
 		return explain(p, &r);
 	}
 	p->result.memory = r.value;
@@ -414,6 +433,7 @@ static int start_child(struct tf_pad *p)
 			   (p->file && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pump))))
 		rc = tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "socketpair");
 	if (!rc) {
+		p->began = time(NULL);
 		p->receiver = getpid();
 		p->child = p->restore.same_ids ? fork_as(p->image.source.pid) : _Fork();
 		if (!p->child)
@@ -559,6 +579,28 @@ static int await_mark(struct tf_pad *p)
 	return tf_fail(&p->err, TELEFORK_E_RESTORE, "the new process ended before it could run");
 }
 
+/* On the disk, with its folder, before anything follows from it. Once it has its new name it holds,
+ * whatever the disk says. */
+static int note(struct tf_pad *p)
+{
+	char folder[TF_MAX_STR];
+	char *slash;
+	int fd, rc = 0;
+
+	snprintf(folder, sizeof(folder), "%s", p->mark.to);
+	slash = strrchr(folder, '/');
+	if (slash)
+		*slash = '\0';
+	fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || rename(p->mark.from, p->mark.to))
+		rc = tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "%s", p->mark.to);
+	else
+		fsync(fd);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
 /* While it is kept it cannot run, and does not end with us: what is noted then is true whatever
  * becomes of us. */
 static int release_landed(struct tf_pad *p)
@@ -573,8 +615,8 @@ static int release_landed(struct tf_pad *p)
 		return rc;
 	}
 	rc = tf_landing_keep(&p->landing, &p->err);
-	if (!rc && rename(p->mark.from, p->mark.to))
-		rc = tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "%s", p->mark.to);
+	if (!rc)
+		rc = note(p);
 	if (!rc)
 		tf_landing_go(&p->landing, &quiet); /* should it fail, it was ended by somebody */
 	return rc;

@@ -8,6 +8,7 @@
 
 #define PLAN_BROKEN(...) ck_abort_msg(__VA_ARGS__)
 #include "core/restore/files.h"
+#include "core/restore/objects.h"
 #include "tests/unit/plan_model.h"
 #include "tests/unit/plan_sample.h"
 
@@ -230,6 +231,21 @@ START_TEST(nowhere_to_be)
 }
 END_TEST
 
+/* The kernel makes none: an image may say so all the same. */
+START_TEST(segment_of_no_bytes)
+{
+	struct tf_object o = {.kind = TF_OBJECT_SYSV, .path = "/SYSV00000000"};
+	struct tf_err left = {0};
+
+	image.n_objects = 1;
+	image.objects = &o;
+	for (uint32_t i = 0; i < image.n_maps; i++)
+		image.maps[i].object = !i;
+	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, &left, &e), 0);
+	ck_assert_uint_eq(o.how, TF_OBJECT_NAMELESS);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("files");
@@ -247,6 +263,7 @@ int main(void)
 	tcase_add_test(t, directory_is_a_file);
 	tcase_add_test(t, file_cannot_be_opened);
 	tcase_add_test(t, nowhere_to_be);
+	tcase_add_test(t, segment_of_no_bytes);
 	suite_add_tcase(s, t);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

@@ -272,6 +272,52 @@ START_TEST(order_of_a_plan)
 }
 END_TEST
 
+/* A name in the image may be a link here, made by the program's user. */
+START_TEST(files_as_the_program)
+{
+	uint64_t begin, end, made;
+
+	build();
+	begin = index_of("files: as the program may", 0);
+	end = index_of("files: as the receiver may", 0);
+	made = index_of(image.objects[0].path, 0);
+	ck_assert_uint_lt(index_of("files: uid", 0), begin);
+	ck_assert_uint_lt(begin, made);
+	ck_assert_uint_lt(made, end);
+	ck_assert_uint_lt(end, index_of("uid", 0));
+	ck_assert_uint_eq(
+		plan.plan.steps[index_of("files: uid", 0)].arg[0], image.rights[0].uid[3]);
+	ck_assert_uint_eq(plan.plan.steps[index_of("files: uid", 1)].arg[0], facts.rights.uid[3]);
+}
+END_TEST
+
+/* The receiver's groups are there already, for every thread; their number is none. */
+START_TEST(groups_that_stay)
+{
+	struct tf_thread threads[2] = {image.threads[0], image.threads[0]};
+	struct tf_attributes attributes[2] = {image.attributes[0], image.attributes[0]};
+
+	make_nobody();
+	facts.rights.caps[TF_CAP_P] = BIT(CAP_NET_RAW); /* which the program had not */
+	memset(image.rights[0].caps, 0, sizeof(image.rights[0].caps));
+	memset(image.rights[1].caps, 0, sizeof(image.rights[1].caps));
+	threads[1].tid++;
+	image.threads = threads;
+	image.attributes = attributes;
+	image.n_threads = image.n_attributes = 2;
+	image.n_filters = image.n_timers = image.n_pending = 0;
+	attributes[0].rights = 0;
+	attributes[1].rights = 1;
+	attributes[0].chain = attributes[1].chain = TF_NO_CHAIN;
+	ck_assert_int_eq(tf_fit(&image, &facts, true, &left, &e), 0);
+	ck_assert_uint_eq(image.rights[1].n_groups, TF_OWN_GROUPS);
+	ck_assert_int_eq(tf_restore_choose_fds(&plan, &image, &facts, true, false, &e), 0);
+	ck_assert_msg(
+		!tf_restore_build(&plan, &image, &facts, RESTORER_SIZE, &arena, &e), "%s", e.text);
+	ck_assert_uint_eq(index_of("groups", 0), UINT64_MAX);
+}
+END_TEST
+
 /* Who has what the receiver has, keeps it without a step. */
 START_TEST(equal_rights_need_no_step)
 {
@@ -282,6 +328,7 @@ START_TEST(equal_rights_need_no_step)
 	build();
 	ck_assert_uint_eq(index_of("uid", 0), UINT64_MAX);
 	ck_assert_uint_eq(index_of("capabilities", 0), UINT64_MAX);
+	ck_assert_uint_eq(index_of("files: uid", 0), UINT64_MAX);
 }
 END_TEST
 
@@ -402,6 +449,8 @@ int main(void)
 	tcase_add_test(t, filters_or_nothing);
 	tcase_add_test(t, clocks_and_timers);
 	tcase_add_test(t, order_of_a_plan);
+	tcase_add_test(t, files_as_the_program);
+	tcase_add_test(t, groups_that_stay);
 	tcase_add_test(t, equal_rights_need_no_step);
 	tcase_add_test(t, ids_of_timers);
 	tcase_add_test(t, timer_of_nobody);
