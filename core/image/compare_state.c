@@ -51,7 +51,9 @@ static const struct {
 	{"process", "flags", ALWAYS, TF_EXCEPT_NATURE}, /* who was asked; whose session it is */
 	{"process", "n_cpus", ALWAYS, TF_EXCEPT_NATURE},
 	{"process", "boot", ALWAYS, TF_EXCEPT_NATURE},
-	{"process", "itimers", ALWAYS, TF_EXCEPT_NATURE}, /* they run on */
+	{"process", "itimers", ALWAYS, TF_EXCEPT_NATURE},      /* they run on */
+	{"attributes", "pdeathsig", ALWAYS, TF_EXCEPT_NATURE}, /* the receiver is the parent */
+	{"object", NULL, ALWAYS, TF_EXCEPT_FDS},
 	{"timer", "tid", ALWAYS, TF_EXCEPT_NATURE},
 	{"timer", "left", ALWAYS, TF_EXCEPT_NATURE},
 	{"cpu", NULL, ALWAYS, TF_EXCEPT_NATURE},
