@@ -384,7 +384,8 @@ START_TEST(a_page_that_cannot_be_written_undoes_the_rest)
 	unlink(name);
 	/* not even by force: a shared mapping of a file that was opened for reading */
 	ck_assert_ptr_eq(mmap(file, page, PROT_READ, MAP_SHARED | MAP_FIXED, ro, 0), file);
-	fresh = memory(1, RW, 0);
+	/* A hole of a page, which nothing that is mapped meanwhile fits into. */
+	fresh = memory(3, RW, 0) + page;
 	munmap(fresh, page);
 	changes_begin(&changes);
 	ck_assert_int_eq(tf_merge_init(&merge, &e), 0);
