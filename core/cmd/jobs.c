@@ -2,6 +2,7 @@
 /* telefork jobs: the journal of moves, those that left and those that came, with what is to be
  * done. */
 #include "core/base/cleanup.h"
+#include "core/base/text.h"
 #include "core/cmd/cmd.h"
 #include "core/cmd/journal.h"
 
@@ -67,9 +68,12 @@ static void print_record(const struct tf_record *r, bool in)
 
 static json_t *record_json(const struct tf_record *r, bool in)
 {
+	char exe[4 * sizeof(r->exe)]; /* the sender chose it: it need not be UTF-8 */
+
+	tf_text_safe(r->exe, exe, sizeof(exe));
 	return json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:s, s:b, s:I, s:s}", "id", r->id,
 		"direction", in ? "in" : "out", "pid", (int)r->process.pid, "start",
-		(json_int_t)r->process.start, "exe", r->exe, "address", r->address, "phase",
+		(json_int_t)r->process.start, "exe", exe, "address", r->address, "phase",
 		tf_phase_name[r->phase], "process", state_text(r), "under_way", r->held, "age_s",
 		(json_int_t)((int64_t)time(NULL) - r->time), "remedy", remedy(r));
 }

@@ -34,8 +34,10 @@ static bool is_file_with_name(const struct tf_object *o)
 
 static int open_regular(const char *path, int flags, struct stat *st)
 {
-	int fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int fd = -1;
 
+	if (!stat(path, st) && S_ISREG(st->st_mode)) /* opening a device may do something */
+		fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd >= 0 && (fstat(fd, st) || !S_ISREG(st->st_mode))) {
 		close(fd);
 		fd = -1;

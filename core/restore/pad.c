@@ -291,20 +291,25 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 
 /* --- the receiver --- */
 
-void tf_pad_kill(struct tf_pad *p)
+/* Of the child, which is gone: what it had made that has a name. */
+static void undo(struct tf_pad *p)
 {
 	struct tf_files_as as;
 
+	tf_files_as(&as, &p->image, &p->facts);
+	tf_objects_undo(&p->image, &p->restore, p->child, p->began, p->failed_step);
+	tf_files_back(&as, &p->image, &p->facts);
+}
+
+void tf_pad_kill(struct tf_pad *p)
+{
 	tf_landing_abandon(&p->landing);
 	if (p->child > 0)
 		kill(p->child, SIGKILL);
 	while (p->child > 0 && waitpid(p->child, NULL, 0) < 0 && errno == EINTR)
 		;
-	if (p->child > 0) {
-		tf_files_as(&as, &p->image, &p->facts);
-		tf_objects_undo(&p->image, &p->restore, p->child, p->began, p->failed_step);
-		tf_files_back(&as, &p->image, &p->facts);
-	}
+	if (p->child > 0)
+		undo(p);
 	p->child = 0;
 }
 
@@ -357,6 +362,7 @@ static int await_ready(struct tf_pad *p)
 	if (rc == TELEFORK_E_CLOSED) {
 		while (waitpid(p->child, &status, 0) < 0 && errno == EINTR)
 			;
+		undo(p);
 		p->child = 0;
 		return tf_fail(&p->err, TELEFORK_E_RESTORE,
 			"the new process was ended by signal %d while it was being restored "
