@@ -89,7 +89,6 @@ $(foreach a,$(ARCHES),$(foreach t,$(GUEST_TESTS) $(if $(filter $(HOST),$(a)),,$(
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-outside 240 $(call in_guest,$(a),outside.sh,outside-static) bash tests/outside.sh $(B_$(a)) restore static
 in-guest-$(a)-attrs 240 $(call in_guest,$(a),attrs.sh,attrs-static) bash tests/attrs.sh $(B_$(a)) static rights filters clocks namespace again
 )
-pairs-processors 400 $(B)/bin/telebed run pair-cpu-fewer pair-cpu-more pair-vectors-longer pair-vectors-shorter --filter sieve.lua --filter cpu-fewer --filter vectors-shorter
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
 telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized --filter native
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
