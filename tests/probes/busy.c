@@ -258,7 +258,8 @@ static void set_up(int argc, char **argv)
 	mallopt(M_ARENA_MAX, 1);
 	mallopt(M_TOP_PAD, 4 << 20);
 	mallopt(M_TRIM_THRESHOLD, 1 << 30);
-	free(malloc(1 << 16));
+	mallopt(M_MMAP_THRESHOLD, 1 << 30);
+	free(malloc(1 << 20)); /* more than the heap has so far: it grows now, and not again */
 	no_access = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	sigaction(SIGSEGV, &sa, NULL);
 	file = argc > 1 ? open(argv[1], O_RDONLY) : -1;
