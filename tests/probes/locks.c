@@ -328,6 +328,7 @@ int main(int argc, char **argv)
 	sigset_t set;
 	int signo = 0;
 
+	close_range(3, ~0u, 0); /* whatever it was started with */
 	nobody_dies = argc > 1 && strtoul(argv[1], NULL, 10) == THREADS - MORTAL;
 	if (argc < 2 || (strtoul(argv[1], NULL, 10) != THREADS && !nobody_dies))
 		wrong("there are %zu threads", THREADS);
