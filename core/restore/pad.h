@@ -33,7 +33,7 @@ struct tf_pad {
 	int stdio[3];              /* for the copy's 0, 1, 2; -1: as options.stdio says */
 	pid_t child, receiver;
 	uint64_t failed_step; /* UINT64_MAX: not known */
-	int64_t began; /* the child, CLOCK_REALTIME in seconds */
+	int64_t began;        /* the child, CLOCK_REALTIME in seconds */
 	int control;          /* our end of the control socket */
 	int pump;             /* our end of the copy's channel when it comes from a file; -1 */
 	struct tf_mark mark;  /* of a move: where it stands that the copy runs */

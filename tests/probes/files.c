@@ -135,23 +135,23 @@ static bool has_name(int fd)
 
 static void verify_fd(int fd)
 {
+	const struct state *was = &had[fd];
 	struct state now;
 
 	look(fd, &now);
 	for (int i = 0; i < FDS; i++, values++)
-		if (now.same[i] != had[fd].same[i])
+		if (now.same[i] != was->same[i])
 			wrong("duplicates", fd, i);
-	if (now.fd_flags != had[fd].fd_flags)
+	if (now.fd_flags != was->fd_flags)
 		wrong("close-on-exec", fd, now.fd_flags);
 	values++;
-	if (fd < 3 || had[fd].same[1] || had[fd].same[2])
+	if (fd < 3 || was->same[1] || was->same[2])
 		return; /* the receiver's */
-	if (now.flags != had[fd].flags)
+	if (now.flags != was->flags)
 		wrong("flags", fd, now.flags);
-	if (now.at != had[fd].at)
+	if (now.at != was->at)
 		wrong("position", fd, (int)now.at);
-	if (has_name(fd) &&
-		(now.st.st_ino != had[fd].st.st_ino || now.st.st_dev != had[fd].st.st_dev))
+	if (has_name(fd) && (now.st.st_ino != was->st.st_ino || now.st.st_dev != was->st.st_dev))
 		wrong("another file", fd, 0);
 	values += 3;
 }
