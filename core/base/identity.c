@@ -3,6 +3,7 @@
  * gets the signal; where a kernel has no pidfd (before 5.3), a moment stays between the two. */
 #include "core/base/identity.h"
 #include "core/base/cleanup.h"
+#include "core/base/maps.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,16 +14,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* The text of a small file of /proc. 0 or -errno. */
-static int read_text(const char *path, char *buf, size_t size)
-{
-	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
-
-	buf[n > 0 ? n : 0] = '\0';
-	return n < 0 ? -errno : 0;
-}
-
 /* State and start; the name before them may hold anything. */
 static int read_stat(pid_t pid, char *ret_state, uint64_t *ret_start)
 {
@@ -31,7 +22,7 @@ static int read_stat(pid_t pid, char *ret_state, uint64_t *ret_start)
 	int rc;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	rc = read_text(path, text, sizeof(text));
+	rc = tf_proc_peek(path, text, sizeof(text));
 	p = rc ? NULL : strrchr(text, ')');
 	if (!p || p[1] != ' ' || !p[2])
 		return rc == -ENOENT || !rc ? -ESRCH : rc;
@@ -49,7 +40,7 @@ int tf_identity_of(pid_t pid, struct tf_identity *ret)
 {
 	struct tf_identity i = {.pid = pid};
 	char state;
-	int rc = read_text("/proc/sys/kernel/random/boot_id", i.boot, sizeof(i.boot));
+	int rc = tf_proc_peek("/proc/sys/kernel/random/boot_id", i.boot, sizeof(i.boot));
 
 	if (!rc)
 		rc = read_stat(pid, &state, &i.start);

@@ -37,6 +37,18 @@ static const struct {
 
 #define N_VMFLAGS (sizeof(vmflag_names) / sizeof(*vmflag_names))
 
+int tf_proc_peek(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
+	int err = errno;
+
+	if (fd >= 0)
+		close(fd);
+	buf[n > 0 ? n : 0] = '\0';
+	return n < 0 ? -err : 0;
+}
+
 int tf_proc_read(
 	struct tf_arena *a, const char *path, char **ret_text, size_t *ret_size, struct tf_err *e)
 {

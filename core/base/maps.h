@@ -8,6 +8,10 @@
 
 #include "core/image/image.h"
 
+/* The first size - 1 bytes of a small file of /proc, zero-terminated; "" on failure. 0 or -errno.
+ */
+int tf_proc_peek(const char *path, char *buf, size_t size);
+
 /* Reads a /proc file completely into the arena, zero-terminated.
  * 0, _NOMEM, _SYSTEM (names path). */
 int tf_proc_read(

@@ -2,6 +2,7 @@
 /* Text from elsewhere, see text.h. No allocation, no lock. */
 #include "core/base/text.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Bytes of the well-formed UTF-8 character at s that may go to a terminal; 0: show it as \xNN. */
@@ -71,4 +72,11 @@ void tf_message_safe(char message[static TELEFORK_MESSAGE_MAX])
 	memcpy(raw, message, sizeof(raw));
 	raw[sizeof(raw) - 1] = '\0';
 	copy(raw, "\n", "", message, TELEFORK_MESSAGE_MAX);
+}
+
+uint64_t tf_text_number(const char *text, const char *label, int base, uint64_t otherwise)
+{
+	const char *p = strstr(text, label);
+
+	return p ? strtoull(p + strlen(label), NULL, base) : otherwise;
 }

@@ -53,13 +53,6 @@ int tf_task_read_text(struct tf_task *t, const char *name, char **ret_text, size
 	return tf_proc_read(&t->capture.arena, path, ret_text, ret_size, &t->capture.err);
 }
 
-uint64_t tf_task_status_number(const char *text, const char *label, int base)
-{
-	const char *p = strstr(text, label);
-
-	return p ? strtoull(p + strlen(label), NULL, base) : 0;
-}
-
 /* What is true of this moment only, and of this process, not of a fork. */
 static int describe_moment(struct tf_task *t)
 {
@@ -72,13 +65,13 @@ static int describe_moment(struct tf_task *t)
 		.origin = TF_ORIGIN_TASK,
 		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
 		.pid = t->pid,
-		.ppid = (int32_t)tf_task_status_number(status, "\nPPid:", 10),
+		.ppid = (int32_t)tf_text_number(status, "\nPPid:", 10, 0),
 		.realtime_ns = tf_clock_ns(CLOCK_REALTIME),
 		.monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC) + (uint64_t)t->clocks.monotonic,
 		.boottime_ns = tf_clock_ns(CLOCK_BOOTTIME) + (uint64_t)t->clocks.boottime,
 		.stack_limit = t->capture.image.process.limits[2 * RLIMIT_STACK],
 		.channel_fd = -1,
-		.umask = (uint32_t)tf_task_status_number(status, "\nUmask:", 8),
+		.umask = (uint32_t)tf_text_number(status, "\nUmask:", 8, 0),
 		.version = TELEFORK_VERSION,
 	};
 	return 0;

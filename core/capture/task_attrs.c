@@ -37,24 +37,6 @@ struct sched_attr {
 	uint64_t runtime, deadline, period;
 };
 
-static int read_text(char *buf, size_t size, const char *path)
-{
-	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
-
-	buf[n > 0 ? n : 0] = '\0';
-	return n > 0 ? 0 : -1;
-}
-
-/* /proc/PID/task/TID/name, or "" */
-static int thread_text(const struct tf_task *t, pid_t tid, const char *name, char *buf, size_t size)
-{
-	char path[TF_TASK_PATH];
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", (int)t->pid, (int)tid, name);
-	return read_text(buf, size, path);
-}
-
 /* --- the process --- */
 
 static uint32_t count_cpus(void)
@@ -322,10 +304,11 @@ void tf_task_unasked(struct tf_task *t)
 		pid_t tid = t->traced[i].tid;
 		char text[64], path[TF_TASK_PATH];
 
-		if (!thread_text(t, tid, "personality", text, sizeof(text)))
+		tf_task_thread_text(t, tid, "personality", text, sizeof(text));
+		if (*text)
 			at->personality = (uint32_t)strtoul(text, NULL, 16);
 		snprintf(path, sizeof(path), "/proc/%d/timerslack_ns", (int)tid);
-		if (!read_text(text, sizeof(text), path)) { /* needs CAP_SYS_NICE */
+		if (!tf_proc_peek(path, text, sizeof(text)) && *text) { /* needs CAP_SYS_NICE */
 			at->slack = strtoull(text, NULL, 10);
 			at->flags |= TF_ATTR_SLACK;
 		}

@@ -37,8 +37,8 @@ int tf_batch_signal(const struct tf_task *t)
 		bool by_default;
 	} list[] = {{SIGURG, true}, {SIGWINCH, true}, {SIGCHLD, true}, {SIGPIPE, false},
 		{SIGHUP, false}, {SIGUSR1, false}, {SIGUSR2, false}};
-	uint64_t ignored = tf_task_status_number(t->status, "\nSigIgn:", 16);
-	uint64_t caught = tf_task_status_number(t->status, "\nSigCgt:", 16), blocked = 0;
+	uint64_t ignored = tf_text_number(t->status, "\nSigIgn:", 16, 0);
+	uint64_t caught = tf_text_number(t->status, "\nSigCgt:", 16, 0), blocked = 0;
 
 	if (t->capture.image.n_filters)
 		return 0;

@@ -398,12 +398,12 @@ static uint64_t locked(struct tf_task *t)
 
 	return tf_task_read_text(t, "status", &text, &size)
 		       ? 0
-		       : tf_task_status_number(text, "\nVmLck:", 10);
+		       : tf_text_number(text, "\nVmLck:", 10, 0);
 }
 
 static uint64_t locked_before(const struct tf_asking *q)
 {
-	return tf_task_status_number(q->t->status, "\nVmLck:", 10);
+	return tf_text_number(q->t->status, "\nVmLck:", 10, 0);
 }
 
 /* A mapping that is locked from the beginning tells of mlockall(MCL_FUTURE), which nothing shows;

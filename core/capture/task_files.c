@@ -14,13 +14,6 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-static uint64_t number_behind(const char *text, const char *label, int base)
-{
-	const char *p = strstr(text, label);
-
-	return p ? strtoull(p + strlen(label), NULL, base) : 0;
-}
-
 /* proc_pid_net(5): the state is the fourth column (01: established; up to 0B but for 07, closed,
  * and 0A, listening: on its way there or from there), the inode the tenth. */
 bool tf_capture_is_tcp(const char *link, const char *const tcp[2])
@@ -72,9 +65,9 @@ static int describe_fd(struct tf_task *t, struct tf_fd *f, int number)
 	*f = (struct tf_fd){
 		.fd = number,
 		.kind = tf_capture_fd_kind(&st, target),
-		.flags = (uint32_t)number_behind(info, "flags:", 8),
+		.flags = (uint32_t)tf_text_number(info, "flags:", 8, 0),
 		.same = -1,
-		.offset = number_behind(info, "pos:", 10),
+		.offset = tf_text_number(info, "pos:", 10, 0),
 		.size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0,
 		.dev = (uint64_t)major(st.st_dev) << 32 | minor(st.st_dev),
 		.ino = tf_capture_fd_content(&st, path) ? st.st_ino : 0,

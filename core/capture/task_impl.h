@@ -3,6 +3,7 @@
 #ifndef TF_CAPTURE_TASK_IMPL_H
 #define TF_CAPTURE_TASK_IMPL_H
 
+#include "core/base/text.h"
 #include "core/capture/task.h"
 
 #define TF_TASK_PATH    64   /* "/proc/PID/task/TID/syscall" */
@@ -17,6 +18,10 @@ int tf_task_read_text(struct tf_task *t, const char *name, char **ret_text, size
 /* Waits for a thread's next stop until the deadline. 1: it stands, as *ret_status says; 0: it has
  * ended; _SYSTEM, naming its state. */
 int tf_task_wait_any(struct tf_task *t, struct tf_traced *x, uint64_t deadline_ns, int *ret_status);
+
+/* The first line of /proc/PID/task/TID/name; "" if there is none. */
+void tf_task_thread_text(
+	const struct tf_task *t, pid_t tid, const char *name, char *buf, size_t size);
 
 /* Waits for a thread's next PTRACE_EVENT_STOP until the deadline; signals that are on their way are
  * not ours: the thread stops for them first, and gets them. 1: it stands; 0: it has ended; _SYSTEM,
@@ -87,9 +92,6 @@ void tf_task_let_go(struct tf_task *t);
 int tf_task_describe_standing(struct tf_task *t);
 int tf_task_describe_maps(struct tf_task *t);
 int tf_task_describe_rest(struct tf_task *t);
-
-/* The number behind a label of /proc/PID/status; 0 if there is none. */
-uint64_t tf_task_status_number(const char *text, const char *label, int base);
 
 /* task_sparse.c: which parts of its mappings have anything in them, where looking at each page
  * would take too long (t->used stays NULL where not). tf_task_scan(): adds the present pages of a

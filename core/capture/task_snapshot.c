@@ -133,7 +133,7 @@ static void compare_before(struct tf_task *t)
 		m->vmflags |= b->vmflags & (TF_VMF_LOCKED | TF_VMF_ONFAULT);
 		locked += m->end - m->start;
 	}
-	t->shot.differs |= locked / 1024 != tf_task_status_number(t->status, "\nVmLck:", 10);
+	t->shot.differs |= locked / 1024 != tf_text_number(t->status, "\nVmLck:", 10, 0);
 }
 
 static int read_shots_maps(struct tf_task *t)

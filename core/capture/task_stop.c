@@ -69,18 +69,13 @@ static int check_machine(struct tf_task *t)
 	return 0;
 }
 
-/* The first line of /proc/PID/task/TID/name; "" if there is none. */
-static void thread_text(
+void tf_task_thread_text(
 	const struct tf_task *t, pid_t tid, const char *name, char *buf, size_t size)
 {
 	char path[TF_TASK_PATH];
-	TF_CLOSE int fd = -1;
-	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", (int)t->pid, (int)tid, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, buf, size - 1);
-	buf[n > 0 ? n : 0] = '\0';
+	tf_proc_peek(path, buf, size);
 	buf[strcspn(buf, "\n")] = '\0';
 }
 
@@ -105,8 +100,8 @@ static int does_not_stop(struct tf_task *t, pid_t tid)
 	char stat[256], where[64];
 	const char *p;
 
-	thread_text(t, tid, "stat", stat, sizeof(stat));
-	thread_text(t, tid, "wchan", where, sizeof(where));
+	tf_task_thread_text(t, tid, "stat", stat, sizeof(stat));
+	tf_task_thread_text(t, tid, "wchan", where, sizeof(where));
 	p = strrchr(stat, ')');
 	return tf_fail(&t->capture.err, TELEFORK_E_SYSTEM,
 		"thread %d of process %d does not stop within %d ms: %s (state %c%s%s); it was let "
@@ -190,13 +185,13 @@ static int seize(struct tf_task *t, pid_t tid)
 	if (!all)
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for threads");
 	t->traced = all;
-	thread_text(t, tid, "syscall", call, sizeof(call));
+	tf_task_thread_text(t, tid, "syscall", call, sizeof(call));
 	look_up_status(t, tid);
 	if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)PTRACE_O_TRACESYSGOOD)) {
 		err = errno;
 		if (err == ESRCH && tid != t->pid)
 			return 0;
-		thread_text(t, tid, "stat", call, sizeof(call));
+		tf_task_thread_text(t, tid, "stat", call, sizeof(call));
 		if (tid == t->pid && strstr(call, ") Z"))
 			return tf_fail(&t->capture.err, TELEFORK_E_UNSUPPORTED,
 				"the main thread of process %d has ended", (int)t->pid);

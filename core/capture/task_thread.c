@@ -227,10 +227,10 @@ int tf_task_pending(struct tf_task *t)
 	struct pending_list l = {.t = t};
 	int rc = 0;
 
-	if (tf_task_status_number(t->status, "\nShdPnd:", 16))
+	if (tf_text_number(t->status, "\nShdPnd:", 16, 0))
 		rc = peek_queue(&l, 0);
 	for (uint32_t i = 0; i < t->n_traced && !rc; i++)
-		if (tf_task_status_number(t->traced[i].status, "\nSigPnd:", 16))
+		if (tf_text_number(t->traced[i].status, "\nSigPnd:", 16, 0))
 			rc = peek_queue(&l, t->traced[i].tid);
 	return rc;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/base/maps.h"
+#include "core/base/text.h"
 
 #define CAP_SYS_ADMIN    21
 #define CAP_SYS_RESOURCE 24
@@ -23,13 +24,6 @@ static const char *text_of(struct tf_arena *a, const char *path)
 	size_t size;
 
 	return tf_proc_read(a, path, &text, &size, NULL) ? "" : text;
-}
-
-static uint64_t number_behind(const char *text, const char *label, int base, uint64_t otherwise)
-{
-	const char *p = strstr(text, label);
-
-	return p ? strtoull(p + strlen(label), NULL, base) : otherwise;
 }
 
 static uint64_t less(uint64_t limit, uint64_t used)
@@ -61,7 +55,7 @@ static uint64_t threads_of_user(struct tf_arena *a)
 		if (stat(path, &st) || st.st_uid != getuid())
 			continue;
 		strcat(path, "/status");
-		n += number_behind(text_of(a, path), "\nThreads:", 10, 0);
+		n += tf_text_number(text_of(a, path), "\nThreads:", 10, 0);
 	}
 	if (proc)
 		closedir(proc);
@@ -70,7 +64,7 @@ static uint64_t threads_of_user(struct tf_arena *a)
 
 static uint64_t free_of_user(struct tf_arena *a)
 {
-	uint64_t caps = number_behind(text_of(a, "/proc/self/status"), "\nCapEff:", 16, 0);
+	uint64_t caps = tf_text_number(text_of(a, "/proc/self/status"), "\nCapEff:", 16, 0);
 	struct rlimit lim;
 
 	if (getrlimit(RLIMIT_NPROC, &lim) || lim.rlim_cur == RLIM_INFINITY || !getuid() ||
@@ -123,7 +117,7 @@ static uint64_t free_of_groups(struct tf_arena *a)
 
 static uint64_t free_of_system(struct tf_arena *a)
 {
-	uint64_t all = number_behind(text_of(a, "/proc/loadavg"), "/", 10, 0);
+	uint64_t all = tf_text_number(text_of(a, "/proc/loadavg"), "/", 10, 0);
 	uint64_t max = least(tf_facts_number("/proc/sys/kernel/threads-max", UINT64_MAX),
 		tf_facts_number("/proc/sys/kernel/pid_max", UINT64_MAX));
 
@@ -136,5 +130,5 @@ void tf_facts_tasks(struct tf_facts *f, struct tf_arena *a)
 	uint64_t used = queue ? strtoull(queue + 6, NULL, 10) : 0;
 
 	f->threads_free = least(free_of_user(a), least(free_of_groups(a), free_of_system(a)));
-	f->pending_free = queue ? less(number_behind(queue, "/", 10, 0), used) : UINT64_MAX;
+	f->pending_free = queue ? less(tf_text_number(queue, "/", 10, 0), used) : UINT64_MAX;
 }
