@@ -34,6 +34,28 @@ struct model {
 	bool filled;
 };
 
+/* Step n of those with this comment, or NULL; and how many there are. */
+static inline const struct tf_step *plan_step(
+	const struct tf_restore *r, const char *comment, unsigned n)
+{
+	for (uint64_t i = 0; i < r->plan.n_steps; i++) {
+		const struct tf_step *s = &r->plan.steps[i];
+
+		if (s->comment && !strcmp(s->comment, comment) && !n--)
+			return s;
+	}
+	return NULL;
+}
+
+static inline unsigned plan_count(const struct tf_restore *r, const char *comment)
+{
+	unsigned n = 0;
+
+	while (plan_step(r, comment, n))
+		n++;
+	return n;
+}
+
 static inline void model_add(
 	struct model *m, uint64_t start, uint64_t end, uint32_t prot, enum model_owner owner)
 {

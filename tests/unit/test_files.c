@@ -57,26 +57,6 @@ static void build(void)
 }
 
 /* The n-th step (from 0) with that comment; NULL if there is none. */
-static const struct tf_step *step(const char *comment, unsigned n)
-{
-	for (uint64_t i = 0; i < plan.plan.n_steps; i++) {
-		const struct tf_step *s = &plan.plan.steps[i];
-
-		if (s->comment && !strcmp(s->comment, comment) && !n--)
-			return s;
-	}
-	return NULL;
-}
-
-static unsigned count(const char *comment)
-{
-	unsigned n = 0;
-
-	while (step(comment, n))
-		n++;
-	return n;
-}
-
 START_TEST(files_opened_again)
 {
 	static struct tf_fd fds[] = {
@@ -96,27 +76,27 @@ START_TEST(files_opened_again)
 	image.fds = fds;
 	image.n_fds = sizeof(fds) / sizeof(*fds);
 	build();
-	s = step("/tmp/log", 0);
+	s = plan_step(&plan, "/tmp/log", 0);
 	ck_assert_uint_eq(s->arg[2], O_WRONLY | O_APPEND);
-	ck_assert_uint_eq(count("/tmp/log"), 1);
-	ck_assert_uint_eq(step("/tmp", 0)->arg[2], O_DIRECTORY);
-	ck_assert_uint_eq(count("/dev/null"), 1);
-	ck_assert_uint_eq(count("/dev/fuse"), 0);
-	ck_assert_uint_eq(count("position"), 2);
-	s = step("position", 0);
+	ck_assert_uint_eq(plan_count(&plan, "/tmp/log"), 1);
+	ck_assert_uint_eq(plan_step(&plan, "/tmp", 0)->arg[2], O_DIRECTORY);
+	ck_assert_uint_eq(plan_count(&plan, "/dev/null"), 1);
+	ck_assert_uint_eq(plan_count(&plan, "/dev/fuse"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "position"), 2);
+	s = plan_step(&plan, "position", 0);
 	ck_assert_uint_eq(s->arg[1], 7);
 	ck_assert_int_eq(s->expect, TF_EXPECT_SUCCESS);
-	s = step("position", 1);
+	s = plan_step(&plan, "position", 1);
 	ck_assert_uint_eq(s->arg[1], 3);
 	ck_assert_int_eq(s->expect, TF_EXPECT_ANY);
-	ck_assert_uint_eq(count("duplicate"), 3);
-	for (unsigned i = 0; (s = step("duplicate", i)); i++)
+	ck_assert_uint_eq(plan_count(&plan, "duplicate"), 3);
+	for (unsigned i = 0; (s = plan_step(&plan, "duplicate", i)); i++)
 		ck_assert_uint_eq(s->arg[0], (uint64_t)fds[s->arg[1] - 2].same);
-	ck_assert_int_eq(step("working directory", 0)->expect, TF_EXPECT_SUCCESS);
+	ck_assert_int_eq(plan_step(&plan, "working directory", 0)->expect, TF_EXPECT_SUCCESS);
 	image.source.origin = TF_ORIGIN_CALL;
 	build();
-	ck_assert_uint_eq(count("/tmp/log"), 0);
-	ck_assert_int_eq(step("working directory", 0)->expect, TF_EXPECT_ANY);
+	ck_assert_uint_eq(plan_count(&plan, "/tmp/log"), 0);
+	ck_assert_int_eq(plan_step(&plan, "working directory", 0)->expect, TF_EXPECT_ANY);
 }
 END_TEST
 
@@ -148,7 +128,7 @@ static void refused(const char *words)
 	ck_assert_int_eq(tf_files_check(&image, true, &e), 0);
 	ck_assert_msg(strstr(e.text, words), "%s", e.text);
 	build(); /* nothing in it can fail for that reason */
-	ck_assert_uint_eq(count(path), 0);
+	ck_assert_uint_eq(plan_count(&plan, path), 0);
 }
 
 START_TEST(file_is_here)
@@ -220,7 +200,7 @@ START_TEST(nowhere_to_be)
 	image.n_fds = 0;
 	image.source.cwd = path;
 	refused("working directory");
-	ck_assert_uint_eq(count("working directory"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "working directory"), 0);
 	image.source.cwd = path;
 	make_file(1);
 	refused("no directory here");

@@ -74,29 +74,9 @@ static void use_equal_vdso(void)
 /* --- looking into a plan --- */
 
 /* The n-th step (from 0) with that comment; NULL if there is none. */
-static const struct tf_step *step(const char *comment, unsigned n)
-{
-	for (uint64_t i = 0; i < plan.plan.n_steps; i++) {
-		const struct tf_step *s = &plan.plan.steps[i];
-
-		if (s->comment && !strcmp(s->comment, comment) && !n--)
-			return s;
-	}
-	return NULL;
-}
-
-static unsigned count(const char *comment)
-{
-	unsigned n = 0;
-
-	while (step(comment, n))
-		n++;
-	return n;
-}
-
 static const struct tf_step *need(const char *comment)
 {
-	const struct tf_step *s = step(comment, 0);
+	const struct tf_step *s = plan_step(&plan, comment, 0);
 
 	ck_assert_msg(s, "no step \"%s\"", comment);
 	return s;
@@ -203,7 +183,7 @@ START_TEST(order_of_a_restore)
 	for (size_t i = 1; i < sizeof(order) / sizeof(*order); i++)
 		ck_assert_msg(index_of(need(order[i - 1])) < index_of(need(order[i])),
 			"%s comes after %s", order[i - 1], order[i]);
-	ck_assert_uint_eq(count("signal action"), TF_SIGNALS - 2);
+	ck_assert_uint_eq(plan_count(&plan, "signal action"), TF_SIGNALS - 2);
 	ck_assert_uint_eq(index_of(need("run")), plan.plan.n_steps - 1);
 }
 END_TEST
@@ -216,21 +196,21 @@ START_TEST(vdso_unequal)
 
 	build(false);
 	parked = plan.park_at - facts.vdso.vvar_base;
-	ck_assert_uint_eq(count("park the vdso"), 2);
-	ck_assert_uint_eq(count("vdso, as it was"), 0);
-	ck_assert_uint_eq(count("vdso"), 2); /* memory, and its protection */
-	ck_assert_uint_eq(count("vvar"), 1);
-	ck_assert_uint_eq(count("vdso entry"), 3);
+	ck_assert_uint_eq(plan_count(&plan, "park the vdso"), 2);
+	ck_assert_uint_eq(plan_count(&plan, "vdso, as it was"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "vdso"), 2); /* memory, and its protection */
+	ck_assert_uint_eq(plan_count(&plan, "vvar"), 1);
+	ck_assert_uint_eq(plan_count(&plan, "vdso entry"), 3);
 	ck_assert_uint_eq(plan.hole.end - plan.park_at, 0x20000);
 	code = need("vdso entry")->arg[1];
 	n = tf_arch_code_jump(expected, facts.vdso.symbols[0].value + parked);
 	ck_assert_uint_eq(need("vdso entry")->arg[2], n);
 	ck_assert_mem_eq(data_at(code), expected, n);
 	n = tf_arch_code_syscall(expected, tf_arch_vdso_syscall(sample_vdso_name(1)));
-	ck_assert_mem_eq(data_at(step("vdso entry", 1)->arg[1]), expected, n);
+	ck_assert_mem_eq(data_at(plan_step(&plan, "vdso entry", 1)->arg[1]), expected, n);
 	n = tf_arch_code_syscall(expected, -1);
-	ck_assert_mem_eq(data_at(step("vdso entry", 2)->arg[1]), expected, n);
-	ck_assert_uint_eq(step("vdso entry", 2)->arg[0], image.vdso.symbols[2].value);
+	ck_assert_mem_eq(data_at(plan_step(&plan, "vdso entry", 2)->arg[1]), expected, n);
+	ck_assert_uint_eq(plan_step(&plan, "vdso entry", 2)->arg[0], image.vdso.symbols[2].value);
 }
 END_TEST
 
@@ -239,19 +219,19 @@ START_TEST(vdso_entries_left_alone)
 	image.vdso.symbols[0].size = 4; /* no room for a jump */
 	tf_arch_native()->set_pc(&image.threads[0].regs, image.vdso.symbols[1].value + 4);
 	build(false);
-	ck_assert_uint_eq(count("vdso entry"), 1);
+	ck_assert_uint_eq(plan_count(&plan, "vdso entry"), 1);
 	ck_assert_uint_eq(need("vdso entry")->arg[0], image.vdso.symbols[2].value);
 	image.vdso.symbols[2].value = 0x440000; /* an image that lies: not in the vDSO */
 	build(false);
-	ck_assert_uint_eq(count("vdso entry"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "vdso entry"), 0);
 	image.vdso.symbols[2].value = image.vdso.base + image.vdso.size - 4;
 	build(false);
-	ck_assert_uint_eq(count("vdso entry"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "vdso entry"), 0);
 	tf_arch_native()->set_pc(&image.threads[0].regs, image.vdso.symbols[1].value);
 	image.maps[4].kind = TF_MAP_ANON; /* an emulator's: made of system calls, without data */
 	image.vdso.vvar_base = image.vdso.vvar_size = 0;
 	build(false);
-	ck_assert_uint_eq(count("vdso entry"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "vdso entry"), 0);
 }
 END_TEST
 
@@ -259,11 +239,11 @@ START_TEST(vdso_equal)
 {
 	use_equal_vdso();
 	build(false);
-	ck_assert_uint_eq(count("park the vdso"), 2);
-	ck_assert_uint_eq(count("vdso, as it was"), 2);
-	ck_assert_uint_eq(step("vdso, as it was", 1)->arg[4], image.vdso.base);
-	ck_assert_uint_eq(count("vdso entry"), 0);
-	ck_assert_uint_eq(count("vdso"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "park the vdso"), 2);
+	ck_assert_uint_eq(plan_count(&plan, "vdso, as it was"), 2);
+	ck_assert_uint_eq(plan_step(&plan, "vdso, as it was", 1)->arg[4], image.vdso.base);
+	ck_assert_uint_eq(plan_count(&plan, "vdso entry"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "vdso"), 0);
 	/* Its bytes still arrive, and go nowhere. */
 	for (uint64_t i = 0; i < plan.n_fills; i++)
 		ck_assert(
@@ -278,12 +258,13 @@ START_TEST(emulated)
 
 	use_emulator();
 	build(false);
-	for (unsigned i = 0; (s = step("receiver", i)); i++)
+	for (unsigned i = 0; (s = plan_step(&plan, "receiver", i)); i++)
 		ck_assert(s->arg[0] < 0x7ffff7f10000 ? s->arg[0] + s->arg[1] <= 0x7ffff7f10000
 						     : s->arg[0] >= 0x7ffff7f12000);
-	ck_assert_uint_eq(count("receiver"), 6); /* one of them around the pages that stay */
-	ck_assert_uint_eq(count("unregister the receiver's rseq"), 0);
-	ck_assert_uint_eq(count("brk and the mm fields"), 0);
+	ck_assert_uint_eq(
+		plan_count(&plan, "receiver"), 6); /* one of them around the pages that stay */
+	ck_assert_uint_eq(plan_count(&plan, "unregister the receiver's rseq"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "brk and the mm fields"), 0);
 	ck_assert_uint_eq(need("signal action")->expect, TF_EXPECT_ANY);
 	ck_assert_uint_eq(need("robust list")->expect, TF_EXPECT_ANY);
 }
@@ -331,12 +312,12 @@ START_TEST(brk_blocked)
 	ck_assert_uint_eq(s->arg[2], PROT_NONE);
 	facts.brk = 0x410000; /* a mapping of the image stands there already */
 	build(false);
-	ck_assert_uint_eq(count("no brk"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "no brk"), 0);
 	facts.flags = 0; /* a kernel without PR_SET_MM */
 	facts.n_keep = 0;
 	build(false);
-	ck_assert_uint_eq(count("no brk"), 0);
-	ck_assert_uint_eq(count("brk and the mm fields"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "no brk"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "brk and the mm fields"), 0);
 }
 END_TEST
 
@@ -357,15 +338,15 @@ START_TEST(rseq)
 	facts.rseq.addr = 0;
 	facts.flags &= ~TF_FACT_RSEQ;
 	build(false);
-	ck_assert_uint_eq(count("unregister the receiver's rseq"), 0);
-	ck_assert_uint_eq(count("rseq"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "unregister the receiver's rseq"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "rseq"), 0);
 	ck_assert_uint_eq(need("rseq: not here")->arg[1] >> 32, 0xfffffffe); /* cpu_id */
 	image.threads[0].rseq.addr = 0;
 	build(false);
-	ck_assert_uint_eq(count("rseq: not here"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "rseq: not here"), 0);
 	image.threads[0].rseq.addr = 0x410000; /* not writable: not a C library's */
 	build(false);
-	ck_assert_uint_eq(count("rseq: no critical section"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "rseq: no critical section"), 0);
 }
 END_TEST
 
@@ -385,9 +366,9 @@ START_TEST(tid_and_robust_list)
 	image.threads[0].tid_addr = 0;
 	image.threads[0].robust_head = 0;
 	build(false);
-	ck_assert_uint_eq(count("clear_child_tid"), 1);
-	ck_assert_uint_eq(count("the C library's own tid"), 0);
-	ck_assert_uint_eq(count("robust list"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "clear_child_tid"), 1);
+	ck_assert_uint_eq(plan_count(&plan, "the C library's own tid"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "robust list"), 0);
 }
 END_TEST
 
@@ -397,14 +378,14 @@ START_TEST(signal_actions)
 	const struct tf_step *s;
 
 	build(false);
-	for (unsigned i = 0; (s = step("signal action", i)); i++) {
+	for (unsigned i = 0; (s = plan_step(&plan, "signal action", i)); i++) {
 		ck_assert(s->arg[0] != SIGKILL && s->arg[0] != SIGSTOP);
 		sa = data_at(s->arg[1]);
 		ck_assert_mem_eq(sa, &image.sigactions[s->arg[0] - 1], sizeof(*sa));
 	}
 	image.n_sigactions = 0;
 	build(false);
-	for (unsigned i = 0; (s = step("signal action", i)); i++) {
+	for (unsigned i = 0; (s = plan_step(&plan, "signal action", i)); i++) {
 		sa = data_at(s->arg[1]);
 		ck_assert_uint_eq(sa->handler, 0);
 	}
@@ -418,7 +399,7 @@ START_TEST(descriptors)
 	build(true);
 	ck_assert_int_eq(plan.fds.channel, 10);
 	ck_assert_int_eq(plan.fds.reserve, 12);
-	ck_assert_uint_eq(count("held"), 1);
+	ck_assert_uint_eq(plan_count(&plan, "held"), 1);
 	s = need("held");
 	ck_assert_uint_eq(s->arg[0], (uint64_t)plan.fds.reserve);
 	ck_assert_uint_eq(s->arg[1], 7);
@@ -428,10 +409,10 @@ START_TEST(descriptors)
 	ck_assert_uint_eq(s->arg[1], 9);
 	image.fds[2].fd = 9;
 	build(true); /* the channel itself is not held */
-	ck_assert_uint_eq(count("held"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "held"), 0);
 	build(false);
-	ck_assert_uint_eq(count("held"), 1);
-	ck_assert_uint_eq(count("the way back"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "held"), 1);
+	ck_assert_uint_eq(plan_count(&plan, "the way back"), 0);
 	image.source.channel_fd = -1;
 	build(true);
 	ck_assert(!plan.fds.peer);
@@ -460,14 +441,14 @@ START_TEST(beyond_the_end_of_a_file)
 	image.maps[1].data_end = 0x438000;
 	image.maps[2].data_end = 0x470000;
 	build(false);
-	ck_assert_uint_eq(count("an empty file"), 1);
-	ck_assert_uint_eq(count("beyond the end of a file"), 2);
-	ck_assert_uint_eq(step("file", 1)->arg[1], 0x8000);
+	ck_assert_uint_eq(plan_count(&plan, "an empty file"), 1);
+	ck_assert_uint_eq(plan_count(&plan, "beyond the end of a file"), 2);
+	ck_assert_uint_eq(plan_step(&plan, "file", 1)->arg[1], 0x8000);
 	image.maps[1].data_end = 0x440000;
 	image.maps[2].data_end = 0x480000;
 	build(false);
-	ck_assert_uint_eq(count("an empty file"), 0);
-	ck_assert_uint_eq(count("the empty file"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "an empty file"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "the empty file"), 0);
 }
 END_TEST
 
@@ -525,7 +506,7 @@ START_TEST(map_flags)
 	for (size_t i = 0; i < sizeof(advices) / sizeof(*advices); i++) {
 		image.maps[2].vmflags = advices[i].flag;
 		build(false);
-		ck_assert_uint_eq(count("advice"), 1);
+		ck_assert_uint_eq(plan_count(&plan, "advice"), 1);
 		ck_assert_uint_eq(need("advice")->arg[0], image.maps[2].start);
 		ck_assert_uint_eq(need("advice")->arg[2], (uint64_t)advices[i].advice);
 		ck_assert_uint_eq(need("advice")->expect, TF_EXPECT_ANY);
@@ -553,7 +534,7 @@ START_TEST(protections)
 	/* Filled while writable, then as it was; without data at once. */
 	s = need("file");
 	ck_assert_uint_eq(s->arg[2], PROT_READ | PROT_WRITE);
-	s = step("file", 1);
+	s = plan_step(&plan, "file", 1);
 	ck_assert_int_eq(s->nr, SYS_mprotect);
 	ck_assert_uint_eq(s->arg[2], prot);
 	image.source.flags = TF_SOURCE_EMULATED;
@@ -574,10 +555,10 @@ START_TEST(mailbox)
 	const struct tf_step *s;
 
 	build(true);
-	n = count("mailbox");
+	n = plan_count(&plan, "mailbox");
 	ck_assert_uint_eq(n, 5);
-	ck_assert_uint_eq(step("mailbox", 0)->arg[0], image.source.mailbox + 8);
-	for (unsigned i = 0; (s = step("mailbox", i)); i++)
+	ck_assert_uint_eq(plan_step(&plan, "mailbox", 0)->arg[0], image.source.mailbox + 8);
+	for (unsigned i = 0; (s = plan_step(&plan, "mailbox", i)); i++)
 		switch (s->arg[0] - image.source.mailbox) {
 		case offsetof(struct tf_mailbox, hole_start):
 			ck_assert_uint_eq(s->arg[1], plan.hole.start);
@@ -599,10 +580,10 @@ START_TEST(mailbox)
 		}
 	image.source.mailbox = 0x47fff8; /* does not fit */
 	build(true);
-	ck_assert_uint_eq(count("mailbox"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "mailbox"), 0);
 	image.source.mailbox = 0x430100; /* behind the end of a file */
 	build(true);
-	ck_assert_uint_eq(count("mailbox"), 0);
+	ck_assert_uint_eq(plan_count(&plan, "mailbox"), 0);
 }
 END_TEST
 
