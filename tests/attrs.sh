@@ -6,6 +6,8 @@
 # (its clocks are not the machine's), again (the copy is dumped once more, and is what the image says), user
 # (a receiver that is nobody: refuses, or goes without what it may not grant and tells so)
 set -eu
+# shellcheck source=tests/bare.sh
+. "$(dirname "$0")/bare.sh"
 build=$(cd "$1" && pwd) probe=$(cd "$1" && pwd)/probes/attrs-$2
 shift 2
 dir=$(mktemp -d)
@@ -31,10 +33,7 @@ second_word() { # FILE WORD PID
 	sed -n "s/^$2 //p" "$1"
 }
 
-for fd in /proc/self/fd/*; do
-	fd=${fd##*/}
-	if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
-done
+close_descriptors
 apart='' ids=new
 if has same; then ids=same; fi
 : >"$dir/original"

@@ -5,6 +5,8 @@
 # them; the restored probe has to say what is wrong, or the image is refused. What cannot be noticed is
 # listed here, with the reason.
 set -eu
+# shellcheck source=tests/bare.sh
+. "$(dirname "$0")/bare.sh"
 build=$(cd "$1" && pwd) mutate=$2 every=${3-1}
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -14,10 +16,7 @@ trap 'rm -rf "$tmp"' EXIT
 # known of it.
 unnoticed='process.0.n_cpus|attributes.2.cpus|attributes.3|rights.3|group.(9|10|11)'
 
-for fd in /proc/self/fd/*; do
-	fd=${fd##*/}
-	if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
-done
+close_descriptors
 : >"$tmp/original"
 "$build/probes/attrs-static" rights filters >"$tmp/original" &
 original=$!

@@ -3,7 +3,7 @@
 
 # Runs a script of tests/ with a probe in a guest, the only place where aarch64 has ptrace. $(1)
 # architecture, $(2) script, $(3) probes
-in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)))) $(1) --
+in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) tests/bare.sh $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)))) $(1) --
 # Unit tests that look from outside run there as well; of those that kill at every ptrace call, at some.
 GUEST_TESTS := test_threads test_sparse
 GUEST_TESTS_FOREIGN := test_task test_snapshot test_stop test_attrs test_cpu_of test_files

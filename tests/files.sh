@@ -5,6 +5,8 @@
 # destination lacks is said before anything is made: files, the working directory, descriptors, threads, places
 # for signals. What may be gone without is named.
 set -eu
+# shellcheck source=tests/bare.sh
+. "$(dirname "$0")/bare.sh"
 build=$(cd "$1" && pwd) probe=$(cd "$1" && pwd)/probes/files-${2-pie}
 telefork=$build/bin/telefork
 tmp=$(mktemp -d)
@@ -20,11 +22,7 @@ fail() {
 
 # alone COMMAND: with nothing but its standard streams.
 alone() {
-	local fd
-	for fd in /proc/self/fd/*; do
-		fd=${fd##*/}
-		if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
-	done
+	close_descriptors
 	exec "$@"
 }
 

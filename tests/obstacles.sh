@@ -5,6 +5,8 @@
 # it may be allowed, dump --allow goes on and says what was left; the program never notices. What this kernel
 # does not have is said. A kind that no program shows is a failure.
 set -eu
+# shellcheck source=tests/bare.sh
+. "$(dirname "$0")/bare.sh"
 build=$(cd "$1" && pwd)
 shift
 here=$(cd "$(dirname "$0")" && pwd)
@@ -26,10 +28,7 @@ start() {
 	rm -f ./*.out ./*.err image
 	mkfifo said
 	(
-		for fd in /proc/self/fd/*; do
-			fd=${fd##*/}
-			if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
-		done
+		close_descriptors
 		exec "$@" >said 2>it.err </dev/null
 	) &
 	pid=$!

@@ -5,6 +5,8 @@
 # it locked), taken (names and keys that are in use over there, files that are others: refused with
 # words, then allowed), used (shared memory that others use, too: told before anything is stopped).
 set -eu
+# shellcheck source=tests/bare.sh
+. "$(dirname "$0")/bare.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outmem-${3-pie}
 tmp=$(mktemp -d)
 pids=()
@@ -29,10 +31,7 @@ fail() {
 start() {
 	mkdir "$tmp/files"
 	(
-		for fd in /proc/self/fd/*; do
-			fd=${fd##*/}
-			if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
-		done
+		close_descriptors
 		exec "$probe" "$tmp/files" "$@" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
 	) &
 	pid=$!

@@ -9,6 +9,8 @@
 # (a bar on a terminal and nowhere else, and with --quiet nothing), refused (no fork of it can be made: it stands
 # still, which is said, and goes on).
 set -eu
+# shellcheck source=tests/bare.sh
+. "$(dirname "$0")/bare.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outside-${3-pie}
 tmp=$(mktemp -d)
 export XDG_STATE_HOME=$tmp/state
@@ -25,10 +27,7 @@ fail() {
 # start NAME [ARGUMENT]: the program, with nothing but its standard streams; its pid in $pid.
 start() {
 	(
-		for fd in /proc/self/fd/*; do
-			fd=${fd##*/}
-			if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
-		done
+		close_descriptors
 		exec "${as[@]}" "$probe" "${2-100}" >"$tmp/$1.out" 2>"$tmp/$1.err" </dev/null
 	) &
 	pid=$!
@@ -168,10 +167,7 @@ obstacles)
 	mkfifo "$tmp/fifo"
 	probe=$(command -v bash)
 	(
-		for fd in /proc/self/fd/*; do
-			fd=${fd##*/}
-			if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
-		done
+		close_descriptors
 		exec bash -c 'exec 5<>"$1"; sleep 60 & echo "$!" >"$2"; wait' - "$tmp/fifo" "$tmp/child"
 	) </dev/null >/dev/null 2>&1 &
 	pid=$!

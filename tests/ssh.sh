@@ -4,6 +4,8 @@
 # executes the command here, with a socket for both standard streams or, for the host "pipes", with two
 # pipes, as sshd may give it. Nothing of it is left when nobody needs it any more.
 set -eu
+# shellcheck source=tests/bare.sh
+. "$(dirname "$0")/bare.sh"
 build=$(cd "$1" && pwd)
 tmp=$(mktemp -d)
 pids=()
@@ -86,10 +88,7 @@ done
 # there is a $tmp/NAME.go; its pid in $pid.
 count() {
 	(
-		for fd in /proc/self/fd/*; do
-			fd=${fd##*/}
-			if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
-		done
+		close_descriptors
 		exec perl -e 'open F, ">>", $ARGV[0]; F->autoflush; $| = 1;
 			for (1 .. 100) {
 				print F "$_\n"; print "$_\n";
