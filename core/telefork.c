@@ -48,6 +48,13 @@ const char *telefork_errname(int code)
 	}
 }
 
+/* Each TELEFORK_RESTORE_* has a bit of its own: their sum has no carry. */
+#define RESTORE_ALL                                                                            \
+	(TELEFORK_RESTORE_SAME_PID + TELEFORK_RESTORE_HOLD_FILES + TELEFORK_RESTORE_OWN_USER + \
+		TELEFORK_RESTORE_DETACHED + TELEFORK_RESTORE_PART_FILES +                      \
+		TELEFORK_RESTORE_PART_MEMORY)
+_Static_assert(RESTORE_ALL == (1u << 6) - 1, "six bits, one each");
+
 int tf_options_take(const struct telefork_options *given, struct telefork_options *ret_options,
 	struct tf_err *e)
 {
@@ -68,6 +75,10 @@ int tf_options_take(const struct telefork_options *given, struct telefork_option
 		memcpy(&o, given, size < sizeof(o) ? size : sizeof(o));
 	if (o.deadline_ms < 0 || o.idle_ms < 0)
 		return tf_fail(e, TELEFORK_E_INVAL, "a time limit is negative");
+	if (o.restore & ~RESTORE_ALL)
+		return tf_fail(e, TELEFORK_E_INVAL,
+			"options.restore has bits %#x that are no TELEFORK_RESTORE_* of this library (%s)",
+			o.restore & ~RESTORE_ALL, TELEFORK_VERSION);
 	*ret_options = o;
 	return 0;
 }

@@ -122,11 +122,10 @@ struct telefork_options {
 #define TELEFORK_RESTORE_OWN_USER 4u
 /* The receiver ends before the process does: a signal that it wanted at its parent's end is off. */
 #define TELEFORK_RESTORE_DETACHED 8u
-
 /* Files that it maps shared and writes to, and that are not the same here; shared memory whose name
  * or key is in use here: the copy gets memory of its own with that content. */
-#define TELEFORK_RESTORE_PART_FILES  4u
-#define TELEFORK_RESTORE_PART_MEMORY 8u
+#define TELEFORK_RESTORE_PART_FILES  16u
+#define TELEFORK_RESTORE_PART_MEMORY 32u
 
 #define TELEFORK_TOKEN_MAX 4096
 

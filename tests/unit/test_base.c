@@ -530,6 +530,10 @@ START_TEST(options_of_other_headers)
 	ck_assert_int_eq(tf_options_take(given, &o, &e), TELEFORK_E_INVAL);
 	ck_assert_int_eq(o.idle_ms, 5);
 	ck_assert_ptr_nonnull(strstr(e.text, "not known to this library"));
+	e = (struct tf_err){0};
+	o = (struct telefork_options){.restore = 1u << 6};
+	ck_assert_int_eq(tf_options_take(&o, &o, &e), TELEFORK_E_INVAL);
+	ck_assert_ptr_nonnull(strstr(e.text, "TELEFORK_RESTORE_"));
 	for (size_t i = 0; i < 2; i++) {
 		struct telefork_options bad = {.size = i ? sizeof(size_t) - 1 : 5000};
 
