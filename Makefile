@@ -143,8 +143,29 @@ CMD_SRC     := \
 
 PAD_SRC     := pad_main serve pump restore token exits journal arrival
 QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link
-HARNESS_SRC := main home cmd_run cmd_exec scenario run journey outside compare oracle explain progress report \
-	remote remote_guest remote_host
+HARNESS_SRC := \
+	main \
+	home \
+	cmd_run \
+	cmd_exec \
+	cmd_machines \
+	schema \
+	machines \
+	scenario \
+	cells \
+	run \
+	janitor \
+	journey \
+	outside \
+	compare \
+	oracle \
+	explain \
+	progress \
+	report \
+	remote \
+	remote_guest \
+	remote_host \
+
 COMMIT_SRC  := \
 	commit \
 	strike \
@@ -506,6 +527,8 @@ all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) examples-$(a)) $(B)/bin
 
 guests: $(ARCHES:%=build/guest/%/initramfs) ## kernels and initramfs of the QEMU machines
 
+more-guests: guests $(PAIR_GUESTS) ## guests with other kernels
+
 unit: $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu
 
 include tests/cases.mk
@@ -568,8 +591,9 @@ $(FUZZERS:%=fuzz-%): fuzz-%: $(B_FUZZ)/fuzz/%
 golden: unit ## writes tests/golden anew: look at the difference before committing it
 	@$(foreach a,$(ARCHES),$(foreach t,test_image test_plan,TF_GOLDEN=write $(RUN_$(a)) $(B_$(a))/tests/$(t) >/dev/null &&)) true
 
-docs: ## writes docs/state.md's table anew, with what became of its tests in the last make check
+docs: $(B)/bin/telebed ## writes docs/state.md's table anew, with what became of its tests in the last make check
 	@docs/state.sh write
+	@docs/reference.sh $(B)/bin/telebed write
 
 lint: lint-man $(foreach a,$(ARCHES),lib-$(a)) ## clang-format, shellcheck, both backends alike, cppcheck, clang-tidy
 	@tests/lint.sh
@@ -599,7 +623,7 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all demo bench commit pairs in-guests transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
+.PHONY: all more-guests demo bench commit pairs in-guests transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
 	lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* telebed exec and telebed machines: a machine by hand, and what there is. */
+/* telebed exec: a command in a machine that is made for it. */
 #include <argp.h>
 #include <errno.h>
 #include <stdio.h>
@@ -10,22 +10,23 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "harness/command.h"
+#include "harness/janitor.h"
+#include "harness/machines.h"
 #include "qemu/io.h"
 #include "qemu/remote.h"
-#include "qemu/template.h"
 
 #define BIN      "/tmp/bin/"
 #define WORK     "/tmp/work"
 #define WITH_MAX 64
 
-static const char *const arches[] = {"x86_64", "aarch64"};
-
 struct bed {
 	struct tf_vm_error err;
-	char cache[4096], run[32];
-	char *kernel, *initramfs;
-	struct tf_vm_machine machine;
+	struct tf_home home;
+	struct tf_rows rows;
+	struct tf_site site;
+	char run[32];
+	struct tf_janitor *janitor;
+	struct tf_remote *machine;
 	struct tf_vm *vm;
 	int status; /* of the command; -1: not ended */
 	bool closed, dead;
@@ -33,42 +34,47 @@ struct bed {
 
 struct arguments {
 	char **args; /* machine and command */
-	const char *with[WITH_MAX];
+	const char *with[WITH_MAX], *machines;
 	unsigned n_with;
 };
 
-enum { KEY_WITH = 'w' };
+enum { KEY_WITH = 'w', KEY_MACHINES = 'm' };
 
-static int describe(struct bed *b, const struct tf_home *home, const char *arch)
+static int start(struct bed *b, const char *name)
 {
-	int rc = tf_vm_cachedir(b->cache, sizeof(b->cache), &b->err);
+	const struct tf_row *row;
+	int rc = tf_rows_get(&b->rows, name, &row, &b->err);
 
+	if (rc == 0 && row->spec.tier != TF_TIER_SYSTEM)
+		rc = tf_vm_fail(&b->err, -EINVAL,
+			"machine %s: is the host itself; a command runs in machines of tier system",
+			name);
 	if (rc == 0)
-		rc = tf_vm_machine_init(&b->machine, arch, &b->err);
+		rc = tf_vm_cachedir(b->site.cache, sizeof(b->site.cache), &b->err);
 	if (rc < 0)
 		return rc;
-	b->kernel = tf_vm_format("%s/build/guest/%s/kernel", home->root, arch);
-	b->initramfs = tf_vm_format("%s/build/guest/%s/initramfs", home->root, arch);
-	b->machine.accel = tf_vm_probe_kvm(&b->machine, b->cache) ? TF_VM_KVM : TF_VM_TCG;
-	return b->kernel && b->initramfs ? 0 : tf_vm_fail(&b->err, -ENOMEM, "no memory");
-}
-
-static int start(struct bed *b)
-{
-	struct tf_vm_guest guest = {.kernel = b->kernel, .initramfs = b->initramfs};
-	struct tf_vm_config c = {.id = tf_vm_identity(1), .rundir = b->run};
-	struct tf_vm_template *tmpl;
-	int rc;
-
 	strcpy(b->run, "/tmp/telebed.XXXXXX");
 	if (!mkdtemp(b->run))
 		return tf_vm_fail_errno(&b->err, -errno, "%s", b->run);
-	rc = tf_vm_template_get(&b->machine, &guest, b->cache, 0, &tmpl, &b->err);
-	if (rc < 0)
-		return rc;
-	rc = tf_vm_clone(tmpl, &c, &b->vm, &b->err);
-	tf_vm_template_free(tmpl);
+	rc = tf_janitor_start(b->run, &b->janitor, &b->err);
+	b->site.root = b->home.root;
+	b->site.variant = b->home.variant;
+	b->site.folder = b->run;
+	if (rc == 0)
+		rc = tf_remote_new(&b->site, &row->spec, row->name, &b->machine, &b->err);
+	if (rc == 0)
+		b->vm = b->machine->ops->vm(b->machine);
 	return rc;
+}
+
+static void end(struct bed *b)
+{
+	tf_remote_free(b->machine);
+	tf_site_done(&b->site);
+	if (!b->dead && b->run[0])
+		tf_vm_remove_dir(b->run);
+	tf_janitor_dismiss(b->janitor);
+	tf_rows_done(&b->rows);
 }
 
 static void on_output(
@@ -155,6 +161,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		else
 			a->with[a->n_with++] = arg;
 		return 0;
+	case KEY_MACHINES:
+		a->machines = arg;
+		return 0;
 	case ARGP_KEY_ARGS:
 		if (state->argc - state->next < 2)
 			argp_usage(state);
@@ -173,16 +182,16 @@ int tf_bed_exec(int argc, char **argv)
 			"Put FILE, named from here, into the same place of the folder in which the "
 			"command then runs",
 			0},
+		{"machines", KEY_MACHINES, "FILE", 0, "Further rows of machines", 0},
 		{0},
 	};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "MACHINE -- COMMAND [ARG...]",
-		.doc = "Runs a command in a fresh machine, x86_64 or aarch64, with its output and "
-		       "its exit code. The machine has a small Debian: a COMMAND with a slash that "
+		.doc = "Runs a command in a fresh machine (telebed machines shows them), with its "
+		       "output and its exit code. The machine has a small Debian: a COMMAND with a slash that "
 		       "is a file here is copied there first."};
 	struct bed b = {0};
-	struct tf_home home;
 	struct arguments a = {0};
 	char **args;
 	int rc;
@@ -190,57 +199,18 @@ int tf_bed_exec(int argc, char **argv)
 	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a) || !a.args)
 		return EX_USAGE;
 	args = a.args;
-	rc = tf_home_find(&home, &b.err);
+	rc = tf_home_find(&b.home, &b.err);
 	if (rc == 0)
-		rc = describe(&b, &home, args[0]);
+		rc = tf_rows_read(&b.rows, a.machines, &b.err);
 	if (rc == 0)
-		rc = start(&b);
+		rc = start(&b, args[0]);
 	args += strcmp(args[1], "--") ? 1 : 2;
 	if (rc == 0)
 		rc = *args ? command(&b, &a, args) : tf_vm_fail(&b.err, -EINVAL, "no command");
 	if (rc < 0)
 		fprintf(stderr, "telebed: %s\n", b.err.text);
-	tf_vm_free(b.vm);
-	if (!b.dead && b.run[0])
-		tf_vm_remove_dir(b.run);
-	free(b.kernel);
-	free(b.initramfs);
+	end(&b);
 	if (rc < 0)
 		return rc == -EINVAL ? EX_USAGE : EX_UNAVAILABLE;
 	return WIFSIGNALED(b.status) ? 128 + WTERMSIG(b.status) : WEXITSTATUS(b.status);
-}
-
-static void show_machine(struct bed *b)
-{
-	bool built = access(b->kernel, R_OK) == 0 && access(b->initramfs, R_OK) == 0;
-
-	printf("%-8s system  %s, %s, %u MiB, %s\n", b->machine.arch, b->machine.cpu,
-		b->machine.accel == TF_VM_KVM ? "KVM" : "TCG", b->machine.memory_mib,
-		built ? "ready" : "not built yet: make guests");
-	printf("%-8s user    qemu-%s\n", b->machine.arch, b->machine.arch);
-	if (!strcmp(b->machine.arch, tf_vm_host_arch()))
-		printf("%-8s native  this host\n", b->machine.arch);
-}
-
-int tf_bed_machines(int argc, char **argv)
-{
-	static const struct argp argp = {
-		.doc = "Shows what machines can be had here, by architecture and tier."};
-	struct tf_home home;
-	struct bed b = {0};
-	int rc;
-
-	if (argp_parse(&argp, argc, argv, 0, NULL, NULL))
-		return EX_USAGE;
-	rc = tf_home_find(&home, &b.err);
-	for (size_t i = 0; i < 2 && rc == 0; i++) {
-		rc = describe(&b, &home, arches[i]);
-		if (rc == 0)
-			show_machine(&b);
-		free(b.kernel);
-		free(b.initramfs);
-	}
-	if (rc < 0)
-		fprintf(stderr, "telebed: %s\n", b.err.text);
-	return rc < 0 ? EX_UNAVAILABLE : 0;
 }

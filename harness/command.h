@@ -12,6 +12,7 @@ int tf_bed_run(int argc, char **argv);
 int tf_bed_list(int argc, char **argv);
 int tf_bed_exec(int argc, char **argv);
 int tf_bed_machines(int argc, char **argv);
+int tf_bed_schema(int argc, char **argv);
 
 /* Where this program lives: ROOT/build/ARCH[-VARIANT]/bin/telebed. */
 struct tf_home {

@@ -3,6 +3,7 @@
 #include "harness/explain.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,11 +73,13 @@ static void write_text(const struct tf_journey *j, const char *name, const char 
 
 void tf_explain(const struct tf_journey *j)
 {
-	tf_vm_autofree char *repro =
-		tf_vm_format("#!/bin/sh\n# The same cell again; its folder is "
-			     "kept below ./again.\nexec '%s' run '%s' --filter "
-			     "'%s' --keep --out again\n",
-			j->options->telebed, j->cell->file, j->cell->name);
+	const struct tf_run_options *o = j->options;
+	tf_vm_autofree char *machines = o->machines ? realpath(o->machines, NULL) : NULL;
+	tf_vm_autofree char *repro = tf_vm_format(
+		"#!/bin/sh\n# The same cell again; its folder is kept below ./again.\n"
+		"exec '%s' run '%s' --filter '%s' --seed %" PRIu64 "%s%s%s --keep --out again\n",
+		o->telebed, j->cell->file, j->cell->name, o->seed, machines ? " --machines '" : "",
+		machines ? machines : "", machines ? "'" : "");
 
 	write_said(j);
 	copy_logs(j);

@@ -29,8 +29,8 @@ int tf_remote_new(struct tf_site *site, const struct tf_spec *spec, const char *
 
 	site->count++;
 	snprintf(common.name, sizeof(common.name), "%s", name);
-	common.folder = tf_vm_format("%s/machines/%u-%s-%s", site->folder, site->count,
-		tf_tier_names[spec->tier], spec->arch);
+	common.folder = tf_vm_format(
+		"%s/%u-%s-%s", site->folder, site->count, tf_tier_names[spec->tier], spec->arch);
 	rc = common.folder ? tf_vm_make_dirs(common.folder) : -ENOMEM;
 	if (rc < 0)
 		rc = tf_vm_fail_errno(err, rc, "the folder of machine %s", name);

@@ -35,13 +35,19 @@ enum tf_transport {
 extern const char *const tf_tier_names[TF_TIERS];
 extern const char *const tf_transport_names[TF_TRANSPORTS];
 
-/* What is asked of a machine. Two of equal specification are interchangeable. */
+/* What is asked of a machine. Two of equal specification, byte by byte, are interchangeable. */
 struct tf_spec {
-	char arch[16];
+	char arch[16]; /* of its programs */
 	enum tf_tier tier;
-	char kernel[16];        /* system; "": Debian's own; else which guest of the Makefile */
-	char cpu[128];          /* QEMU's -cpu; "": the default of the architecture */
-	unsigned memory_mib;    /* system; 0: the default */
+	char on[16];         /* system: the machine's own architecture, programs run under
+				qemu-ARCH there; "": the same */
+	char kernel[256];    /* system: "": Debian's own; which guest of the Makefile; or a path */
+	char initramfs[256]; /* system: a path; "": that of the kernel */
+	char cpu[128];       /* QEMU's -cpu; "": the default of the architecture */
+	char qemu[128];      /* QEMU's program; "": the one in PATH */
+	unsigned memory_mib; /* system; 0: the default */
+	unsigned cores;      /* system; 0: one */
+	unsigned page_kib;   /* system; 0: 4 */
 	unsigned vector_length; /* longest SVE vector in bytes; 0: what the CPU model has */
 };
 
@@ -49,10 +55,11 @@ struct tf_spec {
 struct tf_site {
 	const char *root;     /* the build folder's parent: build/guest, build/<arch> are below */
 	const char *variant;  /* of the build, "" or "-address" */
-	const char *folder;   /* of this run: one folder for each machine goes there */
+	char *folder;         /* of this set of machines: each has a folder in it */
 	char cache[4096];     /* templates */
 	struct tf_link *link; /* started with the first system machine */
 	unsigned count;       /* machines so far */
+	uint64_t seed;        /* of what their kernels draw at random; 0: the host's */
 };
 
 /* Output kept of one job's stream, at most; what comes beyond is dropped. */

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* Machines of the tier "system": clones of QEMU guests on one link. */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 
-#include "harness/remote.h"
+#include "harness/machines.h"
 #include "qemu/io.h"
 #include "qemu/remote.h"
 #include "qemu/template.h"
@@ -16,6 +18,9 @@
 #define PING_MS   5000
 #define ASK_MS    20  /* between two questions whether a file is there */
 #define MAX_GUEST 254 /* identities on one link */
+#define ARGS_MAX  64
+#define EMULATOR  "/tmp/emulator" /* of programs that are not of the machine's architecture */
+#define AUXV_MAX  4096
 
 struct guest {
 	struct tf_remote base;
@@ -43,9 +48,22 @@ static int guest_get(
 static int guest_start(struct tf_remote *r, const char *const argv[], bool receiver,
 	struct tf_job *job, struct tf_vm_error *err)
 {
+	/* As in tier user: the stack of a receiver is larger than any program's. */
+	static const char *const env[] = {"PATH=/bin:/usr/bin:/tmp", "HOME=/", "TERM=dumb",
+		"QEMU_STACK_SIZE=1073741824", NULL};
+	const char *full[ARGS_MAX + 2] = {EMULATOR};
 	struct tf_vm_command cmd = {.argv = argv};
 
-	(void)receiver;
+	if (tf_spec_emulates(&r->spec)) {
+		cmd.argv = full;
+		cmd.env = receiver ? env : NULL;
+		for (size_t i = 0; argv[i]; i++) {
+			if (i == ARGS_MAX)
+				return tf_vm_fail(err, -E2BIG, "%s: more than %d arguments",
+					argv[0], ARGS_MAX);
+			full[i + 1] = argv[i];
+		}
+	}
 	return tf_vm_spawn(guest_of(r)->vm, &cmd, &job->id, &job->pid, err);
 }
 
@@ -200,11 +218,10 @@ static const struct tf_remote_ops guest_ops = {
 	.end = guest_end,
 };
 
-/* The machine's description out of what the scenario asks for. */
-static int describe(const struct tf_spec *spec, const char *cache, struct tf_vm_machine *m,
+int tf_spec_describe(const struct tf_spec *spec, const char *cache, struct tf_vm_machine *m,
 	struct tf_vm_error *err)
 {
-	int rc = tf_vm_machine_init(m, spec->arch, err);
+	int rc = tf_vm_machine_init(m, tf_spec_on(spec), err);
 	size_t n;
 
 	if (rc < 0)
@@ -217,6 +234,9 @@ static int describe(const struct tf_spec *spec, const char *cache, struct tf_vm_
 			m->cpu + n, sizeof(m->cpu) - n, ",sve-max-vq=%u", spec->vector_length / 16);
 	if (spec->memory_mib)
 		m->memory_mib = spec->memory_mib;
+	if (spec->cores)
+		m->cores = spec->cores;
+	snprintf(m->qemu, sizeof(m->qemu), "%s", spec->qemu);
 	m->accel = tf_vm_probe_kvm(m, cache) ? TF_VM_KVM : TF_VM_TCG;
 	return tf_vm_machine_check(m, err);
 }
@@ -230,21 +250,55 @@ static int start_link(struct tf_site *site, struct tf_vm_error *err)
 	return path ? tf_link_start(path, &site->link, err) : tf_vm_fail(err, -ENOMEM, "no memory");
 }
 
-static int start(struct tf_site *site, struct guest *g, struct tf_vm_error *err)
+/* Its kernel has the pages that its row promises. */
+static int check_pages(struct tf_vm *vm, const struct tf_spec *spec, struct tf_vm_error *err)
+{
+	tf_vm_autofree char *auxv = NULL;
+	uint64_t want = (spec->page_kib ? spec->page_kib : 4) * 1024, word[2] = {0};
+	size_t len = 0;
+	int rc = tf_vm_get_data(vm, "/proc/self/auxv", AUXV_MAX, &auxv, &len, err);
+
+	for (size_t i = 0; rc == 0 && i + sizeof(word) <= len && word[0] != AT_PAGESZ;
+		i += sizeof(word))
+		memcpy(word, auxv + i, sizeof(word));
+	if (rc == 0 && (word[0] != AT_PAGESZ || word[1] != want))
+		rc = tf_vm_fail(err, -EINVAL,
+			"its pages have %" PRIu64 " bytes, not the %" PRIu64 " of its page_size",
+			word[1], want);
+	return rc;
+}
+
+/* The guest takes it from here on. */
+static int set_up(struct tf_site *site, struct guest *g, struct tf_vm_error *err)
 {
 	const struct tf_spec *spec = &g->base.spec;
-	tf_vm_autofree char *folder = tf_vm_format("%s/build/guest/%s%s%s", site->root, spec->arch,
-		spec->kernel[0] ? "-" : "", spec->kernel);
-	tf_vm_autofree char *kernel = folder ? tf_vm_format("%s/kernel", folder) : NULL;
-	tf_vm_autofree char *initramfs = folder ? tf_vm_format("%s/initramfs", folder) : NULL;
+	tf_vm_autofree char *emulator =
+		tf_vm_format("%s/build/guest/%s/qemu-%s", site->root, tf_spec_on(spec), spec->arch);
+	int rc = check_pages(g->vm, spec, err);
+
+	if (rc == 0 && !emulator)
+		rc = tf_vm_fail(err, -ENOMEM, "no memory");
+	if (rc == 0 && tf_spec_emulates(spec))
+		rc = tf_vm_put(g->vm, emulator, EMULATOR, 0755, err);
+	return rc;
+}
+
+static int start(struct tf_site *site, struct guest *g, struct tf_vm_error *err)
+{
+	char kernel[4096], initramfs[4096];
 	struct tf_vm_guest guest = {.kernel = kernel, .initramfs = initramfs};
 	struct tf_vm_config c = {
 		.id = tf_vm_identity((site->count - 1) % MAX_GUEST + 1),
 		.rundir = g->base.folder,
 	};
 	struct tf_vm_machine m;
-	int rc = describe(&g->base.spec, site->cache, &m, err);
+	int rc;
 
+	c.id.seed = site->seed ? site->seed + site->count : 0;
+	rc = tf_spec_describe(&g->base.spec, site->cache, &m, err);
+
+	if (rc == 0)
+		rc = tf_spec_guest(site->root, &g->base.spec, kernel, initramfs, err);
 	if (rc == 0)
 		rc = start_link(site, err);
 	if (rc == 0)
@@ -253,7 +307,8 @@ static int start(struct tf_site *site, struct guest *g, struct tf_vm_error *err)
 		return rc;
 	c.link_path = tf_link_path(site->link);
 	snprintf(c.machine.name, sizeof(c.machine.name), "%.31s", c.id.host);
-	return tf_vm_clone(g->tmpl, &c, &g->vm, err);
+	rc = tf_vm_clone(g->tmpl, &c, &g->vm, err);
+	return rc < 0 ? rc : set_up(site, g, err);
 }
 
 int tf_remote_new_guest(struct tf_site *site, struct tf_remote *common, struct tf_remote **ret,

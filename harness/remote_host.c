@@ -31,7 +31,7 @@
 struct host {
 	struct tf_remote base;
 	int epoll;
-	char runner[32];  /* "qemu-aarch64", or "" */
+	char runner[160]; /* "qemu-aarch64", or "" */
 	char cpu[160];    /* its -cpu, or "" */
 	unsigned sockets; /* addresses given out */
 };
@@ -309,7 +309,8 @@ int tf_remote_new_host(struct tf_site *site, struct tf_remote *common, struct tf
 	h->base.ops = &host_ops;
 	h->base.dir = h->base.folder;
 	if (user)
-		snprintf(h->runner, sizeof(h->runner), "qemu-%s", spec->arch);
+		snprintf(h->runner, sizeof(h->runner), "%s%s", spec->qemu[0] ? "" : "qemu-",
+			spec->qemu[0] ? spec->qemu : spec->arch);
 	if (user && spec->vector_length)
 		snprintf(h->cpu, sizeof(h->cpu), "%s,sve-max-vq=%u",
 			spec->cpu[0] ? spec->cpu : "max", spec->vector_length / 16);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,25 +14,35 @@
 #include "qemu/io.h"
 
 struct tf_report {
-	size_t total, n;
-	struct tf_outcome *v; /* total */
+	pthread_mutex_t lock;
+	size_t total, n; /* n: outcomes so far; once closed, v[0] to v[n - 1] */
+	size_t printed;  /* of v, from the first */
+	uint64_t seed;
+	bool plan_due;
+	struct tf_outcome *v; /* total; those without a cell are not there yet */
 };
 
-const char *const tf_verdict_names[TF_VERDICTS] = {"ok", "failed", "broken"};
+const char *const tf_verdict_names[TF_VERDICTS] = {"ok", "failed", "broken", "skipped", "unable"};
 
-struct tf_report *tf_report_new(size_t total)
+struct tf_report *tf_report_new(size_t total, bool stop, uint64_t seed)
 {
 	struct tf_report *r = calloc(1, sizeof(*r));
 
 	if (!r)
 		return NULL;
+	pthread_mutex_init(&r->lock, NULL);
 	r->total = total;
+	r->seed = seed;
+	r->plan_due = stop;
 	r->v = calloc(total ? total : 1, sizeof(*r->v));
 	if (!r->v) {
 		free(r);
 		return NULL;
 	}
-	printf("TAP version 13\n1..%zu\n", total);
+	printf("TAP version 13\n");
+	if (!stop)
+		printf("1..%zu\n", total);
+	printf("# seed %" PRIu64 "\n", seed);
 	fflush(stdout);
 	return r;
 }
@@ -74,12 +85,13 @@ void tf_report_note(struct tf_report *r, const char *fmt, ...)
 	char text[2048];
 	va_list ap;
 
-	(void)r;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	pthread_mutex_lock(&r->lock);
 	print_comment(text);
 	fflush(stdout);
+	pthread_mutex_unlock(&r->lock);
 }
 
 static void print_counts(const struct tf_outcome *o)
@@ -105,15 +117,31 @@ static void print_counts(const struct tf_outcome *o)
 	}
 }
 
-void tf_report_add(struct tf_report *r, const struct tf_outcome *o)
+/* The first line of a text, without what would begin a directive of TAP. */
+static void print_directive(const char *word, const char *why)
 {
-	char route[256];
+	printf(" # %s %.*s", word, why ? (int)strcspn(why, "\n") : 0, why ? why : "");
+}
 
-	r->v[r->n++] = *o;
-	printf("%s %zu - %s %s", o->verdict == TF_VERDICT_OK ? "ok" : "not ok", r->n, o->cell->name,
-		tf_cell_route(o->cell, route, sizeof(route)));
+static void print(size_t number, const struct tf_outcome *o)
+{
+	bool holds = o->verdict == TF_VERDICT_OK || o->verdict == TF_VERDICT_SKIPPED;
+	char route[256], again[32] = "";
+
+	if (o->repetition)
+		snprintf(again, sizeof(again), ", again %u", o->repetition);
+	printf("%s %zu - %s %s%s", holds ? "ok" : "not ok", number, o->cell->name,
+		tf_cell_route(o->cell, route, sizeof(route)), again);
+	if (o->verdict == TF_VERDICT_SKIPPED) {
+		print_directive("SKIP", o->why);
+		putchar('\n');
+		return;
+	}
 	print_counts(o);
-	printf(" in %.2f s\n", o->ms / 1e3);
+	printf(" in %.2f s", o->ms / 1e3);
+	if (!holds && o->cell->peer)
+		print_directive("TODO", o->why);
+	putchar('\n');
 	if (o->verdict == TF_VERDICT_BROKEN)
 		printf("# nothing is known of this one: machine or harness came to grief\n");
 	if (o->why)
@@ -122,6 +150,32 @@ void tf_report_add(struct tf_report *r, const struct tf_outcome *o)
 		print_comment(o->said);
 	if (o->folder)
 		printf("# everything of it is in %s\n", o->folder);
+}
+
+void tf_report_add(struct tf_report *r, size_t at, const struct tf_outcome *o)
+{
+	pthread_mutex_lock(&r->lock);
+	r->v[at] = *o;
+	r->n++;
+	for (; r->printed < r->total && r->v[r->printed].cell; r->printed++)
+		print(r->printed + 1, &r->v[r->printed]);
+	fflush(stdout);
+	pthread_mutex_unlock(&r->lock);
+}
+
+void tf_report_close(struct tf_report *r)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->total; i++) {
+		if (!r->v[i].cell)
+			continue;
+		if (i >= r->printed)
+			print(n + 1, &r->v[i]);
+		r->v[n++] = r->v[i];
+	}
+	if (r->plan_due)
+		printf("1..%zu\n", n);
 	fflush(stdout);
 }
 
@@ -130,7 +184,8 @@ size_t tf_report_count(const struct tf_report *r, enum tf_verdict verdict)
 	size_t n = 0;
 
 	for (size_t i = 0; i < r->n; i++)
-		n += r->v[i].verdict == verdict;
+		n += r->v[i].verdict == verdict &&
+		     (!r->v[i].cell->peer || verdict == TF_VERDICT_OK);
 	return n;
 }
 
@@ -177,10 +232,12 @@ static json_t *json_outcome(const struct tf_outcome *o)
 
 	for (unsigned i = 0; i < c->n_route; i++)
 		json_array_append_new(route, json_string(c->machine_names[c->route[i]]));
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:o, "
-			 "s:o, s:i, s:i, s:o, s:o, s:o}",
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:s, s:s, s:s, s:o, s:s, s:o, s:o, "
+			 "s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:o}",
 		"name", c->name, "scenario", c->scenario, "probe", c->probe, "build", c->build,
-		"arch", c->arch, "tier", tf_tier_names[c->machines[c->route[0]].tier], "transport",
+		"engine", c->engine[0] ? c->engine : "direct", "peer", c->peer, "repetition",
+		(int)o->repetition, "arch", c->arch, "tier",
+		tf_tier_names[c->machines[c->route[0]].tier], "transport",
 		tf_transport_names[c->transport], "route", route, "verdict",
 		tf_verdict_names[o->verdict], "registers", json_count(o->registers), "mappings",
 		json_count(o->mappings), "bytes", json_count(o->bytes), "lost", json_count(o->lost),
@@ -193,13 +250,18 @@ int tf_report_json(const struct tf_report *r, const char *path, struct tf_vm_err
 {
 	json_t *cells = json_array(), *all;
 	tf_vm_autofree char *text = NULL;
+	char seed[32];
 
+	snprintf(seed, sizeof(seed), "%" PRIu64, r->seed); /* JSON's numbers have 53 bits */
 	for (size_t i = 0; i < r->n; i++)
 		json_array_append_new(cells, json_outcome(&r->v[i]));
-	all = json_pack("{s:s, s:I, s:I, s:I, s:I, s:o}", "version", TF_VERSION, "planned",
-		(json_int_t)r->total, "passed", (json_int_t)tf_report_count(r, TF_VERDICT_OK),
-		"failed", (json_int_t)tf_report_count(r, TF_VERDICT_FAILED), "broken",
-		(json_int_t)tf_report_count(r, TF_VERDICT_BROKEN), "cells", cells);
+	all = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "version", TF_VERSION,
+		"seed", seed, "planned", (json_int_t)r->total, "passed",
+		(json_int_t)tf_report_count(r, TF_VERDICT_OK), "failed",
+		(json_int_t)tf_report_count(r, TF_VERDICT_FAILED), "broken",
+		(json_int_t)tf_report_count(r, TF_VERDICT_BROKEN), "skipped",
+		(json_int_t)tf_report_count(r, TF_VERDICT_SKIPPED), "unable",
+		(json_int_t)tf_report_count(r, TF_VERDICT_UNABLE), "cells", cells);
 	text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
 	json_decref(all);
 	return text ? tf_vm_write_file(path, text, strlen(text), err)

@@ -10,17 +10,24 @@
 
 struct tf_report;
 
-/* A report of @total cells; prints the plan. NULL without memory. */
-struct tf_report *tf_report_new(size_t total);
+/*
+ * A report of @total cells; prints the plan, unless the run may @stop before its end. NULL without
+ * memory. What follows may be called by several threads at once.
+ */
+struct tf_report *tf_report_new(size_t total, bool stop, uint64_t seed);
 
-/* One more outcome: its line of TAP, at once. What it points to becomes the report's. */
-void tf_report_add(struct tf_report *r, const struct tf_outcome *o);
+/* The outcome of cell number @at. Its line of TAP comes behind those of the cells before it. What
+ * it points to becomes the report's. */
+void tf_report_add(struct tf_report *r, size_t at, const struct tf_outcome *o);
+
+/* All threads are done: the lines behind cells that have no outcome, and a plan that is due. */
+void tf_report_close(struct tf_report *r);
 
 /* A line that is no outcome. */
 void tf_report_note(struct tf_report *r, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
-/* How many outcomes had this verdict. */
+/* How many outcomes had this verdict; those of peers count only where they hold. */
 size_t tf_report_count(const struct tf_report *r, enum tf_verdict verdict);
 
 /* The table, to standard error: machine, route, registers, mappings, bytes, time, verdict. */

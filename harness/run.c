@@ -3,6 +3,8 @@
 #include "harness/run.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +14,45 @@
 #include "harness/report.h"
 #include "qemu/io.h"
 
+/* Guests that compute at once are slow together, and their limits are measured alone. */
+#define MIN_BUSY 2
+
+/* What all sets of machines share. */
+struct queue {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	const struct tf_run_options *options;
+	const struct tf_cells *cells;
+	struct tf_report *report;
+	struct run *runs;
+	unsigned n_runs, busy, max_busy; /* cells with guests under way */
+	size_t total;
+	bool *taken; /* total */
+	bool stop;
+	int rc;
+	struct tf_vm_error err;
+};
+
+/* One set of machines. */
 struct run {
+	struct queue *queue;
 	const struct tf_run_options *options;
 	struct tf_report *report;
+	pthread_t thread;
 	struct tf_site site;
+	const struct tf_cell *last;               /* its machines are in the pool */
 	struct tf_remote *pool[TF_CELL_MACHINES]; /* as many as the last cell had */
 };
+
+uint64_t tf_cell_seed(uint64_t run_seed, const char *name, unsigned repetition)
+{
+	uint64_t h = run_seed ^ 0xcbf29ce484222325u;
+
+	for (; *name; name++)
+		h = (h ^ (unsigned char)*name) * 0x100000001b3u;
+	h = (h ^ repetition) * 0x9e3779b97f4a7c15u;
+	return h ^ h >> 32;
+}
 
 /* Takes the machine of the pool that is as asked, well, and not taken yet. */
 static struct tf_remote *take(struct run *r, const struct tf_spec *spec)
@@ -52,6 +87,7 @@ static int prepare(
 	struct tf_remote *want[TF_CELL_MACHINES] = {NULL};
 	int rc = 0;
 
+	r->last = cell;
 	for (unsigned i = 0; i < cell->n_machines; i++)
 		want[i] = take(r, &cell->machines[i]);
 	drop_pool(r);
@@ -74,10 +110,14 @@ static int prepare(
 	return rc;
 }
 
-static char *cell_folder(const struct run *r, const struct tf_cell *cell)
+static char *cell_folder(const struct run *r, const struct tf_cell *cell, unsigned repetition)
 {
-	char *folder = tf_vm_format("%s/%s", r->options->out, cell->name);
+	char again[16] = "";
+	char *folder;
 
+	if (repetition)
+		snprintf(again, sizeof(again), "-%u", repetition + 1);
+	folder = tf_vm_format("%s/%s%s", r->options->out, cell->name, again);
 	for (char *p = folder ? folder + strlen(r->options->out) + 1 : NULL; p && *p; p++)
 		if (*p == '/')
 			*p = '-';
@@ -113,32 +153,13 @@ static void settle(struct run *r, struct tf_journey *j, int rc, const struct tf_
 			tf_job_free(r->pool[i]->jobs);
 }
 
-static int run_cell(struct run *r, const struct tf_cell *cell, struct tf_vm_error *err)
+static int go(struct run *r, struct tf_journey *j, struct tf_vm_error *err)
 {
-	tf_vm_autofree char *folder = cell_folder(r, cell);
-	struct tf_outcome o = {
-		.cell = cell,
-		.registers = TF_NOT_COUNTED,
-		.mappings = TF_NOT_COUNTED,
-		.bytes = TF_NOT_COUNTED,
-		.lost = TF_NOT_COUNTED,
-		.seen_registers = TF_NOT_COUNTED,
-		.seen_bytes = TF_NOT_COUNTED,
-	};
-	struct tf_journey j = {
-		.cell = cell,
-		.machines = r->pool,
-		.options = r->options,
-		.folder = folder,
-		.outcome = &o,
-	};
+	const struct tf_cell *cell = j->cell;
 	int64_t start;
 	int limit = cell->limit_ms, rc;
 
-	if (!folder)
-		return tf_vm_fail(
-			err, -EIO, "%s: no folder for the cell %s", r->options->out, cell->name);
-	rc = prepare(r, cell, &o.ready_ms, err);
+	rc = prepare(r, cell, &j->outcome->ready_ms, err);
 	if (rc < 0)
 		return rc;
 	for (unsigned i = 0; i < cell->n_machines; i++) {
@@ -147,30 +168,232 @@ static int run_cell(struct run *r, const struct tf_cell *cell, struct tf_vm_erro
 		limit = scaled > limit ? scaled : limit;
 	}
 	start = tf_vm_now_ms();
-	j.deadline_ms = start + limit;
-	tf_progress_begin(cell->name, cell->takes_ms);
-	rc = tf_journey_go(&j, err);
+	j->deadline_ms = start + limit;
+	tf_progress_begin(r == r->queue->runs ? cell->name : NULL, cell->takes_ms);
+	rc = tf_journey_go(j, err);
 	tf_progress_end();
-	o.ms = (int)(tf_vm_now_ms() - start);
-	settle(r, &j, rc, err);
-	free(j.token);
-	tf_report_add(r->report, &o);
+	j->outcome->ms = (int)(tf_vm_now_ms() - start);
+	settle(r, j, rc, err);
 	return 0;
+}
+
+/* Whether all machines of the cell can be had here; else its outcome says why not. */
+static bool can_be_had(const struct run *r, struct tf_outcome *o)
+{
+	char why[256];
+
+	for (unsigned i = 0; i < o->cell->n_machines; i++) {
+		if (tf_spec_possible(r->options->home, &o->cell->machines[i], why))
+			continue;
+		o->verdict = r->options->no_skip ? TF_VERDICT_BROKEN : TF_VERDICT_SKIPPED;
+		o->why = tf_vm_format("%s: %s", o->cell->machine_names[i], why);
+		return false;
+	}
+	return true;
+}
+
+static int run_cell(struct run *r, size_t at, enum tf_verdict *ret, struct tf_vm_error *err)
+{
+	const struct tf_cells *cells = r->queue->cells;
+	tf_vm_autofree char *folder = NULL;
+	struct tf_outcome o = {
+		.cell = &cells->v[at % cells->n],
+		.repetition = (unsigned)(at / cells->n),
+		.registers = TF_NOT_COUNTED,
+		.mappings = TF_NOT_COUNTED,
+		.bytes = TF_NOT_COUNTED,
+		.lost = TF_NOT_COUNTED,
+		.seen_registers = TF_NOT_COUNTED,
+		.seen_bytes = TF_NOT_COUNTED,
+	};
+	struct tf_journey j = {
+		.cell = o.cell,
+		.machines = r->pool,
+		.options = r->options,
+		.outcome = &o,
+		.seed = tf_cell_seed(r->options->seed, o.cell->name, o.repetition),
+	};
+	int rc = 0;
+
+	if (can_be_had(r, &o)) {
+		j.folder = folder = cell_folder(r, o.cell, o.repetition);
+		rc = folder ? go(r, &j, err)
+			    : tf_vm_fail(err, -EIO, "%s: no folder for the cell %s",
+				      r->options->out, o.cell->name);
+	}
+	free(j.token);
+	*ret = o.verdict;
+	if (rc == 0)
+		tf_report_add(r->report, at, &o);
+	return rc;
+}
+
+/* --- which cell is next --- */
+
+static bool has_guests(const struct tf_cell *cell)
+{
+	for (unsigned i = 0; i < cell->n_machines; i++)
+		if (cell->machines[i].tier == TF_TIER_SYSTEM)
+			return true;
+	return false;
+}
+
+static bool same_machines(const struct tf_cell *a, const struct tf_cell *b)
+{
+	return a && b && a->n_machines == b->n_machines &&
+	       !memcmp(a->machines, b->machines, a->n_machines * sizeof(a->machines[0]));
+}
+
+/* 2: it has these machines; 1: nobody has; 0: another set has. */
+static int fit(const struct run *r, const struct tf_cell *cell)
+{
+	const struct queue *q = r->queue;
+
+	if (same_machines(r->last, cell))
+		return 2;
+	for (unsigned i = 0; i < q->n_runs; i++)
+		if (same_machines(q->runs[i].last, cell))
+			return 0;
+	return 1;
+}
+
+/* The cell that suits the set best, the first of several. Waits where guests are busy enough. */
+static bool next(struct run *r, size_t *ret)
+{
+	struct queue *q = r->queue;
+	int best;
+
+	pthread_mutex_lock(&q->lock);
+	do {
+		bool left = false;
+
+		best = -1;
+		for (size_t i = 0; i < q->total && best < 2 && !q->stop; i++) {
+			const struct tf_cell *cell = &q->cells->v[i % q->cells->n];
+			int f;
+
+			if (q->taken[i])
+				continue;
+			left = true;
+			if (has_guests(cell) && q->busy >= q->max_busy)
+				continue;
+			f = fit(r, cell);
+			if (f > best) {
+				best = f;
+				*ret = i;
+			}
+		}
+		if (best < 0 && left)
+			pthread_cond_wait(&q->changed, &q->lock);
+		else if (best < 0)
+			break;
+	} while (best < 0);
+	if (best >= 0) {
+		q->taken[*ret] = true;
+		r->last = &q->cells->v[*ret % q->cells->n];
+		q->busy += has_guests(r->last);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return best >= 0;
+}
+
+static void done(struct run *r, enum tf_verdict verdict, int rc, const struct tf_vm_error *err)
+{
+	struct queue *q = r->queue;
+	bool bad = verdict == TF_VERDICT_FAILED || verdict == TF_VERDICT_BROKEN;
+
+	pthread_mutex_lock(&q->lock);
+	q->busy -= has_guests(r->last);
+	if (rc < 0 && !q->rc) {
+		q->rc = rc;
+		q->err = *err;
+	}
+	q->stop = q->stop || rc < 0 || (bad && q->options->until_fail && !r->last->peer);
+	pthread_cond_broadcast(&q->changed);
+	pthread_mutex_unlock(&q->lock);
+}
+
+static void *work(void *arg)
+{
+	struct run *r = arg;
+	struct tf_vm_error err;
+	size_t at;
+
+	while (next(r, &at)) {
+		enum tf_verdict verdict = TF_VERDICT_OK;
+		int rc = run_cell(r, at, &verdict, &err);
+
+		done(r, verdict, rc, &err);
+	}
+	drop_pool(r);
+	tf_site_done(&r->site);
+	return NULL;
+}
+
+/* Each set in a thread; the first is the caller's own. */
+static int work_all(struct queue *q)
+{
+	char cache[4096];
+	unsigned started = 1;
+	int rc = tf_vm_cachedir(cache, sizeof(cache), &q->err);
+
+	for (unsigned i = 0; i < q->n_runs && rc == 0; i++) {
+		struct run *r = &q->runs[i];
+
+		r->queue = q;
+		r->options = q->options;
+		r->report = q->report;
+		r->site =
+			(struct tf_site){.root = q->options->root, .variant = q->options->variant};
+		r->site.seed = tf_cell_seed(q->options->seed, "machines", i);
+		r->site.folder = tf_vm_format("%s/machines/%u", q->options->out, i + 1);
+		memcpy(r->site.cache, cache, sizeof(cache));
+		if (!r->site.folder)
+			rc = tf_vm_fail(&q->err, -ENOMEM, "no memory");
+	}
+	for (; rc == 0 && started < q->n_runs; started++)
+		if (pthread_create(&q->runs[started].thread, NULL, work, &q->runs[started]))
+			break; /* then there are fewer */
+	if (rc == 0)
+		work(&q->runs[0]);
+	for (unsigned i = 1; i < started; i++)
+		pthread_join(q->runs[i].thread, NULL);
+	for (unsigned i = 0; i < q->n_runs; i++)
+		free(q->runs[i].site.folder);
+	return rc ? rc : q->rc;
 }
 
 int tf_run_cells(const struct tf_run_options *o, const struct tf_cells *cells,
 	struct tf_report *report, struct tf_vm_error *err)
 {
-	struct run r = {
+	struct queue q = {
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+		.changed = PTHREAD_COND_INITIALIZER,
 		.options = o,
+		.cells = cells,
 		.report = report,
-		.site = {.root = o->root, .variant = o->variant, .folder = o->out},
+		.n_runs = o->jobs,
+		.max_busy = tf_run_cores() > MIN_BUSY ? tf_run_cores() : MIN_BUSY,
+		.total = cells->n * o->repeat,
 	};
-	int rc = tf_vm_cachedir(r.site.cache, sizeof(r.site.cache), err);
+	int rc = -ENOMEM;
 
-	for (size_t i = 0; i < cells->n && rc == 0; i++)
-		rc = run_cell(&r, &cells->v[i], err);
-	drop_pool(&r);
-	tf_site_done(&r.site);
+	q.runs = calloc(q.n_runs, sizeof(*q.runs));
+	q.taken = calloc(q.total, sizeof(*q.taken));
+	if (q.runs && q.taken)
+		rc = work_all(&q);
+	else
+		tf_vm_fail(&q.err, rc, "no memory");
+	free(q.runs);
+	free(q.taken);
+	if (rc < 0)
+		*err = q.err;
 	return rc;
+}
+
+unsigned tf_run_cores(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : (unsigned)CPU_COUNT(&set);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Running cells: machines are started when a cell needs them, kept while the next ones need the
- * same and they are well, and a cell's outcome goes to the report.
+ * same and they are well, and a cell's outcome goes to the report. Several sets of machines at
+ * once: one thread has each, and a link of its own.
  */
 #ifndef TF_HARNESS_RUN_H
 #define TF_HARNESS_RUN_H
@@ -10,8 +11,10 @@
 
 enum tf_verdict {
 	TF_VERDICT_OK,
-	TF_VERDICT_FAILED, /* what was promised does not hold */
-	TF_VERDICT_BROKEN, /* a machine or the harness came to grief: nothing is known */
+	TF_VERDICT_FAILED,  /* what was promised does not hold */
+	TF_VERDICT_BROKEN,  /* a machine or the harness came to grief: nothing is known */
+	TF_VERDICT_SKIPPED, /* its machines cannot be had here */
+	TF_VERDICT_UNABLE,  /* the engine says that it cannot */
 	TF_VERDICTS,
 };
 
@@ -22,6 +25,7 @@ extern const char *const tf_verdict_names[TF_VERDICTS];
 /* What became of a cell. Counts are TF_NOT_COUNTED where nobody counted. */
 struct tf_outcome {
 	const struct tf_cell *cell;
+	unsigned repetition; /* from 0 */
 	enum tf_verdict verdict;
 	uint64_t registers, mappings, bytes, lost;
 	uint64_t seen_registers, seen_bytes; /* by QEMU, on all machines together */
@@ -36,7 +40,14 @@ struct tf_run_options {
 	const char *root, *variant; /* see struct tf_site */
 	const char *out;            /* folder for everything; made, absolute */
 	const char *telebed;        /* this program, for repro.sh */
+	const char *machines;       /* file of further rows, or NULL */
+	const struct tf_home *home;
 	bool keep;
+	bool no_skip;    /* a cell whose machines cannot be had is broken */
+	bool until_fail; /* the first that does not hold ends the run */
+	unsigned jobs;   /* sets of machines at once */
+	unsigned repeat; /* how often every cell is run */
+	uint64_t seed;   /* whatever is random in a run follows from it */
 };
 
 struct tf_report;
@@ -52,6 +63,7 @@ struct tf_journey {
 	const char *folder; /* of this cell, on the host */
 	struct tf_outcome *outcome;
 	int64_t deadline_ms;
+	uint64_t seed; /* of this cell: tf_cell_seed() */
 	char *token;
 	unsigned images;                         /* fetched so far: 1.tf, 2.tf … */
 	struct tf_job *receivers[TF_CELL_ROUTE]; /* of each place of the route but the first */
@@ -59,8 +71,15 @@ struct tf_journey {
 	char addresses[TF_CELL_ROUTE][512];
 };
 
-/* Runs all cells in their order, telling the report of each. 0: all were run. Negative: a machine
- * could not be started, the rest was not tried. */
+/* Processors that this process may use. */
+unsigned tf_run_cores(void);
+
+/* The seed of a cell: of what is random in it. The same in every run of the same seed, whatever
+ * other cells that has. */
+uint64_t tf_cell_seed(uint64_t run_seed, const char *name, unsigned repetition);
+
+/* Runs all cells, as many times as is asked for, telling the report of each. 0: all were run.
+ * Negative: a machine could not be started, the rest was not tried. */
 int tf_run_cells(const struct tf_run_options *o, const struct tf_cells *cells,
 	struct tf_report *report, struct tf_vm_error *err);
 

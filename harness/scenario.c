@@ -6,286 +6,198 @@
 #include "harness/scenario.h"
 
 #include <errno.h>
-#include <libconfig.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define LIST_MAX      32
+#include "qemu/io.h"
+
 #define LIMIT_DEFAULT 60 /* seconds */
 #define TAKES_DEFAULT 5
 #define LIMIT_MAX     3600
-
-struct reader {
-	const char *path;
-	struct tf_vm_error *err;
-};
-
-/* A list of words, borrowed from the configuration; a single word is a list of one. */
-struct words {
-	const char *v[LIST_MAX];
-	unsigned n;
-};
+#define DIRECT        "direct" /* without an engine's program */
 
 /* What a file says, before it is expanded. */
 struct scenario {
-	struct words probe, program, outside, build, arch, tier, transport, route, checks, args,
-		files, fetch;
-	const char *refused;
-	int limit, takes;
+	struct tf_words probe, program, outside, build, arch, tier, machine, transport, route,
+		checks, args, files, fetch, engine, peers;
+	const char *help, *set, *refused;
+	unsigned limit, takes;
+	const struct tf_rows *rows;
 	unsigned n_machines;
-	char machine_names[TF_CELL_MACHINES][32];
-	struct tf_spec machines[TF_CELL_MACHINES];
-	bool has_arch[TF_CELL_MACHINES], has_tier[TF_CELL_MACHINES];
+	struct tf_row machines[TF_CELL_MACHINES];
+	bool fan_out;
 };
-
-__attribute__((format(printf, 3, 4))) static int wrong(
-	const struct reader *r, const config_setting_t *at, const char *fmt, ...)
-{
-	char text[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	return tf_vm_fail(r->err, -EINVAL, "%s:%d: %s", r->path,
-		at ? (int)config_setting_source_line(at) : 1, text);
-}
-
-static int read_words(const struct reader *r, const config_setting_t *s, struct words *ret)
-{
-	const char *name = config_setting_name(s), *word = config_setting_get_string(s);
-	int n = config_setting_length(s);
-
-	ret->n = 0;
-	if (word)
-		ret->v[ret->n++] = word;
-	else if (!config_setting_is_array(s) && !config_setting_is_list(s))
-		return wrong(r, s, "%s: expected a string or a list of strings", name);
-	else if (n > LIST_MAX)
-		return wrong(r, s, "%s: expected at most %d strings", name, LIST_MAX);
-	for (int i = 0; !word && i < n; i++) {
-		ret->v[ret->n] = config_setting_get_string_elem(s, i);
-		if (!ret->v[ret->n++])
-			return wrong(r, s, "%s: expected strings, element %d is none", name, i + 1);
-	}
-	return 0;
-}
-
-static int read_number(
-	const struct reader *r, const config_setting_t *s, int min, int max, int *ret)
-{
-	int n = config_setting_type(s) == CONFIG_TYPE_INT ? config_setting_get_int(s) : min - 1;
-
-	if (n < min || n > max)
-		return wrong(r, s, "%s: expected a number from %d to %d", config_setting_name(s),
-			min, max);
-	*ret = n;
-	return 0;
-}
-
-/* The place of @word in a table, or -1 after an error that lists the table. */
-static int find(const struct reader *r, const config_setting_t *s, const char *word,
-	const char *const table[], unsigned n)
-{
-	char known[256] = "";
-
-	for (unsigned i = 0; i < n; i++) {
-		size_t len = strlen(known);
-
-		if (!strcmp(table[i], word))
-			return (int)i;
-		snprintf(known + len, sizeof(known) - len, "%s%s", i ? ", " : "", table[i]);
-	}
-	wrong(r, s, "%s: '%s' is none of %s", config_setting_name(s), word, known);
-	return -1;
-}
 
 static const char *const arches[] = {"x86_64", "aarch64"};
 static const char *const builds[] = {"static", "pie", "dyn"};
-static const char *const kernels[] = {"6.1", "6.12", "16k"};
 static const char *const senders[] = {"self", "move", "copy"};
 static const char *const checks[] = {"verdict", "witness", "oracle"};
 
-static int check_words(const struct reader *r, const config_setting_t *s, const struct words *w,
-	const char *const table[], unsigned n)
+static int read_machines(const struct tf_conf *r, const config_setting_t *s, void *to)
 {
-	for (unsigned i = 0; i < w->n; i++)
-		if (find(r, s, w->v[i], table, n) < 0)
-			return -EINVAL;
-	return 0;
-}
-
-/* One attribute of a machine. */
-static int read_attribute(
-	const struct reader *r, const config_setting_t *s, struct scenario *sc, unsigned m)
-{
-	const char *key = config_setting_name(s), *word = config_setting_get_string(s);
-	struct tf_spec *spec = &sc->machines[m];
-	bool number = !strcmp(key, "memory") || !strcmp(key, "vector_length");
-	int value = 0, rc;
-
-	if (number) {
-		rc = read_number(r, s, 16, 65536, &value);
-		if (rc == 0 && key[0] == 'm')
-			spec->memory_mib = (unsigned)value;
-		else if (rc == 0 && (value & (value - 1) || value > 256))
-			rc = wrong(r, s, "vector_length: expected 16, 32, 64, 128 or 256 (bytes)");
-		else if (rc == 0)
-			spec->vector_length = (unsigned)value;
-		return rc;
-	}
-	if (!word)
-		return wrong(r, s, "%s: expected a string", key);
-	if (!strcmp(key, "kernel")) {
-		if (find(r, s, word, kernels, 3) < 0)
-			return -EINVAL;
-		snprintf(spec->kernel, sizeof(spec->kernel), "%s", strcmp(word, "6.1") ? word : "");
-		return 0;
-	}
-	if (!strcmp(key, "name"))
-		snprintf(sc->machine_names[m], sizeof(sc->machine_names[m]), "%s", word);
-	else if (!strcmp(key, "cpu"))
-		snprintf(spec->cpu, sizeof(spec->cpu), "%s", word);
-	else if (!strcmp(key, "arch") && find(r, s, word, arches, 2) >= 0)
-		sc->has_arch[m] = snprintf(spec->arch, sizeof(spec->arch), "%s", word);
-	else if (!strcmp(key, "tier") && (rc = find(r, s, word, tf_tier_names, TF_TIERS)) >= 0)
-		sc->has_tier[m] = true, spec->tier = (enum tf_tier)rc;
-	else if (strcmp(key, "arch") != 0 && strcmp(key, "tier") != 0)
-		return wrong(r, s,
-			"machine: '%s' is none of name, arch, tier, cpu, kernel, memory, "
-			"vector_length",
-			key);
-	else
-		return -EINVAL;
-	return 0;
-}
-
-static int read_machines(const struct reader *r, const config_setting_t *s, struct scenario *sc)
-{
+	struct scenario *sc = to;
 	int n = config_setting_length(s), rc = 0;
 
 	if (!config_setting_is_list(s) || n < 1 || n > TF_CELL_MACHINES)
-		return wrong(r, s,
+		return tf_conf_wrong(r, s,
 			"machines: expected a list of 1 to %d groups: ( { name = \"A\"; } )",
 			TF_CELL_MACHINES);
 	for (int i = 0; i < n && rc == 0; i++) {
 		const config_setting_t *m = config_setting_get_elem(s, (unsigned)i);
 
 		if (!config_setting_is_group(m))
-			return wrong(r, m, "machines: expected groups, element %d is none", i + 1);
-		for (int k = 0; k < config_setting_length(m) && rc == 0; k++)
-			rc = read_attribute(
-				r, config_setting_get_elem(m, (unsigned)k), sc, (unsigned)i);
-		if (rc == 0 && !sc->machine_names[i][0])
-			rc = wrong(r, m, "machines: element %d has no name", i + 1);
+			return tf_conf_wrong(
+				r, m, "machines: expected groups, element %d is none", i + 1);
+		rc = tf_row_read(r, sc->rows, m, &sc->machines[i]);
 	}
 	sc->n_machines = (unsigned)n;
 	return rc;
 }
 
-/* The keys of a file: a word list with its table, or one of the others. */
-static int read_key(const struct reader *r, const config_setting_t *s, struct scenario *sc,
-	char help[static 200])
-{
-	const struct {
-		const char *key;
-		struct words *words;
-		const char *const *table;
-		unsigned n;
-	} lists[] = {
-		{"probe", &sc->probe, NULL, 0},
-		{"program", &sc->program, NULL, 0},
-		{"outside", &sc->outside, senders + 1, 2},
-		{"arguments", &sc->args, NULL, 0},
-		{"files", &sc->files, NULL, 0},
-		{"fetch", &sc->fetch, NULL, 0},
-		{"route", &sc->route, NULL, 0},
-		{"build", &sc->build, builds, 3},
-		{"arch", &sc->arch, arches, 2},
-		{"tier", &sc->tier, tf_tier_names, TF_TIERS},
-		{"transport", &sc->transport, tf_transport_names, TF_TRANSPORTS},
-		{"checks", &sc->checks, checks, 3},
-	};
-	const char *key = config_setting_name(s);
-	int rc;
+#define WORDS(field) TF_KEY_WORDS, offsetof(struct scenario, field), 0
+#define OTHER(field) offsetof(struct scenario, field), 0
 
-	for (size_t i = 0; i < sizeof(lists) / sizeof(*lists); i++) {
-		if (strcmp(lists[i].key, key) != 0)
-			continue;
-		rc = read_words(r, s, lists[i].words);
-		return rc || !lists[i].table
-			       ? rc
-			       : check_words(r, s, lists[i].words, lists[i].table, lists[i].n);
-	}
-	if (!strcmp(key, "machines"))
-		return read_machines(r, s, sc);
-	if (!strcmp(key, "limit"))
-		return read_number(r, s, 1, LIMIT_MAX, &sc->limit);
-	if (!strcmp(key, "takes"))
-		return read_number(r, s, 1, LIMIT_MAX, &sc->takes);
-	if (!strcmp(key, "refused") && (sc->refused = config_setting_get_string(s)))
+static const struct tf_key keys[] = {
+	{"help", TF_KEY_STRING, OTHER(help), 0, 0, 0, 0, 0, "one line for `telebed list`", ""},
+	{"set", TF_KEY_STRING, OTHER(set), 0, 0, 0, 0, 0,
+		"which scenarios it is run with: `telebed run --set`", "`default`"},
+	{"probe", WORDS(probe), 0, 0, 0, 0, 0, "programs of tests/probes, alternatives",
+		"must be given, or `program`"},
+	{"program", WORDS(program), 0, 0, 0, 0, 0,
+		"files of the project that are programs which know nothing of telefork, "
+		"alternatives; `{arch}` as in `files`",
+		""},
+	{"outside", WORDS(outside), senders + 1, 2, 0, 0, 0,
+		"what telefork does to a `program`, alternatives", "`move`"},
+	{"refused", TF_KEY_STRING, OTHER(refused), 0, 0, 0, 0, 0,
+		"a `program` may not go: telefork has to say this, and it goes on where it is", ""},
+	{"engine", WORDS(engine), 0, 0, 0, 0, 0,
+		"who takes it along, alternatives: `direct` is telefork() of a probe itself, and "
+		"telefork move or copy of a program; others are programs (Engines)",
+		"`direct`"},
+	{"peers", WORDS(peers), 0, 0, 0, 0, 0,
+		"engines for the same cells, whose outcomes are reported and never fail a run",
+		"none"},
+	{"arguments", WORDS(args), 0, 0, 0, TF_CELL_ARGS, 0,
+		"of the program, after those of the harness; `{dir}` is the machine's folder",
+		"none"},
+	{"files", WORDS(files), 0, 0, 0, TF_CELL_ARGS, 0,
+		"files of the project that go into the program's folder; `{arch}` in one is the "
+		"architecture",
+		"none"},
+	{"fetch", WORDS(fetch), 0, 0, 0, TF_CELL_ARGS, 0,
+		"names of files that the probe leaves in its folder: they are kept", "none"},
+	{"build", WORDS(build), builds, 3, 0, 0, 0, "of a probe, alternatives", "`static`"},
+	{"arch", WORDS(arch), arches, 2, 0, 0, 0, "alternatives", "the host's"},
+	{"tier", WORDS(tier), tf_tier_names, TF_TIERS, 0, 0, 0, "alternatives", "`native`"},
+	{"machine", WORDS(machine), 0, 0, 0, 0, 0,
+		"instead of `arch` and `tier`: rows of `telebed machines`, alternatives. `\"ROW\"` "
+		"stands for all machines, `\"ROW -> ROW\"` for the first and those after it",
+		""},
+	{"transport", WORDS(transport), tf_transport_names, TF_TRANSPORTS, 0, 0, 0, "alternatives",
+		"`tcp`"},
+	{"route", WORDS(route), 0, 0, 1, TF_CELL_ROUTE, 0,
+		"list of machines' names: `[ \"A\", \"B\", \"A\" ]`. `\"ring\"` is through all "
+		"`machines` and back to the first, `\"fan-out\"` from the first to all others at "
+		"once",
+		"`[ \"A\", \"B\" ]`"},
+	{"machines", TF_KEY_OTHER, 0, 0, 0, 0, 0, 0, read_machines,
+		"list of groups, for machines that are not alike", "those of the route"},
+	{"checks", WORDS(checks), checks, 3, 0, 0, 0, "`verdict` is always made", "`verdict`"},
+	{"limit", TF_KEY_NUMBER, OTHER(limit), 0, 0, 1, LIMIT_MAX, 0,
+		"seconds for a cell, scaled to the speed of the host's guests", "60"},
+	{"takes", TF_KEY_NUMBER, OTHER(takes), 0, 0, 1, LIMIT_MAX, 0,
+		"seconds that a cell takes as a rule: progress bars and shards go by it", "5"},
+};
+
+#define N_KEYS (sizeof(keys) / sizeof(*keys))
+
+void tf_scenario_schema(FILE *out)
+{
+	tf_schema_print(out, keys, N_KEYS);
+}
+
+/* --- what belongs together --- */
+
+/* Names for machines of a ring or a fan-out that nobody described. */
+static void name_machines(struct scenario *sc, unsigned n)
+{
+	for (; sc->n_machines < n; sc->n_machines++)
+		snprintf(sc->machines[sc->n_machines].name, sizeof(sc->machines[0].name), "%c",
+			'A' + (int)sc->n_machines);
+}
+
+static int shape_route(struct scenario *sc)
+{
+	bool ring = sc->route.n == 1 && !strcmp(sc->route.v[0], "ring");
+	bool fan = sc->route.n == 1 && !strcmp(sc->route.v[0], "fan-out");
+
+	if (!sc->route.n)
+		sc->route = (struct tf_words){{"A", "B"}, 2};
+	if (!ring && !fan)
 		return 0;
-	if (strcmp(key, "help") != 0)
-		return wrong(r, s,
-			"'%s' is none of help, probe, program, outside, refused, arguments, files, "
-			"fetch, "
-			"build, arch, tier, transport, route, machines, checks, limit, "
-			"takes",
-			key);
-	if (!config_setting_get_string(s))
-		return wrong(r, s, "help: expected a string");
-	snprintf(help, 200, "%s", config_setting_get_string(s));
+	if (!sc->n_machines)
+		name_machines(sc, ring ? 3 : 4);
+	sc->fan_out = fan;
+	sc->route.n = sc->n_machines + ring;
+	for (unsigned i = 0; i < sc->route.n; i++)
+		sc->route.v[i] = sc->machines[i % sc->n_machines].name;
 	return 0;
 }
 
 /* Machines that the route names and nobody describes have no special attributes. */
-static int complete(const struct reader *r, const config_setting_t *root, struct scenario *sc)
+static int check_route(const struct tf_conf *r, const config_setting_t *root, struct scenario *sc)
 {
+	const config_setting_t *at = config_setting_get_member(root, "route");
 	bool described = sc->n_machines;
+	int rc = shape_route(sc);
 
-	if (!sc->probe.n && !sc->program.n)
-		return wrong(r, NULL, "expected probe = \"...\": a program of tests/probes");
-	if (sc->program.n && (sc->probe.n || sc->build.n || sc->fetch.n || sc->checks.n))
-		return wrong(r, config_setting_get_member(root, "program"),
-			"program: goes without probe, build, fetch and checks");
-	if ((sc->outside.n || sc->refused) && !sc->program.n)
-		return wrong(r, NULL, "outside, refused: expected program = \"...\" as well");
-	if (sc->refused && sc->route.n > 2)
-		return wrong(r, NULL, "refused: expected a route of two machines");
-	if (!sc->route.n)
-		sc->route = (struct words){{"A", "B"}, 2};
-	if (sc->route.n < 2 || sc->route.n > TF_CELL_ROUTE)
-		return wrong(r, config_setting_get_member(root, "route"),
-			"route: expected 2 to %d names of machines", TF_CELL_ROUTE);
-	if (sc->args.n > TF_CELL_ARGS)
-		return wrong(r, config_setting_get_member(root, "arguments"),
-			"arguments: expected at most %d", TF_CELL_ARGS);
-	if (sc->files.n > TF_CELL_ARGS)
-		return wrong(r, config_setting_get_member(root, "files"),
-			"files: expected at most %d", TF_CELL_ARGS);
-	if (sc->fetch.n > TF_CELL_ARGS)
-		return wrong(r, config_setting_get_member(root, "fetch"),
-			"fetch: expected at most %d", TF_CELL_ARGS);
-	for (unsigned i = 0; i < sc->fetch.n; i++)
-		if (strchr(sc->fetch.v[i], '/'))
-			return wrong(r, config_setting_get_member(root, "fetch"),
-				"fetch: expected names of files without '/'");
-	for (unsigned i = 0; i < sc->route.n; i++) {
+	if (rc == 0 && sc->route.n < 2)
+		rc = tf_conf_wrong(r, at,
+			"route: expected 2 to %d names of machines, \"ring\" or \"fan-out\"",
+			TF_CELL_ROUTE);
+	for (unsigned i = 0; i < sc->route.n && rc == 0; i++) {
 		unsigned m = 0;
 
-		while (m < sc->n_machines && strcmp(sc->machine_names[m], sc->route.v[i]) != 0)
+		while (m < sc->n_machines && strcmp(sc->machines[m].name, sc->route.v[i]) != 0)
 			m++;
 		if (m < sc->n_machines)
 			continue;
 		if (described || m == TF_CELL_MACHINES)
-			return wrong(r, config_setting_get_member(root, "route"),
-				"route: '%s' is no name of a machine above", sc->route.v[i]);
-		snprintf(sc->machine_names[m], sizeof(sc->machine_names[m]), "%s", sc->route.v[i]);
-		sc->n_machines++;
+			rc = tf_conf_wrong(
+				r, at, "route: '%s' is no name of a machine above", sc->route.v[i]);
+		else
+			snprintf(sc->machines[sc->n_machines++].name, sizeof(sc->machines[0].name),
+				"%s", sc->route.v[i]);
 	}
-	return 0;
+	return rc;
 }
+
+static int complete(const struct tf_conf *r, const config_setting_t *root, struct scenario *sc)
+{
+	if (!sc->probe.n && !sc->program.n)
+		return tf_conf_wrong(
+			r, NULL, "expected probe = \"...\": a program of tests/probes");
+	if (sc->program.n && (sc->probe.n || sc->build.n || sc->fetch.n || sc->checks.n))
+		return tf_conf_wrong(r, config_setting_get_member(root, "program"),
+			"program: goes without probe, build, fetch and checks");
+	if ((sc->outside.n || sc->refused) && !sc->program.n)
+		return tf_conf_wrong(
+			r, NULL, "outside, refused: expected program = \"...\" as well");
+	if (sc->refused && sc->route.n > 2)
+		return tf_conf_wrong(r, NULL, "refused: expected a route of two machines");
+	if (sc->machine.n && (sc->arch.n || sc->tier.n))
+		return tf_conf_wrong(r, config_setting_get_member(root, "machine"),
+			"machine: goes without arch and tier");
+	for (unsigned i = 0; i < sc->fetch.n; i++)
+		if (strchr(sc->fetch.v[i], '/'))
+			return tf_conf_wrong(r, config_setting_get_member(root, "fetch"),
+				"fetch: expected names of files without '/'");
+	return check_route(r, root, sc);
+}
+
+/* --- cells --- */
 
 static struct tf_cell *add_cell(struct tf_cells *cells)
 {
@@ -304,7 +216,8 @@ static struct tf_cell *add_cell(struct tf_cells *cells)
 
 /* The alternatives of one cell. */
 struct choice {
-	const char *probe, *build, *arch, *tier, *transport;
+	const char *probe, *build, *arch, *tier, *machine, *transport, *engine;
+	bool peer;
 };
 
 static unsigned index_of(const char *word, const char *const table[], unsigned n)
@@ -318,13 +231,23 @@ static unsigned index_of(const char *word, const char *const table[], unsigned n
 
 static bool possible(const struct tf_cell *c)
 {
-	if (c->program && c->transport == TF_TRANSPORT_FILE)
+	bool direct = !c->engine[0];
+
+	if (!direct || c->fan_out)
 		return false;
-	if (c->sender == TF_SENDER_COPY && c->n_route > 2)
+	if (c->program && direct && c->transport == TF_TRANSPORT_FILE)
+		return false;
+	if (!direct && (c->transport != TF_TRANSPORT_FILE || c->sender == TF_SENDER_COPY))
+		return false;
+	if (c->sender == TF_SENDER_COPY && c->n_route > 2 && !c->fan_out)
+		return false;
+	/* A probe goes to one address, and comes out of its file as often as one likes. */
+	if (c->fan_out && direct &&
+		(c->program ? c->sender != TF_SENDER_COPY : c->transport != TF_TRANSPORT_FILE))
 		return false;
 	/* There is no ptrace. */
-	for (unsigned i = 0; c->program && i + 1 < c->n_route; i++)
-		if (c->machines[c->route[i]].tier == TF_TIER_USER)
+	for (unsigned i = 0; (c->program || !direct) && i + 1 < c->n_route; i++)
+		if (tf_spec_emulates(&c->machines[c->route[i]]))
 			return false;
 	for (unsigned i = 0; i < c->n_machines; i++) {
 		if (c->machines[i].tier == TF_TIER_NATIVE &&
@@ -336,45 +259,80 @@ static bool possible(const struct tf_cell *c)
 	return true;
 }
 
-static void fill_machines(struct tf_cell *c, const struct scenario *sc, const struct choice *ch)
+/* The row of machine number @m in "ROW -> ROW"; the last one stands for all that follow. */
+static int row_of(const struct tf_conf *r, const struct tf_rows *rows, const char *text, unsigned m,
+	const struct tf_row **ret)
 {
+	const char *end;
+	char name[64];
+	size_t len;
+
+	for (; m && (end = strstr(text, "->")); m--)
+		text = end + 2;
+	text += strspn(text, " ");
+	end = strstr(text, "->");
+	len = end ? (size_t)(end - text) : strlen(text);
+	while (len && text[len - 1] == ' ')
+		len--;
+	snprintf(name, sizeof(name), "%.*s", (int)len, text);
+	*ret = tf_rows_find(rows, name);
+	return *ret ? 0
+		    : tf_conf_wrong(r, NULL, "machine: '%s' is no row of telebed machines", name);
+}
+
+static int fill_machines(const struct tf_conf *r, struct tf_cell *c, const struct scenario *sc,
+	const struct choice *ch)
+{
+	int rc = 0;
+
 	c->n_machines = sc->n_machines;
-	for (unsigned m = 0; m < c->n_machines; m++) {
+	for (unsigned m = 0; m < c->n_machines && rc == 0; m++) {
+		const struct tf_row *own = &sc->machines[m], *row = NULL;
 		struct tf_spec *spec = &c->machines[m];
 
-		*spec = sc->machines[m];
-		memcpy(c->machine_names[m], sc->machine_names[m], sizeof(c->machine_names[m]));
-		if (!sc->has_arch[m])
+		memcpy(c->machine_names[m], own->name, sizeof(c->machine_names[m]));
+		*spec = own->spec;
+		if (ch->machine && !own->has_arch && !own->has_tier)
+			rc = row_of(r, sc->rows, ch->machine, m, &row);
+		if (row)
+			*spec = row->spec;
+		if (ch->machine)
+			continue;
+		if (!own->has_arch)
 			snprintf(spec->arch, sizeof(spec->arch), "%s", ch->arch);
-		if (!sc->has_tier[m])
+		if (!own->has_tier)
 			spec->tier = (enum tf_tier)index_of(ch->tier, tf_tier_names, TF_TIERS);
 	}
 	c->n_route = sc->route.n;
+	c->fan_out = sc->fan_out;
 	for (unsigned i = 0; i < c->n_route; i++)
 		for (unsigned m = 0; m < c->n_machines; m++)
 			if (!strcmp(sc->route.v[i], c->machine_names[m]))
 				c->route[i] = (unsigned char)m;
+	return rc;
 }
 
 /* By socket both are looked at by ptrace, which QEMU user mode does not have. */
-static int check_witness(const struct reader *r, const struct tf_cell *c)
+static int check_witness(const struct tf_conf *r, const struct tf_cell *c)
 {
 	if (c->n_route > 2)
-		return wrong(r, NULL, "checks: a witness needs a route of two machines");
+		return tf_conf_wrong(r, NULL, "checks: a witness needs a route of two machines");
+	if (c->engine[0])
+		return tf_conf_wrong(r, NULL, "checks: a witness goes with engine \"direct\" only");
 	for (unsigned i = 0; i < c->n_machines && c->transport != TF_TRANSPORT_FILE; i++)
-		if (c->machines[i].tier == TF_TIER_USER)
-			return wrong(
+		if (tf_spec_emulates(&c->machines[i]))
+			return tf_conf_wrong(
 				r, NULL, "checks: a witness in tier user needs transport \"file\"");
 	for (unsigned i = 0; i < c->n_machines && c->checks & TF_CHECK_ORACLE; i++)
-		if (c->machines[i].tier != TF_TIER_SYSTEM)
-			return wrong(r, NULL,
+		if (c->machines[i].tier != TF_TIER_SYSTEM || tf_spec_emulates(&c->machines[i]))
+			return tf_conf_wrong(r, NULL,
 				"checks: an oracle looks at machines of tier \"system\" only");
 	if (c->checks & TF_CHECK_ORACLE && c->transport == TF_TRANSPORT_FILE)
-		return wrong(r, NULL, "checks: an oracle needs transport \"tcp\"");
+		return tf_conf_wrong(r, NULL, "checks: an oracle needs transport \"tcp\"");
 	return 0;
 }
 
-static bool copy_words(const struct words *w, char **to)
+static bool copy_words(const struct tf_words *w, char **to)
 {
 	for (unsigned i = 0; i < w->n; i++) {
 		to[i] = strdup(w->v[i]);
@@ -384,54 +342,88 @@ static bool copy_words(const struct words *w, char **to)
 	return true;
 }
 
-static int fill(const struct reader *r, struct tf_cells *cells, const struct scenario *sc,
+static void fill_words(struct tf_cell *c, const struct scenario *sc, const struct choice *ch)
+{
+	c->transport =
+		(enum tf_transport)index_of(ch->transport, tf_transport_names, TF_TRANSPORTS);
+	c->limit_ms = (int)sc->limit * 1000;
+	c->takes_ms = (int)sc->takes * 1000;
+	c->checks = TF_CHECK_VERDICT;
+	for (unsigned i = 0; i < sc->checks.n; i++)
+		c->checks |= 1u << index_of(sc->checks.v[i], checks, 3);
+	if (c->checks & TF_CHECK_ORACLE) /* its images are the witness's */
+		c->checks |= TF_CHECK_WITNESS;
+	if (strcmp(ch->engine, DIRECT) != 0) {
+		snprintf(c->engine, sizeof(c->engine), "%s", ch->engine);
+		c->transport = TF_TRANSPORT_FILE;
+	}
+	c->peer = ch->peer;
+	snprintf(c->arch, sizeof(c->arch), "%s", c->machines[c->route[0]].arch);
+	snprintf(c->build, sizeof(c->build), "%s", ch->build);
+}
+
+/* SCENARIO/PROBE-BUILD.ARCH.TIER.TRANSPORT, or .ROW-to-ROW. for ARCH.TIER; .ENGINE unless direct.
+ */
+static void fill_name(struct tf_cell *c, const struct choice *ch)
+{
+	char where[80];
+	size_t n = 0;
+
+	snprintf(where, sizeof(where), "%s.%s", c->arch,
+		tf_tier_names[c->machines[c->route[0]].tier]);
+	for (const char *p = ch->machine; p && *p && n + 5 < sizeof(where); p++) {
+		if (p[0] == '-' && p[1] == '>') {
+			n += (size_t)snprintf(where + n, sizeof(where) - n, "-to-");
+			p++;
+		} else if (*p != ' ') {
+			where[n++] = *p;
+		}
+		where[n] = '\0';
+	}
+	snprintf(c->name, sizeof(c->name), "%.30s/%.30s-%s.%s.%s%s%s", c->scenario, c->probe,
+		c->build, where, tf_transport_names[c->transport], c->engine[0] ? "." : "",
+		c->engine);
+}
+
+static int fill_program(const struct tf_conf *r, struct tf_cell *c, const struct scenario *sc,
+	const struct choice *ch)
+{
+	const char *last = strrchr(ch->probe, '/');
+
+	snprintf(c->probe, sizeof(c->probe), "%s", last && sc->program.n ? last + 1 : ch->probe);
+	if (!sc->program.n)
+		return 0;
+	c->sender = (enum tf_sender)index_of(ch->build, senders, 3);
+	c->program = strdup(ch->probe);
+	return c->program ? 0 : tf_vm_fail(r->err, -ENOMEM, "no memory");
+}
+
+static int fill(const struct tf_conf *r, struct tf_cells *cells, const struct scenario *sc,
 	const struct choice *ch)
 {
 	const char *slash = strrchr(r->path, '/');
 	struct tf_cell *c = add_cell(cells);
+	int rc = c ? fill_machines(r, c, sc, ch) : tf_vm_fail(r->err, -ENOMEM, "no memory");
 
-	if (!c)
-		return tf_vm_fail(r->err, -ENOMEM, "no memory");
-	fill_machines(c, sc, ch);
-	c->transport =
-		(enum tf_transport)index_of(ch->transport, tf_transport_names, TF_TRANSPORTS);
-	c->limit_ms = sc->limit * 1000;
-	c->takes_ms = sc->takes * 1000;
-	c->checks = TF_CHECK_VERDICT;
-	for (unsigned i = 0; i < sc->checks.n; i++)
-		c->checks |= 1u << index_of(sc->checks.v[i], checks, 3);
-	snprintf(c->arch, sizeof(c->arch), "%s", c->machines[c->route[0]].arch);
-	if (sc->program.n) {
-		const char *last = strrchr(ch->probe, '/');
-
-		c->program = strdup(ch->probe);
-		c->sender = (enum tf_sender)index_of(ch->build, senders, 3);
-		if (!c->program)
-			return tf_vm_fail(r->err, -ENOMEM, "no memory");
-		snprintf(c->probe, sizeof(c->probe), "%s", last ? last + 1 : ch->probe);
-	} else {
-		snprintf(c->probe, sizeof(c->probe), "%s", ch->probe);
-	}
-	snprintf(c->build, sizeof(c->build), "%s", ch->build);
+	if (rc < 0)
+		return rc;
+	fill_words(c, sc, ch);
+	rc = fill_program(r, c, sc, ch);
+	if (rc < 0)
+		return rc;
 	snprintf(c->file, sizeof(c->file), "%s", r->path);
 	snprintf(c->scenario, sizeof(c->scenario), "%s", slash ? slash + 1 : r->path);
 	if (strchr(c->scenario, '.'))
 		*strchr(c->scenario, '.') = '\0';
-	snprintf(c->name, sizeof(c->name), "%.40s/%.40s-%s.%s.%s.%s", c->scenario, c->probe,
-		c->build, c->arch, tf_tier_names[c->machines[c->route[0]].tier], ch->transport);
+	fill_name(c, ch);
 	if (!possible(c)) {
 		free(c->program);
 		cells->n--;
 		return 0;
 	}
-	if (c->checks & TF_CHECK_ORACLE) /* its images are the witness's */
-		c->checks |= TF_CHECK_WITNESS;
-	if (c->checks & TF_CHECK_WITNESS) {
-		int rc = check_witness(r, c);
-
-		if (rc < 0)
-			return rc;
-	}
+	rc = c->checks & TF_CHECK_WITNESS ? check_witness(r, c) : 0;
+	if (rc < 0)
+		return rc;
 	c->refused = sc->refused ? strdup(sc->refused) : NULL;
 	if ((sc->refused && !c->refused) || !copy_words(&sc->args, c->args) ||
 		!copy_words(&sc->files, c->files) || !copy_words(&sc->fetch, c->fetch))
@@ -440,144 +432,78 @@ static int fill(const struct reader *r, struct tf_cells *cells, const struct sce
 }
 
 /* An absent list is a list of its default. */
-static const struct words *or_default(const struct words *w, struct words *space, const char *word)
+static void set_default(struct tf_words *w, const char *word)
 {
-	*space = (struct words){{word}, 1};
-	return w->n ? w : space;
+	if (!w->n)
+		*w = (struct tf_words){{word}, 1};
 }
 
-static int expand(const struct reader *r, struct tf_cells *cells, const struct scenario *sc)
+/* The cells of one engine. */
+static int expand_engine(const struct tf_conf *r, struct tf_cells *cells, const struct scenario *sc,
+	struct choice *ch)
 {
-	struct words space[4];
-	const struct words *probe = sc->program.n ? &sc->program : &sc->probe;
-	const struct words *build = sc->program.n ? or_default(&sc->outside, &space[0], "move")
-						  : or_default(&sc->build, &space[0], "static");
-	const struct words *arch = or_default(&sc->arch, &space[1], tf_vm_host_arch());
-	const struct words *tier = or_default(&sc->tier, &space[2], "native");
-	const struct words *transport = or_default(&sc->transport, &space[3], "tcp");
-	unsigned total = probe->n * build->n * arch->n * tier->n * transport->n;
+	const struct tf_words *probe = sc->program.n ? &sc->program : &sc->probe;
+	const struct tf_words *build = sc->program.n ? &sc->outside : &sc->build;
+	/* An engine has but one way. */
+	unsigned transports = strcmp(ch->engine, DIRECT) ? 1 : sc->transport.n;
+	unsigned places = sc->machine.n ? sc->machine.n : sc->arch.n * sc->tier.n;
+	unsigned total = probe->n * build->n * places * transports;
 	int rc = 0;
 
 	for (unsigned i = 0; i < total && rc == 0; i++) {
 		unsigned k = i;
-		struct choice ch;
 
-		ch.build = build->v[k % build->n], k /= build->n;
-		ch.transport = transport->v[k % transport->n], k /= transport->n;
-		ch.probe = probe->v[k % probe->n], k /= probe->n;
-		ch.arch = arch->v[k % arch->n], k /= arch->n;
-		ch.tier = tier->v[k];
-		rc = fill(r, cells, sc, &ch);
+		ch->build = build->v[k % build->n], k /= build->n;
+		ch->transport = sc->transport.v[k % transports], k /= transports;
+		ch->probe = probe->v[k % probe->n], k /= probe->n;
+		ch->machine = sc->machine.n ? sc->machine.v[k] : NULL;
+		ch->arch = sc->arch.v[k % sc->arch.n], k /= sc->arch.n;
+		ch->tier = sc->tier.v[k % sc->tier.n];
+		rc = fill(r, cells, sc, ch);
 	}
 	return rc;
 }
 
-int tf_scenario_read(
-	const char *path, struct tf_cells *cells, char help[static 200], struct tf_vm_error *err)
+static int expand(const struct tf_conf *r, struct tf_cells *cells, struct scenario *sc)
 {
-	struct reader r = {path, err};
-	struct scenario sc = {.limit = LIMIT_DEFAULT, .takes = TAKES_DEFAULT};
-	const config_setting_t *root;
-	config_t config;
+	struct choice ch = {0};
 	int rc = 0;
 
-	help[0] = '\0';
-	config_init(&config);
-	if (!config_read_file(&config, path)) {
-		if (config_error_type(&config) == CONFIG_ERR_FILE_IO)
-			rc = tf_vm_fail(err, -ENOENT,
-				"%s: no such scenario (telebed list shows "
-				"them)",
-				path);
-		else
-			rc = tf_vm_fail(err, -EINVAL,
-				"%s:%d: %s: expected lines of the form key = value;", path,
-				config_error_line(&config), config_error_text(&config));
-		config_destroy(&config);
-		return rc;
+	set_default(&sc->outside, "move");
+	set_default(&sc->build, "static");
+	set_default(&sc->arch, tf_vm_host_arch());
+	set_default(&sc->tier, "native");
+	set_default(&sc->transport, "tcp");
+	set_default(&sc->engine, DIRECT);
+	for (unsigned i = 0; i < sc->engine.n + sc->peers.n && rc == 0; i++) {
+		ch.peer = i >= sc->engine.n;
+		ch.engine = ch.peer ? sc->peers.v[i - sc->engine.n] : sc->engine.v[i];
+		rc = expand_engine(r, cells, sc, &ch);
 	}
+	return rc;
+}
+
+int tf_scenario_read(const char *path, const struct tf_rows *rows, struct tf_cells *cells,
+	struct tf_scenario_head *head, struct tf_vm_error *err)
+{
+	struct tf_conf r = {path, err};
+	struct scenario sc = {.limit = LIMIT_DEFAULT, .takes = TAKES_DEFAULT, .rows = rows};
+	const config_setting_t *root;
+	config_t config;
+	int rc = tf_conf_open(&config, path, "no such scenario (telebed list shows them)", err);
+
+	*head = (struct tf_scenario_head){.set = "default"};
 	root = config_root_setting(&config);
-	for (int i = 0; i < config_setting_length(root) && rc == 0; i++)
-		rc = read_key(&r, config_setting_get_elem(root, (unsigned)i), &sc, help);
+	if (rc == 0)
+		rc = tf_conf_read(&r, root, "", keys, N_KEYS, &sc);
 	if (rc == 0)
 		rc = complete(&r, root, &sc);
 	if (rc == 0)
 		rc = expand(&r, cells, &sc);
+	if (rc == 0 && sc.help)
+		snprintf(head->help, sizeof(head->help), "%s", sc.help);
+	if (rc == 0 && sc.set)
+		snprintf(head->set, sizeof(head->set), "%s", sc.set);
 	config_destroy(&config);
 	return rc;
-}
-
-static int compare_machines(const void *a, const void *b)
-{
-	const struct tf_cell *x = a, *y = b;
-	int d = x->n_machines < y->n_machines ? -1 : x->n_machines > y->n_machines;
-
-	for (unsigned i = 0; i < x->n_machines && d == 0; i++)
-		d = memcmp(&x->machines[i], &y->machines[i], sizeof(x->machines[i]));
-	/* qsort is not stable: among equals the order of the files is that of the addresses. */
-	return d;
-}
-
-void tf_cells_sort(struct tf_cells *cells)
-{
-	/* Insertion keeps equals in their order, and there are few. */
-	for (size_t i = 1; i < cells->n; i++) {
-		struct tf_cell c = cells->v[i];
-		size_t k = i;
-
-		for (; k && compare_machines(&cells->v[k - 1], &c) > 0; k--)
-			cells->v[k] = cells->v[k - 1];
-		cells->v[k] = c;
-	}
-}
-
-static void cell_done(struct tf_cell *c)
-{
-	free(c->program);
-	free(c->refused);
-	for (unsigned i = 0; i < TF_CELL_ARGS; i++) {
-		free(c->args[i]);
-		free(c->files[i]);
-		free(c->fetch[i]);
-	}
-}
-
-static bool is_chosen(const struct tf_cell *c, const char *const *texts)
-{
-	for (; *texts; texts++)
-		if (strstr(c->name, *texts))
-			return true;
-	return false;
-}
-
-void tf_cells_filter(struct tf_cells *cells, const char *const *texts)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < cells->n; i++) {
-		if (is_chosen(&cells->v[i], texts))
-			cells->v[n++] = cells->v[i];
-		else
-			cell_done(&cells->v[i]);
-	}
-	cells->n = n;
-}
-
-void tf_cells_done(struct tf_cells *cells)
-{
-	for (size_t i = 0; i < cells->n; i++)
-		cell_done(&cells->v[i]);
-	free(cells->v);
-	*cells = (struct tf_cells){0};
-}
-
-const char *tf_cell_route(const struct tf_cell *cell, char *buf, size_t size)
-{
-	size_t n = 0;
-
-	buf[0] = '\0';
-	for (unsigned i = 0; i < cell->n_route && n < size; i++)
-		n += (size_t)snprintf(buf + n, size - n, "%s%s", i ? " -> " : "",
-			cell->machine_names[cell->route[i]]);
-	return buf;
 }

@@ -7,7 +7,7 @@
 #ifndef TF_HARNESS_SCENARIO_H
 #define TF_HARNESS_SCENARIO_H
 
-#include "harness/remote.h"
+#include "harness/machines.h"
 
 #define TF_CELL_MACHINES 8
 #define TF_CELL_ROUTE    16
@@ -27,7 +27,7 @@ enum tf_sender {
 
 /* One combination: a probe goes one route. */
 struct tf_cell {
-	char name[160];        /* "hop/hop-static.x86_64.system.tcp": unique, fit for a filter */
+	char name[192];        /* "hop/hop-static.x86_64.system.tcp": unique, fit for a filter */
 	char scenario[64];     /* the file's name without folder and .conf */
 	char file[512];        /* the scenario's file */
 	char probe[64];        /* or the last part of program */
@@ -35,6 +35,8 @@ struct tf_cell {
 	char *program;         /* of the project, "{arch}" is as in files; NULL: a probe */
 	char *refused;         /* what telefork has to say: it may not go; or NULL */
 	enum tf_sender sender; /* of a program */
+	char engine[32];       /* whose program takes it along; "": none */
+	bool peer;             /* its outcome is reported and fails nothing */
 	char *args[TF_CELL_ARGS + 1];  /* of the probe, after the address; owned. "{dir}" in one is
 					  the  machine's folder */
 	char *files[TF_CELL_ARGS + 1]; /* of the project, to be put beside the probe; owned.
@@ -49,6 +51,7 @@ struct tf_cell {
 	char machine_names[TF_CELL_MACHINES][32];
 	struct tf_spec machines[TF_CELL_MACHINES];
 	unsigned char route[TF_CELL_ROUTE]; /* indexes into machines */
+	bool fan_out; /* from the first of the route to all others, not from one to the next */
 };
 
 /* Cells of one or several files. Zero-initialise; release with tf_cells_done. */
@@ -57,11 +60,20 @@ struct tf_cells {
 	size_t n, cap;
 };
 
-/* Reads the file @path and appends its cells. @help (of 200 bytes) is its one line of help. Cells
- * that cannot exist on this host (native machines of another architecture) are left out. -EINVAL
- * for what the schema does not allow, -ENOENT. */
-int tf_scenario_read(
-	const char *path, struct tf_cells *cells, char help[static 200], struct tf_vm_error *err);
+/* What a file says of itself. */
+struct tf_scenario_head {
+	char help[200]; /* one line */
+	char set[32];   /* of scenarios */
+};
+
+/* Reads the file @path and appends its cells; machines are named by @rows. @head is filled in.
+ * Cells that cannot exist on this host (native machines of another architecture) are left out.
+ * -EINVAL for what the schema does not allow, -ENOENT. */
+int tf_scenario_read(const char *path, const struct tf_rows *rows, struct tf_cells *cells,
+	struct tf_scenario_head *head, struct tf_vm_error *err);
+
+/* The keys of a scenario's file, for the reference: rows of Markdown. */
+void tf_scenario_schema(FILE *out);
 
 /* The cells whose machines are alike come together, so that machines are started once. */
 void tf_cells_sort(struct tf_cells *cells);
@@ -69,9 +81,16 @@ void tf_cells_sort(struct tf_cells *cells);
 /* Drops the cells whose name contains none of @texts, which end with NULL. */
 void tf_cells_filter(struct tf_cells *cells, const char *const *texts);
 
+/* Keeps part @shard of @of (1 to @of): every cell is in one part, whole groups of machines stay
+ * together where they can, and the parts take about as long as each other. Of sorted cells. */
+void tf_cells_shard(struct tf_cells *cells, unsigned shard, unsigned of);
+
+/* Drops the cells from number @first on. */
+void tf_cells_cut(struct tf_cells *cells, size_t first);
+
 void tf_cells_done(struct tf_cells *cells);
 
-/* "A -> B -> A". */
+/* "A -> B -> A", or "A -> B, C" of a fan-out. */
 const char *tf_cell_route(const struct tf_cell *cell, char *buf, size_t size);
 
 #endif

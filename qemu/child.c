@@ -51,7 +51,15 @@ struct plan {
 	int sock;
 	int log;
 	int null;
+	int keep; /* or -1 */
 };
+
+static int keep_fd = -1;
+
+void tf_vm_child_keep(int fd)
+{
+	keep_fd = fd;
+}
 
 static void say(int sock, int what, int value)
 {
@@ -85,15 +93,15 @@ static void lift(int *fd)
 	*fd = fcntl(*fd, F_DUPFD_CLOEXEC, FIRST_HIGH);
 }
 
-/* Leaves 0-2, the passed ones at their numbers, and @p's own three at high numbers. */
+/* Leaves 0-2, the passed ones at their numbers, and @p's own four at high numbers. */
 static void arrange(struct plan *p)
 {
-	int high[MAX_FDS];
-	unsigned int top = 0;
+	int high[MAX_FDS], *const own[] = {&p->sock, &p->log, &p->null, &p->keep};
+	int top = 0;
 
-	lift(&p->sock);
-	lift(&p->log);
-	lift(&p->null);
+	for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
+		if (*own[i] >= 0)
+			lift(own[i]);
 	for (size_t i = 0; i < p->n; i++) {
 		high[i] = p->fds[i].from;
 		lift(&high[i]);
@@ -103,14 +111,12 @@ static void arrange(struct plan *p)
 		dup2(high[i], p->fds[i].to);
 		close(high[i]);
 	}
-	top = (unsigned int)p->sock > top ? (unsigned int)p->sock : top;
-	top = (unsigned int)p->log > top ? (unsigned int)p->log : top;
-	top = (unsigned int)p->null > top ? (unsigned int)p->null : top;
-	for (unsigned int fd = FIRST_HIGH; fd < top; fd++) {
-		if ((int)fd != p->sock && (int)fd != p->log && (int)fd != p->null)
-			close((int)fd);
-	}
-	close_range(top + 1, ~0u, 0);
+	for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
+		top = *own[i] > top ? *own[i] : top;
+	for (int fd = FIRST_HIGH; fd < top; fd++)
+		if (fd != p->sock && fd != p->log && fd != p->null && fd != p->keep)
+			close(fd);
+	close_range((unsigned int)top + 1, ~0u, 0);
 }
 
 /* SIGKILL to everything that is the guard's child: the program, and what it left behind. */
@@ -269,7 +275,7 @@ int tf_vm_child_start(const char *const argv[], const struct tf_vm_child_fd *fds
 {
 	tf_vm_autoclose int log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	tf_vm_autoclose int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	struct plan p = {argv, fds, n, -1, log_fd, null_fd};
+	struct plan p = {argv, fds, n, -1, log_fd, null_fd, keep_fd};
 	struct tf_vm_child *c;
 	int pair[2], rc;
 

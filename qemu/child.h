@@ -35,6 +35,10 @@ struct tf_vm_child_fd {
 int tf_vm_child_start(const char *const argv[], const struct tf_vm_child_fd *fds, size_t n,
 	const char *log, struct tf_vm_child **ret_child, struct tf_vm_error *err);
 
+/* Every guard that is started from now on keeps @fd open until nothing is left of its program, so
+ * that the other end of a pipe can tell when all are gone. -1: none any more. */
+void tf_vm_child_keep(int fd);
+
 /* Its pid. */
 pid_t tf_vm_child_pid(const struct tf_vm_child *child);
 

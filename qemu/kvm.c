@@ -68,7 +68,7 @@ static bool try_kvm(const struct tf_vm_machine *m, const char *log)
 		return false;
 	probe.accel = TF_VM_KVM;
 	pass.from = pair[1];
-	tf_vm_args_add(&args, "%s", tf_vm_qemu_program(m->arch));
+	tf_vm_args_add(&args, "%s", tf_vm_machine_qemu(m));
 	tf_vm_args_machine(&args, &probe, NULL, false);
 	tf_vm_args_add(&args, "-nodefaults");
 	tf_vm_args_add(&args, "-display");

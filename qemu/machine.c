@@ -85,6 +85,11 @@ const char *tf_vm_qemu_program(const char *arch)
 	return a ? a->qemu : NULL;
 }
 
+const char *tf_vm_machine_qemu(const struct tf_vm_machine *m)
+{
+	return m->qemu[0] ? m->qemu : tf_vm_qemu_program(m->arch);
+}
+
 const char *tf_vm_host_arch(void)
 {
 	static struct utsname u;

@@ -25,6 +25,7 @@ struct tf_vm_machine {
 	unsigned int memory_mib;
 	unsigned int cores;
 	enum tf_vm_accel accel;
+	char qemu[128]; /* QEMU's program; "": the architecture's, in PATH */
 	char board[64]; /* further -M properties, "mte=on" for instance; "" for none */
 };
 
@@ -61,6 +62,9 @@ int tf_vm_machine_check(const struct tf_vm_machine *m, struct tf_vm_error *err);
 
 /* The QEMU program of @arch, "qemu-system-x86_64"; NULL for an unknown architecture. */
 const char *tf_vm_qemu_program(const char *arch);
+
+/* The QEMU program of @m: its own, or its architecture's. */
+const char *tf_vm_machine_qemu(const struct tf_vm_machine *m);
 
 /* The architecture of the host itself in our spelling ("x86_64", "aarch64"), from uname(2). */
 const char *tf_vm_host_arch(void);

@@ -147,6 +147,18 @@ int tf_vm_signal(struct tf_vm *vm, uint32_t job, int signo, struct tf_vm_error *
 	return call(vm, mark, "signal to a job", TF_VM_CALL_MS, NULL, err);
 }
 
+/* For a guest's random pool: of a run that is to be repeated they follow from its seed. */
+static int random_bytes(uint64_t seed, uint8_t bytes[static SEED_BYTES], struct tf_vm_error *err)
+{
+	if (!seed && getrandom(bytes, SEED_BYTES, 0) != SEED_BYTES)
+		return tf_vm_fail_errno(err, -errno, "getrandom");
+	for (size_t i = 0; seed && i < SEED_BYTES; i++) {
+		seed = seed * 6364136223846793005u + 1442695040888963407u;
+		bytes[i] = (uint8_t)(seed >> 56);
+	}
+	return 0;
+}
+
 int tf_vm_setup(struct tf_vm *vm, const struct tf_vm_identity *id, struct tf_vm_error *err)
 {
 	struct tf_wire_buf body = {};
@@ -157,8 +169,9 @@ int tf_vm_setup(struct tf_vm *vm, const struct tf_vm_identity *id, struct tf_vm_
 	size_t mark;
 	int rc;
 
-	if (getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
-		return tf_vm_fail_errno(err, -errno, "getrandom");
+	rc = random_bytes(id->seed, seed, err);
+	if (rc < 0)
+		return rc;
 	clock_gettime(CLOCK_REALTIME, &now);
 	mark = tf_vm_request(vm, TF_AGENT_SETUP);
 	tf_wire_string(&vm->out, id->host);

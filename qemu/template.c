@@ -139,7 +139,7 @@ static int make_key(const struct tf_vm_template *t, const char *cachedir, struct
 	if (rc == 0)
 		rc = hash_file(h, t->initramfs, err);
 	if (rc == 0)
-		rc = hash_version(h, tf_vm_qemu_program(t->machine.arch), cachedir, err);
+		rc = hash_version(h, tf_vm_machine_qemu(&t->machine), cachedir, err);
 	return rc;
 }
 

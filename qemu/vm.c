@@ -40,7 +40,7 @@ void tf_vm_command_line(struct tf_vm_args *args, const struct tf_vm_config *conf
 {
 	const struct tf_vm_machine *m = &config->machine;
 
-	tf_vm_args_add(args, "%s", config->qemu ? config->qemu : tf_vm_qemu_program(m->arch));
+	tf_vm_args_add(args, "%s", tf_vm_machine_qemu(m));
 	tf_vm_args_add(args, "-name");
 	tf_vm_args_add(args, "%s", m->name);
 	tf_vm_args_machine(args, m, how->ram, how->share);

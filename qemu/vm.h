@@ -27,6 +27,7 @@ struct tf_vm_identity {
 	uint8_t ipv4[4]; /* 0.0.0.0: leave the network down */
 	uint8_t prefix;  /* bits */
 	uint8_t mac[6];
+	uint64_t seed; /* what its random pool gets follows from it; 0: real random bytes */
 };
 
 /* The identity number @n (1..254): vm<n>, 10.77.0.<n>/24, 52:54:00:4d:00:<n>. */
@@ -39,7 +40,6 @@ struct tf_vm_config {
 	const char *rundir;       /* existing folder of this vm alone; log files go there */
 	const char *link_path;    /* tf_link_path(), or NULL for no network */
 	const char *const *extra; /* further QEMU arguments, NULL-terminated, or NULL */
-	const char *qemu;         /* QEMU program, or NULL for the architecture's in PATH */
 	int timeout_ms;           /* until the agent answers; 0: 60,000 */
 };
 

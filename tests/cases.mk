@@ -90,6 +90,7 @@ $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-outside 240 $(call in_
 in-guest-$(a)-attrs 240 $(call in_guest,$(a),attrs.sh,attrs-static) bash tests/attrs.sh $(B_$(a)) static rights filters clocks namespace again
 )
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
+telebed-matrix 120 tests/telebed.sh $(B)/bin/telebed matrix
 telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized --filter native
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
@@ -123,6 +124,7 @@ ssh-native 120 tests/ssh.sh $(B)
 verify-native 120 tests/verify.sh $(B) still-pie
 completion 60 tests/completion.sh $(B)
 docs-state 60 docs/state.sh check
+docs-testbed 20 docs/reference.sh $(B)/bin/telebed check
 attrs-plain 120 tests/attrs.sh $(B) pie again
 attrs-same 120 tests/attrs.sh $(B) static rights filters same
 attrs-clocks 120 tests/attrs.sh $(B) dyn rights filters clocks namespace again

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # telebed.sh TELEBED words          what it says to scenarios that it does not understand
+# telebed.sh TELEBED matrix         parts of a matrix, seeds, repetitions, rows of one's own; what an end leaves
 # telebed.sh TELEBED machines ARCH  machines that die, hang or do not start; nothing outlives telebed
 set -eu
 telebed=$1 what=$2 arch=${3:-}
@@ -36,7 +37,7 @@ refuses() {
 
 words() {
 	refuses "1: expected probe" 'help = "nothing to move";'
-	refuses "2: 'colour' is none of help, probe" 'probe = "hop";
+	refuses "2: 'colour' is none of help, set, probe" 'probe = "hop";
 colour = "red";'
 	refuses "2: tier: 'kvm' is none of native, user, system" 'probe = "hop";
 tier = [ "user", "kvm" ];'
@@ -54,7 +55,7 @@ route "A"'
 	refuses "1: refused: expected a route of two" 'program = "tests/programs/primes.py"; refused = "no"; route = [ "A", "B", "A" ];'
 	refuses "1: outside, refused: expected program" 'probe = "hop"; outside = "copy";'
 	refuses "1: program: goes without probe" 'program = "tests/programs/primes.py"; build = "pie";'
-	refuses "1: kernel: '7' is none of 6.1, 6.12, 16k" 'probe = "hop"; machines = ( { name = "A"; kernel = "7"; } );'
+	refuses "1: kernel: '7' is none of 6.1, 6.12, newest, 16k" 'probe = "hop"; machines = ( { name = "A"; kernel = "7"; } );'
 	expect 64 "$telebed" run nowhere
 	says "nowhere.conf: no such scenario"
 	expect 64 "$telebed" run host --filter nothing-like-this
@@ -77,6 +78,92 @@ route "A"'
 	printf 'probe = "hop";\n' >"$tmp/good.conf"
 	expect 0 "$telebed" run "$tmp/good.conf" --out "$tmp/gone"
 	[ ! -e "$tmp/gone" ] || fail "left: $(find "$tmp/gone")"
+}
+
+# names FILE: the cells of a run, in their order
+names() {
+	sed -n 's/^ok [0-9]* - \([^ ]*\) .*/\1/p' "$1"
+}
+
+# ends SIGNAL: a telebed that gets it, with programs under way, leaves no process and no file
+ends() {
+	printf 'probe = "registers"; arguments = [ "--wait" ]; tier = "user";\n' >"$tmp/user.conf"
+	env --default-signal=INT "$telebed" run "$tmp/user.conf" --out "$tmp/ended" >"$tmp/live" 2>&1 &
+	pid=$!
+	timeout 60 sh -c 'until pgrep -f "$1/machines/.*registers-static"; do sleep 0.1; done' sh "$tmp/ended" \
+		>"$tmp/pids" || fail "no program below telebed"
+	kill "-$1" "$pid"
+	while read -r p; do gone "$p"; done <"$tmp/pids"
+	pid=
+	timeout 20 sh -c 'while [ -e "$1" ]; do sleep 0.1; done' sh "$tmp/ended" ||
+		fail "left by SIG$1: $(find "$tmp/ended")"
+}
+
+matrix() {
+	# The parts are the whole.
+	"$telebed" list --cells host --filter user | sort >"$tmp/whole"
+	for i in 1 2 3 4 5; do
+		"$telebed" list --cells host --filter user --shard $i/5 >"$tmp/part"
+		[ -s "$tmp/part" ] || fail "part $i is empty"
+		cat "$tmp/part"
+	done | sort >"$tmp/parts"
+	cmp "$tmp/whole" "$tmp/parts" || fail "the parts are not the whole"
+	expect 64 "$telebed" list host --shard 6/5
+	says "expected K/N"
+
+	# One seed, one order and one set of cells, with one set of machines or several.
+	expect 0 "$telebed" run host --filter native --seed 77 --jobs 1 --json "$tmp/one.json"
+	says "# seed 77"
+	names "$tmp/out" >"$tmp/one"
+	expect 0 "$telebed" run host --filter native --seed 77 --jobs 3 --json "$tmp/other.json"
+	names "$tmp/out" | cmp - "$tmp/one" || fail "another order"
+	[ "$(wc -l <"$tmp/one")" = 9 ] || fail "$(cat "$tmp/one")"
+	for f in one other; do
+		grep -E '"(name|seed|verdict|engine)"' "$tmp/$f.json" >"$tmp/$f.words"
+	done
+	cmp "$tmp/one.words" "$tmp/other.words" || fail "another report"
+
+	# Again and again, until one does not hold.
+	expect 0 "$telebed" run host --filter native.file --repeat 2
+	says "1..6"
+	says "again 1"
+	printf 'probe = "registers"; arguments = [ "--nonsense" ];\n' >"$tmp/bad.conf"
+	expect 1 "$telebed" run "$tmp/bad.conf" --until-fail --jobs 1
+	says "not ok 1"
+	grep -q '^1\.\.1$' "$tmp/out" || fail "no plan of one"
+
+	# Rows of one's own; what cannot be had here is skipped, and not for a success.
+	cat >"$tmp/own.conf" <<-END
+		machines = (
+			{ name = "mine"; machine = "x86_64-user"; cpu = "Nehalem"; help = "an old one"; },
+			{ name = "odd"; machine = "aarch64-user"; qemu = "qemu-of-nobody"; }
+		);
+	END
+	expect 0 "$telebed" machines --machines "$tmp/own.conf" mine odd
+	says "x86_64 user, cpu Nehalem: an old one"
+	says "no qemu-of-nobody"
+	printf 'probe = "hop"; machine = [ "mine", "odd", "mine -> x86_64-user" ];\n' >"$tmp/rows.conf"
+	expect 0 "$telebed" run "$tmp/rows.conf" --machines "$tmp/own.conf"
+	says "rows/hop-static.mine-to-x86_64-user.tcp A -> B:"
+	says "rows/hop-static.odd.tcp A -> B # SKIP A: no qemu-of-nobody"
+	says "2 passed, 0 failed, 0 broken, 1 skipped"
+	expect 69 "$telebed" run "$tmp/rows.conf" --machines "$tmp/own.conf" --no-skip
+	expect 69 "$telebed" run "$tmp/rows.conf" --machines "$tmp/own.conf" --filter odd
+	says "no cell could be run here"
+	refuses "1: machine: 'mine' is no row" 'probe = "hop"; machine = "mine";'
+	refuses "1: machine: goes without arch" 'probe = "hop"; machine = "x86_64"; tier = "user";'
+	for wrong in '2: machine: '\''colour'\'' is none|{ name = "a"; machine = "x86_64";
+colour = "red"; }' '1: machine a: expected arch and tier|{ name = "a"; }' \
+		'1: kernel: a file of one|{ name = "a"; machine = "x86_64"; kernel = "/vmlinuz"; }' \
+		'1: cores: expected a number|{ name = "a"; machine = "x86_64"; cores = 100; }' \
+		'1: page_size: expected 4|{ name = "a"; machine = "x86_64"; page_size = 12; }'; do
+		printf 'machines = ( %s );\n' "${wrong#*|}" >"$tmp/rows.wrong"
+		expect 64 "$telebed" machines --machines "$tmp/rows.wrong"
+		says "$tmp/rows.wrong:${wrong%%|*}"
+	done
+
+	ends INT
+	ends KILL
 }
 
 # qemu_of PID: the processes of QEMU that live below it

@@ -324,11 +324,12 @@ static void check_failure(
 		.guest = {k, i, NULL},
 		.rundir = dir,
 		.id = tf_vm_identity(1),
-		.qemu = qemu,
 		.timeout_ms = ms};
 	struct tf_vm *vm = NULL;
-	int rc = tf_vm_boot(&c, &vm, &err);
+	int rc;
 
+	snprintf(c.machine.qemu, sizeof(c.machine.qemu), "%s", qemu ? qemu : "");
+	rc = tf_vm_boot(&c, &vm, &err);
 	check(rc == code && strstr(err.text, word), what);
 	if (getenv("VERBOSE"))
 		printf("     %s\n", err.text);
