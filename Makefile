@@ -157,6 +157,7 @@ HARNESS_SRC := \
 	janitor \
 	journey \
 	outside \
+	engine \
 	compare \
 	oracle \
 	explain \
@@ -485,6 +486,20 @@ build/guest/$(1)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpio qem
 endef
 $(foreach a,$(ARCHES),$(eval $(call guest_rules,$(a))))
 
+# For cells of the engine CRIU, and for machines whose programs are of the other architecture. $(1)
+# architecture, $(2) the other
+define program_of_guest_rules
+build/guest/$(1)/criu.tar: qemu/guest/mkprogram.sh qemu/guest/mkroot.sh
+	$$(call say,GUEST,$$@)
+	$(Q)sh qemu/guest/mkprogram.sh $(1) $$@ $(TELEFORK_CACHE) usr/sbin/criu criu
+build/guest/$(1)/qemu-$(2): qemu/guest/mkprogram.sh qemu/guest/mkroot.sh
+	$$(call say,GUEST,$$@)
+	$(Q)sh qemu/guest/mkprogram.sh $(1) $$@.tar $(TELEFORK_CACHE) usr/bin/qemu-$(2)-static qemu-user-static
+	$(Q)tar -xOf $$@.tar usr/bin/qemu-$(2)-static >$$@ && chmod 755 $$@ && rm $$@.tar
+MORE_GUESTS += build/guest/$(1)/criu.tar build/guest/$(1)/qemu-$(2)
+endef
+$(foreach a,$(ARCHES),$(eval $(call program_of_guest_rules,$(a),$(filter-out $(a),$(ALL_ARCHES)))))
+
 # The same with another kernel. $(1) architecture, $(2) the scenarios' name for the kernel, $(3) package
 define kernel_rules
 build/guest/$(1)-$(2)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpio qemu/guest/mkguest.sh
@@ -492,7 +507,7 @@ build/guest/$(1)-$(2)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpi
 	$$(call say,GUEST,$$@)
 	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE) build/guest/$(1)/root.cpio $(3)
 	@touch $$@
-PAIR_GUESTS += build/guest/$(1)-$(2)/initramfs
+MORE_GUESTS += build/guest/$(1)-$(2)/initramfs
 endef
 $(eval $(call kernel_rules,x86_64,6.12,linux-image-cloud-amd64))
 $(eval $(call kernel_rules,aarch64,6.12,linux-image-cloud-arm64))
@@ -527,7 +542,7 @@ all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) examples-$(a)) $(B)/bin
 
 guests: $(ARCHES:%=build/guest/%/initramfs) ## kernels and initramfs of the QEMU machines
 
-more-guests: guests $(PAIR_GUESTS) ## guests with other kernels
+more-guests: guests $(MORE_GUESTS) ## guests with other kernels, CRIU and QEMU user mode for them
 
 unit: $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu
 
@@ -565,7 +580,7 @@ DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a
 demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
 	@tests/demo.sh $(STARTED)
 
-pairs: bin-$(HOST) $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(B)/bin/telebed guests $(PAIR_GUESTS) ## moves between machines that differ: kernel, processor, vector length, pages
+pairs: bin-$(HOST) $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(B)/bin/telebed guests $(MORE_GUESTS) ## moves between machines that differ: kernel, processor, vector length, pages
 	$(B)/bin/telebed run copies $(basename $(notdir $(wildcard tests/scenarios/pair-*.conf))) --filter system --table
 
 in-guests: bin-$(FOREIGN) unit-$(FOREIGN) probes-$(FOREIGN) $(B)/bin/telebed guests ## what make check has no time for in a guest: every place and obstacle of the foreign architecture

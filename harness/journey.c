@@ -133,6 +133,11 @@ static char *with(const char *text, const char *word, const char *value)
 		  : strdup(text);
 }
 
+char *tf_journey_argument(const char *arg, const struct tf_remote *m)
+{
+	return with(arg, "{dir}", m->dir);
+}
+
 char *tf_journey_file(const struct tf_journey *j, const struct tf_remote *m, const char *file)
 {
 	tf_vm_autofree char *name = with(file, "{arch}", m->spec.arch);
@@ -182,7 +187,7 @@ static int start_probe(struct tf_journey *j, bool wait, struct tf_vm_error *err)
 	if (wait)
 		argv[n++] = "--wait";
 	for (unsigned i = 0; j->cell->args[i] && rc == 0; i++) {
-		args[i] = with(j->cell->args[i], "{dir}", m->dir);
+		args[i] = tf_journey_argument(j->cell->args[i], m);
 		argv[n++] = args[i];
 		if (!args[i])
 			rc = tf_vm_fail(err, -ENOMEM, "no memory");
@@ -260,7 +265,7 @@ static void judge(struct tf_journey *j, const struct tf_job *job, bool must_say)
 	else if (must_say && !line)
 		tf_journey_failed(j, "%s on %s did not say ok but: %.4000s%.1000s", job->name,
 			job->remote->name, said, job->text[1]);
-	else if (must_say)
+	else if (must_say && !o->said)
 		o->said = strndup(line, strcspn(line, "\n"));
 }
 
@@ -339,6 +344,24 @@ static void image_name(unsigned place, char *buf, size_t size)
 	snprintf(buf, size, "image%u.tf", place);
 }
 
+/* One image, and a process made of it at every other place, all at once. */
+static int go_fan_out(struct tf_journey *j, const char *image, struct tf_vm_error *err)
+{
+	char name[32];
+	int rc = 0;
+
+	for (unsigned i = 1; i < j->cell->n_route && rc == 0; i++) {
+		image_name(i, name, sizeof(name));
+		rc = restore_at(j, i, image, name, err);
+	}
+	for (unsigned i = 1; i < j->cell->n_route && rc == 0; i++) {
+		rc = await_end(j, j->receivers[i], err);
+		if (rc == 0 && j->receivers[i]->ended)
+			judge(j, j->receivers[i], true);
+	}
+	return rc;
+}
+
 /* Every image but the first is saved by a copy. */
 static int go_by_file(struct tf_journey *j, struct tf_vm_error *err)
 {
@@ -351,6 +374,8 @@ static int go_by_file(struct tf_journey *j, struct tf_vm_error *err)
 		tf_remote_path(
 			machine_at(j, i - 1), name, j->addresses[i], sizeof(j->addresses[i]));
 	}
+	if (j->cell->fan_out)
+		j->addresses[2][0] = '\0'; /* it goes once */
 	rc = start_probe(j, false, err);
 	if (rc == 0)
 		rc = await_end(j, j->probe, err);
@@ -364,6 +389,8 @@ static int go_by_file(struct tf_journey *j, struct tf_vm_error *err)
 		rc = fetch_image(j, i - 1, name, path, sizeof(path), err);
 		if (rc == 0 && i == 1)
 			rc = tf_witness_count(j, path);
+		if (rc == 0 && j->cell->fan_out)
+			return go_fan_out(j, path, err);
 		if (rc == 0)
 			rc = restore_at(j, i, path, name, err);
 		job = j->receivers[i];
@@ -417,7 +444,9 @@ int tf_journey_go(struct tf_journey *j, struct tf_vm_error *err)
 {
 	int rc;
 
-	if (j->cell->program)
+	if (j->cell->engine[0])
+		rc = tf_engine_go(j, err);
+	else if (j->cell->program)
 		rc = tf_outside_go(j, err);
 	else if (j->cell->transport != TF_TRANSPORT_FILE)
 		rc = go_by_socket(j, err);

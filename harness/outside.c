@@ -110,16 +110,16 @@ static int await_work(
 		    : tf_vm_fail(err, -ENOMEM, "no memory");
 }
 
-/* telefork move or copy, from the machine of @place to the next. *@pid is it there afterwards; what
- * it said is in *@ret_job. */
-static int send_on(struct tf_journey *j, unsigned place, pid_t *pid, struct tf_job **ret_job,
-	struct tf_vm_error *err)
+/* telefork move or copy, from the machine of @place to that of @to. *@pid is it there afterwards;
+ * what it said is in *@ret_job. */
+static int send_on(struct tf_journey *j, unsigned place, unsigned to, pid_t *pid,
+	struct tf_job **ret_job, struct tf_vm_error *err)
 {
 	struct tf_remote *m = machine_at(j, place);
 	const char *verb = j->cell->sender == TF_SENDER_COPY ? "copy" : "move";
 	char path[4096], token[4096], number[16];
 	const char *const argv[] = {
-		path, verb, "--token-file", token, number, j->addresses[place + 1], NULL};
+		path, verb, "--token-file", token, number, j->addresses[to], NULL};
 	struct tf_job *job;
 	const char *at;
 	int rc;
@@ -205,7 +205,7 @@ static int move_along(struct tf_journey *j, const char *expected, struct tf_vm_e
 		if (i < last) {
 			rc = await_work(j, i, rest, err);
 			if (rc == 0)
-				rc = send_on(j, i, &pid, &by, err);
+				rc = send_on(j, i, i + 1, &pid, &by, err);
 		}
 		if (rc == 0)
 			rc = tf_journey_wait(j, job_at(j, i), 0, NULL, NULL, err);
@@ -228,31 +228,48 @@ static int move_along(struct tf_journey *j, const char *expected, struct tf_vm_e
 	return rc;
 }
 
-/* The original says everything; the copy, from somewhere on, as well. */
+/* The copy at @place says what the original says from somewhere on. */
+static int hear_copy(struct tf_journey *j, unsigned place, const char *expected)
+{
+	struct tf_job *job = j->receivers[place];
+	tf_vm_autofree char *copy = said_by(job, true);
+
+	if (!copy)
+		return -ENOMEM;
+	if (exited_well(j, job) &&
+		(!copy[0] || strlen(copy) >= strlen(expected) ||
+			strcmp(copy, expected + strlen(expected) - strlen(copy)) != 0))
+		tf_journey_failed(j, "the copy on %s did not say the rest but \"%.500s\"",
+			job->remote->name, copy);
+	return 0;
+}
+
+/* The original says everything; each copy, from somewhere on, as well. */
 static int copy_over(struct tf_journey *j, const char *expected, struct tf_vm_error *err)
 {
-	tf_vm_autofree char *original = NULL, *copy = NULL;
-	struct tf_job *job = j->receivers[1], *by;
-	pid_t pid = j->probe->pid;
+	tf_vm_autofree char *original = NULL;
 	int rc = await_work(j, 0, expected, err);
 
-	if (rc == 0)
-		rc = send_on(j, 0, &pid, &by, err);
+	for (unsigned i = 1; i < j->cell->n_route && rc == 0; i++) {
+		struct tf_job *by;
+		pid_t pid = j->probe->pid;
+
+		rc = send_on(j, 0, i, &pid, &by, err);
+	}
 	if (rc == 0)
 		rc = tf_journey_wait(j, j->probe, 0, NULL, NULL, err);
-	if (rc == 0)
-		rc = tf_journey_wait(j, job, 0, NULL, NULL, err);
-	if (rc < 0 || !exited_well(j, j->probe) || !exited_well(j, job))
+	for (unsigned i = 1; i < j->cell->n_route && rc == 0; i++) {
+		rc = tf_journey_wait(j, j->receivers[i], 0, NULL, NULL, err);
+		if (rc == 0)
+			rc = hear_copy(j, i, expected);
+	}
+	if (rc < 0 || !exited_well(j, j->probe))
 		return rc;
 	original = said_by(j->probe, false);
-	copy = said_by(job, true);
-	if (!original || !copy)
+	if (!original)
 		return tf_vm_fail(err, -ENOMEM, "no memory");
 	if (strcmp(original, expected) != 0)
 		differs(j, "the original", original, expected);
-	else if (!copy[0] || strlen(copy) >= strlen(expected) ||
-		 strcmp(copy, expected + strlen(expected) - strlen(copy)) != 0)
-		tf_journey_failed(j, "the copy did not say the rest but \"%.500s\"", copy);
 	return 0;
 }
 
@@ -264,7 +281,7 @@ static int stay(struct tf_journey *j, const char *expected, struct tf_vm_error *
 	int rc = await_work(j, 0, expected, err);
 
 	if (rc == 0)
-		rc = send_on(j, 0, &pid, &by, err);
+		rc = send_on(j, 0, 1, &pid, &by, err);
 	if (rc == 0)
 		rc = tf_journey_wait(j, j->probe, 0, NULL, NULL, err);
 	if (rc < 0 || !by)
@@ -279,18 +296,26 @@ static int stay(struct tf_journey *j, const char *expected, struct tf_vm_error *
 	return 0;
 }
 
-int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err)
+int tf_journey_expected(const struct tf_journey *j, char **ret, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *path =
 		tf_vm_format("%s/tests/programs/%s.out", j->options->root, j->cell->probe);
 	tf_vm_autofree char *text = path ? tf_vm_file_tail(path, EXPECTED_MAX) : NULL;
-	tf_vm_autofree char *expected = text ? tf_vm_format("%s\n", text) : NULL;
-	int rc;
 
-	if (!expected || !text[0])
+	if (!text || !text[0])
 		return tf_vm_fail(err, -ENOENT, "%s: what the program says where it is left alone",
 			path ? path : "no memory");
-	rc = tf_journey_receivers(j, true, err);
+	*ret = tf_vm_format("%s\n", text);
+	return *ret ? 0 : tf_vm_fail(err, -ENOMEM, "no memory");
+}
+
+int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err)
+{
+	tf_vm_autofree char *expected = NULL;
+	int rc = tf_journey_expected(j, &expected, err);
+
+	if (rc == 0)
+		rc = tf_journey_receivers(j, true, err);
 	if (rc == 0)
 		rc = put_all(j, err);
 	if (rc == 0)

@@ -87,6 +87,7 @@ struct tf_remote {
 	const struct tf_remote_ops *ops;
 	struct tf_spec spec;
 	char name[32];   /* as the last scenario called it */
+	char engine[32]; /* the engine whose files have been put there, or "" */
 	char *folder;    /* on the host: its logs; for native and user also its files */
 	const char *dir; /* the machine's own name of the folder for files */
 	struct tf_job *jobs;

@@ -76,8 +76,13 @@ static int copy_file(const char *from, const char *to, mode_t mode, struct tf_vm
 static int host_put(struct tf_remote *r, const char *host_path, const char *path, mode_t mode,
 	struct tf_vm_error *err)
 {
+	int rc;
+
 	(void)r;
-	return copy_file(host_path, path, mode, err);
+	tf_vm_fork_lock();
+	rc = copy_file(host_path, path, mode, err);
+	tf_vm_fork_unlock();
+	return rc;
 }
 
 static int host_get(

@@ -100,6 +100,19 @@ int tf_journey_wait(struct tf_journey *j, struct tf_job *job, int stream, const 
 /* A journey of a program that knows nothing of telefork (outside.c); as tf_journey_go. */
 int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err);
 
+/* A journey by the hands of an engine (engine.c); as tf_journey_go. */
+int tf_engine_go(struct tf_journey *j, struct tf_vm_error *err);
+
+/* The file of the engine @name: in $XDG_CONFIG_HOME/telebed/engines, or the project's. NULL: there
+ * is none. */
+char *tf_engine_path(const struct tf_run_options *o, const char *name);
+
+/* What the cell's program says where it is left alone: tests/programs/NAME.out. -ENOENT. */
+int tf_journey_expected(const struct tf_journey *j, char **ret, struct tf_vm_error *err);
+
+/* An argument of the cell on @m, "{dir}" replaced. NULL without memory. */
+char *tf_journey_argument(const char *arg, const struct tf_remote *m);
+
 /* A program that does not end, or ends early, has failed (0); a machine that dies is another matter
  * (@rc). */
 int tf_journey_blame(struct tf_journey *j, int rc, const struct tf_vm_error *err);

@@ -233,8 +233,6 @@ static bool possible(const struct tf_cell *c)
 {
 	bool direct = !c->engine[0];
 
-	if (!direct || c->fan_out)
-		return false;
 	if (c->program && direct && c->transport == TF_TRANSPORT_FILE)
 		return false;
 	if (!direct && (c->transport != TF_TRANSPORT_FILE || c->sender == TF_SENDER_COPY))
@@ -246,8 +244,9 @@ static bool possible(const struct tf_cell *c)
 		(c->program ? c->sender != TF_SENDER_COPY : c->transport != TF_TRANSPORT_FILE))
 		return false;
 	/* There is no ptrace. */
-	for (unsigned i = 0; (c->program || !direct) && i + 1 < c->n_route; i++)
-		if (tf_spec_emulates(&c->machines[c->route[i]]))
+	for (unsigned i = 0; i < c->n_route; i++)
+		if (tf_spec_emulates(&c->machines[c->route[i]]) &&
+			(!direct || (c->program && i + 1 < c->n_route)))
 			return false;
 	for (unsigned i = 0; i < c->n_machines; i++) {
 		if (c->machines[i].tier == TF_TIER_NATIVE &&

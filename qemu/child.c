@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -55,6 +56,17 @@ struct plan {
 };
 
 static int keep_fd = -1;
+static pthread_mutex_t forking = PTHREAD_MUTEX_INITIALIZER;
+
+void tf_vm_fork_lock(void)
+{
+	pthread_mutex_lock(&forking);
+}
+
+void tf_vm_fork_unlock(void)
+{
+	pthread_mutex_unlock(&forking);
+}
 
 void tf_vm_child_keep(int fd)
 {
@@ -260,14 +272,19 @@ static int await_pid(struct tf_vm_child *c)
 
 static int fork_guard(struct plan *p, int ours, struct tf_vm_child *c)
 {
+	int rc;
+
 	c->sock = ours;
+	tf_vm_fork_lock();
 	c->guard = fork();
-	if (c->guard < 0)
-		return -errno;
+	rc = c->guard < 0 ? -errno : 0;
 	if (c->guard == 0)
 		run_guard(p);
 	tf_vm_close_fd(&p->sock);
-	return await_pid(c);
+	if (rc == 0) /* by then it has closed what is not its own */
+		rc = await_pid(c);
+	tf_vm_fork_unlock();
+	return rc;
 }
 
 int tf_vm_child_start(const char *const argv[], const struct tf_vm_child_fd *fds, size_t n,

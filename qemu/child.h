@@ -35,6 +35,13 @@ struct tf_vm_child_fd {
 int tf_vm_child_start(const char *const argv[], const struct tf_vm_child_fd *fds, size_t n,
 	const char *log, struct tf_vm_child **ret_child, struct tf_vm_error *err);
 
+/*
+ * While this is held nobody forks. Who writes a program's file holds it: a child that another thread
+ * makes meanwhile would have the file open for a moment, and exec would say ETXTBSY.
+ */
+void tf_vm_fork_lock(void);
+void tf_vm_fork_unlock(void);
+
 /* Every guard that is started from now on keeps @fd open until nothing is left of its program, so
  * that the other end of a pipe can tell when all are gone. -1: none any more. */
 void tf_vm_child_keep(int fd);

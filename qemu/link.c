@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "qemu/child.h"
 #include "qemu/io.h"
 #include "qemu/relay.h"
 
@@ -78,20 +79,23 @@ static void run_child(int listener, int control)
 static int start(struct tf_link *link, struct tf_vm_error *err)
 {
 	tf_vm_autoclose int listener = listen_on(link->path, err);
-	int pair[2];
+	int pair[2], rc;
 
 	if (listener < 0)
 		return listener;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return tf_vm_fail_errno(err, -errno, "link: socketpair");
 	link->control = pair[0];
+	tf_vm_fork_lock();
 	link->relay = fork();
 	if (link->relay == 0)
 		run_child(listener, pair[1]);
+	rc = link->relay < 0 ? tf_vm_fail_errno(err, -errno, "link: fork") : 0;
 	close(pair[1]);
-	if (link->relay < 0)
-		return tf_vm_fail_errno(err, -errno, "link: fork");
-	return 0;
+	if (rc == 0) /* it answers when it has closed what is not its own */
+		rc = tf_link_stats(link, NULL, err);
+	tf_vm_fork_unlock();
+	return rc;
 }
 
 int tf_link_start(const char *path, struct tf_link **ret_link, struct tf_vm_error *err)
@@ -105,9 +109,7 @@ int tf_link_start(const char *path, struct tf_link **ret_link, struct tf_vm_erro
 	link->path = strdup(path);
 	rc = link->path ? start(link, err) : tf_vm_fail(err, -ENOMEM, "no memory");
 	if (rc < 0) {
-		tf_vm_close_fd(&link->control);
-		free(link->path);
-		free(link);
+		tf_link_free(link);
 		return rc;
 	}
 	*ret_link = link;
@@ -162,9 +164,10 @@ void tf_link_free(struct tf_link *link)
 	if (!link)
 		return;
 	tf_vm_close_fd(&link->control);
-	while (waitpid(link->relay, NULL, 0) < 0 && errno == EINTR)
+	while (link->relay > 0 && waitpid(link->relay, NULL, 0) < 0 && errno == EINTR)
 		;
-	unlink(link->path);
+	if (link->path)
+		unlink(link->path);
 	free(link->path);
 	free(link);
 }
