@@ -148,6 +148,8 @@ HARNESS_SRC := \
 	home \
 	cmd_run \
 	cmd_exec \
+	cmd_shell \
+	bed \
 	cmd_machines \
 	schema \
 	machines \
@@ -500,18 +502,20 @@ MORE_GUESTS += build/guest/$(1)/criu.tar build/guest/$(1)/qemu-$(2)
 endef
 $(foreach a,$(ARCHES),$(eval $(call program_of_guest_rules,$(a),$(filter-out $(a),$(ALL_ARCHES)))))
 
-# The same with another kernel. $(1) architecture, $(2) the scenarios' name for the kernel, $(3) package
+# The same with another kernel. $(1) architecture, $(2) the scenarios' name for the kernel, $(3) Debian's suite, $(4) package
 define kernel_rules
 build/guest/$(1)-$(2)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpio qemu/guest/mkguest.sh
 	@mkdir -p $$(@D)
 	$$(call say,GUEST,$$@)
-	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE) build/guest/$(1)/root.cpio $(3)
+	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE) build/guest/$(1)/root.cpio $(3) $(4)
 	@touch $$@
 MORE_GUESTS += build/guest/$(1)-$(2)/initramfs
 endef
-$(eval $(call kernel_rules,x86_64,6.12,linux-image-cloud-amd64))
-$(eval $(call kernel_rules,aarch64,6.12,linux-image-cloud-arm64))
-$(eval $(call kernel_rules,aarch64,16k,linux-image-arm64-16k))
+$(eval $(call kernel_rules,x86_64,6.12,bookworm-backports,linux-image-cloud-amd64))
+$(eval $(call kernel_rules,aarch64,6.12,bookworm-backports,linux-image-cloud-arm64))
+$(eval $(call kernel_rules,aarch64,16k,bookworm-backports,linux-image-arm64-16k))
+$(eval $(call kernel_rules,x86_64,newest,sid,linux-image-cloud-amd64))
+$(eval $(call kernel_rules,aarch64,newest,sid,linux-image-cloud-arm64))
 
 # Man pages share their tables with the code.
 MAN := $(patsubst docs/man/%,build/man/%,$(wildcard docs/man/*.[1-8]))

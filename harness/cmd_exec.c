@@ -6,31 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "harness/janitor.h"
-#include "harness/machines.h"
+#include "harness/bed.h"
 #include "qemu/io.h"
-#include "qemu/remote.h"
 
 #define BIN      "/tmp/bin/"
 #define WORK     "/tmp/work"
 #define WITH_MAX 64
-
-struct bed {
-	struct tf_vm_error err;
-	struct tf_home home;
-	struct tf_rows rows;
-	struct tf_site site;
-	char run[32];
-	struct tf_janitor *janitor;
-	struct tf_remote *machine;
-	struct tf_vm *vm;
-	int status; /* of the command; -1: not ended */
-	bool closed, dead;
-};
 
 struct arguments {
 	char **args; /* machine and command */
@@ -40,73 +24,8 @@ struct arguments {
 
 enum { KEY_WITH = 'w', KEY_MACHINES = 'm' };
 
-static int start(struct bed *b, const char *name)
-{
-	const struct tf_row *row;
-	int rc = tf_rows_get(&b->rows, name, &row, &b->err);
-
-	if (rc == 0 && row->spec.tier != TF_TIER_SYSTEM)
-		rc = tf_vm_fail(&b->err, -EINVAL,
-			"machine %s: is the host itself; a command runs in machines of tier system",
-			name);
-	if (rc == 0)
-		rc = tf_vm_cachedir(b->site.cache, sizeof(b->site.cache), &b->err);
-	if (rc < 0)
-		return rc;
-	strcpy(b->run, "/tmp/telebed.XXXXXX");
-	if (!mkdtemp(b->run))
-		return tf_vm_fail_errno(&b->err, -errno, "%s", b->run);
-	rc = tf_janitor_start(b->run, &b->janitor, &b->err);
-	b->site.root = b->home.root;
-	b->site.variant = b->home.variant;
-	b->site.folder = b->run;
-	if (rc == 0)
-		rc = tf_remote_new(&b->site, &row->spec, row->name, &b->machine, &b->err);
-	if (rc == 0)
-		b->vm = b->machine->ops->vm(b->machine);
-	return rc;
-}
-
-static void end(struct bed *b)
-{
-	tf_remote_free(b->machine);
-	tf_site_done(&b->site);
-	if (!b->dead && b->run[0])
-		tf_vm_remove_dir(b->run);
-	tf_janitor_dismiss(b->janitor);
-	tf_rows_done(&b->rows);
-}
-
-static void on_output(
-	void *arg, struct tf_vm *vm, uint32_t job, int stream, const void *data, size_t len)
-{
-	(void)arg, (void)vm, (void)job;
-	tf_vm_write_all(stream, data, len);
-}
-
-static void on_exit_of(void *arg, struct tf_vm *vm, uint32_t job, int status)
-{
-	(void)vm, (void)job;
-	((struct bed *)arg)->status = status;
-}
-
-static void on_closed(void *arg, struct tf_vm *vm, uint32_t job)
-{
-	(void)vm, (void)job;
-	((struct bed *)arg)->closed = true;
-}
-
-static void on_dead(void *arg, struct tf_vm *vm, const struct tf_vm_error *why)
-{
-	struct bed *b = arg;
-
-	(void)vm;
-	b->dead = true;
-	b->err = *why;
-}
-
 /* Files go where they are here, below the command's folder. */
-static int put_files(struct bed *b, const struct arguments *a)
+static int put_files(struct tf_bed *b, const struct arguments *a)
 {
 	int rc = 0;
 
@@ -123,9 +42,9 @@ static int put_files(struct bed *b, const struct arguments *a)
 }
 
 /* A program that is a file of the host's is put into the guest first. */
-static int command(struct bed *b, const struct arguments *a, char **argv)
+static int command(struct tf_bed *b, const struct arguments *a, char **argv)
 {
-	const struct tf_vm_callbacks cb = {b, on_output, on_exit_of, on_closed, on_dead};
+	struct tf_vm_callbacks cb = tf_bed_callbacks;
 	struct tf_vm_command cmd = {
 		.argv = (const char *const *)argv,
 		.cwd = a->n_with ? WORK : NULL,
@@ -135,14 +54,14 @@ static int command(struct bed *b, const struct arguments *a, char **argv)
 	uint32_t job;
 	int rc = put_files(b, a);
 
-	b->status = -1;
+	cb.arg = b;
 	if (rc == 0 && strchr(argv[0], '/') && stat(argv[0], &st) == 0 && S_ISREG(st.st_mode)) {
 		there = tf_vm_format(BIN "%s", strrchr(argv[0], '/') + 1);
 		rc = there ? tf_vm_put(b->vm, argv[0], there, 0755, &b->err) : -ENOMEM;
 		argv[0] = there;
 	}
 	if (rc == 0)
-		rc = tf_vm_spawn(b->vm, &cmd, &job, NULL, &b->err);
+		rc = tf_bed_spawn(b, &cmd, &job);
 	while (rc == 0 && !b->closed && !b->dead)
 		tf_vm_wait(&b->vm, 1, &cb, 60000);
 	return b->dead ? -ECHILD : rc;
@@ -191,7 +110,7 @@ int tf_bed_exec(int argc, char **argv)
 		.doc = "Runs a command in a fresh machine (telebed machines shows them), with its "
 		       "output and its exit code. The machine has a small Debian: a COMMAND with a slash that "
 		       "is a file here is copied there first."};
-	struct bed b = {0};
+	struct tf_bed b = {0};
 	struct arguments a = {0};
 	char **args;
 	int rc;
@@ -199,18 +118,10 @@ int tf_bed_exec(int argc, char **argv)
 	if (argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &a) || !a.args)
 		return EX_USAGE;
 	args = a.args;
-	rc = tf_home_find(&b.home, &b.err);
-	if (rc == 0)
-		rc = tf_rows_read(&b.rows, a.machines, &b.err);
-	if (rc == 0)
-		rc = start(&b, args[0]);
+	rc = tf_bed_start(&b, args[0], a.machines);
 	args += strcmp(args[1], "--") ? 1 : 2;
 	if (rc == 0)
 		rc = *args ? command(&b, &a, args) : tf_vm_fail(&b.err, -EINVAL, "no command");
-	if (rc < 0)
-		fprintf(stderr, "telebed: %s\n", b.err.text);
-	end(&b);
-	if (rc < 0)
-		return rc == -EINVAL ? EX_USAGE : EX_UNAVAILABLE;
-	return WIFSIGNALED(b.status) ? 128 + WTERMSIG(b.status) : WEXITSTATUS(b.status);
+	tf_bed_end(&b);
+	return tf_bed_exit_code(&b, rc);
 }

@@ -201,15 +201,19 @@ static int carry(struct tf_journey *j, unsigned from, unsigned to, struct tf_vm_
 {
 	struct tf_remote *a = machine_at(j, from), *b = machine_at(j, to);
 	tf_vm_autofree char *here = tf_vm_format("%s/%u.tar", j->folder, to);
-	int rc = here ? shell(j, a, err, "cd '%s' && tar -cf saved.tar " SAVED, a->dir)
+	int rc = here ? shell(j, a, err, "cd '%s' && tar -cf " SAVED ".tar " SAVED, a->dir)
 		      : tf_vm_fail(err, -ENOMEM, "no memory");
 
 	if (rc == 0)
 		rc = tf_remote_get(a, SAVED ".tar", here, err);
 	if (rc == 0)
+		rc = shell(j, a, err, "rm '%s/" SAVED ".tar'", a->dir);
+	if (rc == 0)
 		rc = tf_remote_put(b, here, SAVED ".tar", 0600, err);
 	if (rc == 0)
-		rc = shell(j, b, err, "cd '%s' && rm -rf " SAVED " && tar -xf saved.tar", b->dir);
+		rc = shell(j, b, err,
+			"cd '%s' && rm -rf " SAVED " && tar -xf " SAVED ".tar && rm " SAVED ".tar",
+			b->dir);
 	if (!j->options->keep)
 		unlink(here);
 	return rc;
@@ -340,12 +344,17 @@ int tf_engine_go(struct tf_journey *j, struct tf_vm_error *err)
 	tf_vm_autofree char *expected = NULL;
 	int rc = j->cell->program ? tf_journey_expected(j, &expected, err) : 0;
 
-	for (unsigned i = 0; i < j->cell->n_machines && rc == 0; i++)
+	for (unsigned i = 0; i < j->cell->n_machines && rc == 0; i++) {
 		rc = put_all(j, j->machines[i], err);
-	if (rc < 0 || j->outcome->verdict != TF_VERDICT_OK)
-		return rc;
-	rc = start_program(j, err);
+		if (j->outcome->verdict != TF_VERDICT_OK)
+			return rc;
+	}
+	if (rc == 0)
+		rc = start_program(j, err);
 	if (rc == 0)
 		rc = tf_journey_blame(j, go_along(j, expected, err), err);
+	/* Its files are the machines' memory. */
+	for (unsigned i = 0; i < j->cell->n_machines && rc == 0; i++)
+		rc = shell(j, j->machines[i], err, "rm -rf '%s/" SAVED "'", j->machines[i]->dir);
 	return rc;
 }

@@ -310,7 +310,7 @@ int tf_rows_get(const struct tf_rows *rows, const char *name, const struct tf_ro
 {
 	*ret = tf_rows_find(rows, name);
 	return *ret ? 0
-		    : tf_vm_fail(err, -ENOENT,
+		    : tf_vm_fail(err, -EINVAL,
 			      "machine '%s': no such row (telebed machines shows them, "
 			      "--machines FILE adds some)",
 			      name);

@@ -12,6 +12,9 @@
 #include "harness/remote.h"
 #include "harness/schema.h"
 
+/* Where a system machine has the emulator of its programs, if they are of another architecture. */
+#define TF_EMULATOR "/tmp/emulator"
+
 struct tf_row {
 	char name[32];
 	char help[120];
@@ -40,7 +43,7 @@ void tf_rows_done(struct tf_rows *rows);
 /* NULL if there is none. */
 const struct tf_row *tf_rows_find(const struct tf_rows *rows, const char *name);
 
-/* As tf_rows_find; -ENOENT and where to look if there is none. */
+/* As tf_rows_find; -EINVAL and where to look if there is none. */
 int tf_rows_get(const struct tf_rows *rows, const char *name, const struct tf_row **ret,
 	struct tf_vm_error *err);
 

@@ -14,6 +14,8 @@ static const struct {
 	{"run", tf_bed_run, "run scenarios: programs moved between machines, and what must hold"},
 	{"list", tf_bed_list, "show the scenarios and their cells"},
 	{"exec", tf_bed_exec, "run a command in a machine made for it"},
+	{"shell", tf_bed_shell, "run a shell in a machine made for it"},
+	{"cp", tf_bed_cp, "copy a file into such a machine, or out of it"},
 	{"machines", tf_bed_machines, "show the machines, and which can be had here"},
 	{"schema", tf_bed_schema, "print the reference of scenarios and machines as Markdown"},
 };

@@ -19,7 +19,6 @@
 #define ASK_MS    20  /* between two questions whether a file is there */
 #define MAX_GUEST 254 /* identities on one link */
 #define ARGS_MAX  64
-#define EMULATOR  "/tmp/emulator" /* of programs that are not of the machine's architecture */
 #define AUXV_MAX  4096
 
 struct guest {
@@ -51,7 +50,7 @@ static int guest_start(struct tf_remote *r, const char *const argv[], bool recei
 	/* As in tier user: the stack of a receiver is larger than any program's. */
 	static const char *const env[] = {"PATH=/bin:/usr/bin:/tmp", "HOME=/", "TERM=dumb",
 		"QEMU_STACK_SIZE=1073741824", NULL};
-	const char *full[ARGS_MAX + 2] = {EMULATOR};
+	const char *full[ARGS_MAX + 2] = {TF_EMULATOR};
 	struct tf_vm_command cmd = {.argv = argv};
 
 	if (tf_spec_emulates(&r->spec)) {
@@ -279,7 +278,7 @@ static int set_up(struct tf_site *site, struct guest *g, struct tf_vm_error *err
 	if (rc == 0 && !emulator)
 		rc = tf_vm_fail(err, -ENOMEM, "no memory");
 	if (rc == 0 && tf_spec_emulates(spec))
-		rc = tf_vm_put(g->vm, emulator, EMULATOR, 0755, err);
+		rc = tf_vm_put(g->vm, emulator, TF_EMULATOR, 0755, err);
 	return rc;
 }
 

@@ -185,7 +185,8 @@ size_t tf_report_count(const struct tf_report *r, enum tf_verdict verdict)
 
 	for (size_t i = 0; i < r->n; i++)
 		n += r->v[i].verdict == verdict &&
-		     (!r->v[i].cell->peer || verdict == TF_VERDICT_OK);
+		     (!r->v[i].cell->peer ||
+			     (verdict != TF_VERDICT_FAILED && verdict != TF_VERDICT_UNABLE));
 	return n;
 }
 

@@ -37,6 +37,7 @@ enum tf_agent_request {
 	TF_AGENT_SETUP = 7,  /* string host, 4 bytes IPv4, u8 prefix, 6 bytes MAC,
 			      * u64 wall clock in ns, blob of random bytes -> string */
 	TF_AGENT_POWEROFF = 8,
+	TF_AGENT_RESIZE = 9, /* u32 job, u32 rows, u32 columns: of its terminal */
 };
 
 /* Messages of the guest. */
@@ -48,6 +49,7 @@ enum tf_agent_event {
 };
 
 #define TF_AGENT_SPAWN_STDIN 1u /* flags of SPAWN: stdin is a pipe */
+#define TF_AGENT_SPAWN_TTY   2u /* all three are a terminal, whose output is stream 1 */
 #define TF_AGENT_PUT_FIRST   1u /* flags of PUT: begin a new file */
 #define TF_AGENT_PUT_LAST    2u /* give it its mode and its name */
 

@@ -36,8 +36,8 @@ int tf_vm_child_start(const char *const argv[], const struct tf_vm_child_fd *fds
 	const char *log, struct tf_vm_child **ret_child, struct tf_vm_error *err);
 
 /*
- * While this is held nobody forks. Who writes a program's file holds it: a child that another thread
- * makes meanwhile would have the file open for a moment, and exec would say ETXTBSY.
+ * While this is held nobody forks. Who writes a program's file holds it: a child that another
+ * thread makes meanwhile would have the file open for a moment, and exec would say ETXTBSY.
  */
 void tf_vm_fork_lock(void);
 void tf_vm_fork_unlock(void);

@@ -97,7 +97,8 @@ int tf_vm_spawn(struct tf_vm *vm, const struct tf_vm_command *cmd, uint32_t *ret
 		return tf_vm_fail(err, -EINVAL, "machine %s: empty command", vm->machine.name);
 	snprintf(what, sizeof(what), "start '%s'", cmd->argv[0]);
 	mark = tf_vm_request(vm, TF_AGENT_SPAWN);
-	tf_wire_u32(&vm->out, cmd->stdin_pipe ? TF_AGENT_SPAWN_STDIN : 0);
+	tf_wire_u32(&vm->out,
+		(cmd->stdin_pipe ? TF_AGENT_SPAWN_STDIN : 0) | (cmd->tty ? TF_AGENT_SPAWN_TTY : 0));
 	add_strings(&vm->out, cmd->argv);
 	add_strings(&vm->out, cmd->env ? cmd->env : standard);
 	tf_wire_string(&vm->out, cmd->cwd ? cmd->cwd : "/");
@@ -136,6 +137,17 @@ int tf_vm_stdin(
 		len -= n;
 	} while (rc == 0 && len);
 	return rc;
+}
+
+int tf_vm_resize(struct tf_vm *vm, uint32_t job, unsigned int rows, unsigned int columns,
+	struct tf_vm_error *err)
+{
+	size_t mark = tf_vm_request(vm, TF_AGENT_RESIZE);
+
+	tf_wire_u32(&vm->out, job);
+	tf_wire_u32(&vm->out, rows);
+	tf_wire_u32(&vm->out, columns);
+	return call(vm, mark, "size of a terminal", TF_VM_CALL_MS, NULL, err);
 }
 
 int tf_vm_signal(struct tf_vm *vm, uint32_t job, int signo, struct tf_vm_error *err)

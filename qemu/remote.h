@@ -35,6 +35,7 @@ struct tf_vm_command {
 	const char *const *env;  /* complete environment, or NULL for PATH, HOME, TERM */
 	const char *cwd;         /* NULL: "/" */
 	bool stdin_pipe;         /* tf_vm_stdin will be used; else stdin is /dev/null */
+	bool tty;                /* stdin, stdout and stderr are a terminal of its own */
 };
 
 /* A finished command. Release with tf_vm_result_done. */
@@ -67,6 +68,10 @@ int tf_vm_spawn(struct tf_vm *vm, const struct tf_vm_command *cmd, uint32_t *ret
  */
 int tf_vm_stdin(
 	struct tf_vm *vm, uint32_t job, const void *data, size_t len, struct tf_vm_error *err);
+
+/* The terminal of a job with one gets a size. -ESRCH if it has ended. */
+int tf_vm_resize(struct tf_vm *vm, uint32_t job, unsigned int rows, unsigned int columns,
+	struct tf_vm_error *err);
 
 /* Send @signo (numbered as in the guest) to the job's process group. -ESRCH if it has ended. */
 int tf_vm_signal(struct tf_vm *vm, uint32_t job, int signo, struct tf_vm_error *err);

@@ -95,6 +95,9 @@ static void handle(struct guest *g, struct tf_wire_message *m)
 	case TF_AGENT_SIGNAL:
 		guest_signal(g, m->tag, &m->body);
 		break;
+	case TF_AGENT_RESIZE:
+		guest_resize(g, m->tag, &m->body);
+		break;
 	case TF_AGENT_PUT:
 		guest_put(g, m->tag, &m->body);
 		break;

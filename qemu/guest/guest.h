@@ -46,6 +46,7 @@ void guest_reply(struct guest *g, uint32_t tag, int status);
 void guest_spawn(struct guest *g, uint32_t tag, struct tf_wire_reader *r);
 void guest_stdin(struct guest *g, uint32_t tag, struct tf_wire_reader *r);
 void guest_signal(struct guest *g, uint32_t tag, struct tf_wire_reader *r);
+void guest_resize(struct guest *g, uint32_t tag, struct tf_wire_reader *r);
 void guest_put(struct guest *g, uint32_t tag, struct tf_wire_reader *r);
 void guest_get(struct guest *g, uint32_t tag, struct tf_wire_reader *r);
 void guest_setup(struct guest *g, uint32_t tag, struct tf_wire_reader *r);

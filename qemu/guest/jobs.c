@@ -115,11 +115,39 @@ static void close_pipes(int pipes[4][2])
 	}
 }
 
+/* Our ends are two of the same terminal; stderr has none of its own. */
+static int open_terminal(int pipes[4][2])
+{
+	int ours = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	int theirs = ours < 0 || unlockpt(ours) < 0
+			     ? -1
+			     : ioctl(ours, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+	pipes[1][0] = ours;
+	pipes[0][0] = theirs;
+	if (theirs < 0)
+		return -errno;
+	pipes[0][1] = fcntl(ours, F_DUPFD_CLOEXEC, 3);
+	pipes[1][1] = fcntl(theirs, F_DUPFD_CLOEXEC, 3);
+	pipes[2][1] = fcntl(theirs, F_DUPFD_CLOEXEC, 3);
+	return pipes[0][1] < 0 || pipes[1][1] < 0 || pipes[2][1] < 0 ? -errno : 0;
+}
+
 static int open_pipes(const struct order *o, int pipes[4][2])
 {
+	bool terminal = o->flags & TF_AGENT_SPAWN_TTY;
+
 	for (int i = 0; i < 4; i++)
 		pipes[i][0] = pipes[i][1] = -1;
-	for (int i = 0; i < 4; i++) {
+	if (terminal) {
+		int rc = open_terminal(pipes);
+
+		if (rc < 0) {
+			close_pipes(pipes);
+			return rc;
+		}
+	}
+	for (int i = terminal ? 3 : 0; i < 4; i++) {
 		if (i == 0 && !(o->flags & TF_AGENT_SPAWN_STDIN))
 			continue;
 		if (pipe2(pipes[i], O_CLOEXEC) < 0) {
@@ -132,7 +160,8 @@ static int open_pipes(const struct order *o, int pipes[4][2])
 	if (pipes[0][1] >= 0)
 		fcntl(pipes[0][1], F_SETFL, O_NONBLOCK);
 	fcntl(pipes[1][0], F_SETFL, O_NONBLOCK);
-	fcntl(pipes[2][0], F_SETFL, O_NONBLOCK);
+	if (!terminal)
+		fcntl(pipes[2][0], F_SETFL, O_NONBLOCK);
 	return 0;
 }
 
@@ -152,6 +181,8 @@ static void run_child(const struct order *o, int pipes[4][2])
 		(void)!write(fd, "0", 1);
 	in = pipes[0][0] >= 0 ? pipes[0][0] : open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (dup2(in, 0) < 0 || dup2(pipes[1][1], 1) < 0 || dup2(pipes[2][1], 2) < 0)
+		goto fail;
+	if (o->flags & TF_AGENT_SPAWN_TTY && ioctl(0, TIOCSCTTY, 0) < 0)
 		goto fail;
 	if (chdir(o->cwd[0] ? o->cwd : "/") < 0)
 		goto fail;
@@ -254,6 +285,24 @@ void guest_signal(struct guest *g, uint32_t tag, struct tf_wire_reader *r)
 	guest_reply(g, tag, rc);
 }
 
+void guest_resize(struct guest *g, uint32_t tag, struct tf_wire_reader *r)
+{
+	struct job *job = find_job(tf_wire_get_u32(r));
+	struct winsize size = {
+		.ws_row = (unsigned short)tf_wire_get_u32(r),
+		.ws_col = (unsigned short)tf_wire_get_u32(r),
+	};
+	int rc = 0;
+
+	if (r->failed)
+		rc = -EBADMSG;
+	else if (!job || job->out[0] < 0)
+		rc = -ESRCH;
+	else if (ioctl(job->out[0], TIOCSWINSZ, &size) < 0)
+		rc = -errno;
+	guest_reply(g, tag, rc);
+}
+
 size_t guest_jobs_poll(struct guest *g, struct pollfd fds[static GUEST_JOB_POLLS])
 {
 	bool room = guest_has_room(g);
@@ -284,11 +333,11 @@ static void move_output(struct guest *g, struct job *job, int s)
 	if (job->out[s] < 0)
 		return;
 	n = read(job->out[s], data, sizeof(data));
-	if (n < 0) {
+	if (n < 0 && errno != EIO) {
 		job->owed[s] = 0;
 		return;
 	}
-	if (n == 0) {
+	if (n <= 0) { /* a terminal that nobody has open any more says EIO */
 		close_fd(&job->out[s]);
 		job->owed[s] = 0;
 		return;

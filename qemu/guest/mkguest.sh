@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT [KERNEL]
+# mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT [SUITE KERNEL]
 #
 # Makes OUTDIR/kernel and OUTDIR/initramfs of a guest for ARCH (x86_64 or aarch64): Debian's
 # cloud kernel, the modules for virtio-serial and virtio-net, the static program AGENT as
 # /init, and ROOT, a cpio archive of Debian's programs (mkroot.sh). The kernel's package is
 # unpacked in CACHEDIR; a second call downloads nothing. The result depends only on its inputs:
-# entries sorted, times zero. KERNEL is another package, out of bookworm-backports.
+# entries sorted, times zero. KERNEL is another package, out of Debian's SUITE.
 
 set -eu
 
@@ -17,8 +17,9 @@ die()
 	exit 1
 }
 
-[ $# -eq 5 ] || [ $# -eq 6 ] || die "usage: mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT [KERNEL]"
-arch=$1 outdir=$2 agent=$3 cachedir=$4 programs=$5 other=${6:-}
+[ $# -eq 5 ] || [ $# -eq 7 ] ||
+	die "usage: mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT [SUITE KERNEL]"
+arch=$1 outdir=$2 agent=$3 cachedir=$4 programs=$5 suite=${6:-} other=${7:-}
 
 case $arch in
 x86_64)
@@ -44,13 +45,17 @@ modules="net/core/failover drivers/virtio/virtio_ring drivers/virtio/virtio
 	drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci_legacy_dev
 	drivers/virtio/virtio_pci drivers/net/net_failover drivers/net/virtio_net
 	drivers/char/virtio_console"
+# What CRIU asks the kernel for; its adapter loads them (harness/engines/criu).
+criu_modules="lib/libcrc32c net/netfilter/nfnetlink net/netfilter/nf_tables net/ipv4/inet_diag
+	net/ipv4/tcp_diag net/ipv4/udp_diag net/ipv4/raw_diag net/unix/unix_diag
+	net/netlink/netlink_diag net/packet/af_packet_diag"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# apt for the suite of a newer kernel, which the system need not know: lists of its own.
-backports()
+# apt for the suite of another kernel, which the system need not know: lists of its own.
+elsewhere()
 {
 	tool=$1
 	shift
@@ -59,15 +64,14 @@ backports()
 		-o APT::Architectures::="$debarch" -o APT::Sandbox::User=root "$@"
 }
 
-make_backports()
+make_elsewhere()
 {
 	mkdir -p "$work/lists/partial" "$work/cache"
 	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-		"http://deb.debian.org/debian bookworm-backports main" >"$work/sources"
-	backports apt-get -q update >"$work/apt.log" 2>&1 ||
-		die "bookworm-backports: $(tail -n 3 "$work/apt.log")"
+		"http://deb.debian.org/debian $suite main" >"$work/sources"
+	elsewhere apt-get -q update >"$work/apt.log" 2>&1 || die "$suite: $(tail -n 3 "$work/apt.log")"
 	meta=$other
-	apt=backports
+	apt=elsewhere
 }
 
 # The package that the meta package depends on, as "linux-image-6.1.0-56-cloud-amd64".
@@ -77,29 +81,39 @@ kernel_package()
 		sed -n 's/^ *Depends: \(linux-image-[0-9][^:]*\).*$/\1/p' | head -n 1
 }
 
+# It, and from 7.0 on those that have its parts.
+kernel_packages()
+{
+	echo "$1"
+	$apt apt-cache depends "$1:$debarch" | sed -n 's/^ *Depends: \(linux-\(binary\|modules\)-[0-9][^:]*\).*$/\1/p'
+}
+
 # Unpack the kernel package into $unpacked unless that is there already.
 fetch_kernel()
 {
 	mkdir -p "$cachedir/kernels"
 	unpacked=$cachedir/kernels/$debarch-${other:-default}
+	[ "$suite" != sid ] || unpacked=$unpacked-newest
 	exec 9>"$unpacked.lock"
 	flock 9
 	if [ -d "$unpacked" ]; then
 		return
 	fi
 	apt=
-	[ -z "$other" ] || make_backports
+	[ -z "$other" ] || make_elsewhere
 	package=$(kernel_package)
 	[ -n "$package" ] || die "apt knows no $meta:$debarch: 'dpkg --add-architecture" \
 		"$debarch && apt-get update' makes it known"
 	mkdir "$work/deb"
-	(cd "$work/deb" && $apt apt-get -q -o APT::Sandbox::User=root download "$package:$debarch") \
-		>"$work/apt.log" 2>&1 || {
-		cat "$work/apt.log" >&2
-		die "download of $package:$debarch failed; 'apt-get update' may be needed"
-	}
 	rm -rf "$unpacked.tmp"
-	dpkg-deb -x "$work"/deb/*.deb "$unpacked.tmp"
+	for part in $(kernel_packages "$package"); do
+		(cd "$work/deb" && $apt apt-get -q -o APT::Sandbox::User=root download "$part:$debarch") \
+			>"$work/apt.log" 2>&1 || {
+			cat "$work/apt.log" >&2
+			die "download of $part:$debarch failed; 'apt-get update' may be needed"
+		}
+		dpkg-deb -x "$work/deb/$part"_*.deb "$unpacked.tmp"
+	done
 	rm -rf "$unpacked.tmp/usr/share"
 	mv "$unpacked.tmp" "$unpacked"
 }
@@ -115,18 +129,21 @@ plain()
 	esac
 }
 
+# add_modules LIST MODULE...: LIST names those that are there, in their order.
 add_modules()
 {
+	list=$root/etc/$1
+	shift
 	from=$(echo "$unpacked"/lib/modules/*/kernel)
 	[ -d "$from" ] || from=$(echo "$unpacked"/usr/lib/modules/*/kernel)
 	[ -d "$from" ] || die "$unpacked: no modules in the kernel package"
-	: >"$root/etc/modules.list"
-	for module in $modules; do
+	: >"$list"
+	for module; do
 		for file in "$from/$module.ko" "$from/$module.ko.xz" "$from/$module.ko.zst"; do
 			[ -f "$file" ] || continue
 			name=$(basename "$module").ko
 			plain "$file" "$root/lib/modules/$name"
-			echo "/lib/modules/$name" >>"$root/etc/modules.list"
+			echo "/lib/modules/$name" >>"$list"
 			break
 		done
 	done
@@ -139,7 +156,10 @@ make_root()
 		mkdir -p "$root/$dir"
 	done
 	cp "$agent" "$root/init"
-	add_modules
+	# shellcheck disable=SC2086 # lists
+	add_modules modules.list $modules
+	# shellcheck disable=SC2086
+	add_modules modules.criu $criu_modules
 	echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"
 	echo 'root:x:0:' >"$root/etc/group"
 	echo '127.0.0.1 localhost' >"$root/etc/hosts"
@@ -155,6 +175,7 @@ mkdir -p "$root" "$outdir"
 make_root
 
 kernel=$(echo "$unpacked"/boot/vmlinuz-*)
+[ -f "$kernel" ] || kernel=$(echo "$unpacked"/usr/lib/modules/*/vmlinuz) # from 7.0 on
 [ -f "$kernel" ] || die "$unpacked: no kernel in the package"
 if [ "$arch" = aarch64 ]; then
 	plain "$kernel" "$work/kernel"
