@@ -584,8 +584,8 @@ DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a
 demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
 	@tests/demo.sh $(STARTED)
 
-pairs: bin-$(HOST) $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(B)/bin/telebed guests $(MORE_GUESTS) ## moves between machines that differ: kernel, processor, vector length, pages
-	$(B)/bin/telebed run copies $(basename $(notdir $(wildcard tests/scenarios/pair-*.conf))) --filter system --table
+pairs: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/telebed more-guests ## moves between machines that differ: kernel, processor, vector length, pages
+	$(B)/bin/telebed run --set pairs --no-skip --table
 
 in-guests: bin-$(FOREIGN) unit-$(FOREIGN) probes-$(FOREIGN) $(B)/bin/telebed guests ## what make check has no time for in a guest: every place and obstacle of the foreign architecture
 	$(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40

@@ -420,6 +420,23 @@ bool tf_spec_possible(const struct tf_home *home, const struct tf_spec *spec, ch
 	return true;
 }
 
+void tf_spec_merge(struct tf_spec *spec, const struct tf_spec *own)
+{
+	for (size_t i = 0; i < tf_n_machine_keys; i++) {
+		const struct tf_key *key = &tf_machine_keys[i];
+		bool ours = key->offset >= offsetof(struct tf_row, spec) &&
+			    (key->type == TF_KEY_TEXT || key->type == TF_KEY_NUMBER);
+		size_t at = ours ? key->offset - offsetof(struct tf_row, spec) : 0;
+
+		/* Its first byte tells of a text, any of a number; a tier comes with the row. */
+		for (size_t k = 0; ours && k < (key->type == TF_KEY_TEXT ? 1 : key->size); k++)
+			if (((const char *)own)[at + k]) {
+				memcpy((char *)spec + at, (const char *)own + at, key->size);
+				break;
+			}
+	}
+}
+
 const char *tf_spec_text(const struct tf_spec *spec, char *buf, size_t size)
 {
 	size_t n = (size_t)snprintf(buf, size, "%s %s", spec->arch, tf_tier_names[spec->tier]);

@@ -69,6 +69,9 @@ const char *tf_spec_on(const struct tf_spec *spec);
 /* Whether its programs run under QEMU user mode, where there is no ptrace. */
 bool tf_spec_emulates(const struct tf_spec *spec);
 
+/* Gives @spec what @own says of its attributes. */
+void tf_spec_merge(struct tf_spec *spec, const struct tf_spec *own);
+
 /* One line: architecture, tier and what is not as usual. */
 const char *tf_spec_text(const struct tf_spec *spec, char *buf, size_t size);
 

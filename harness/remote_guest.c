@@ -48,14 +48,14 @@ static int guest_start(struct tf_remote *r, const char *const argv[], bool recei
 	struct tf_job *job, struct tf_vm_error *err)
 {
 	/* As in tier user: the stack of a receiver is larger than any program's. */
-	static const char *const env[] = {"PATH=/bin:/usr/bin:/tmp", "HOME=/", "TERM=dumb",
-		"QEMU_STACK_SIZE=1073741824", NULL};
+	const char *const env[] = {"PATH=/bin:/usr/bin:/tmp", "HOME=/", "TERM=dumb", "QEMU_CPU=max",
+		receiver ? "QEMU_STACK_SIZE=1073741824" : NULL, NULL};
 	const char *full[ARGS_MAX + 2] = {TF_EMULATOR};
 	struct tf_vm_command cmd = {.argv = argv};
 
 	if (tf_spec_emulates(&r->spec)) {
 		cmd.argv = full;
-		cmd.env = receiver ? env : NULL;
+		cmd.env = env;
 		for (size_t i = 0; argv[i]; i++) {
 			if (i == ARGS_MAX)
 				return tf_vm_fail(err, -E2BIG, "%s: more than %d arguments",

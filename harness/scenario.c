@@ -293,8 +293,10 @@ static int fill_machines(const struct tf_conf *r, struct tf_cell *c, const struc
 		*spec = own->spec;
 		if (ch->machine && !own->has_arch && !own->has_tier)
 			rc = row_of(r, sc->rows, ch->machine, m, &row);
-		if (row)
+		if (row) {
 			*spec = row->spec;
+			tf_spec_merge(spec, &own->spec);
+		}
 		if (ch->machine)
 			continue;
 		if (!own->has_arch)

@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WORDS (1u << 20)
+#define WORDS (1u << 18)
 
 static _Thread_local uint64_t tls = 0x1122334455667788;
 static uint64_t *heap, *shared, *rdonly;
