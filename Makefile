@@ -546,7 +546,21 @@ all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) examples-$(a)) $(B)/bin
 
 guests: $(ARCHES:%=build/guest/%/initramfs) ## kernels and initramfs of the QEMU machines
 
-more-guests: guests $(MORE_GUESTS) ## guests with other kernels, CRIU and QEMU user mode for them
+# A QEMU beside the system's.
+build/qemu/qemu-system-$(HOST)-newer: qemu/guest/mkqemu.sh
+	$(call say,QEMU,$@)
+	$(Q)sh qemu/guest/mkqemu.sh $(@D) $(TELEFORK_CACHE) bookworm-backports
+
+more-guests: guests $(MORE_GUESTS) build/qemu/qemu-system-$(HOST)-newer ## guests with other kernels, CRIU and QEMU user mode for them, and a newer QEMU
+
+# make own-guest NAME=mine KERNEL=FILE [ARCH=x86_64] [MODULES=/lib/modules/VERSION] [ROOT=FOLDER or archive of cpio]
+ARCH ?= $(HOST)
+own-guest: build/guest/$(ARCH)/init build/guest/$(ARCH)/root.cpio ## a guest with a kernel and a root of one's own: NAME= KERNEL= ARCH= MODULES= ROOT=
+	@[ -n "$(NAME)" ] && [ -n "$(KERNEL)" ] || { echo "make own-guest NAME=... KERNEL=FILE" >&2; exit 1; }
+	$(Q)MODULES=$(MODULES) sh qemu/guest/mkguest.sh $(ARCH) build/guest/own/$(NAME) $< $(TELEFORK_CACHE) \
+		"$(or $(ROOT),build/guest/$(ARCH)/root.cpio)" file $(KERNEL)
+	@echo 'machines = ( { name = "$(NAME)"; arch = "$(ARCH)"; tier = "system"; kernel = "./kernel"; initramfs = "./initramfs"; } );' | \
+		tee build/guest/own/$(NAME)/machines.conf
 
 unit: $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu
 
@@ -642,7 +656,7 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all more-guests demo bench commit pairs in-guests transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
+.PHONY: all more-guests own-guest demo bench commit pairs in-guests transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
 	lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

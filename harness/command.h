@@ -26,4 +26,7 @@ struct tf_home {
 /* Finds out from /proc/self/exe. -ENOENT if it is not in a build folder. */
 int tf_home_find(struct tf_home *p, struct tf_vm_error *err);
 
+/* The build's own programs come last in PATH: QEMUs beside the system's. */
+void tf_home_programs(const struct tf_home *p);
+
 #endif

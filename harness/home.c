@@ -2,10 +2,12 @@
 /* From the program's own path to the build that it belongs to. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "harness/command.h"
+#include "qemu/io.h"
 #include "qemu/machine.h"
 
 /* Cuts the last part of a path off; the part, or NULL. */
@@ -37,4 +39,14 @@ int tf_home_find(struct tf_home *p, struct tf_vm_error *err)
 	snprintf(p->variant, sizeof(p->variant), "%s", folder + strlen(arch));
 	cut(p->root);
 	return 0;
+}
+
+void tf_home_programs(const struct tf_home *p)
+{
+	const char *path = getenv("PATH");
+	tf_vm_autofree char *all =
+		tf_vm_format("%s%s%s/build/qemu", path ? path : "", path ? ":" : "", p->root);
+
+	if (all)
+		setenv("PATH", all, 1);
 }

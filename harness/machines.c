@@ -25,6 +25,9 @@ static const struct tf_row builtin[] = {
 		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .cpu = "Haswell"}, 1, 1, 0},
 	{"x86_64-48bit", "four levels of page tables",
 		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .cpu = "max,-la57"}, 1, 1, 0},
+	{"x86_64-qemu10", "QEMU of bookworm-backports",
+		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .qemu = "qemu-system-x86_64-newer"}, 1,
+		1, 0},
 	{"x86_64-kvm", "the host's own processor, by KVM",
 		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .cpu = "host"}, 1, 1, 0},
 	{"x86_64-large", "memory for much at once",
@@ -55,6 +58,9 @@ static const struct tf_row builtin[] = {
 		1, 1, 0},
 	{"aarch64-a57", "a processor of 2012: no SVE, no pointer authentication",
 		{.arch = "aarch64", .tier = TF_TIER_SYSTEM, .cpu = "cortex-a57"}, 1, 1, 0},
+	{"aarch64-qemu10", "QEMU of bookworm-backports",
+		{.arch = "aarch64", .tier = TF_TIER_SYSTEM, .qemu = "qemu-system-aarch64-newer"}, 1,
+		1, 0},
 	{"aarch64-kvm", "the host's own processor, by KVM",
 		{.arch = "aarch64", .tier = TF_TIER_SYSTEM, .cpu = "host"}, 1, 1, 0},
 	{"aarch64-large", "memory for much at once",
@@ -376,7 +382,9 @@ static bool system_possible(
 	const char *make = "make more-guests";
 
 	if (!has_program(qemu)) {
-		snprintf(why, 256, "no %s (packages qemu-system-x86, qemu-system-arm)", qemu);
+		snprintf(why, 256, "no %.128s (%s)", qemu,
+			strstr(qemu, "-newer") ? "make more-guests"
+					       : "packages qemu-system-x86, qemu-system-arm");
 		return false;
 	}
 	for (size_t i = 0; i < sizeof(kernels) / sizeof(*kernels); i++)

@@ -36,6 +36,8 @@ static void usage(FILE *out)
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
+	struct tf_vm_error err;
+	struct tf_home home;
 
 	if (!strcmp(name, "--version")) {
 		printf("telebed %s\n", TF_VERSION);
@@ -45,6 +47,8 @@ int main(int argc, char **argv)
 		usage(stdout);
 		return 0;
 	}
+	if (tf_home_find(&home, &err) == 0)
+		tf_home_programs(&home);
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		if (!strcmp(commands[i].name, name))
 			return commands[i].run(argc - 1, argv + 1);

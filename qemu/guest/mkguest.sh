@@ -7,7 +7,9 @@
 # cloud kernel, the modules for virtio-serial and virtio-net, the static program AGENT as
 # /init, and ROOT, a cpio archive of Debian's programs (mkroot.sh). The kernel's package is
 # unpacked in CACHEDIR; a second call downloads nothing. The result depends only on its inputs:
-# entries sorted, times zero. KERNEL is another package, out of Debian's SUITE.
+# entries sorted, times zero. KERNEL is another package, out of Debian's SUITE; where SUITE is "file",
+# KERNEL is a kernel's image, and MODULES in the environment the folder of its modules, if it needs
+# any. ROOT may then be a folder, or "" (the agent alone).
 
 set -eu
 
@@ -86,6 +88,25 @@ kernel_packages()
 {
 	echo "$1"
 	$apt apt-cache depends "$1:$debarch" | sed -n 's/^ *Depends: \(linux-\(binary\|modules\)-[0-9][^:]*\).*$/\1/p'
+}
+
+# A kernel of one's own: as if it came in a package.
+own_kernel()
+{
+	[ -f "$other" ] || die "$other: no such kernel"
+	unpacked=$work/unpacked
+	mkdir -p "$unpacked/boot" "$unpacked/lib/modules/own/kernel"
+	cp "$other" "$unpacked/boot/vmlinuz-own"
+	[ -z "${MODULES:-}" ] || cp -r "$MODULES/kernel/." "$unpacked/lib/modules/own/kernel"
+}
+
+# The root's archive; a folder becomes one.
+own_root()
+{
+	[ -n "$programs" ] || : >"$work/root.cpio"
+	[ ! -d "$programs" ] || (cd "$programs" && find . -print0 | LC_ALL=C sort -z |
+		cpio -0 -o -H newc --reproducible --owner=0:0 --quiet) >"$work/root.cpio"
+	[ ! -f "$work/root.cpio" ] || programs=$work/root.cpio
 }
 
 # Unpack the kernel package into $unpacked unless that is there already.
@@ -169,7 +190,12 @@ make_root()
 	chmod 1777 "$root/tmp"
 }
 
-fetch_kernel
+if [ "$suite" = file ]; then
+	own_kernel
+	own_root
+else
+	fetch_kernel
+fi
 root=$work/root
 mkdir -p "$root" "$outdir"
 make_root
