@@ -140,8 +140,9 @@ CMD_SRC     := \
 	verify \
 	disasm \
 	symbols \
+	timing \
 
-PAD_SRC     := pad_main serve pump restore token exits journal arrival
+PAD_SRC     := timing pad_main serve pump restore token exits journal arrival
 QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link
 HARNESS_SRC := \
 	main \

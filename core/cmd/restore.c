@@ -3,6 +3,7 @@
  */
 #include "core/base/cleanup.h"
 #include "core/cmd/cmd.h"
+#include "core/cmd/timing.h"
 #include "core/restore/pad.h"
 
 #include <argp.h>
@@ -13,7 +14,7 @@
 #include <unistd.h>
 
 struct arguments {
-	bool dry_run, detach;
+	bool dry_run, detach, timing;
 	unsigned restore; /* TELEFORK_RESTORE_* */
 	const char *file;
 };
@@ -71,6 +72,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state,
 				"--allow %s: it can go without files, credentials, shared-file and shared-memory",
 				unknown);
+		return 0;
+	case 't':
+		a->timing = true;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->file)
@@ -136,13 +140,21 @@ static int wait_for(pid_t pid)
 static int restore(const struct arguments *a, int fd)
 {
 	struct telefork_options o = {.stdio = TELEFORK_STDIO_INHERIT, .restore = a->restore};
+	struct tf_timing timing = {.on = a->timing};
 	struct tf_pad pad;
-	int rc = tf_pad_prepare(&pad, fd, &o, NULL), code;
+	int rc, code;
 
+	tf_timing_begin(&timing, "description");
+	rc = tf_pad_prepare(&pad, fd, &o, NULL);
+	if (pad.head_ns)
+		tf_timing_began(&timing, "plan", pad.head_ns);
 	if (!rc && pad.left.code)
 		tf_complain("left behind", pad.left.text);
-	if (!rc && !a->dry_run)
+	if (!rc && !a->dry_run) {
+		tf_timing_begin(&timing, "restore");
 		rc = tf_pad_start(&pad);
+	}
+	tf_timing_tell(&timing);
 	if (rc == TELEFORK_E_PROTOCOL && !pad.file)
 		tf_fail_more(
 			&pad.err, rc, "a saved image has to be a file: restore FILE, or - < FILE");
@@ -173,6 +185,7 @@ int tf_cmd_restore(int argc, char **argv)
 			"what it maps shared and writes to and that is another here; "
 			"shared-memory, names and keys that are in use here",
 			0},
+		{"timing", 't', 0, 0, "Say when each phase began and ended, for programs", 0},
 		{0},
 	};
 	static const struct argp argp = {.options = options,

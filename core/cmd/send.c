@@ -14,6 +14,7 @@
 #include "core/cmd/cmd.h"
 #include "core/cmd/progress.h"
 #include "core/cmd/settle.h"
+#include "core/cmd/timing.h"
 #include "core/telefork_internal.h"
 
 #include <errno.h>
@@ -42,6 +43,7 @@ struct sending {
 	struct tf_address address;
 	struct tf_task task;
 	struct tf_progress progress;
+	struct tf_timing timing;
 	int fd;
 	bool answers, committed;
 	struct tf_errand errand; /* a move's, with its id */
@@ -53,7 +55,7 @@ struct sending {
 	char message[TELEFORK_MESSAGE_MAX]; /* of a receiver that refuses */
 };
 
-enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP, KEY_IDLE };
+enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP, KEY_IDLE, KEY_TIMING };
 
 /* --- the way --- */
 
@@ -138,8 +140,10 @@ static int capture(struct sending *s)
 	int rc;
 
 	hold_signals(&before);
+	tf_timing_begin(&s->timing, "freeze");
 	if (s->what == MOVE || s->kill) { /* it is not to run on */
 		rc = tf_task_stop(&s->task, s->pid);
+		tf_timing_begin(&s->timing, "description");
 		if (!rc)
 			rc = tf_task_describe(&s->task);
 	} else {
@@ -224,6 +228,7 @@ static int finish_copy(struct sending *s)
 	if (rc || !s->answers)
 		return rc;
 	s->committed = true;
+	tf_timing_begin(&s->timing, "answer");
 	rc = read_answer(s);
 	return rc              ? rc
 	       : s->reply.code ? tf_fail(&s->task.capture.err, s->reply.code, "%s", s->message)
@@ -324,6 +329,7 @@ static int finish_move(struct sending *s)
 	sigset_t before;
 	int rc = tf_task_commit(&s->task);
 
+	tf_timing_begin(&s->timing, "answer");
 	if (!rc)
 		rc = read_answer(s);
 	if (!rc && s->reply.code)
@@ -333,6 +339,7 @@ static int finish_move(struct sending *s)
 	if (rc)
 		return rc;
 	hold_signals(&before);
+	tf_timing_begin(&s->timing, "commit");
 	rc = commit(s);
 	thaw(s);
 	return rc;
@@ -350,6 +357,7 @@ static int transfer(struct sending *s)
 	s->task.options = &s->options;
 	s->task.progress = tf_progress_tell;
 	s->task.ctx = &s->progress;
+	tf_timing_begin(&s->timing, "pages");
 	rc = tf_task_save(&s->task, s->fd);
 	if (!rc)
 		rc = finish[s->what](s);
@@ -413,6 +421,7 @@ static void await_landing(struct sending *s)
 	if (!s->answers)
 		return;
 	s->task.capture.io.idle_ms = LANDING_MS;
+	tf_timing_begin(&s->timing, "landing");
 	tf_io_read(&s->task.capture.io, &none, 1, &quiet);
 }
 
@@ -423,10 +432,12 @@ static int run(struct sending *s)
 
 	s->start_ns = tf_now_ns();
 	s->fd = s->held = s->journal.folder = -1;
+	tf_timing_begin(&s->timing, "check");
 	rc = tf_check_first(s->command, s->pid, &s->allowed);
 	if (rc)
 		return rc;
 	signal(SIGPIPE, SIG_IGN);
+	tf_timing_begin(&s->timing, "connect");
 	rc = s->what == MOVE ? open_journal(s) : 0;
 	if (!rc)
 		rc = open_channel(s);
@@ -441,6 +452,7 @@ static int run(struct sending *s)
 		await_landing(s);
 		summarise(s, sent);
 	}
+	tf_timing_tell(&s->timing);
 	tf_task_release(&s->task);
 	end_record(s);
 	if (s->fd >= 0)
@@ -473,6 +485,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		s->options.idle_ms = tf_parse_seconds(arg);
 		if (s->options.idle_ms < 0)
 			argp_error(state, "--idle-time %s: 1 to 86400 seconds", arg);
+		return 0;
+	case KEY_TIMING:
+		s->timing.on = true;
 		return 0;
 	case KEY_ALLOW:
 		why = tf_allow(&s->allowed, arg);
@@ -530,6 +545,10 @@ static int command(struct sending *s, const struct argp *argp, int argc, char **
 		"token-file", KEY_TOKEN, "FILE", 0, "What the receiver asks for", 0 \
 	}
 
+#define TIMING                                                                                     \
+	{                                                                                          \
+		"timing", KEY_TIMING, 0, 0, "Say when each phase began and ended, for programs", 0 \
+	}
 #define IDLE                                                             \
 	{                                                                \
 		"idle-time", KEY_IDLE, "SECONDS", 0,                     \
@@ -544,6 +563,7 @@ int tf_cmd_dump(int argc, char **argv)
 		ALLOW,
 		QUIET,
 		TCP,
+		TIMING,
 		{0},
 	};
 	static const struct argp argp = {.options = options,
@@ -559,7 +579,7 @@ int tf_cmd_dump(int argc, char **argv)
 
 int tf_cmd_copy(int argc, char **argv)
 {
-	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, IDLE, QUIET, {0}};
+	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, IDLE, QUIET, TIMING, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",
@@ -573,7 +593,7 @@ int tf_cmd_copy(int argc, char **argv)
 
 int tf_cmd_move(int argc, char **argv)
 {
-	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, IDLE, QUIET, {0}};
+	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, IDLE, QUIET, TIMING, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",

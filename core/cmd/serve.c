@@ -9,6 +9,7 @@
 #include "core/cmd/arrival.h"
 #include "core/cmd/cmd.h"
 #include "core/cmd/pump.h"
+#include "core/cmd/timing.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -31,7 +32,7 @@
 
 struct arguments {
 	const char *address, *token_file;
-	bool insecure, once, detach;
+	bool insecure, once, detach, timing;
 	int jobs, handshake_ms, idle_ms;
 	uint64_t max_memory;
 	unsigned restore; /* TELEFORK_RESTORE_* */
@@ -44,6 +45,7 @@ struct serve {
 	bool once, detach;
 	int jobs, handshake_ms, running;
 	pid_t *session; /* running ones */
+	struct tf_timing timing;
 };
 
 enum {
@@ -56,6 +58,7 @@ enum {
 	KEY_HANDSHAKE,
 	KEY_ALLOW,
 	KEY_IDLE,
+	KEY_TIMING,
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -99,6 +102,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->idle_ms = tf_parse_seconds(arg);
 		if (a->idle_ms < 0)
 			argp_error(state, "--idle-time %s: 1 to 86400 seconds", arg);
+		return 0;
+	case KEY_TIMING:
+		a->timing = true;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (a->address)
@@ -147,19 +153,24 @@ static int greet(
 }
 
 /* Until the plan is made the handshake's time runs. */
-static int prepare(struct tf_pad *pad, int fd, const struct serve *s, const struct tf_mark *mark)
+static int prepare(struct tf_pad *pad, int fd, struct serve *s, const struct tf_mark *mark)
 {
 	struct telefork_options head = s->options;
 	int rc;
 
 	head.deadline_ms = s->handshake_ms;
+	tf_timing_begin(&s->timing, "description");
 	rc = tf_pad_prepare(pad, fd, &head, mark);
+	if (pad->head_ns)
+		tf_timing_began(&s->timing, "plan", pad->head_ns);
+	if (!rc)
+		tf_timing_begin(&s->timing, "restore");
 	pad->options = &s->options;
 	pad->io.deadline_ns = 0;
 	return rc;
 }
 
-static int receive(struct tf_pad *pad, int fd, const struct serve *s)
+static int receive(struct tf_pad *pad, int fd, struct serve *s)
 {
 	int rc = prepare(pad, fd, s, NULL);
 
@@ -186,8 +197,7 @@ static int commit(struct tf_pad *pad, struct tf_arrival *a, const struct tf_erra
 	return 0;
 }
 
-static int receive_move(
-	struct tf_pad *pad, int fd, const struct serve *s, const struct tf_errand *errand)
+static int receive_move(struct tf_pad *pad, int fd, struct serve *s, const struct tf_errand *errand)
 {
 	struct tf_err e = {0};
 	struct tf_arrival a;
@@ -200,8 +210,10 @@ static int receive_move(
 	}
 	if (!rc)
 		rc = tf_pad_hold(pad);
-	if (!rc)
+	if (!rc) {
+		tf_timing_begin(&s->timing, "commit");
 		rc = commit(pad, &a, errand);
+	}
 	tf_arrival_end(&a);
 	return rc;
 }
@@ -246,7 +258,7 @@ static void end_orphans(void)
 }
 
 /* One sender. Returns the exit code of the process that arrived, as a shell would. */
-static int session(int fd, const struct serve *s, bool full)
+static int session(int fd, struct serve *s, bool full)
 {
 	struct tf_errand errand;
 	struct tf_err e = {0};
@@ -255,6 +267,7 @@ static int session(int fd, const struct serve *s, bool full)
 	bool relayed;
 	pid_t child;
 
+	tf_timing_begin(&s->timing, "greet");
 	if (greet(fd, s, full, &errand, &e)) {
 		tf_complain("refused", e.text);
 		return TF_EXIT_REFUSED;
@@ -266,6 +279,7 @@ static int session(int fd, const struct serve *s, bool full)
 					   : receive(&pad, fd, s);
 	if (!rc && !tf_pad_relayed(&pad))
 		prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
+	tf_timing_tell(&s->timing);
 	if (rc) {
 		tf_complain(telefork_errname(rc), pad.err.text);
 		tf_pad_refuse(&pad);
@@ -463,6 +477,7 @@ static int start(const struct arguments *a, struct tf_err *e)
 		.detach = a->detach,
 		.jobs = a->jobs,
 		.handshake_ms = a->handshake_ms,
+		.timing = {.on = a->timing},
 	};
 	char text[TF_ADDRESS_TEXT];
 	int fd = tf_address_parse(a->address, &s.address, e);
@@ -509,6 +524,8 @@ int tf_cmd_serve(int argc, char **argv)
 		{"idle-time", KEY_IDLE, "SECONDS", 0,
 			"Give a sender up that moves no byte for so long (30)", 0},
 		{"max-memory", KEY_MEMORY, "MIB", 0, "Most memory of one process", 0},
+		{"timing", KEY_TIMING, 0, 0, "Say when each phase began and ended, for programs",
+			0},
 		{0},
 	};
 	static const struct argp argp = {.options = options,

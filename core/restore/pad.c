@@ -256,6 +256,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 			"no address space for an image (1 GiB, most of which stays untouched): "
 			"ulimit -v");
 	rc = p->file ? read_file_head(p) : read_stream_head(p);
+	p->head_ns = rc ? 0 : tf_now_ns();
 	if (p->options->deadline_ms <= 0)
 		p->io.deadline_ns = 0; /* was the head's */
 	if (!rc)

@@ -34,6 +34,7 @@ struct tf_pad {
 	pid_t child, receiver;
 	uint64_t failed_step; /* UINT64_MAX: not known */
 	int64_t began;        /* the child, CLOCK_REALTIME in seconds */
+	uint64_t head_ns;     /* when the head had come, as of tf_now_ns(); 0: it has not */
 	int control;          /* our end of the control socket */
 	int pump;             /* our end of the copy's channel when it comes from a file; -1 */
 	struct tf_mark mark;  /* of a move: where it stands that the copy runs */
