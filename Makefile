@@ -169,6 +169,18 @@ HARNESS_SRC := \
 	remote \
 	remote_guest \
 	remote_host \
+	cmd_report \
+	evidence \
+	facts \
+	report_html \
+	report_json \
+	report_junit \
+	text \
+
+# Of telefork(1), for reports.
+HARNESS_CMD := \
+	disasm \
+	symbols \
 
 COMMIT_SRC  := \
 	commit \
@@ -271,8 +283,8 @@ DEB_x86_64  := amd64
 DEB_aarch64 := arm64
 CROSS    := $(subst _,-,$(FOREIGN))-linux-gnu
 PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cross \
-	libconfig-dev libexpat1-dev qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit \
-	bc gojq python3-minimal libgcc-s1:$(DEB_$(FOREIGN))
+	libconfig-dev libexpat1-dev libxml2-dev qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit \
+	bc gojq python3-minimal python3-jsonschema python3-yaml libxml2-utils libgcc-s1:$(DEB_$(FOREIGN))
 # For both architectures.
 PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
@@ -445,10 +457,21 @@ QEMU_OBJ := $(call obj,$(QEMU_SRC:%=qemu/%.c),$(B))
 
 $(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson -lexpat $(LIBS_unit))
+$(B)/tests/test_text: $(B)/obj/tests/unit/test_text.o $(B)/obj/harness/text.o
+	$(call link,$(B),,-ljansson $(LIBS_unit))
 $(B)/tests/tools/vmcheck: $(B)/obj/tests/tools/vmcheck.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson -lexpat)
-$(B)/bin/telebed: $(HARNESS_SRC:%=$(B)/obj/harness/%.o) $(QEMU_OBJ) $(B)/lib/libtelefork.a
-	$(call link,$(B),,-ljansson -lexpat -lconfig)
+$(B)/bin/telebed: $(HARNESS_SRC:%=$(B)/obj/harness/%.o) $(B)/obj/harness/html/embed.o \
+	$(HARNESS_CMD:%=$(B)/obj/core/cmd/%.o) $(QEMU_OBJ) $(B)/lib/libtelefork.a
+	$(call link,$(B),,-ljansson -lexpat -lconfig -lxml2 -lcapstone -lelf)
+$(B)/obj/harness/report_junit.o: private COMPILE_$(B) += -I/usr/include/libxml2
+# The page of reports, and what describes them, are part of the program.
+$(B)/page.html: $(addprefix harness/html/,make.sh page.html page.css page.js)
+	@mkdir -p $(@D)
+	$(call say,PAGE,$@)
+	$(Q)sh harness/html/make.sh harness/html >$@
+$(B)/obj/harness/html/embed.o: private COMPILE_$(B) += -DTF_REPORT_PAGE='"$(B)/page.html"'
+$(B)/obj/harness/html/embed.o: $(B)/page.html docs/report.schema.json
 
 # LuaJIT, a program that is not ours. Its package cannot be installed for two architectures at once.
 build/$(HOST)/luajit:
@@ -563,7 +586,7 @@ own-guest: build/guest/$(ARCH)/init build/guest/$(ARCH)/root.cpio ## a guest wit
 	@echo 'machines = ( { name = "$(NAME)"; arch = "$(ARCH)"; tier = "system"; kernel = "./kernel"; initramfs = "./initramfs"; } );' | \
 		tee build/guest/own/$(NAME)/machines.conf
 
-unit: $(foreach a,$(ARCHES),unit-$(a)) $(B)/tests/test_qemu
+unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text)
 
 include tests/cases.mk
 export UNIT_CASES CASES

@@ -19,14 +19,15 @@
 
 #define SCENARIOS "tests/scenarios"
 #define FILTERS   8
+#define REPORTS   8
 #define JOBS_MAX  16
 #define ENDLESS   1000000 /* --until-fail: a run that does not fail is interrupted some day */
 #define ANY_SET   "default"
 
 struct arguments {
 	char **names;
-	const char *filter[FILTERS + 1], *out, *json, *machines, *set;
-	unsigned n_filters, shard, of, jobs, repeat;
+	const char *filter[FILTERS + 1], *out, *machines, *set, *report[REPORTS];
+	unsigned n_filters, n_reports, shard, of, jobs, repeat;
 	uint64_t seed;
 	bool keep, table, cells, until_fail, no_skip, has_seed;
 };
@@ -41,7 +42,8 @@ enum {
 	KEY_MACHINES = 'm',
 	KEY_SET = 's',
 	KEY_REPEAT = 'r',
-	KEY_JSON = 256,
+	KEY_REPORT = 256,
+	KEY_JSON,
 	KEY_SHARD,
 	KEY_SEED,
 	KEY_UNTIL_FAIL,
@@ -136,7 +138,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->out = arg;
 		return 0;
 	case KEY_JSON:
-		a->json = arg;
+	case KEY_REPORT:
+		if (a->n_reports == REPORTS)
+			argp_error(state, "more than %d reports", REPORTS);
+		else
+			a->report[a->n_reports++] = arg;
 		return 0;
 	case KEY_TABLE:
 		a->table = true;
@@ -254,6 +260,25 @@ static int make_out(const char *asked, char out[static 4096], struct tf_vm_error
 	return 0;
 }
 
+/* Each that can be written is. */
+static int write_reports(
+	const struct arguments *a, const struct tf_report *report, const char *bail)
+{
+	json_t *doc = tf_document_of(report, bail);
+	struct tf_vm_error err;
+	int rc = doc ? 0 : -ENOMEM;
+
+	for (unsigned i = 0; doc && i < a->n_reports; i++) {
+		int one = tf_document_write(doc, a->report[i], &err);
+
+		if (one < 0)
+			fprintf(stderr, "telebed: %s\n", err.text);
+		rc = one < 0 ? one : rc;
+	}
+	json_decref(doc);
+	return rc;
+}
+
 static void say_counts(const struct tf_report *report)
 {
 	printf("# %zu passed", tf_report_count(report, TF_VERDICT_OK));
@@ -283,10 +308,8 @@ static int finish(const struct arguments *a, struct tf_report *report, const cha
 		printf("Bail out! %s\n", err->text);
 	if (a->table)
 		tf_report_table(report);
-	if (a->json && tf_report_json(report, a->json, err) < 0) {
-		fprintf(stderr, "telebed: %s\n", err->text);
+	if (a->n_reports && write_reports(a, report, rc < 0 ? err->text : NULL) < 0)
 		broken++;
-	}
 	say_counts(report);
 	if (!rc && !failed && !broken && !a->keep) {
 		tf_vm_remove_dir(machines);
@@ -355,7 +378,10 @@ int tf_bed_run(int argc, char **argv)
 			0},
 		{"out", KEY_OUT, "FOLDER", 0, "Folder for everything (a new one in /tmp)", 0},
 		{"table", KEY_TABLE, 0, 0, "Print a table at the end, to standard error", 0},
-		{"json", KEY_JSON, "FILE", 0, "Write all outcomes to FILE", 0},
+		{"report", KEY_REPORT, "FILE", 0,
+			"Write all outcomes to FILE: .html a page, .xml JUnit, else JSON (one of several)",
+			0},
+		{"json", KEY_JSON, "FILE", OPTION_ALIAS, 0, 0},
 		{"jobs", KEY_JOBS, "N", 0, "Sets of machines at once (one for each processor)", 0},
 		{"seed", KEY_SEED, "NUMBER", 0,
 			"Whatever is random follows from it (drawn, and told)", 0},

@@ -9,6 +9,7 @@
 
 /* Each command: argv[0] is its name; returns the exit code. */
 int tf_bed_run(int argc, char **argv);
+int tf_bed_report(int argc, char **argv);
 int tf_bed_list(int argc, char **argv);
 int tf_bed_exec(int argc, char **argv);
 int tf_bed_shell(int argc, char **argv);

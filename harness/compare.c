@@ -13,6 +13,7 @@
 #include "core/base/text.h"
 #include "core/image/compare.h"
 #include "core/image/notes.h"
+#include "harness/evidence.h"
 #include "harness/oracle.h"
 #include "qemu/io.h"
 
@@ -25,6 +26,8 @@
 
 /* One comparison: what it found, and the losses as text. */
 struct hearing {
+	struct tf_journey *j; /* whose report hears of it; or NULL */
+	const struct tf_file *a, *b;
 	struct tf_compared sum;
 	FILE *all, *losses;
 	unsigned told;
@@ -78,6 +81,8 @@ static void hear(void *ctx, const struct tf_difference *d)
 	struct hearing *h = ctx;
 	tf_vm_autofree char *line = line_of(d);
 
+	if (h->j)
+		tf_evidence_difference(h->j, d, h->a, h->b);
 	if (!line)
 		return;
 	if (h->all)
@@ -124,8 +129,13 @@ static int compare(
 		rc = tf_file_open(&b, later, &e);
 	if (!rc && !a.image.source.mailbox && !b.image.source.mailbox)
 		find_mailbox(&a);
+	h->a = &a;
+	h->b = &b;
+	if (!rc && h->j)
+		tf_evidence_stands(h->j, &a);
 	if (!rc)
 		rc = tf_compare(&a, &b, false, hear, h, &h->sum, &e);
+	h->a = h->b = NULL;
 	tf_file_close(&a);
 	tf_file_close(&b);
 	return rc ? tf_vm_fail(err, -EINVAL, "the images %s and %s: %s", earlier, later, e.text)
@@ -156,11 +166,14 @@ static int judge(struct tf_journey *j, const char *earlier, const char *later, b
 	tf_vm_autofree char *losses = NULL;
 	size_t size = 0;
 	struct hearing h = {
+		.j = j,
 		.all = path ? fopen(path, "we") : NULL,
 		.losses = open_memstream(&losses, &size),
 	};
-	int rc =
-		h.losses ? compare(&h, earlier, later, err) : tf_vm_fail(err, -ENOMEM, "no memory");
+	int rc;
+
+	tf_evidence_forget(j);
+	rc = h.losses ? compare(&h, earlier, later, err) : tf_vm_fail(err, -ENOMEM, "no memory");
 
 	if (h.all)
 		fclose(h.all);
@@ -216,11 +229,13 @@ int tf_witness_socket(struct tf_journey *j, struct tf_vm_error *err)
 		rc = tf_journey_wait(j, j->probe, 0, "holding ", &pid_a, err);
 	if (rc < 0)
 		return rc;
+	tf_evidence_step(j, "move");
 	tf_job_signal(j->probe, GO);
 	rc = tf_journey_wait(j, receiver, 1, "telefork: pid ", &pid_b, err);
 	if (rc < 0)
 		return rc;
 	only_pid(pid_b);
+	tf_evidence_step(j, "witness");
 	/* Either may have been seen on its way to where it waits: look again, a loss stays one. */
 	for (unsigned i = 1, lost = 1; i <= LOOKS_MAX && lost && rc == 0; i++) {
 		rc = look(j, a, pid_a, "original.tf", path_a, err);
@@ -231,10 +246,13 @@ int tf_witness_socket(struct tf_journey *j, struct tf_vm_error *err)
 		lost = rc == 1;
 		rc = rc < 0 ? rc : 0;
 	}
-	if (rc == 0 && j->cell->checks & TF_CHECK_ORACLE)
+	if (rc == 0 && j->cell->checks & TF_CHECK_ORACLE) {
+		tf_evidence_step(j, "oracle");
 		rc = tf_oracle_look(j, a, pid_a, path_a, err);
+	}
 	if (rc == 0 && j->cell->checks & TF_CHECK_ORACLE)
 		rc = tf_oracle_look(j, b, pid_b, path_b, err);
+	tf_evidence_step(j, "verdict");
 	return rc;
 }
 
@@ -301,6 +319,7 @@ int tf_witness_copy(struct tf_journey *j, struct tf_job *receiver, const char *o
 	if (rc < 0)
 		return rc;
 	only_pid(pid);
+	tf_evidence_step(j, "witness");
 	/* It may be seen before it takes the restorer's leavings away; a loss stays one. */
 	for (unsigned i = 1; i <= LOOKS_MAX && lost == 1 && rc == 0; i++) {
 		rc = see_copy(j, receiver, pid, name, path, err);

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 
 #include "harness/compare.h"
+#include "harness/evidence.h"
 #include "harness/run.h"
 #include "qemu/io.h"
 
@@ -92,8 +93,8 @@ static int start_receiver(struct tf_journey *j, unsigned place, bool once, struc
 	struct tf_remote *m = machine_at(j, place);
 	tf_vm_autofree char *token = tf_vm_format("%s/" TF_TOKEN_FILE, j->folder), *line = NULL;
 	char pad[4096], token_there[4096], address[256];
-	const char *const argv[] = {
-		pad, "serve", "--token-file", token_there, address, once ? "--once" : NULL, NULL};
+	const char *const argv[] = {pad, "serve", "--timing", "--token-file", token_there, address,
+		once ? "--once" : NULL, NULL};
 	int rc = token ? tf_journey_put(j, m, "bin", PAD, err) : -ENOMEM;
 
 	if (rc == 0)
@@ -119,6 +120,7 @@ int tf_journey_receivers(struct tf_journey *j, bool once, struct tf_vm_error *er
 {
 	int rc = make_token(j, err);
 
+	tf_evidence_step(j, "receivers");
 	for (unsigned i = 1; i < j->cell->n_route && rc == 0; i++)
 		rc = start_receiver(j, i, once, err);
 	return rc;
@@ -168,7 +170,10 @@ static int start_probe(struct tf_journey *j, bool wait, struct tf_vm_error *err)
 	char *args[TF_CELL_ARGS] = {NULL};
 	char path[4096];
 	size_t n = 0;
-	int rc = name ? tf_journey_put(j, m, "probes", name, err) : -ENOMEM;
+	int rc;
+
+	tf_evidence_step(j, "probe");
+	rc = name ? tf_journey_put(j, m, "probes", name, err) : -ENOMEM;
 
 	if (rc == 0)
 		rc = tf_journey_put_files(j, m, err);
@@ -324,13 +329,16 @@ static int restore_at(struct tf_journey *j, unsigned place, const char *image, c
 {
 	struct tf_remote *m = machine_at(j, place);
 	char pad[4096], file[4096];
-	const char *const argv[] = {pad, "restore", file, NULL};
-	int rc = tf_journey_put(j, m, "bin", PAD, err);
+	const char *const argv[] = {pad, "restore", "--timing", file, NULL};
+	int rc;
 
+	tf_evidence_step(j, "carry");
+	rc = tf_journey_put(j, m, "bin", PAD, err);
 	if (rc == 0)
 		rc = tf_remote_put(m, image, name, 0600, err);
 	tf_remote_path(m, PAD, pad, sizeof(pad));
 	tf_remote_path(m, name, file, sizeof(file));
+	tf_evidence_step(j, "restore");
 	return rc ? rc : tf_job_start(m, argv, true, &j->receivers[place], err);
 }
 
@@ -432,6 +440,7 @@ static int wait_by_file(struct tf_journey *j, struct tf_vm_error *err)
 		rc = tf_witness_copy(j, j->receivers[1], path, name, err);
 	if (rc < 0)
 		return tf_journey_blame(j, rc, err);
+	tf_evidence_step(j, "verdict");
 	tf_job_signal(j->probe, SIGTERM);
 	tf_job_signal(j->receivers[1], SIGTERM);
 	rc = await_end(j, j->probe, err);

@@ -12,6 +12,7 @@ static const struct {
 	const char *help;
 } commands[] = {
 	{"run", tf_bed_run, "run scenarios: programs moved between machines, and what must hold"},
+	{"report", tf_bed_report, "turn the JSON of runs into a page, JUnit's XML, or one JSON"},
 	{"list", tf_bed_list, "show the scenarios and their cells"},
 	{"exec", tf_bed_exec, "run a command in a machine made for it"},
 	{"shell", tf_bed_shell, "run a shell in a machine made for it"},

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "core/image/file.h"
+#include "harness/evidence.h"
 #include "qemu/gdb.h"
 #include "qemu/io.h"
 
@@ -147,9 +148,11 @@ static int compare_register(void *ctx, const struct tf_reg *reg, const uint8_t *
 		return 0;
 	if (l->placing)
 		l->same = false;
-	else
+	else {
 		differs(l, "register %s: %s in the machine, %s in the image", reg->name,
 			hex(value, size, a), hex(want, size, b));
+		tf_evidence_seen(l->j, l->m, reg->name, 0, b, a);
+	}
 	return 0;
 }
 
@@ -213,6 +216,10 @@ static int compare_block(struct look *l, uint64_t addr)
 	l->bytes += BLOCK;
 	for (unsigned i = 0; i < BLOCK; i++)
 		if (there[i] != want[i]) {
+			char in_image[3], in_machine[3];
+
+			tf_evidence_seen(l->j, l->m, "byte", addr + i, hex(want + i, 1, in_image),
+				hex(there + i, 1, in_machine));
 			differs(l, "memory at %#" PRIx64 ": %02x in the machine, %02x in the image",
 				addr + i, there[i], want[i]);
 			break;

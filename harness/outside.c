@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "harness/evidence.h"
 #include "harness/run.h"
 #include "qemu/io.h"
 
@@ -106,6 +107,7 @@ static int await_work(
 {
 	tf_vm_autofree char *line = tf_vm_format("%.*s", (int)strcspn(rest, "\n"), rest);
 
+	tf_evidence_step(j, "program");
 	return line ? tf_journey_wait(j, job_at(j, place), place ? 1 : 0, line, NULL, err)
 		    : tf_vm_fail(err, -ENOMEM, "no memory");
 }
@@ -118,8 +120,8 @@ static int send_on(struct tf_journey *j, unsigned place, unsigned to, pid_t *pid
 	struct tf_remote *m = machine_at(j, place);
 	const char *verb = j->cell->sender == TF_SENDER_COPY ? "copy" : "move";
 	char path[4096], token[4096], number[16];
-	const char *const argv[] = {
-		path, verb, "--token-file", token, number, j->addresses[to], NULL};
+	const char *const argv[] = {path, verb, "--timing", "--token-file", token, number,
+		j->addresses[to], NULL};
 	struct tf_job *job;
 	const char *at;
 	int rc;
@@ -127,6 +129,7 @@ static int send_on(struct tf_journey *j, unsigned place, unsigned to, pid_t *pid
 	tf_remote_path(m, TELEFORK, path, sizeof(path));
 	tf_remote_path(m, TF_TOKEN_FILE, token, sizeof(token));
 	snprintf(number, sizeof(number), "%d", (int)*pid);
+	tf_evidence_step(j, verb);
 	rc = tf_job_start(m, argv, false, &job, err);
 	if (rc == 0)
 		rc = tf_journey_wait(j, job, 0, NULL, NULL, err);
@@ -207,6 +210,8 @@ static int move_along(struct tf_journey *j, const char *expected, struct tf_vm_e
 			if (rc == 0)
 				rc = send_on(j, i, i + 1, &pid, &by, err);
 		}
+		if (i == last)
+			tf_evidence_step(j, "verdict");
 		if (rc == 0)
 			rc = tf_journey_wait(j, job_at(j, i), 0, NULL, NULL, err);
 		if (rc < 0)
@@ -256,6 +261,7 @@ static int copy_over(struct tf_journey *j, const char *expected, struct tf_vm_er
 
 		rc = send_on(j, 0, i, &pid, &by, err);
 	}
+	tf_evidence_step(j, "verdict");
 	if (rc == 0)
 		rc = tf_journey_wait(j, j->probe, 0, NULL, NULL, err);
 	for (unsigned i = 1; i < j->cell->n_route && rc == 0; i++) {
@@ -282,6 +288,7 @@ static int stay(struct tf_journey *j, const char *expected, struct tf_vm_error *
 
 	if (rc == 0)
 		rc = send_on(j, 0, 1, &pid, &by, err);
+	tf_evidence_step(j, "verdict");
 	if (rc == 0)
 		rc = tf_journey_wait(j, j->probe, 0, NULL, NULL, err);
 	if (rc < 0 || !by)

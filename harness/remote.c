@@ -52,6 +52,7 @@ void tf_remote_free(struct tf_remote *r)
 	while (r->jobs)
 		tf_job_free(r->jobs); /* NOLINT(clang-analyzer-unix.Malloc): takes itself off */
 	folder = r->folder;
+	json_decref(r->facts);
 	r->ops->end(r);
 	free(folder);
 }

@@ -9,6 +9,7 @@
 #ifndef TF_HARNESS_REMOTE_H
 #define TF_HARNESS_REMOTE_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -93,7 +94,8 @@ struct tf_remote {
 	struct tf_job *jobs;
 	struct tf_vm_error why; /* text: why it is dead */
 	bool dead;
-	int ready_ms; /* from nothing to the first answer */
+	int ready_ms;  /* from nothing to the first answer */
+	json_t *facts; /* facts.h; or NULL */
 };
 
 /* One tier: what differs. Errors are negative errno values with a text. */

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* TAP, table and JSON from the same outcomes. */
+/* Outcomes, and TAP and the table of them. */
 #include "harness/report.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "qemu/io.h"
 
@@ -19,6 +18,8 @@ struct tf_report {
 	size_t printed;  /* of v, from the first */
 	uint64_t seed;
 	bool plan_due;
+	char started[32];
+	int64_t start_ms;
 	struct tf_outcome *v; /* total; those without a cell are not there yet */
 };
 
@@ -27,6 +28,7 @@ const char *const tf_verdict_names[TF_VERDICTS] = {"ok", "failed", "broken", "sk
 struct tf_report *tf_report_new(size_t total, bool stop, uint64_t seed)
 {
 	struct tf_report *r = calloc(1, sizeof(*r));
+	time_t now = time(NULL);
 
 	if (!r)
 		return NULL;
@@ -39,6 +41,8 @@ struct tf_report *tf_report_new(size_t total, bool stop, uint64_t seed)
 		free(r);
 		return NULL;
 	}
+	r->start_ms = tf_vm_now_ms();
+	strftime(r->started, sizeof(r->started), "%FT%TZ", gmtime(&now));
 	printf("TAP version 13\n");
 	if (!stop)
 		printf("1..%zu\n", total);
@@ -213,60 +217,25 @@ void tf_report_table(const struct tf_report *r)
 	}
 }
 
-static json_t *json_count(uint64_t n)
+const struct tf_outcome *tf_report_outcome(const struct tf_report *r, size_t i)
 {
-	return n == TF_NOT_COUNTED ? json_null() : json_integer((json_int_t)n);
+	return i < r->n ? &r->v[i] : NULL;
 }
 
-static json_t *json_text(const char *s)
+size_t tf_report_planned(const struct tf_report *r)
 {
-	json_t *j = s ? json_string(s) : NULL;
-
-	/* What a probe says may be no UTF-8; then its length is all that can be told. */
-	return j ? j : s ? json_sprintf("(%zu bytes)", strlen(s)) : json_null();
+	return r->plan_due ? r->n : r->total;
 }
 
-static json_t *json_outcome(const struct tf_outcome *o)
+uint64_t tf_report_seed(const struct tf_report *r)
 {
-	const struct tf_cell *c = o->cell;
-	json_t *route = json_array();
-
-	for (unsigned i = 0; i < c->n_route; i++)
-		json_array_append_new(route, json_string(c->machine_names[c->route[i]]));
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:s, s:s, s:s, s:o, s:s, s:o, s:o, "
-			 "s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:o}",
-		"name", c->name, "scenario", c->scenario, "probe", c->probe, "build", c->build,
-		"engine", c->engine[0] ? c->engine : "direct", "peer", c->peer, "repetition",
-		(int)o->repetition, "arch", c->arch, "tier",
-		tf_tier_names[c->machines[c->route[0]].tier], "transport",
-		tf_transport_names[c->transport], "route", route, "verdict",
-		tf_verdict_names[o->verdict], "registers", json_count(o->registers), "mappings",
-		json_count(o->mappings), "bytes", json_count(o->bytes), "lost", json_count(o->lost),
-		"seen_registers", json_count(o->seen_registers), "seen_bytes",
-		json_count(o->seen_bytes), "ms", o->ms, "ready_ms", o->ready_ms, "said",
-		json_text(o->said), "why", json_text(o->why), "folder", json_text(o->folder));
+	return r->seed;
 }
 
-int tf_report_json(const struct tf_report *r, const char *path, struct tf_vm_error *err)
+const char *tf_report_started(const struct tf_report *r, int64_t *ret_ms)
 {
-	json_t *cells = json_array(), *all;
-	tf_vm_autofree char *text = NULL;
-	char seed[32];
-
-	snprintf(seed, sizeof(seed), "%" PRIu64, r->seed); /* JSON's numbers have 53 bits */
-	for (size_t i = 0; i < r->n; i++)
-		json_array_append_new(cells, json_outcome(&r->v[i]));
-	all = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "version", TF_VERSION,
-		"seed", seed, "planned", (json_int_t)r->total, "passed",
-		(json_int_t)tf_report_count(r, TF_VERDICT_OK), "failed",
-		(json_int_t)tf_report_count(r, TF_VERDICT_FAILED), "broken",
-		(json_int_t)tf_report_count(r, TF_VERDICT_BROKEN), "skipped",
-		(json_int_t)tf_report_count(r, TF_VERDICT_SKIPPED), "unable",
-		(json_int_t)tf_report_count(r, TF_VERDICT_UNABLE), "cells", cells);
-	text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
-	json_decref(all);
-	return text ? tf_vm_write_file(path, text, strlen(text), err)
-		    : tf_vm_fail(err, -ENOMEM, "no memory for %s", path);
+	*ret_ms = tf_vm_now_ms() - r->start_ms;
+	return r->started;
 }
 
 void tf_report_free(struct tf_report *r)
@@ -275,6 +244,11 @@ void tf_report_free(struct tf_report *r)
 		free(r->v[i].said);
 		free(r->v[i].why);
 		free(r->v[i].folder);
+		json_decref(r->v[i].machines);
+		json_decref(r->v[i].phases);
+		json_decref(r->v[i].differences);
+		json_decref(r->v[i].excepted);
+		json_decref(r->v[i].stands);
 	}
 	if (r)
 		free(r->v);

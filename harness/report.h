@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What people and programs get to see of a run: TAP on standard output as it goes, a table and JSON
- * at the end.
+ * What people and programs get to see of a run: TAP on standard output as it goes, a table at the
+ * end, and a document (JSON, docs/report.schema.json) of which JUnit's XML and the page are made.
  */
 #ifndef TF_HARNESS_REPORT_H
 #define TF_HARNESS_REPORT_H
@@ -33,10 +33,41 @@ size_t tf_report_count(const struct tf_report *r, enum tf_verdict verdict);
 /* The table, to standard error: machine, route, registers, mappings, bytes, time, verdict. */
 void tf_report_table(const struct tf_report *r);
 
-/* All outcomes as JSON. 0 or a negative errno, explained. */
-int tf_report_json(const struct tf_report *r, const char *path, struct tf_vm_error *err);
+/* What the report holds: outcomes in the order in which they came (NULL behind the last), how many
+ * were planned, when it began (UTC) and how long ago. */
+const struct tf_outcome *tf_report_outcome(const struct tf_report *r, size_t i);
+size_t tf_report_planned(const struct tf_report *r);
+const char *tf_report_started(const struct tf_report *r, int64_t *ret_ms);
+uint64_t tf_report_seed(const struct tf_report *r);
 
 void tf_report_free(struct tf_report *r);
+
+/* --- documents: report_json.c, report_junit.c, report_html.c --- */
+
+/* The document of a report, a new reference; @bail is why it ended early, or NULL. NULL without
+ * memory. */
+json_t *tf_document_of(const struct tf_report *r, const char *bail);
+
+/* Reads a document. -EINVAL, explained: it is none. */
+int tf_document_read(const char *path, json_t **ret, struct tf_vm_error *err);
+
+/* Takes the runs and cells of @more into @doc: shards become one. */
+void tf_document_merge(json_t *doc, const json_t *more);
+
+/* A copy without what may differ between two runs of the same cells with the same seed: what the
+ * schema marks with "volatile". */
+json_t *tf_document_stable(const json_t *doc);
+
+/* Writes the document to @path, as its ending says: .xml JUnit, .html the page, else JSON. 0 or a
+ * negative errno, explained. */
+int tf_document_write(const json_t *doc, const char *path, struct tf_vm_error *err);
+
+/* The two others as text, malloc'ed; NULL without memory. */
+char *tf_document_junit(const json_t *doc);
+char *tf_document_html(const json_t *doc);
+
+/* The schema, as it stands in docs/. */
+extern const char tf_report_schema[];
 
 /* A number of bytes for people, "12.3 MB"; "-" for TF_NOT_COUNTED. */
 const char *tf_report_bytes(uint64_t bytes, char buf[static 32]);

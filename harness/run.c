@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/evidence.h"
 #include "harness/explain.h"
 #include "harness/progress.h"
 #include "harness/report.h"
@@ -169,10 +170,13 @@ static int go(struct run *r, struct tf_journey *j, struct tf_vm_error *err)
 	}
 	start = tf_vm_now_ms();
 	j->deadline_ms = start + limit;
+	tf_evidence_begin(j);
+	tf_evidence_machines(j);
 	tf_progress_begin(r == r->queue->runs ? cell->name : NULL, cell->takes_ms);
 	rc = tf_journey_go(j, err);
 	tf_progress_end();
 	j->outcome->ms = (int)(tf_vm_now_ms() - start);
+	tf_evidence_done(j);
 	settle(r, j, rc, err);
 	return 0;
 }

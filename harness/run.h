@@ -7,6 +7,8 @@
 #ifndef TF_HARNESS_RUN_H
 #define TF_HARNESS_RUN_H
 
+#include <jansson.h>
+
 #include "harness/scenario.h"
 
 enum tf_verdict {
@@ -32,8 +34,9 @@ struct tf_outcome {
 	char *said;                          /* the probe's own verdict; or NULL */
 	char *why;                           /* not ok: what did not hold; several lines; or NULL */
 	char *folder;                        /* kept, or NULL */
-	int ms;                              /* of the journey, without the start of machines */
-	int ready_ms;                        /* of the slowest machine */
+	json_t *machines, *phases, *differences, *excepted, *stands; /* arrays: evidence.h */
+	int ms;       /* of the journey, without the start of machines */
+	int ready_ms; /* of the slowest machine */
 };
 
 struct tf_run_options {
@@ -69,6 +72,8 @@ struct tf_journey {
 	struct tf_job *receivers[TF_CELL_ROUTE]; /* of each place of the route but the first */
 	struct tf_job *probe;
 	char addresses[TF_CELL_ROUTE][512];
+	int64_t began_ns, step_ns; /* CLOCK_REALTIME */
+	const char *step;          /* evidence.h */
 };
 
 /* Processors that this process may use. */

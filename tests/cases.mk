@@ -15,6 +15,7 @@ define UNIT_CASES
 $(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
 ))
 unit-qemu 60 $(B)/tests/test_qemu
+unit-text 20 $(B)/tests/test_text
 endef
 define CASES
 $(foreach t,$(SAN_TESTS),unit-sanitized-$(t) 400 $(B_SAN)/tests/$(t)
@@ -91,6 +92,7 @@ in-guest-$(a)-attrs 240 $(call in_guest,$(a),attrs.sh,attrs-static) bash tests/a
 )
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
 telebed-matrix 120 tests/telebed.sh $(B)/bin/telebed matrix
+report 60 tests/report.sh $(B)/bin/telebed
 telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized --filter native
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))

@@ -73,7 +73,7 @@ tidy_one() {
 	tests/probes/*/*) arch=${1#tests/probes/} arch=${arch%%/*} ;;
 	esac
 	[ "$arch" = "$(uname -m)" ] || target=("--target=$arch-linux-gnu" -isystem "/usr/$arch-linux-gnu/include")
-	clang-tidy --quiet "$1" -- "${target[@]}" -I. -std=gnu17 -D_GNU_SOURCE -DTF_VERSION='"0"' \
+	clang-tidy --quiet "$1" -- "${target[@]}" -I. -isystem /usr/include/libxml2 -std=gnu17 -D_GNU_SOURCE -DTF_VERSION='"0"' \
 		-DTF_ARCH_RESTORER_HEADER="\"arch/$arch/restorer.h\"" 2>/dev/null
 }
 export -f tidy_one
