@@ -300,9 +300,11 @@ GUEST_PACKAGES := \
 	util-linux \
 
 FUZZ_PACKAGES := clang libclang-rt-14-dev
+PAGE_PACKAGES := chromium fonts-dejavu-core
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
 NEED := $(PACKAGES) $(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
-	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES))
+	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES)) \
+	$(if $(filter report-screenshots,$(MAKECMDGOALS)),$(PAGE_PACKAGES))
 
 # Names what is missing, then installs it. Read by make before anything is built.
 define install_missing
@@ -634,6 +636,9 @@ transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes t
 	@$(B)/bin/telebed run home --filter system --keep --out build/transcript >/dev/null
 	@cat build/transcript/home-*/transcript.txt
 
+report-screenshots: $(B)/bin/telebed ## opens the page of a report in Chromium: what it draws is checked, pictures are in build/screenshots
+	tests/screenshots.sh $(B)/bin/telebed build/screenshots
+
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
 
@@ -675,12 +680,12 @@ clean: ## removes build/
 	rm -rf build
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
 		while IFS='|' read -r target text; do printf 'make %-8s %s\n' "$$target" "$$text"; done
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all more-guests own-guest demo bench commit pairs in-guests transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
+.PHONY: all more-guests own-guest demo bench report-screenshots commit pairs in-guests transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
 	lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

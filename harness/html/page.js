@@ -143,7 +143,7 @@ function drawMatrix() {
 		group.get(key).push(c);
 	}
 	const bodies = Array.from(rows, ([scenario, group]) => h("tbody", null,
-		h("tr", { class: "grouprow" }, h("th", { class: "group", scope: "rowgroup", colspan: columns.length + 1 }, scenario)),
+		h("tr", { class: "grouprow" }, h("th", { class: "group", scope: "rowgroup", colspan: columns.length + 1 }, h("span", null, scenario))),
 		Array.from(group.values(), (row) => h("tr", { class: "cellrow" },
 			h("th", { class: "row", scope: "row" }, row[0].probe + "-" + row[0].build),
 			columns.map((col) => h("td", null, row.filter((c) => columnKey(c) === col.key).map((c) => cellButton(c, levels))))))));
@@ -254,7 +254,7 @@ function open(c, focus) {
 	detail.append(...detailParts(c));
 	drawTimes(c);
 	history.replaceState(null, "", "#" + encodeURIComponent(c.name));
-	buttons[c.i].scrollIntoView({ block: "nearest", inline: "nearest" });
+	if (getComputedStyle(detail).position !== "fixed") buttons[c.i].scrollIntoView({ block: "nearest", inline: "nearest" });
 	if (focus) title.focus({ preventScroll: true });
 }
 
@@ -328,11 +328,11 @@ function sidesOf(d) {
 }
 
 function dump(at, hex, other) {
-	const out = h("div", { class: "dump" }), from = BigInt(at);
-	for (let row = 0; row < hex.length; row += 32) {
+	const out = h("div", { class: "dump" }), from = BigInt(at), wide = innerWidth < 600 ? 16 : 32;
+	for (let row = 0; row < hex.length; row += wide) {
 		const line = h("div", null, h("span", { class: "at" }, (from + BigInt(row / 2)).toString(16).padStart(12, "0") + "  "));
 		let ascii = "";
-		for (let k = row; k < row + 32 && k < hex.length; k += 2) {
+		for (let k = row; k < row + wide && k < hex.length; k += 2) {
 			const two = hex.slice(k, k + 2), code = parseInt(two, 16);
 			ascii += code >= 32 && code < 127 ? String.fromCharCode(code) : "\u00b7";
 			line.append(two === other.slice(k, k + 2) ? two : h("mark", null, two), k === row + 14 ? "  " : " ");
@@ -360,7 +360,7 @@ function differenceBlocks(all) {
 	for (const witness of ["image", "qemu"]) {
 		const registers = of("register", witness);
 		if (registers.length)
-			out.push(table(["register", ...sidesOf(registers[0])], registers.map((d) => [h("span", null, name(d)), hexMarked(d.a, d.b), hexMarked(d.b, d.a)]), "pairs"));
+			out.push(table(["register", ...sidesOf(registers[0])], registers.map((d) => [h("span", null, name(d)), hexMarked(d.a, d.b), hexMarked(d.b, d.a)]), "pairs registers"));
 	}
 	out.push(...of("memory").map(memoryBlock));
 	const rest = all.filter((d) => d.kind === "mapping" || d.kind === "state");
@@ -520,6 +520,26 @@ function anything(x, depth) {
 	return out;
 }
 
+// Faults that were put into images in transit, and whether a witness saw them.
+function drawMutants(m) {
+	if (!m || !Array.isArray(m.states)) return section("mutants", "Mutants", anything(m, 0));
+	const arches = uniq(m.states.map((s) => s.arch)), states = uniq(m.states.map((s) => s.state));
+	const caught = (s) => {
+		const bar = h("span", { class: "share" }, h("span"));
+		bar.firstChild.style.width = (100 * s.caught) / Math.max(1, s.total) + "%";
+		return h("span", { class: s.caught < s.total ? "badge failed" : null }, bar, s.caught + " of " + s.total);
+	};
+	const all = list(m.mutants), alive = all.filter((x) => !/^(caught|killed|ok)$/.test(x.verdict));
+	section("mutants", "Mutants",
+		list(m.arches).map((a) => h("p", null, a.arch + ": ", caught(a), " caught")),
+		table(["state", ...arches], states.map((s) => [s, ...arches.map((a) => {
+			const one = m.states.find((x) => x.state === s && x.arch === a);
+			return one ? caught(one) : "-";
+		})])),
+		alive.length > 0 && [h("h3", null, count(alive.length, "survivor")), ...anything(alive, 1)],
+		all.length > 0 && h("details", null, h("summary", null, "All " + count(all.length, "mutant")), anything(all, 1)));
+}
+
 function drawMachines() {
 	const seen = new Map();
 	for (const m of cells.flatMap((c) => list(c.machines))) {
@@ -565,7 +585,7 @@ drawHead();
 drawTools();
 drawMatrix();
 drawEngines();
-if (doc.mutants !== undefined) section("mutants", "Mutants", anything(doc.mutants, 0));
+if (doc.mutants !== undefined) drawMutants(doc.mutants);
 if (doc.torture !== undefined) section("torture", "Torture", anything(doc.torture, 0));
 drawMachines();
 for (const s of document.querySelectorAll("main > section:not([hidden])"))
