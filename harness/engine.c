@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "harness/evidence.h"
 #include "harness/run.h"
 #include "qemu/io.h"
 
@@ -186,6 +187,7 @@ static int save(struct tf_journey *j, unsigned place, pid_t pid, struct tf_job *
 	snprintf(number, sizeof(number), "%d", (int)pid);
 	tf_remote_path(m, "engine", engine, sizeof(engine));
 	tf_remote_path(m, SAVED, folder, sizeof(folder));
+	tf_evidence_step(j, "save");
 	rc = shell(j, m, err, "rm -rf '%s'", folder);
 	if (rc == 0)
 		rc = command(j, m, argv, &job, err);
@@ -295,7 +297,10 @@ static int finish(struct tf_journey *j, pid_t pid, struct tf_job *process, const
 	struct tf_vm_error *err)
 {
 	enum tf_verdict before = j->outcome->verdict;
-	int rc = *rest ? hear(j, process, rest, true, err) : ask(j, pid, process, err);
+	int rc;
+
+	tf_evidence_step(j, "verdict");
+	rc = *rest ? hear(j, process, rest, true, err) : ask(j, pid, process, err);
 
 	if (before == TF_VERDICT_UNABLE && rc == 0 && j->outcome->verdict != TF_VERDICT_FAILED)
 		j->outcome->verdict = before;
@@ -321,8 +326,10 @@ static int go_along(struct tf_journey *j, const char *rest, struct tf_vm_error *
 			if (rest)
 				rc = hear(j, process, &rest, false, err);
 		}
+		tf_evidence_step(j, "carry");
 		if (rc == 0)
 			rc = carry(j, from, i, err);
+		tf_evidence_step(j, "restore");
 		if (rc == 0)
 			rc = restore(j, i, &pid, err);
 		if (rc < 0 || !pid)
@@ -349,6 +356,7 @@ int tf_engine_go(struct tf_journey *j, struct tf_vm_error *err)
 		if (j->outcome->verdict != TF_VERDICT_OK)
 			return rc;
 	}
+	tf_evidence_step(j, "program");
 	if (rc == 0)
 		rc = start_program(j, err);
 	if (rc == 0)

@@ -108,6 +108,16 @@ static void take_timings(struct tf_journey *j, const struct tf_job *job)
 			shift);
 }
 
+void tf_evidence_strip(char *text)
+{
+	char *at = text, *end;
+
+	while ((at = strstr(at, TIMING))) {
+		end = strchr(at, '\n');
+		memmove(at, end ? end + 1 : at + strlen(at), end ? strlen(end + 1) + 1 : 1);
+	}
+}
+
 void tf_evidence_done(struct tf_journey *j)
 {
 	tf_evidence_step(j, NULL);

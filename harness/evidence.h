@@ -18,6 +18,9 @@ void tf_evidence_done(struct tf_journey *j);
 /* A step of the testbed itself begins ("probe", "witness"); the one before ends. */
 void tf_evidence_step(struct tf_journey *j, const char *name);
 
+/* Takes the lines of --timing out of what a program said: they are no reason for anything. */
+void tf_evidence_strip(char *text);
+
 /* What the machines of the cell are: kernel, processor, QEMU. */
 void tf_evidence_machines(struct tf_journey *j);
 

@@ -35,6 +35,8 @@ int tf_journey_failed(struct tf_journey *j, const char *fmt, ...)
 	if (vasprintf(&more, fmt, ap) < 0)
 		more = NULL;
 	va_end(ap);
+	if (more)
+		tf_evidence_strip(more);
 	all = o->why && more ? tf_vm_format("%s\n%s", o->why, more) : NULL;
 	if (all || !o->why) {
 		free(o->why);

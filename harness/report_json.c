@@ -34,25 +34,28 @@ static json_t *list(json_t *array)
 
 static const char *engine_of(const struct tf_cell *c)
 {
-	return c->program ? "outside" : "library";
+	return c->engine[0] ? c->engine : c->program ? "outside" : "library";
 }
 
 /* What the cell is: the same each time. */
-static json_t *plan_of(const struct tf_cell *c)
+static json_t *plan_of(const struct tf_outcome *o)
 {
+	const struct tf_cell *c = o->cell;
 	json_t *route = json_array();
 
 	for (unsigned i = 0; i < c->n_route; i++)
 		json_array_append_new(route, json_string(c->machine_names[c->route[i]]));
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:s}", "name", c->name,
-		"scenario", c->scenario, "probe", c->probe, "build", c->build, "engine",
-		engine_of(c), "arch", c->arch, "tier", tf_tier_names[c->machines[c->route[0]].tier],
-		"transport", tf_transport_names[c->transport], "route", route, "file", c->file);
+	return json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:o, s:b, s:s}",
+		"name", c->name, "repetition", (int)o->repetition, "scenario", c->scenario, "probe",
+		c->probe, "build", c->build, "engine", engine_of(c), "peer", c->peer, "arch",
+		c->arch, "tier", tf_tier_names[c->machines[c->route[0]].tier], "transport",
+		tf_transport_names[c->transport], "route", route, "fan_out", c->fan_out, "file",
+		c->file);
 }
 
 static json_t *json_outcome(const struct tf_outcome *o)
 {
-	json_t *cell = plan_of(o->cell);
+	json_t *cell = plan_of(o);
 	json_t *found = json_pack(
 		"{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"verdict", tf_verdict_names[o->verdict], "registers", count(o->registers),
@@ -71,25 +74,49 @@ static json_t *json_outcome(const struct tf_outcome *o)
 static int by_name(const void *a, const void *b)
 {
 	const json_t *const *x = a, *const *y = b;
-
-	return strcmp(json_string_value(json_object_get(*x, "name")),
+	int order = strcmp(json_string_value(json_object_get(*x, "name")),
 		json_string_value(json_object_get(*y, "name")));
+
+	return order ? order
+		     : (int)(json_integer_value(json_object_get(*x, "repetition")) -
+			       json_integer_value(json_object_get(*y, "repetition")));
+}
+
+static bool verdict_is(const json_t *cell, enum tf_verdict verdict)
+{
+	return !strcmp(
+		json_string_value(json_object_get(cell, "verdict")), tf_verdict_names[verdict]);
+}
+
+/* How many cells had this verdict; those of peers count only where they hold. */
+static json_t *count_of(const json_t *cells, enum tf_verdict verdict)
+{
+	const json_t *cell;
+	json_int_t n = 0;
+	size_t i;
+
+	json_array_foreach(cells, i, cell)
+	{
+		bool counts =
+			verdict == TF_VERDICT_OK || !json_is_true(json_object_get(cell, "peer"));
+
+		n += counts && verdict_is(cell, verdict);
+	}
+	return json_integer(n);
 }
 
 /* Cells in the order of their names, whatever order they ended in; and the verdicts counted anew.
  */
 static void settle(json_t *doc)
 {
+	static const char *const members[TF_VERDICTS] = {
+		"passed", "failed", "broken", "skipped", "unable"};
 	json_t *cells = json_object_get(doc, "cells"), *sorted = json_array(), *cell;
-	size_t n = json_array_size(cells), i, counts[TF_VERDICTS] = {0};
+	size_t n = json_array_size(cells), i;
 	json_t **v = calloc(n ? n : 1, sizeof(*v));
 
 	json_array_foreach(cells, i, cell)
 	{
-		const char *verdict = json_string_value(json_object_get(cell, "verdict"));
-
-		for (unsigned k = 0; k < TF_VERDICTS; k++)
-			counts[k] += !strcmp(verdict, tf_verdict_names[k]);
 		if (v)
 			v[i] = cell;
 	}
@@ -99,9 +126,8 @@ static void settle(json_t *doc)
 		json_array_append(sorted, v[i]);
 	free(v);
 	json_object_set_new(doc, "cells", sorted);
-	json_object_set_new(doc, "passed", json_integer((json_int_t)counts[TF_VERDICT_OK]));
-	json_object_set_new(doc, "failed", json_integer((json_int_t)counts[TF_VERDICT_FAILED]));
-	json_object_set_new(doc, "broken", json_integer((json_int_t)counts[TF_VERDICT_BROKEN]));
+	for (i = 0; i < TF_VERDICTS; i++)
+		json_object_set_new(doc, members[i], count_of(sorted, (enum tf_verdict)i));
 }
 
 json_t *tf_document_of(const struct tf_report *r, const char *bail)
@@ -114,11 +140,11 @@ json_t *tf_document_of(const struct tf_report *r, const char *bail)
 	for (size_t i = 0; (o = tf_report_outcome(r, i)); i++)
 		json_array_append_new(cells, json_outcome(o));
 	started = tf_report_started(r, &ms);
-	doc = json_pack("{s:s, s:i, s:[{s:s, s:s, s:I, s:I, s:o, s:o}], s:I, s:o}", "format",
+	doc = json_pack("{s:s, s:i, s:[{s:s, s:s, s:I, s:I, s:I, s:o, s:o}], s:I, s:o}", "format",
 		FORMAT, "version", VERSION, "runs", "telefork", TF_VERSION, "started", started,
-		"ms", (json_int_t)ms, "planned", (json_int_t)tf_report_planned(r), "host",
-		tf_facts_host(), "bail", text(bail), "planned", (json_int_t)tf_report_planned(r),
-		"cells", cells);
+		"ms", (json_int_t)ms, "seed", (json_int_t)tf_report_seed(r), "planned",
+		(json_int_t)tf_report_planned(r), "host", tf_facts_host(), "bail", text(bail),
+		"planned", (json_int_t)tf_report_planned(r), "cells", cells);
 	if (doc)
 		settle(doc);
 	return doc;

@@ -38,13 +38,40 @@ static bool verdict_is(const json_t *cell, enum tf_verdict verdict)
 	return !strcmp(get(cell, "verdict"), tf_verdict_names[verdict]);
 }
 
+/* Not run here, or a peer that is only there to be compared with: nobody's failure. */
+static bool is_excused(const json_t *cell)
+{
+	return verdict_is(cell, TF_VERDICT_SKIPPED) ||
+	       (!verdict_is(cell, TF_VERDICT_OK) && json_is_true(json_object_get(cell, "peer")));
+}
+
+static bool is_error(const json_t *cell)
+{
+	return verdict_is(cell, TF_VERDICT_BROKEN) && !is_excused(cell);
+}
+
+static bool is_failure(const json_t *cell)
+{
+	return !verdict_is(cell, TF_VERDICT_OK) && !is_error(cell) && !is_excused(cell);
+}
+
+static void write_skipped(xmlTextWriter *w, const json_t *cell)
+{
+	const char *why = get(cell, "why");
+
+	xmlTextWriterStartElement(w, X("skipped"));
+	xmlTextWriterWriteFormatAttribute(
+		w, X("message"), "%s: %.*s", get(cell, "verdict"), (int)strcspn(why, "\n"), why);
+	xmlTextWriterEndElement(w);
+}
+
 /* What did not hold: its first line as the message, and all of it, with the way to see it again. */
 static void write_failure(xmlTextWriter *w, const json_t *cell)
 {
 	const char *why = get(cell, "why"), *folder = get(cell, "folder");
 	size_t line = strcspn(why, "\n");
 
-	xmlTextWriterStartElement(w, X(verdict_is(cell, TF_VERDICT_BROKEN) ? "error" : "failure"));
+	xmlTextWriterStartElement(w, X(is_error(cell) ? "error" : "failure"));
 	xmlTextWriterWriteFormatAttribute(w, X("message"), "%.*s", (int)line, why);
 	attribute(w, "type", get(cell, "verdict"));
 	xmlTextWriterWriteString(w, X(why));
@@ -58,44 +85,64 @@ static void write_failure(xmlTextWriter *w, const json_t *cell)
 static void write_cell(xmlTextWriter *w, const json_t *cell)
 {
 	const char *name = get(cell, "name"), *slash = strchr(name, '/');
+	json_int_t again = json_integer_value(json_object_get(cell, "repetition"));
 
 	xmlTextWriterStartElement(w, X("testcase"));
-	attribute(w, "name", slash ? slash + 1 : name);
+	if (again)
+		xmlTextWriterWriteFormatAttribute(
+			w, X("name"), "%s, again %d", slash ? slash + 1 : name, (int)again);
+	else
+		attribute(w, "name", slash ? slash + 1 : name);
 	attribute(w, "classname", get(cell, "scenario"));
 	attribute(w, "file", get(cell, "file"));
 	seconds(w, ms_of(cell));
-	if (!verdict_is(cell, TF_VERDICT_OK))
+	if (is_excused(cell))
+		write_skipped(w, cell);
+	else if (!verdict_is(cell, TF_VERDICT_OK))
 		write_failure(w, cell);
 	if (*get(cell, "said"))
 		xmlTextWriterWriteElement(w, X("system-out"), X(get(cell, "said")));
 	xmlTextWriterEndElement(w);
 }
 
-static void write_counts(xmlTextWriter *w, size_t tests, size_t failures, size_t errors, double ms)
+struct counts {
+	size_t tests, failures, errors, skipped;
+	double ms;
+};
+
+static void write_counts(xmlTextWriter *w, const struct counts *n)
 {
-	xmlTextWriterWriteFormatAttribute(w, X("tests"), "%zu", tests);
-	xmlTextWriterWriteFormatAttribute(w, X("failures"), "%zu", failures);
-	xmlTextWriterWriteFormatAttribute(w, X("errors"), "%zu", errors);
-	seconds(w, ms);
+	xmlTextWriterWriteFormatAttribute(w, X("tests"), "%zu", n->tests);
+	xmlTextWriterWriteFormatAttribute(w, X("failures"), "%zu", n->failures);
+	xmlTextWriterWriteFormatAttribute(w, X("errors"), "%zu", n->errors);
+	xmlTextWriterWriteFormatAttribute(w, X("skipped"), "%zu", n->skipped);
+	seconds(w, n->ms);
+}
+
+static void count(struct counts *n, const json_t *cell)
+{
+	n->tests++;
+	n->failures += is_failure(cell);
+	n->errors += is_error(cell);
+	n->skipped += is_excused(cell);
+	n->ms += ms_of(cell);
 }
 
 /* The cells from @first on that are of its scenario; the number behind the last. */
 static size_t write_suite(xmlTextWriter *w, const json_t *cells, size_t first)
 {
 	const char *scenario = get(json_array_get(cells, first), "scenario");
-	size_t end = first, failures = 0, errors = 0;
+	struct counts n = {0};
 	const json_t *cell;
-	double ms = 0;
+	size_t end = first;
 
 	while ((cell = json_array_get(cells, end)) && !strcmp(get(cell, "scenario"), scenario)) {
-		failures += verdict_is(cell, TF_VERDICT_FAILED);
-		errors += verdict_is(cell, TF_VERDICT_BROKEN);
-		ms += ms_of(cell);
+		count(&n, cell);
 		end++;
 	}
 	xmlTextWriterStartElement(w, X("testsuite"));
 	attribute(w, "name", scenario);
-	write_counts(w, end - first, failures, errors, ms);
+	write_counts(w, &n);
 	for (size_t i = first; i < end; i++)
 		write_cell(w, json_array_get(cells, i));
 	xmlTextWriterEndElement(w);
@@ -124,7 +171,7 @@ static void write_missing(xmlTextWriter *w, const json_t *doc, size_t n)
 {
 	xmlTextWriterStartElement(w, X("testsuite"));
 	attribute(w, "name", "telebed");
-	write_counts(w, 1, 0, 1, 0);
+	write_counts(w, &(struct counts){.tests = 1, .errors = 1});
 	xmlTextWriterStartElement(w, X("testcase"));
 	xmlTextWriterWriteFormatAttribute(w, X("name"), "%zu cells that were not run", n);
 	attribute(w, "classname", "telebed");
@@ -141,14 +188,15 @@ static void write_all(xmlTextWriter *w, const json_t *doc)
 {
 	const json_t *cells = json_object_get(doc, "cells"), *cell;
 	size_t absent = missing(doc), i;
-	double ms = 0;
+	struct counts n = {.tests = absent > 0, .errors = absent > 0};
 
-	json_array_foreach(cells, i, cell) ms += ms_of(cell);
+	json_array_foreach(cells, i, cell)
+	{
+		count(&n, cell);
+	}
 	xmlTextWriterStartElement(w, X("testsuites"));
 	attribute(w, "name", "telebed");
-	write_counts(w, json_array_size(cells) + (absent > 0),
-		(size_t)json_integer_value(json_object_get(doc, "failed")),
-		(size_t)json_integer_value(json_object_get(doc, "broken")) + (absent > 0), ms);
+	write_counts(w, &n);
 	for (i = 0; i < json_array_size(cells);)
 		i = write_suite(w, cells, i);
 	if (absent)

@@ -90,7 +90,7 @@ END
 printf 'probe = "hop"; arguments = [ "--nonsense" ];\n' >"$tmp/a <b>&c.conf"
 echo 'program = "tests/programs/digits.bc";' >"$tmp/taken.conf"
 for i in 1 2; do
-	expect 1 "$telebed" run "$tmp/mixed.conf" "$tmp/taken.conf" "$tmp/a <b>&c.conf" --out "$tmp/out$i" \
+	expect 1 "$telebed" run "$tmp/mixed.conf" "$tmp/taken.conf" "$tmp/a <b>&c.conf" --seed 5 --out "$tmp/out$i" \
 		--report "$tmp/$i.json" --report "$tmp/$i.xml" --report "$tmp/$i.html"
 	valid "$tmp/$i.json"
 	"$telebed" report --run "$tmp/$i.json" --stable >"$tmp/$i.stable"

@@ -4,8 +4,8 @@
 
 const doc = JSON.parse(document.getElementById("document").textContent);
 const cells = doc.cells.map((c, i) => Object.assign(c, { i }));
-const SIGNS = { ok: "\u2713", failed: "\u2717", broken: "!" };
-const WORDS = { ok: "held", failed: "did not hold", broken: "nothing is known" };
+const SIGNS = { ok: "\u2713", failed: "\u2717", broken: "!", unable: "\u25cb", skipped: "\u2013" };
+const WORDS = { ok: "held", failed: "did not hold", broken: "nothing is known", unable: "the engine cannot", skipped: "not possible here" };
 const byId = (id) => document.getElementById(id);
 const list = (x) => (Array.isArray(x) ? x : []);
 const uniq = (v) => Array.from(new Set(v));
@@ -63,20 +63,21 @@ function table(heads, rows, classes) {
 
 function drawHead() {
 	const absent = Math.max(0, doc.planned - cells.length);
-	const worst = doc.failed ? "failed" : doc.broken || absent ? "broken" : "ok";
+	const worst = doc.failed || doc.unable ? "failed" : doc.broken || absent ? "broken" : "ok";
 	const parts = [];
 	if (doc.failed) parts.push(doc.failed.toLocaleString("en") + " did not hold");
 	if (doc.broken) parts.push("nothing is known of " + doc.broken.toLocaleString("en"));
+	if (doc.unable) parts.push(doc.unable.toLocaleString("en") + " beyond their engine");
 	if (absent) parts.push(absent.toLocaleString("en") + " were not run");
 	const title = byId("verdict");
 	title.className = worst;
 	title.textContent = SIGNS[worst] + " " + (parts.length
 		? parts.join(", ") + ", " + doc.passed.toLocaleString("en") + " of " + count(doc.planned, "cell") + " held"
-		: doc.passed === 1 ? "The one cell held" : "All " + count(doc.passed, "cell") + " held");
+		: doc.passed === 1 ? "The one cell held" : "All " + count(doc.passed, "cell") + " held") + (doc.skipped ? ", " + doc.skipped.toLocaleString("en") + " not possible here" : "");
 	document.title = SIGNS[worst] + " " + doc.passed + "/" + doc.planned + " - telebed report";
 	const share = byId("share");
 	share.setAttribute("aria-label", title.textContent);
-	for (const [name, n] of [["failed", doc.failed], ["broken", doc.broken], ["absent", absent], ["ok", doc.passed]])
+	for (const [name, n] of [["failed", doc.failed], ["unable", doc.unable], ["broken", doc.broken], ["absent", absent], ["skipped", doc.skipped], ["ok", doc.passed]])
 		if (n) {
 			const bar = h("span", { class: name });
 			bar.style.flexGrow = n;
@@ -97,6 +98,8 @@ function drawHead() {
 /* --- matrix --- */
 
 const COLUMN = ["arch", "tier", "transport", "engine"];
+const address = (c) => c.name + (c.repetition ? "@" + c.repetition : "");
+const isBad = (c) => (c.verdict !== "ok" && c.verdict !== "skipped" && !c.peer);
 const rowKey = (c) => c.scenario + "/" + c.probe + "-" + c.build;
 const columnKey = (c) => COLUMN.map((k) => c[k]).join("\u0000");
 const wanted = { words: [], verdicts: new Set() };
@@ -107,10 +110,10 @@ let opener = null; // where the focus goes when it closes
 function cellButton(c, levels) {
 	const where = levels.map((k) => c[k]).join(" ");
 	const b = h("button", {
-		class: "cell " + c.verdict, tabindex: "-1", type: "button", "data-cell": c.i,
-		"aria-label": c.name + ": " + WORDS[c.verdict] + ", " + duration(c.ms),
-		title: c.name, onclick: () => open(c, true),
-	}, h("b", { "aria-hidden": "true" }, SIGNS[c.verdict]), h("span", { class: "where" }, where), h("span", null, duration(c.ms)));
+		class: "cell " + c.verdict + (c.peer ? " peer" : ""), tabindex: "-1", type: "button", "data-cell": c.i,
+		"aria-label": address(c) + ": " + WORDS[c.verdict] + ", " + duration(c.ms) + (c.peer ? ", a peer" : ""),
+		title: address(c), onclick: () => open(c, true),
+	}, h("b", { "aria-hidden": "true" }, SIGNS[c.verdict]), h("span", { class: "where" }, where), h("span", null, c.verdict === "skipped" ? "" : duration(c.ms)));
 	buttons[c.i] = b;
 	return b;
 }
@@ -154,7 +157,7 @@ function drawMatrix() {
 }
 
 function drawTools() {
-	for (const v of ["failed", "broken", "ok"]) {
+	for (const v of ["failed", "unable", "broken", "ok", "skipped"]) {
 		const n = cells.filter((c) => c.verdict === v).length;
 		if (n)
 			byId("verdicts").append(h("button", {
@@ -216,7 +219,7 @@ function walk(from, dx, dy) {
 /* --- one cell --- */
 
 function next(step) {
-	const bad = cells.filter((c) => c.verdict !== "ok" && isWanted(c)), all = bad.length ? bad : cells.filter(isWanted);
+	const bad = cells.filter((c) => isBad(c) && isWanted(c)), all = bad.length ? bad : cells.filter(isWanted);
 	const at = all.indexOf(current);
 	const c = at >= 0 ? all[(at + step + all.length) % all.length] : all[step > 0 ? 0 : all.length - 1];
 	if (c) open(c, true);
@@ -246,21 +249,23 @@ function open(c, focus) {
 	detail.scrollTop = 0;
 	byId("split").classList.add("open");
 	document.body.classList.add("modal");
-	const title = h("h3", { class: "name", tabindex: "-1" }, c.name);
+	const title = h("h3", { class: "name", tabindex: "-1" }, c.name + (c.repetition ? ", again " + c.repetition : ""));
 	detail.append(h("div", { class: "top" }, badge(c.verdict), h("span", { class: "gap" }),
 		h("button", { type: "button", onclick: () => next(-1), "aria-label": "Previous cell that did not hold" }, "\u2190"),
 		h("button", { type: "button", onclick: () => next(1), "aria-label": "Next cell that did not hold" }, "\u2192"),
 		h("button", { type: "button", onclick: close }, "Close")), title);
 	detail.append(...detailParts(c));
 	drawTimes(c);
-	history.replaceState(null, "", "#" + encodeURIComponent(c.name));
+	history.replaceState(null, "", "#" + encodeURIComponent(address(c)));
 	if (getComputedStyle(detail).position !== "fixed") buttons[c.i].scrollIntoView({ block: "nearest", inline: "nearest" });
 	if (focus) title.focus({ preventScroll: true });
 }
 
 function detailParts(c) {
 	return [
-		h("p", { class: "soft" }, list(c.route).join(" \u2192 ") + ", by " + c.transport + ", " + (c.engine === "outside" ? "telefork " + c.build : c.engine)),
+		h("p", { class: "soft" }, (c.fan_out ? c.route[0] + " \u2192 " + c.route.slice(1).join(", ") : list(c.route).join(" \u2192 ")) + ", by " + c.transport + ", " + (c.engine === "outside" ? "telefork " + c.build : c.engine) + (c.peer ? ", a peer: it is there to be compared with" : "")),
+		c.verdict === "unable" && h("p", null, "The engine says that it cannot."),
+		c.verdict === "skipped" && h("p", null, "Its machines cannot be had here."),
 		c.verdict === "broken" && h("p", null, "Nothing is known of this one: a machine or the testbed came to grief."),
 		c.why && h("pre", { class: "why " + c.verdict }, c.why),
 		numbers(c),
@@ -481,9 +486,9 @@ function drawEngines() {
 	const engines = uniq(cells.map((c) => c.engine));
 	if (engines.length < 2) return;
 	const ms = (v) => (v === null ? "-" : duration(v));
-	const summary = table(["engine", "cells", "ok", "failed", "broken", "median time", "median of standing still"], engines.map((e) => {
+	const summary = table(["engine", "cells", "ok", "failed", "unable", "broken", "median time", "median of standing still"], engines.map((e) => {
 		const of = cells.filter((c) => c.engine === e), n = (v) => of.filter((c) => c.verdict === v).length;
-		return [e, of.length, n("ok"), n("failed"), n("broken"), ms(median(of.map((c) => c.ms))), ms(median(of.map(frozen).filter((x) => x !== null)))];
+		return [e, of.length, n("ok"), n("failed"), n("unable"), n("broken"), ms(median(of.map((c) => c.ms))), ms(median(of.map(frozen).filter((x) => x !== null)))];
 	}));
 	const key = (c) => [c.scenario, c.probe, c.arch, c.tier, c.transport].join(" ");
 	const shared = uniq(cells.map(key)).map((k) => [k, engines.map((e) => cells.filter((c) => c.engine === e && key(c) === k))])
@@ -577,7 +582,7 @@ function fromAddress() {
 	} catch (e) {
 		return;
 	}
-	const c = cells.find((o) => o.name === name);
+	const c = cells.find((o) => address(o) === name);
 	if (c && c !== current) open(c, false);
 }
 
