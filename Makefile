@@ -170,6 +170,7 @@ HARNESS_SRC := \
 	remote_guest \
 	remote_host \
 	cmd_report \
+	durations \
 	evidence \
 	facts \
 	report_html \

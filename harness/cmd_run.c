@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "harness/command.h"
+#include "harness/durations.h"
 #include "harness/janitor.h"
 #include "harness/report.h"
 #include "qemu/io.h"
@@ -298,6 +299,7 @@ static int finish(const struct arguments *a, struct tf_report *report, const cha
 	tf_vm_autofree char *machines = tf_vm_format("%s/machines", out);
 
 	tf_report_close(report);
+	tf_durations_keep(report);
 	held = tf_report_count(report, TF_VERDICT_OK);
 	skipped = tf_report_count(report, TF_VERDICT_SKIPPED);
 	/* An engine that cannot what it is here to show has failed. */
@@ -363,6 +365,7 @@ static int run(const struct arguments *a, struct bed *b)
 	}
 	if (o.jobs > JOBS_MAX)
 		o.jobs = JOBS_MAX;
+	tf_durations_recall(&b->cells);
 	report = tf_report_new(b->cells.n * o.repeat, o.until_fail, o.seed);
 	rc = report ? tf_run_cells(&o, &b->cells, report, &b->err) : -ENOMEM;
 	rc = report ? finish(a, report, out, rc, &b->err) : EX_OSERR;

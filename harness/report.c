@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "harness/progress.h"
 #include "qemu/io.h"
 
 struct tf_report {
@@ -93,8 +94,10 @@ void tf_report_note(struct tf_report *r, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	pthread_mutex_lock(&r->lock);
+	tf_progress_hide();
 	print_comment(text);
 	fflush(stdout);
+	tf_progress_show();
 	pthread_mutex_unlock(&r->lock);
 }
 
@@ -161,9 +164,11 @@ void tf_report_add(struct tf_report *r, size_t at, const struct tf_outcome *o)
 	pthread_mutex_lock(&r->lock);
 	r->v[at] = *o;
 	r->n++;
+	tf_progress_hide();
 	for (; r->printed < r->total && r->v[r->printed].cell; r->printed++)
 		print(r->printed + 1, &r->v[r->printed]);
 	fflush(stdout);
+	tf_progress_show();
 	pthread_mutex_unlock(&r->lock);
 }
 

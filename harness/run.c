@@ -172,9 +172,7 @@ static int go(struct run *r, struct tf_journey *j, struct tf_vm_error *err)
 	j->deadline_ms = start + limit;
 	tf_evidence_begin(j);
 	tf_evidence_machines(j);
-	tf_progress_begin(r == r->queue->runs ? cell->name : NULL, cell->takes_ms);
 	rc = tf_journey_go(j, err);
-	tf_progress_end();
 	j->outcome->ms = (int)(tf_vm_now_ms() - start);
 	tf_evidence_done(j);
 	settle(r, j, rc, err);
@@ -219,6 +217,7 @@ static int run_cell(struct run *r, size_t at, enum tf_verdict *ret, struct tf_vm
 	};
 	int rc = 0;
 
+	tf_progress_begin(o.cell->name, o.cell->takes_ms);
 	if (can_be_had(r, &o)) {
 		j.folder = folder = cell_folder(r, o.cell, o.repetition);
 		rc = folder ? go(r, &j, err)
@@ -227,6 +226,8 @@ static int run_cell(struct run *r, size_t at, enum tf_verdict *ret, struct tf_vm
 	}
 	free(j.token);
 	*ret = o.verdict;
+	tf_progress_end(
+		o.verdict == TF_VERDICT_OK || o.verdict == TF_VERDICT_SKIPPED || o.cell->peer);
 	if (rc == 0)
 		tf_report_add(r->report, at, &o);
 	return rc;
@@ -380,14 +381,19 @@ int tf_run_cells(const struct tf_run_options *o, const struct tf_cells *cells,
 		.max_busy = tf_run_cores() > MIN_BUSY ? tf_run_cores() : MIN_BUSY,
 		.total = cells->n * o->repeat,
 	};
+	uint64_t takes_ms = 0;
 	int rc = -ENOMEM;
 
+	for (size_t i = 0; i < cells->n; i++)
+		takes_ms += (uint64_t)cells->v[i].takes_ms * o->repeat;
 	q.runs = calloc(q.n_runs, sizeof(*q.runs));
 	q.taken = calloc(q.total, sizeof(*q.taken));
+	tf_progress_open(o->until_fail ? 0 : q.total, takes_ms, o->jobs);
 	if (q.runs && q.taken)
 		rc = work_all(&q);
 	else
 		tf_vm_fail(&q.err, rc, "no memory");
+	tf_progress_close();
 	free(q.runs);
 	free(q.taken);
 	if (rc < 0)
