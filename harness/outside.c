@@ -31,14 +31,20 @@ __attribute__((format(printf, 2, 3))) static void note(
 {
 	tf_vm_autofree char *path = tf_vm_format("%s/transcript.txt", j->folder);
 	FILE *f = path ? fopen(path, "ae") : NULL;
+	char *text = NULL;
 	va_list ap;
 
 	va_start(ap, fmt);
-	if (f) {
-		vfprintf(f, fmt, ap);
-		fclose(f);
-	}
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
 	va_end(ap);
+	if (f && text) {
+		tf_evidence_strip(text);
+		fputs(text, f);
+	}
+	if (f)
+		fclose(f);
+	free(text);
 }
 
 /* Puts telefork, the token and the program on all machines: its file may be looked for there. */
@@ -184,12 +190,16 @@ static bool exited_well(struct tf_journey *j, const struct tf_job *job)
 
 static void differs(struct tf_journey *j, const char *who, const char *said, const char *expected)
 {
-	size_t n = 0;
+	const char *from = said, *line = expected;
 
-	while (said[n] && said[n] == expected[n])
-		n++;
-	tf_journey_failed(j, "%s: after %zu bytes it said \"%.60s\", not \"%.60s\"", who, n,
-		said + n, expected + n);
+	/* The first line that is another one. */
+	for (size_t n = 0; said[n] && said[n] == expected[n]; n++)
+		if (said[n] == '\n') {
+			from = said + n + 1;
+			line = expected + n + 1;
+		}
+	tf_journey_failed(j, "%s: it said \"%.*s\", not \"%.*s\"", who, (int)strcspn(from, "\n"),
+		from, (int)strcspn(line, "\n"), line);
 }
 
 /* A process that moves: what is said at each place goes on where the one before was interrupted. */
@@ -222,6 +232,11 @@ static int move_along(struct tf_journey *j, const char *expected, struct tf_vm_e
 			return tf_vm_fail(err, -ENOMEM, "no memory");
 		if (i == last && !exited_well(j, job_at(j, i)))
 			return 0;
+		if (!said[0] && !*rest)
+			return tf_journey_failed(j,
+				"it had said all before it was at %s: a program that works longer "
+				"is wanted",
+				machine_at(j, i)->name);
 		if (!said[0] || strncmp(rest, said, strlen(said)) != 0) {
 			differs(j, machine_at(j, i)->name, said, rest);
 			return 0;

@@ -78,7 +78,7 @@ static void write_failure(xmlTextWriter *w, const json_t *cell)
 	if (*folder)
 		xmlTextWriterWriteFormatString(w, "\n\neverything of it is in %s", folder);
 	xmlTextWriterWriteFormatString(
-		w, "\n\ntelebed run %s --filter %s\n", get(cell, "scenario"), get(cell, "name"));
+		w, "\n\ntelebed run %s --filter %s\n", get(cell, "file"), get(cell, "name"));
 	xmlTextWriterEndElement(w);
 }
 

@@ -276,8 +276,18 @@ function detailParts(c) {
 		list(c.machines).length > 0 && [h("h3", null, "Machines"), machineTable(c.machines)],
 		others(c),
 		h("h3", null, "Again"),
-		h("pre", null, "telebed run " + c.scenario + " --filter " + c.name + " --keep" + (c.folder ? "\n\n# everything of it is in\n" + c.folder : "")),
+		h("pre", null, "telebed run " + word(c.file || c.scenario) + " --filter " + word(c.name) + seedOption() + " --keep" + (c.folder ? "\n\n# everything of it is in\n" + c.folder : "")),
 	].flat(2).filter(Boolean);
+}
+
+// A word of a command line.
+function word(s) {
+	return /^[\w@%+=:,.\/-]+$/.test(s) ? s : "'" + s.replace(/'/g, "'\\''") + "'";
+}
+
+function seedOption() {
+	const runs = list(doc.runs);
+	return runs.length === 1 && Number.isInteger(runs[0].seed) ? " --seed " + runs[0].seed : "";
 }
 
 function numbers(c) {
