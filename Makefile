@@ -68,6 +68,8 @@ CAPTURE_SRC := \
 	task_fork \
 	task_snapshot \
 	task_sparse \
+	task_later \
+	task_serve \
 	task_files \
 	task_cpu \
 	task_leftover \
@@ -100,12 +102,16 @@ RESTORE_SRC := \
 	build_rights \
 	build_files \
 	build_objects \
+	build_later \
 	files \
 	objects \
 	hole \
 	vdso \
 	tracer \
 	landing \
+	spaces \
+	guard \
+	pager \
 	pad \
 	pad_child \
 	result \
@@ -248,6 +254,7 @@ PROBES      := \
 	settled \
 	attrs \
 	locks \
+	later \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \

@@ -101,6 +101,11 @@ $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 $(foreach c,restore copy unix tcp many killed broken stopped refused obstacles asked progress,outside-$(c) 120 tests/outside.sh $(B) $(c)
 )
+$(foreach c,copy move all broken sender receiver,later-$(c) 120 tests/later.sh $(B) $(c)
+)
+later-copy-static 120 tests/later.sh $(B) copy static
+$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_guest,$(a),later.sh,later-static) bash tests/later.sh $(B_$(a)) copy static 16
+)
 kills-native 120 $(B)/tests/tools/kills $(B) 37
 moves-native 120 tests/moves.sh $(B) 20
 captures-native 120 $(B)/tests/tools/captures $(B) 40

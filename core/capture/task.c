@@ -266,11 +266,6 @@ int tf_task_describe(struct tf_task *t)
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }
 
-static bool all_zero(const uint8_t *p, size_t n)
-{
-	return !*p && !memcmp(p, p + 1, n - 1);
-}
-
 static int read_memory(struct tf_task *t, uint64_t at, void *to, size_t n)
 {
 	const struct tf_frozen *f = tf_capture_frozen_at(&t->capture, at);
@@ -292,7 +287,7 @@ static uint64_t zeros(const uint8_t *buf, uint64_t n, uint64_t page)
 {
 	uint64_t at = 0;
 
-	while (at < n && all_zero(buf + at, page))
+	while (at < n && tf_all_zero(buf + at, page))
 		at += page;
 	return at;
 }
@@ -320,8 +315,7 @@ static int save_pages(struct tf_task *t, uint64_t at, const uint8_t *buf, uint64
 	return rc ? rc : tf_sink_flush(&c->sink, &c->err);
 }
 
-/* Gives sent pages of the fork back, so that the program writes to them without a copy. */
-static void drop_pages(struct tf_task *t, uint64_t at, uint64_t n)
+void tf_task_drop_pages(struct tf_task *t, uint64_t at, uint64_t n)
 {
 	const struct tf_map *m = tf_image_map_at(&t->capture.image, at);
 
@@ -330,42 +324,60 @@ static void drop_pages(struct tf_task *t, uint64_t at, uint64_t n)
 		tf_task_shot_call(t, SYS_madvise, at, n, MADV_DONTNEED);
 }
 
-static int save_run(struct tf_task *t, const struct tf_run *r, uint8_t *buf, uint64_t *gone)
+int tf_task_save_run(struct tf_task *t, const struct tf_run *r)
 {
 	int rc = 0;
 
 	for (uint64_t at = r->start; at < r->end && !rc; at += TF_EXTENT_MAX) {
 		uint64_t n = r->end - at < TF_EXTENT_MAX ? r->end - at : TF_EXTENT_MAX;
 
-		rc = read_memory(t, at, buf, n);
+		rc = read_memory(t, at, t->buffer, n);
 		if (!rc)
-			rc = save_pages(t, at, buf, n);
+			rc = save_pages(t, at, t->buffer, n);
 		if (!rc && n == TF_EXTENT_MAX)
-			drop_pages(t, at, n);
-		*gone += n;
+			tf_task_drop_pages(t, at, n);
+		t->gone += n;
 		if (!rc && t->progress)
-			t->progress(t->ctx, *gone, t->capture.memory);
+			t->progress(t->ctx, t->gone, t->capture.memory);
 	}
 	return rc;
+}
+
+/* All of a run but what comes later; *k: the first of those that may lie in it. */
+static int save_first(struct tf_task *t, const struct tf_run *r, uint32_t *k)
+{
+	const struct tf_image *img = &t->capture.image;
+	struct tf_run part = *r;
+	int rc = 0;
+
+	for (; *k < img->n_later && img->later[*k].start < r->end && !rc; ++*k) {
+		part.end = img->later[*k].start;
+		rc = tf_task_save_run(t, &part);
+		part.start = img->later[*k].end;
+	}
+	part.end = r->end;
+	return rc ? rc : tf_task_save_run(t, &part);
 }
 
 int tf_task_save(struct tf_task *t, int fd)
 {
 	struct tf_capture *c = &t->capture;
 	struct stat st;
-	uint64_t gone = 0;
-	uint8_t *buf;
-	int rc;
+	uint32_t later = 0;
+	int rc = 0;
 
 	c->file = !fstat(fd, &st) && S_ISREG(st.st_mode);
 	tf_io_init(&c->io, fd, t->options);
-	c->io.heed = c->io.socket;
-	rc = tf_capture_send_head(c, 0);
-	buf = tf_arena_alloc(&c->arena, TF_EXTENT_MAX);
-	if (!rc && !buf)
+	c->io.heed = c->io.socket && !t->post_copy; /* a post-copy's receiver may ask at once */
+	if (t->post_copy)
+		rc = tf_task_choose_later(t);
+	if (!rc)
+		rc = tf_capture_send_head(c, 0);
+	t->buffer = tf_arena_alloc(&c->arena, TF_EXTENT_MAX);
+	if (!rc && !t->buffer)
 		rc = tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a buffer");
 	for (uint64_t i = 0; i < c->n_runs && !rc; i++)
-		rc = save_run(t, &c->runs[i], buf, &gone);
+		rc = save_first(t, &c->runs[i], &later);
 	return rc;
 }
 

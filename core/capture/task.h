@@ -73,6 +73,12 @@ struct tf_task {
 	struct tf_run *object_runs; /* of all mappings of objects: what travels with them; sorted */
 	uint64_t n_object_runs;
 
+	bool post_copy; /* most memory goes when the process runs there: set before saving */
+	bool all_first; /* but the receiver wanted all of it before */
+	uint64_t requests; /* for addresses, that came from there */
+	uint64_t gone;  /* bytes of memory, so far */
+	uint8_t *buffer; /* TF_EXTENT_MAX bytes */
+
 	/* Called now and then while memory goes out, with the bytes that have gone (may be NULL).
 	 */
 	void (*progress)(void *ctx, uint64_t done, uint64_t all);
@@ -101,6 +107,16 @@ int tf_task_snapshot(struct tf_task *t, pid_t pid);
  * receiver has a whole process. Both: 0, or as tf_io_write(), _NOMEM, _LIMIT. */
 int tf_task_save(struct tf_task *t, int fd);
 int tf_task_commit(struct tf_task *t);
+
+/* After it: the receiver's answer; message has TELEFORK_MESSAGE_MAX bytes. Of a post-copy, a receiver
+ * that cannot wait for memory gets everything before it answers (t->all_first). 0, or as
+ * tf_reply_read(). */
+int tf_task_answer(struct tf_task *t, struct tf_reply *reply, char *message);
+
+/* Of a post-copy, once the process runs there: sends the rest, until the receiver says that it has
+ * it. 0; what the receiver says, or _CLOSED and the like: the process there is not whole, and ends.
+ */
+int tf_task_serve(struct tf_task *t, struct tf_reply *reply, char *message);
 
 /* Whether a POSIX timer of that clock travels: of all but those of one thread's, or of another
  * process's, time. */

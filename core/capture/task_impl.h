@@ -3,11 +3,19 @@
 #ifndef TF_CAPTURE_TASK_IMPL_H
 #define TF_CAPTURE_TASK_IMPL_H
 
+#include <string.h>
+
 #include "core/base/text.h"
 #include "core/capture/task.h"
 
 #define TF_TASK_PATH    64   /* "/proc/PID/task/TID/syscall" */
 #define TF_TASK_STOP_MS 2000 /* a thread in vfork or in uninterruptible sleep does not stop */
+
+/* Whether n bytes (at least one) are zero. */
+static inline bool tf_all_zero(const uint8_t *p, size_t n)
+{
+	return !*p && !memcmp(p, p + 1, n - 1);
+}
 
 /* Reads n bytes of the process's memory. 0 or _SYSTEM with the address. */
 int tf_task_read(struct tf_task *t, uint64_t addr, void *to, size_t n);
@@ -55,6 +63,15 @@ int tf_task_object_copy(struct tf_task *t, const struct tf_map *m, uint8_t *copy
 bool tf_task_object_read(struct tf_task *t, uint64_t addr, void *to, size_t n, int *ret_rc);
 
 void tf_task_objects_close(struct tf_task *t);
+
+/* task.c: sends a run's memory. */
+int tf_task_save_run(struct tf_task *t, const struct tf_run *r);
+
+/* Gives sent pages of the fork back, so that the program writes to them without a copy. */
+void tf_task_drop_pages(struct tf_task *t, uint64_t at, uint64_t n);
+
+/* task_later.c: image.later, from the runs. 0, _NOMEM, _LIMIT. */
+int tf_task_choose_later(struct tf_task *t);
 
 /* task_cpu.c: image.cpu.features become those that the program uses. Needs maps and auxv. */
 int tf_task_cpu(struct tf_task *t);

@@ -309,7 +309,8 @@ int tf_task_begin(struct tf_task *t, pid_t pid)
 	int rc;
 
 	*t = (struct tf_task){
-		.pid = pid, .seen = pid, .mem = -1, .pagemap = -1, .reset_tcp = t->reset_tcp};
+		.pid = pid, .seen = pid, .mem = -1, .pagemap = -1, .reset_tcp = t->reset_tcp,
+		.post_copy = t->post_copy};
 	e = &t->capture.err;
 	if (tf_host_emulated())
 		return tf_fail(e, TELEFORK_E_UNSUPPORTED,

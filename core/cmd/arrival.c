@@ -31,6 +31,7 @@ int tf_arrival_prepared(struct tf_arrival *a, const struct tf_pad *pad, struct t
 	struct tf_record r = {
 		.phase = TF_PHASE_PREPARED,
 		.stopped = pad->image.source.flags & TF_SOURCE_STOPPED,
+		.later = pad->restore.post_copy,
 		.time = time(NULL),
 	};
 	int rc = tf_identity_of(pad->child, &r.process);
@@ -46,6 +47,11 @@ int tf_arrival_prepared(struct tf_arrival *a, const struct tf_pad *pad, struct t
 void tf_arrival_running(struct tf_arrival *a)
 {
 	tf_journal_turn(&a->journal, a->id, TF_PHASE_COMMITTED, TF_PHASE_RUNNING, NULL);
+}
+
+void tf_arrival_lost(struct tf_arrival *a)
+{
+	tf_journal_turn(&a->journal, a->id, TF_PHASE_COMMITTED, TF_PHASE_LOST, NULL);
 }
 
 bool tf_arrival_undo(struct tf_arrival *a, struct tf_pad *pad)
@@ -81,6 +87,16 @@ static void finish(struct tf_journal *j, const struct tf_record *r)
 	tf_journal_turn(j, r->id, TF_PHASE_COMMITTED, TF_PHASE_RUNNING, NULL);
 }
 
+/* Post-copy. Its receiver has died: what is left of the copy, its guard has ended, or this does. */
+static int lose(struct tf_journal *j, const struct tf_record *r)
+{
+	if (r->held)
+		return TF_OUTCOME_COMING;
+	tf_identity_signal(&r->process, SIGKILL);
+	return tf_journal_turn(j, r->id, TF_PHASE_COMMITTED, TF_PHASE_LOST, NULL) ? TF_OUTCOME_LOST
+										  : TF_OUTCOMES;
+}
+
 /* TF_OUTCOMES: its phase has changed meanwhile. */
 static int settle(struct tf_journal *j, const struct tf_record *r, struct tf_err *e)
 {
@@ -94,12 +110,16 @@ static int settle(struct tf_journal *j, const struct tf_record *r, struct tf_err
 		tf_identity_signal(&r->process, SIGKILL);
 		return TF_OUTCOME_GONE;
 	case TF_PHASE_COMMITTED:
+		if (r->later)
+			return lose(j, r);
 		finish(j, r);
 		return TF_OUTCOME_RUNNING;
 	case TF_PHASE_RUNNING:
 		return TF_OUTCOME_RUNNING;
 	case TF_PHASE_GONE:
 		return TF_OUTCOME_GONE;
+	case TF_PHASE_LOST:
+		return TF_OUTCOME_LOST;
 	default:
 		return TF_OUTCOME_UNKNOWN;
 	}

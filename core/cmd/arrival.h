@@ -25,8 +25,11 @@ int tf_arrival_begin(struct tf_arrival *a, const uint8_t id[static TF_MOVE_ID], 
 /* The copy is held: records that. 0 or _SYSTEM. */
 int tf_arrival_prepared(struct tf_arrival *a, const struct tf_pad *pad, struct tf_err *e);
 
-/* The copy was let go. */
+/* The copy was let go, and is whole. */
 void tf_arrival_running(struct tf_arrival *a);
+
+/* Post-copy: it ran, but is not whole, and was ended. */
+void tf_arrival_lost(struct tf_arrival *a);
 
 /* Something failed after tf_arrival_prepared(): decides that the copy is gone, and ends it. False
  * if it runs by now. */

@@ -122,6 +122,8 @@ static int print_record(int fd, const struct tf_record *r)
 		return -1;
 	fprintf(f, "pid %d\nstart %" PRIu64 "\nboot %s\nstopped %d\ntime %" PRId64 "\n",
 		(int)r->process.pid, r->process.start, r->process.boot, r->stopped, r->time);
+	if (r->later)
+		fputs("later 1\n", f);
 	print_word(f, "exe", r->exe);
 	if (*r->address)
 		print_word(f, "address", r->address);
@@ -192,6 +194,8 @@ static void take_line(struct tf_record *r, const char *name, const char *value)
 		take_word(value, r->process.boot, sizeof(r->process.boot));
 	else if (!strcmp(name, "stopped"))
 		r->stopped = *value == '1';
+	else if (!strcmp(name, "later"))
+		r->later = *value == '1';
 	else if (!strcmp(name, "time"))
 		r->time = strtoll(value, NULL, 10);
 	else if (!strcmp(name, "exe"))
@@ -265,7 +269,7 @@ static bool is_over(const struct tf_record *r)
 {
 	return time(NULL) - r->time > TF_JOURNAL_KEEP_S && !r->held &&
 	       (r->phase == TF_PHASE_MOVED || r->phase == TF_PHASE_HERE ||
-		       r->phase == TF_PHASE_GONE ||
+		       r->phase == TF_PHASE_GONE || r->phase == TF_PHASE_LOST ||
 		       (r->phase == TF_PHASE_RUNNING && !tf_identity_state(&r->process)));
 }
 

@@ -8,6 +8,7 @@
  *   $XDG_STATE_HOME/telefork | /var/lib/telefork (root) | ~/.local/state/telefork
  *     moves/ID.sending    -> committing -> moved | here
  *     arrivals/ID.prepared -> committed -> running     -> gone
+ *     arrivals/ID.committed -> lost (post-copy)
  *
  * Renames are on the disk before the next step is taken.
  */
@@ -27,7 +28,8 @@
 	X(PREPARED, "prepared")     /* the copy is whole, and has not run an instruction */ \
 	X(COMMITTED, "committed")   /* the copy is the process; it is being let go */       \
 	X(RUNNING, "running")       /* the copy was let go */                               \
-	X(GONE, "gone")             /* the copy was ended before it had run an instruction */
+	X(GONE, "gone")             /* the copy was ended before it had run an instruction */ \
+	X(LOST, "lost")             /* it ran, and was ended before all its memory had come */
 
 enum tf_phase {
 #define X(name, text) TF_PHASE_##name,
@@ -51,6 +53,7 @@ struct tf_record {
 	bool held;                  /* somebody is at it still */
 	struct tf_identity process; /* moves: the original; arrivals: the copy */
 	bool stopped;               /* by a signal, before it was captured */
+	bool later;                 /* post-copy: while COMMITTED, its memory is still coming */
 	int64_t time;               /* CLOCK_REALTIME, seconds: when it was written */
 	char exe[256];
 	char address[TF_ADDRESS_TEXT], token_file[TF_ADDRESS_TEXT]; /* moves; "" none */

@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,16 +47,18 @@ struct sending {
 	struct tf_timing timing;
 	int fd;
 	bool answers, committed;
+	bool lost;               /* a post-copy ran there, and its memory did not get there */
 	struct tf_errand errand; /* a move's, with its id */
 	struct tf_journal journal;
 	struct tf_record record;
 	int held; /* the record is ours */
 	uint64_t start_ns, frozen_ns, thawed_ns;
+	uint64_t runs_ns; /* a post-copy runs there from then on, as we hear */
 	struct tf_reply reply;
 	char message[TELEFORK_MESSAGE_MAX]; /* of a receiver that refuses */
 };
 
-enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP, KEY_IDLE, KEY_TIMING };
+enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP, KEY_IDLE, KEY_TIMING, KEY_LAZY };
 
 /* --- the way --- */
 
@@ -165,9 +168,7 @@ static int capture(struct sending *s)
 
 static int read_answer(struct sending *s)
 {
-	struct tf_capture *c = &s->task.capture;
-
-	return tf_reply_read(&c->io, &s->reply, s->message, &c->err);
+	return tf_task_answer(&s->task, &s->reply, s->message);
 }
 
 /* When sending fails, the receiver may have said why before it closed. */
@@ -217,22 +218,42 @@ static void release_threads(struct sending *s)
 	s->task.capture.arena = keep;
 }
 
+/* It runs there, and the rest of its memory follows. */
+static int serve_later(struct sending *s)
+{
+	struct tf_reply first = s->reply;
+	int rc;
+
+	s->runs_ns = tf_now_ns();
+	if (s->task.post_copy && s->task.all_first)
+		fprintf(stderr,
+			"%s: the receiver cannot wait for memory (no userfaultfd there, or not "
+			"allowed): all of it went first\n",
+			s->command);
+	tf_timing_begin(&s->timing, "memory");
+	rc = tf_task_serve(&s->task, &s->reply, s->message);
+	s->reply.pid = first.pid;
+	return rc;
+}
+
 static int finish_copy(struct sending *s)
 {
 	int rc = tf_task_commit(&s->task);
 
 	if (!rc && s->address.kind == TF_ADDRESS_FILE)
 		rc = tf_file_publish(s->fd, &s->task.capture.err);
-	release_threads(s); /* it does not wait for the answer */
-	thaw(s);
+	if (!s->task.post_copy) /* it does not wait for the answer */
+		release_threads(s);
+	if (!s->task.post_copy || !s->task.stands[0])
+		thaw(s);
 	if (rc || !s->answers)
 		return rc;
 	s->committed = true;
 	tf_timing_begin(&s->timing, "answer");
 	rc = read_answer(s);
-	return rc              ? rc
-	       : s->reply.code ? tf_fail(&s->task.capture.err, s->reply.code, "%s", s->message)
-			       : 0;
+	if (!rc && s->reply.code)
+		rc = tf_fail(&s->task.capture.err, s->reply.code, "%s", s->message);
+	return rc ? rc : serve_later(s);
 }
 
 /* --- the commit --- */
@@ -314,6 +335,12 @@ static int commit(struct sending *s)
 	if (rc)
 		return rc;
 	if (!s->reply.code && s->reply.outcome == TF_OUTCOME_RUNNING)
+		rc = serve_later(s);
+	if (rc) {
+		s->lost = true;
+		return rc;
+	}
+	if (!s->reply.code && s->reply.outcome == TF_OUTCOME_RUNNING)
 		return end_here(s);
 	if (!s->reply.code && s->reply.outcome != TF_OUTCOME_GONE)
 		return tf_fail(e, TELEFORK_E_PROTOCOL, "the receiver has no record of this move");
@@ -381,8 +408,11 @@ static void summarise(const struct sending *s, uint64_t sent)
 	fprintf(out, "%d %s", s->pid, done[s->what]);
 	if (s->answers)
 		fprintf(out, ": pid %d", s->reply.pid);
-	fprintf(out, ": frozen %.1f ms, total %.1f ms, %s of memory, %s sent\n",
-		(double)(s->thawed_ns - s->frozen_ns) / 1e6,
+	fprintf(out, ": frozen %.1f ms, ", (double)(s->thawed_ns - s->frozen_ns) / 1e6);
+	if (s->task.post_copy)
+		fprintf(out, "runs after %.1f ms, %" PRIu64 " requests, ",
+			(double)(s->runs_ns - s->start_ns) / 1e6, s->task.requests);
+	fprintf(out, "total %.1f ms, %s of memory, %s sent\n",
 		(double)(tf_now_ns() - s->start_ns) / 1e6,
 		tf_bytes_text(s->task.capture.memory, memory), tf_bytes_text(sent, bytes));
 }
@@ -395,10 +425,17 @@ static int explain(const struct sending *s, int rc)
 		return tf_exit_code(rc);
 	}
 	tf_complain(s->to, s->task.capture.err.text);
-	fprintf(stderr,
-		"telefork: everything was sent, and whether the process runs over there is not "
-		"known. It stays stopped here, as process %d, until you say: telefork settle %s\n",
-		s->pid, s->record.id);
+	if (s->lost)
+		fprintf(stderr,
+			"telefork: it ran there, and ends there: not all of its memory came. It stays "
+			"stopped here, as process %d, as it was when it was moved; what it did there "
+			"is lost. To let it go on from here: telefork settle --resume-here %s\n",
+			s->pid, s->record.id);
+	else
+		fprintf(stderr,
+			"telefork: everything was sent, and whether the process runs over there is not "
+			"known. It stays stopped here, as process %d, until you say: telefork settle %s\n",
+			s->pid, s->record.id);
 	return TF_EXIT_UNKNOWN;
 }
 
@@ -481,6 +518,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_TOKEN:
 		s->token_file = arg;
 		return 0;
+	case KEY_LAZY:
+		s->task.post_copy = true;
+		return 0;
 	case KEY_IDLE:
 		s->options.idle_ms = tf_parse_seconds(arg);
 		if (s->options.idle_ms < 0)
@@ -555,6 +595,12 @@ static int command(struct sending *s, const struct argp *argp, int argc, char **
 			"Give up when nothing moves for so long (30)", 0 \
 	}
 
+#define LAZY                                                                               \
+	{                                                                                  \
+		"lazy", KEY_LAZY, 0, 0,                                                    \
+			"Post-copy: it runs over there at once, and its memory follows", 0 \
+	}
+
 int tf_cmd_dump(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
@@ -579,7 +625,8 @@ int tf_cmd_dump(int argc, char **argv)
 
 int tf_cmd_copy(int argc, char **argv)
 {
-	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, IDLE, QUIET, TIMING, {0}};
+	static const struct argp_option options[] = {
+		TOKEN, ALLOW, TCP, IDLE, LAZY, QUIET, TIMING, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",
@@ -593,7 +640,8 @@ int tf_cmd_copy(int argc, char **argv)
 
 int tf_cmd_move(int argc, char **argv)
 {
-	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, IDLE, QUIET, TIMING, {0}};
+	static const struct argp_option options[] = {
+		TOKEN, ALLOW, TCP, IDLE, LAZY, QUIET, TIMING, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",

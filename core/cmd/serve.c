@@ -170,69 +170,6 @@ static int prepare(struct tf_pad *pad, int fd, struct serve *s, const struct tf_
 	return rc;
 }
 
-static int receive(struct tf_pad *pad, int fd, struct serve *s)
-{
-	int rc = prepare(pad, fd, s, NULL);
-
-	return rc ? rc : tf_pad_start(pad);
-}
-
-/* The copy is held and recorded: lets it run on the sender's word. */
-static int commit(struct tf_pad *pad, struct tf_arrival *a, const struct tf_errand *errand)
-{
-	int rc = tf_arrival_prepared(a, pad, &pad->err);
-
-	if (!rc)
-		rc = tf_pad_answer(pad, TF_OUTCOME_PREPARED);
-	if (!rc)
-		rc = tf_commit_read(&pad->io, errand->id, &pad->err);
-	if (!rc)
-		rc = tf_pad_release(pad);
-	if (rc && tf_arrival_undo(a, pad))
-		return rc;
-	tf_arrival_running(a);
-	pad->err = (struct tf_err){0};
-	tf_pad_answer(pad, TF_OUTCOME_RUNNING); /* if it is lost, the sender asks */
-	pad->err = (struct tf_err){0};
-	return 0;
-}
-
-static int receive_move(struct tf_pad *pad, int fd, struct serve *s, const struct tf_errand *errand)
-{
-	struct tf_err e = {0};
-	struct tf_arrival a;
-	int unable = tf_arrival_begin(&a, errand->id, &e);
-	int rc = prepare(pad, fd, s, unable ? NULL : &a.mark);
-
-	if (!rc && unable) {
-		pad->err = e;
-		rc = unable;
-	}
-	if (!rc)
-		rc = tf_pad_hold(pad);
-	if (!rc) {
-		tf_timing_begin(&s->timing, "commit");
-		rc = commit(pad, &a, errand);
-	}
-	tf_arrival_end(&a);
-	return rc;
-}
-
-static int answer_question(int fd, const struct serve *s, const struct tf_errand *errand)
-{
-	struct tf_err e = {0}, quiet = {0};
-	struct tf_reply r = {0};
-	struct tf_io io;
-	int outcome = tf_arrival_settle(errand->id, &r.pid, &e);
-
-	tf_io_init(&io, fd, &s->options);
-	if (outcome < 0)
-		r.code = outcome;
-	else
-		r.outcome = (uint32_t)outcome;
-	return tf_reply_write(&io, &r, e.text, &quiet) ? TF_EXIT_IO : TF_EXIT_OK;
-}
-
 /* What a yoyo's function left behind, also outside of its process group: it was all born here. */
 static void end_orphans(void)
 {
@@ -255,6 +192,98 @@ static void end_orphans(void)
 		if (waitpid(-1, NULL, __WALL) < 0)
 			return;
 	}
+}
+
+/* Post-copy: it runs, and the rest of its memory comes. Without it, it must not go on, nor what it
+ * forked. */
+static int take_later(struct tf_pad *pad, struct serve *s)
+{
+	int rc;
+
+	if (!pad->restore.post_copy)
+		return 0;
+	tf_announce(pad);
+	tf_timing_begin(&s->timing, "memory");
+	rc = tf_pad_page(pad);
+	if (rc)
+		end_orphans();
+	return rc;
+}
+
+static int receive(struct tf_pad *pad, int fd, struct serve *s)
+{
+	int rc = prepare(pad, fd, s, NULL);
+
+	if (!rc)
+		rc = tf_pad_start(pad);
+	if (!rc)
+		rc = take_later(pad, s);
+	return rc || !pad->restore.post_copy ? rc : tf_pad_answer(pad, TF_OUTCOME_RUNNING);
+}
+
+/* The copy is held and recorded: lets it run on the sender's word. */
+static int commit(
+	struct tf_pad *pad, struct tf_arrival *a, const struct tf_errand *errand, struct serve *s)
+{
+	int rc = tf_arrival_prepared(a, pad, &pad->err);
+
+	if (!rc)
+		rc = tf_pad_answer(pad, TF_OUTCOME_PREPARED);
+	if (!rc)
+		rc = tf_commit_read(&pad->io, errand->id, &pad->err);
+	if (!rc)
+		rc = tf_pad_release(pad);
+	if (rc && tf_arrival_undo(a, pad))
+		return rc;
+	if (pad->restore.post_copy) {
+		tf_pad_answer(pad, TF_OUTCOME_RUNNING);
+		rc = take_later(pad, s);
+	}
+	if (pad->restore.post_copy && rc) {
+		tf_arrival_lost(a);
+		return rc;
+	}
+	tf_arrival_running(a);
+	pad->err = (struct tf_err){0};
+	tf_pad_answer(pad, TF_OUTCOME_RUNNING); /* if it is lost, the sender asks */
+	pad->err = (struct tf_err){0};
+	return 0;
+}
+
+static int receive_move(struct tf_pad *pad, int fd, struct serve *s, const struct tf_errand *errand)
+{
+	struct tf_err e = {0};
+	struct tf_arrival a;
+	int unable = tf_arrival_begin(&a, errand->id, &e);
+	int rc = prepare(pad, fd, s, unable ? NULL : &a.mark);
+
+	if (!rc && unable) {
+		pad->err = e;
+		rc = unable;
+	}
+	if (!rc)
+		rc = tf_pad_hold(pad);
+	if (!rc) {
+		tf_timing_begin(&s->timing, "commit");
+		rc = commit(pad, &a, errand, s);
+	}
+	tf_arrival_end(&a);
+	return rc;
+}
+
+static int answer_question(int fd, const struct serve *s, const struct tf_errand *errand)
+{
+	struct tf_err e = {0}, quiet = {0};
+	struct tf_reply r = {0};
+	struct tf_io io;
+	int outcome = tf_arrival_settle(errand->id, &r.pid, &e);
+
+	tf_io_init(&io, fd, &s->options);
+	if (outcome < 0)
+		r.code = outcome;
+	else
+		r.outcome = (uint32_t)outcome;
+	return tf_reply_write(&io, &r, e.text, &quiet) ? TF_EXIT_IO : TF_EXIT_OK;
 }
 
 /* One sender. Returns the exit code of the process that arrived, as a shell would. */
@@ -287,7 +316,8 @@ static int session(int fd, struct serve *s, bool full)
 	}
 	if (pad.left.code)
 		tf_complain("left behind", pad.left.text);
-	tf_announce(&pad);
+	if (!pad.restore.post_copy)
+		tf_announce(&pad);
 	relayed = tf_pad_relayed(&pad);
 	if (relayed)
 		tf_relay_run(&pad.relay);
@@ -470,7 +500,7 @@ static int start(const struct arguments *a, struct tf_err *e)
 	struct serve s = {
 		.options = {.stdio = a->detach ? TELEFORK_STDIO_NULL : TELEFORK_STDIO_LOG,
 			.max_memory = a->max_memory,
-			.restore = a->restore,
+			.restore = a->restore | TF_RESTORE_POST_COPY,
 			.idle_ms = a->idle_ms},
 		.token = a->token_file ? token : NULL,
 		.once = a->once,

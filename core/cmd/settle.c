@@ -138,6 +138,19 @@ static int no_answer(struct settling *s, const struct tf_record *r, const char *
 	return TF_EXIT_UNKNOWN;
 }
 
+/* Post-copy: what it did there is gone, and not everybody would do it twice. */
+static int lost(struct settling *s, const struct tf_record *r)
+{
+	if (s->resume_here)
+		return go_on_here(s, r, "was lost there");
+	fprintf(stderr,
+		"telefork: %s: process %d ran there, and was ended before all of its memory had come. "
+		"It stays stopped here as it was when it was moved; what it did there is lost. To let "
+		"it go on from here: telefork settle --resume-here %s\n",
+		r->id, (int)r->process.pid, r->id);
+	return TF_EXIT_UNKNOWN;
+}
+
 static int settle_committing(struct settling *s, const struct tf_record *r)
 {
 	struct tf_reply reply;
@@ -150,6 +163,11 @@ static int settle_committing(struct settling *s, const struct tf_record *r)
 		return end_here(s, r, reply.pid);
 	case TF_OUTCOME_GONE:
 		return go_on_here(s, r, "has never run there");
+	case TF_OUTCOME_COMING:
+		tell(r, "runs there, and its memory is still on its way: ask again");
+		return TF_EXIT_UNKNOWN;
+	case TF_OUTCOME_LOST:
+		return lost(s, r);
 	default:
 		return no_answer(s, r,
 			"the receiver there has no record of this move: is it another one, or has "
@@ -239,7 +257,7 @@ int tf_cmd_settle(int argc, char **argv)
 	static const struct argp_option options[] = {
 		{"resume-here", KEY_RESUME, 0, 0,
 			"If the receiver cannot tell: go on here, on your word that it does not run "
-			"there and never will",
+			"there and never will; or if a lazy move was lost",
 			0},
 		{"idle-time", KEY_IDLE, "SECONDS", 0, "Wait so long for the receiver's answer (30)",
 			0},

@@ -23,6 +23,7 @@
 #define TF_MAX_SIGNATURES 262144u /* signed frames in 8 MiB of stack */
 #define TF_MAX_AUXV       256u    /* pairs; Linux has some 40 types */
 #define TF_MAX_EDITS      (4u * TF_MAX_MAPS)
+#define TF_MAX_LATER      (8u * TF_MAX_MAPS)
 #define TF_MAX_PENDING    262144u /* RLIMIT_SIGPENDING is a few 10,000 by default */
 #define TF_MAX_TIMERS     65536u
 #define TF_MAX_RIGHTS     65536u                /* of each thread its own, at most */
@@ -376,7 +377,8 @@ struct tf_image {
 	struct tf_vdso vdso;
 	struct tf_process process;
 	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits,
-		n_pending, n_objects, n_attributes, n_rights, n_groups, n_timers, n_filters, n_code;
+		n_pending, n_objects, n_attributes, n_rights, n_groups, n_timers, n_filters, n_code,
+		n_later;
 	struct tf_thread *threads;
 	struct tf_attributes *attributes; /* of each thread; or none at all */
 	struct tf_rights *rights;
@@ -393,6 +395,7 @@ struct tf_image {
 	uint64_t *auxv; /* n_auxv pairs {type, value}, with AT_NULL */
 	struct tf_segment *segments;
 	struct tf_edit *edits; /* only what a yoyo brings back has any */
+	struct tf_run *later;  /* post-copy: bytes that come when the process runs already */
 	uint64_t head_size;    /* bytes before the first segment's data, page-rounded */
 	uint64_t data_end; /* end of the last segment's data: the extent table of a file follows */
 };
@@ -431,6 +434,10 @@ uint64_t tf_image_offset(const struct tf_image *img, uint64_t addr);
 /* Address of the byte at a file offset; *room (may be NULL): bytes until its segment's data ends.
  * UINT64_MAX if no segment holds it. */
 uint64_t tf_image_address(const struct tf_image *img, uint64_t offset, uint64_t *room);
+
+/* Whether its memory may come when the process runs already (post-copy): private, of ordinary
+ * pages, and nothing that the kernel looks at itself before. */
+bool tf_map_may_wait(const struct tf_map *m);
 
 /* The map that holds addr, or NULL. */
 const struct tf_map *tf_image_map_at(const struct tf_image *img, uint64_t addr);

@@ -102,6 +102,8 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 	X(TIMERS, "timers", "timers have ascending ids, known clocks, a signal and a time")        \
 	X(SIGNATURES, "signatures",                                                                \
 		"signed words are aligned and in writable memory; at most one register")           \
+	X(LATER, "later",                                                                          \
+		"memory that comes later is sorted, page-aligned, private, and no part of a file") \
 	X(THREADS, "threads", "at least one thread, tids positive, unique, at most 4194304")       \
 	X(AUXV, "auxv", "pairs that end with AT_NULL and have no other")                           \
 	X(REGSETS, "regsets", "each thread has its general registers; no set twice, few, small")   \

@@ -343,6 +343,13 @@ static const struct tf_field edit_fields[] = {
 #undef F
 #undef N
 
+#define F(member, kind, text) FIELD(struct tf_run, member, kind, text)
+static const struct tf_field later_fields[] = {
+	F(start, ADDR, "first byte"),
+	F(end, ADDR, "behind the last byte"),
+};
+#undef F
+
 /* --- checks --- */
 
 /* [start, start + size) is inside the user's half; start is page-aligned or there is nothing. */
@@ -458,6 +465,19 @@ static const char *check_map(const struct tf_image *img, const struct tf_arch *a
 	if (m->key >= TF_KEYS || !huge_ok(m))
 		return RULE(MAP_KIND);
 	return m->end > img->source.max_map_end ? RULE(MAP_LIMIT) : NULL;
+}
+
+/* What may come when the process runs already is its own, and no part of a file or of huge pages. */
+static const char *check_later(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_run *r = &img->later[i];
+	const struct tf_map *m = tf_image_map_at(img, r->start);
+
+	(void)arch;
+	if (r->start >= r->end || (r->start | r->end) & (img->source.page_size - 1) ||
+		(i && r->start < r[-1].end))
+		return RULE(LATER);
+	return m && tf_map_may_wait(m) && r->end <= m->data_end ? NULL : RULE(LATER);
 }
 
 static const char *check_edit(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
@@ -673,6 +693,8 @@ const struct tf_kind tf_kinds[] = {
 		check_attributes, "what the kernel keeps for each thread, in their order, or none"),
 	MANY(19, "timer", timers, n_timers, TF_MAX_TIMERS, timer_fields, check_timer,
 		"POSIX timers"),
+	MANY(22, "later", later, n_later, TF_MAX_LATER, later_fields, check_later,
+		"memory that comes when the process runs already"),
 	MANY(10, "edit", edits, n_edits, TF_MAX_EDITS, edit_fields, check_edit,
 		"what a yoyo brings back: changes of mappings"),
 };

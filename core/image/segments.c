@@ -147,6 +147,14 @@ uint64_t tf_image_address(const struct tf_image *img, uint64_t offset, uint64_t 
 	return seg->vaddr + (offset - seg->offset);
 }
 
+bool tf_map_may_wait(const struct tf_map *m)
+{
+	const uint32_t never = TF_VMF_LOCKED | TF_VMF_GROWSDOWN | TF_VMF_HUGETLB | TF_VMF_MTE;
+
+	return !(m->flags & TF_MAP_SHARED) && !m->object && !m->huge && !(m->vmflags & never) &&
+	       (m->kind == TF_MAP_ANON || m->kind == TF_MAP_HEAP || m->kind == TF_MAP_FILE);
+}
+
 const struct tf_map *tf_image_map_at(const struct tf_image *img, uint64_t addr)
 {
 	uint32_t low = 0, high = img->n_maps;

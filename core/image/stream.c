@@ -114,6 +114,11 @@ int tf_sink_data(struct tf_sink *s, uint64_t offset, const void *data, uint64_t 
 	return 0;
 }
 
+void tf_sink_anew(struct tf_sink *s)
+{
+	s->count = s->chain = 0;
+}
+
 static int end_file(struct tf_sink *s, const struct tf_image *img, struct tf_err *e)
 {
 	struct tf_table_header h = {.count = s->count, .crc = s->chain};
@@ -136,7 +141,9 @@ int tf_sink_end(struct tf_sink *s, const struct tf_image *img, struct tf_err *e)
 
 	if (rc)
 		return rc;
-	return s->file ? end_file(s, img, e) : tf_io_write(s->io, &trailer, sizeof(trailer), e);
+	if (s->file)
+		return end_file(s, img, e);
+	return tf_io_write(s->io, &trailer, sizeof(trailer), e);
 }
 
 int tf_stream_check_header(const struct tf_stream_header *h, struct tf_err *e)

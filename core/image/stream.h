@@ -10,6 +10,10 @@
  * The first extents carry the head [0, head_size) in order; then memory in any order. An extent's
  * crc covers its offset, size and data; the trailer's covers the extents' crcs in order, so that a
  * lost, doubled or exchanged extent is noticed.
+ *
+ * Post-copy, where the image has memory that comes later: behind the trailer, and the answer that
+ * the process runs, the extents of that memory follow, and a trailer of their own; then comes a
+ * second answer. Meanwhile the receiver may ask for an address whose extent is to come next: tf_want.
  */
 #ifndef TF_IMAGE_STREAM_H
 #define TF_IMAGE_STREAM_H
@@ -24,6 +28,20 @@
 #define TF_EXTENT_SIZE    (1u << 17) /* in one of ours: it is checked and sent from the cache */
 #define TF_TRAILER_OFFSET UINT64_MAX
 #define TF_MAX_EXTENTS    (1u << 28)
+
+/* Post-copy: extents that tell something of memory, in place of bytes. */
+#define TF_ZEROS_OFFSET (UINT64_MAX - 1) /* struct tf_run[]: these pages are zero */
+#define TF_OWNED_OFFSET                                                                      \
+	(UINT64_MAX - 2) /* u64[]: addresses of words in which a thread's id stands, because \
+			    it holds a lock; of the next extent of bytes */
+
+#define TF_WANT_MAGIC "TFWANT01"
+#define TF_WANT_ALL   UINT64_MAX /* everything comes before the process runs */
+
+struct tf_want {
+	char magic[8];
+	uint64_t address; /* in the process, or TF_WANT_ALL */
+};
 
 #define TF_STREAM_RELAY 1u /* the receiver stays between: framed output, exit status (yoyo) */
 #define TF_STREAM_ASK   2u /* only the head comes: could that process live there? */
@@ -56,6 +74,8 @@ enum tf_outcome {
 	TF_OUTCOME_PREPARED, /* it is whole, and waits for the word to run */
 	TF_OUTCOME_GONE,     /* it has never run there, and never will */
 	TF_OUTCOME_UNKNOWN,  /* nothing is known of it */
+	TF_OUTCOME_COMING,   /* post-copy: it runs there, and its memory is still coming */
+	TF_OUTCOME_LOST,     /* post-copy: it ran there, and was ended: not all of it came */
 	TF_OUTCOMES,
 };
 
@@ -106,6 +126,9 @@ int tf_sink_flush(struct tf_sink *s, struct tf_err *e);
 
 /* Flushes, then the trailer, or (file) the table and the file's length. */
 int tf_sink_end(struct tf_sink *s, const struct tf_image *img, struct tf_err *e);
+
+/* Behind the trailer of a stream: extents that come later are counted anew. */
+void tf_sink_anew(struct tf_sink *s);
 
 /* Reads and checks a stream's header. _PROTOCOL, _VERSION, _CHECKSUM, _LIMIT or as tf_io_read. */
 int tf_stream_read_header(struct tf_io *io, struct tf_stream_header *h, struct tf_err *e);

@@ -58,6 +58,7 @@ static int plan_all(struct tf_build *b)
 
 	tf_build_take_down(b);
 	tf_build_memory(b);
+	tf_build_later(b);
 	rc = tf_build_signatures(b);
 	if (rc)
 		return rc;
@@ -147,7 +148,7 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 		 more = 0;
 
 	steps += tf_build_attrs_steps(img, &more) + tf_build_rights_steps(b, &more);
-	more += tf_build_owners_size(img);
+	more += tf_build_owners_size(img) + tf_build_later_size(img);
 
 	r->data_max = more + 65536 + (uint64_t)TF_SIGNALS * 64 + (uint64_t)img->n_auxv * 16 +
 		      img->vdso.n_symbols * 32ull + img->n_pending * (uint64_t)TF_SIGINFO +

@@ -77,6 +77,14 @@ void tf_build_locks(struct tf_build *b);
 /* Where file offsets land: r->fills. 0 or _NOMEM. */
 int tf_build_fills(struct tf_build *b, struct tf_arena *a);
 
+/* --- build_later.c --- */
+
+/* Post-copy: once memory is filled, what is missing is watched, or comes now. */
+void tf_build_later(struct tf_build *b);
+
+/* Bytes of data that it takes. */
+uint64_t tf_build_later_size(const struct tf_image *img);
+
 /* --- build_objects.c --- */
 
 /* Whether the object is a file that is found at the destination, not made. */

@@ -9,6 +9,7 @@
 #include "core/base/maps.h"
 #include "core/capture/capture.h"
 #include "core/capture/rights.h"
+#include "core/restore/spaces.h"
 #include "core/restore/tracer.h"
 #include "core/restore/vdso.h"
 
@@ -168,6 +169,8 @@ static uint32_t kernel_can(const struct tf_facts *f)
 	if (!access("/proc/self/timens_offsets", F_OK) &&
 		f->rights.caps[TF_CAP_E] >> CAP_SYS_ADMIN & 1)
 		can |= TF_FACT_TIME_NS;
+	if (tf_uffd_usable())
+		can |= TF_FACT_UFFD;
 	return can;
 }
 

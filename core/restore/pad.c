@@ -212,6 +212,25 @@ static bool lands(const struct tf_pad *p)
 	return p->image.source.origin == TF_ORIGIN_TASK && p->facts.flags & TF_FACT_PTRACE;
 }
 
+/* Whether memory that comes later can be waited for. Files that are here would be compared with
+ * what comes: those parts are the process's own memory then. */
+static bool may_wait(struct tf_pad *p)
+{
+	struct tf_image *img = &p->image;
+	uint32_t k = 0;
+
+	if (!img->n_later || !(p->options->restore & TF_RESTORE_POST_COPY) || !lands(p) ||
+		!(p->facts.flags & TF_FACT_UFFD) || p->facts.page_size > img->source.page_size)
+		return false;
+	for (uint32_t i = 0; i < img->n_maps; i++) {
+		while (k < img->n_later && img->later[k].end <= img->maps[i].start)
+			k++;
+		if (k < img->n_later && img->later[k].start < img->maps[i].end)
+			img->maps[i].here = false;
+	}
+	return true;
+}
+
 static int later_of(int before, int now)
 {
 	return now ? now : before;
@@ -242,6 +261,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 
 	*p = (struct tf_pad){.options = options ? options : &defaults,
 		.control = -1,
+		.pager = {.uffd = -1, .guard.tell = -1},
 		.pump = -1,
 		.failed_step = UINT64_MAX,
 		.relay = TF_RELAY_NONE};
@@ -281,6 +301,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	p->restore.leads = p->mark.from;
 	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
 	p->restore.detached = p->options->restore & TELEFORK_RESTORE_DETACHED;
+	p->restore.post_copy = may_wait(p);
 	if (!rc)
 		rc = tf_restore_choose_fds(
 			&p->restore, &p->image, &p->facts, p->answers, tf_pad_relayed(p), &p->err);
@@ -311,10 +332,11 @@ void tf_pad_kill(struct tf_pad *p)
 		;
 	if (p->child > 0)
 		undo(p);
+	tf_pager_done(&p->pager);
 	p->child = 0;
 }
 
-static int explain(struct tf_pad *p, const struct tf_report *r)
+int tf_pad_explain(struct tf_pad *p, const struct tf_report *r)
 {
 	const struct tf_plan *plan = &p->restore.plan;
 	char text[256];
@@ -378,7 +400,7 @@ static int await_ready(struct tf_pad *p)
 		return tf_fail(&p->err, rc, "%s", quiet.text);
 	if (r.tag != 'r') {
 		p->failed_step = r.step == UINT64_MAX ? 0 : r.step; /* before the plan: no step */
-		return explain(p, &r);
+		return tf_pad_explain(p, &r);
 	}
 	p->result.memory = r.value;
 	return 0;
@@ -518,7 +540,7 @@ static int hear_failure(struct tf_pad *p, int rc)
 	if (recv(p->control, &r, sizeof(r), MSG_DONTWAIT) != sizeof(r) || r.tag != 'e')
 		return rc;
 	p->err = (struct tf_err){0};
-	return explain(p, &r);
+	return tf_pad_explain(p, &r);
 }
 
 static int land(struct tf_pad *p)
@@ -545,16 +567,31 @@ static int answer_question(struct tf_pad *p)
 			    "nothing came: the sender asked only whether it could");
 }
 
+/* Before anything runs: memory that could have come later is not waited for here. */
+static int want_all(struct tf_pad *p)
+{
+	struct tf_want w = {.magic = TF_WANT_MAGIC, .address = TF_WANT_ALL};
+
+	if (!p->answers)
+		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
+			"memory is to come later, but the sender cannot be asked for it");
+	return tf_io_write(&p->io, &w, sizeof(w), &p->err);
+}
+
 int tf_pad_hold(struct tf_pad *p)
 {
 	int rc;
 
 	if (p->stream_flags & TF_STREAM_ASK)
 		return answer_question(p);
+	rc = p->image.n_later && !p->restore.post_copy ? want_all(p) : 0;
 	limit_reads(p);
-	rc = start_child(p);
+	if (!rc)
+		rc = start_child(p);
 	if (!rc && p->file)
 		rc = pump_file(p);
+	if (!rc)
+		rc = p->restore.post_copy ? tf_pager_take(p, last_moment(p, p->to_come)) : 0;
 	if (!rc)
 		rc = await_ready(p);
 	unlimit_reads(p);
@@ -580,7 +617,7 @@ static int await_mark(struct tf_pad *p)
 	tf_io_init(&control, p->control, p->options);
 	rc = tf_io_read(&control, &r, sizeof(r), &quiet);
 	if (!rc)
-		return explain(p, &r);
+		return tf_pad_explain(p, &r);
 	if (rc == TELEFORK_E_CLOSED && !access(p->mark.to, F_OK))
 		return 0;
 	return tf_fail(&p->err, TELEFORK_E_RESTORE, "the new process ended before it could run");
@@ -617,7 +654,7 @@ static int release_landed(struct tf_pad *p)
 
 	if (!p->mark.from) {
 		rc = tf_landing_go(&p->landing, &p->err);
-		if (!rc && p->io.socket)
+		if (!rc && p->io.socket && !p->restore.post_copy)
 			shutdown(p->io.fd, SHUT_WR); /* nobody traces it any more */
 		return rc;
 	}
@@ -656,6 +693,17 @@ int tf_pad_start(struct tf_pad *p)
 	return rc;
 }
 
+int tf_pad_page(struct tf_pad *p)
+{
+	int rc = p->restore.post_copy ? tf_pager_run(p) : 0;
+
+	if (rc)
+		kill(p->child, SIGKILL);
+	else
+		tf_pager_done(&p->pager);
+	return rc;
+}
+
 void tf_pad_refuse(struct tf_pad *p)
 {
 	struct tf_reply r = {.code = p->err.code};
@@ -684,6 +732,7 @@ void tf_pad_done(struct tf_pad *p)
 		close(p->control);
 	if (p->pump >= 0)
 		close(p->pump);
+	tf_pager_done(&p->pager);
 	tf_relay_close(&p->relay);
 	tf_arena_done(&p->arena);
 }

@@ -11,6 +11,7 @@
 #include "core/image/stream.h"
 #include "core/restore/build.h"
 #include "core/restore/landing.h"
+#include "core/restore/pager.h"
 #include "core/restore/relay.h"
 
 struct tf_pad {
@@ -39,11 +40,16 @@ struct tf_pad {
 	int pump;             /* our end of the copy's channel when it comes from a file; -1 */
 	struct tf_mark mark;  /* of a move: where it stands that the copy runs */
 	struct tf_landing landing;
+	struct tf_pager pager; /* post-copy */
 	struct tf_relay relay; /* TF_STREAM_RELAY: what we stand between, once it runs */
 	struct telefork_result result;
 	struct tf_err err;
 	struct tf_err left; /* what it goes without, if the options allow that; code 0: nothing */
 };
+
+/* In options->restore, beside TELEFORK_RESTORE_*: the caller calls tf_pad_page() when the process
+ * runs. Without it all memory comes before. */
+#define TF_RESTORE_POST_COPY (1u << 31)
 
 /* Everything up to the plan: reads the head from fd, decodes, checks, builds. Nothing is started.
  * mark (NULL: none): the copy is to be noted there when it runs. 0 or an error in p->err.
@@ -67,6 +73,13 @@ int tf_pad_answer(struct tf_pad *p, uint32_t outcome);
  * more. On failure it may run or not, and only the mark says so: tf_pad_kill(), if it is not there.
  */
 int tf_pad_release(struct tf_pad *p);
+
+/* Once it runs: takes the memory that comes later, if there is any, until all has come; the sender
+ * waits for another answer then. On failure the process is killed. 0 or an error in p->err. */
+int tf_pad_page(struct tf_pad *p);
+
+/* A report of the new process that a step failed: into p->err. Returns its code. */
+int tf_pad_explain(struct tf_pad *p, const struct tf_report *r);
 
 void tf_pad_kill(struct tf_pad *p);
 

@@ -178,8 +178,11 @@ static IN_BLOB int64_t fill(struct tf_plan_header *p, int fd, uint64_t *ret_wher
 		if (rc)
 			return rc;
 		*ret_where = x.offset; /* NOLINT(clang-analyzer-core.uninitialized.Assign) */
-		if (x.offset == TF_TRAILER_OFFSET)
-			return x.size == p->count && x.crc == p->chain ? 0 : TF_REPORT_CHECKSUM;
+		if (x.offset == TF_TRAILER_OFFSET) {
+			rc = x.size == p->count && x.crc == p->chain ? 0 : TF_REPORT_CHECKSUM;
+			p->count = p->chain = 0; /* of what may come behind it */
+			return rc;
+		}
 		if (!x.size || x.size > TF_EXTENT_MAX || x.size > p->max_bytes - p->bytes)
 			return TF_REPORT_IMAGE;
 		rc = read_extent(p, fd, &x, ret_where);

@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# later.sh BUILD CASE [VARIANT [MIB]]: post-copy (copy and move --lazy) of a running program that checks its memory
+# (tests/probes/later.c). Cases: copy, move (over unix and tcp), all (a receiver that may not use userfaultfd gets
+# all of it first, and that is said), broken (the connection breaks), sender and receiver (killed) while memory is
+# on its way: the copy ends, nothing is left, and the original stands stopped until settle --resume-here lets it
+# go on.
+set -eu
+# shellcheck source=tests/bare.sh
+. "$(dirname "$0")/bare.sh"
+build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/later-${3-pie}
+tmp=$(mktemp -d)
+export XDG_STATE_HOME=$tmp/state
+pids=() as=() mib=${4-64}
+trap 'kill -CONT "${pids[@]}" 2>/dev/null; kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+
+telefork() { "$build/bin/telefork" "$@"; }
+fail() {
+	echo "FAILED: $*" >&2
+	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
+	exit 1
+}
+
+# within WHAT COMMAND...: comes true, in a minute at most.
+within() {
+	local what=$1 until=$((SECONDS + 60))
+	shift
+	until "$@"; do
+		[ "$SECONDS" -lt "$until" ] || fail "$what"
+		sleep 0.02
+	done
+}
+
+start() {
+	(
+		close_descriptors
+		exec "$probe" "$1" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
+	) &
+	pid=$!
+	pids+=("$pid")
+	within "it does not start" grep -q ready "$tmp/here.out"
+}
+
+serve() {
+	(exec "${as[@]}" "$build/bin/telefork" serve --insecure "$1" >"$tmp/serve.out" 2>"$tmp/serve.err") &
+	server=$!
+	pids+=("$server")
+	within "the receiver does not start" test -s "$tmp/serve.out"
+	address=$(cat "$tmp/serve.out")
+}
+
+state() { sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null; }
+is_gone() { [ -z "$(state "$1")" ] || [ "$(state "$1")" = Z ]; }
+arrived() { within "over there" grep -q '^right' "$tmp/serve.err"; }
+# The pid of what came, as the receiver says.
+there() { sed -n 's/^telefork: pid \([0-9]*\) (was .*/\1/p' "$tmp/serve.err"; }
+has_come() { [ -n "$(there)" ]; }
+
+no_guard() { ! pgrep -x -r S,R,D "tfguard-$copy" >/dev/null; }
+
+# What asks gets its answers: the program looks at its memory at once.
+asked() {
+	grep -Eq '[1-9][0-9]* requests' "$tmp/send.out" || fail "nothing was asked for: $(cat "$tmp/send.out")"
+}
+
+# A move whose memory stops coming after some MiB; it runs there, and waits.
+begin_to_move() {
+	serve tcp://127.0.0.1:0
+	start "$mib"
+	"$build/tests/tools/gate" "${address##*:}" 20000000 >"$tmp/gate.out" &
+	gate=$!
+	pids+=("$gate")
+	within "the gate" test -s "$tmp/gate.out"
+	"$build/bin/telefork" move --lazy "$pid" "tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")" >"$tmp/send.out" \
+		2>"$tmp/send.err" &
+	sender=$!
+	pids+=("$sender")
+	within "it does not run there" has_come
+	within "memory is not held back" grep -q held "$tmp/gate.out"
+	copy=$(there)
+	pgrep -x "tfguard-$copy" >/dev/null || fail "it has no guard"
+	pids+=("$copy")
+	session=$(sed -n 's/^PPid:\t//p' "/proc/$copy/status")
+	[ "$(state "$pid")" != R ] || fail "the original runs"
+}
+
+# Whatever happened: the copy is gone, and the original is let go on by the user's word.
+end_of_move() {
+	within "the copy does not end" is_gone "$copy"
+	within "something is left there" is_gone "$session"
+	within "a guard is left" no_guard
+	! grep -q wrong "$tmp/serve.err" || fail "the copy went on without its memory"
+	[ "$(state "$pid")" = T ] || fail "the original does not stand: $(state "$pid")"
+	telefork settle >"$tmp/settle.out" 2>"$tmp/settle.err" && fail "settled without a word"
+	grep -q 'was ended before all of its memory had come' "$tmp/settle.err" || fail "what settle says"
+	[ "$(state "$pid")" = T ] || fail "settle let it go on"
+	id=$(basename "$tmp"/state/telefork/moves/*.committing .committing)
+	telefork settle --resume-here "$id" >"$tmp/settle.out" 2>&1 || fail "settle --resume-here: $?"
+	kill -USR1 "$pid"
+	wait "$pid" || fail "the original: exit code $?"
+	grep -q '^right' "$tmp/here.out" || fail "the original: not right"
+}
+
+case $case in
+copy)
+	serve "unix:$tmp/socket"
+	start "$mib"
+	telefork copy --lazy "$pid" "$address" >"$tmp/send.out" || fail "copy: $?"
+	arrived
+	asked
+	kill -USR1 "$pid"
+	wait "$pid" || fail "here: exit code $?"
+	;;
+move)
+	serve tcp://127.0.0.1:0
+	start "$mib"
+	telefork move --lazy "$pid" "$address" >"$tmp/send.out" || fail "move: $?"
+	wait "$pid" && fail "the original ended by itself" || [ $? = 137 ] || fail "the original lives"
+	arrived
+	asked
+	;;
+all)
+	as=(setpriv --bounding-set -sys_ptrace,-sys_admin)
+	[ "$(cat /proc/sys/vm/unprivileged_userfaultfd)" = 0 ] || as=(false)
+	serve "unix:$tmp/socket"
+	start 16
+	telefork move --lazy "$pid" "$address" >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	grep -q 'cannot wait for memory' "$tmp/send.err" || fail "it does not say so"
+	arrived
+	;;
+broken)
+	begin_to_move
+	kill $(pgrep -P "$gate")
+	wait "$sender" && fail "moved" || [ $? = 75 ] || fail "move: $?"
+	grep -q 'settle --resume-here' "$tmp/send.err" || fail "what move says"
+	end_of_move
+	;;
+sender)
+	begin_to_move
+	kill -KILL "$sender"
+	end_of_move
+	;;
+receiver)
+	begin_to_move
+	kill -KILL "$session"
+	wait "$sender" && fail "moved" || [ $? = 75 ] || fail "move: $?"
+	end_of_move
+	;;
+*)
+	echo "no such case: $case" >&2
+	exit 2
+	;;
+esac
