@@ -183,6 +183,14 @@ HARNESS_SRC := \
 	report_json \
 	report_junit \
 	text \
+	cmd_mutants \
+	mutants \
+	mutants_table \
+	specimen \
+	faults \
+	faults_registers \
+	faults_memory \
+	faults_meaning \
 
 # Of telefork(1), for reports.
 HARNESS_CMD := \
@@ -605,7 +613,7 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills mutate vmcheck) \
+TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck) \
 	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe)
 check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) $(addprefix $(B)/tests/,commit counter) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
@@ -626,6 +634,9 @@ moves: bin-$(HOST) probes-$(HOST) ## 200 moves of one program with threads, back
 
 kills: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/kills ## telefork is killed at each of its ptrace calls
 	$(B)/tests/tools/kills $(B) 1
+
+mutants: $(foreach a,$(ARCHES),bin-$(a) probes-$(a)) $(B)/bin/telebed guests ## damages every kind of state on purpose, on both architectures: do the probes see it?
+	$(B)/bin/telebed mutants --json build/mutants.json
 
 # Only what it moves is built: the first time is somebody's first impression.
 DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a))/probes/pathtracer-static)
@@ -693,7 +704,7 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all more-guests own-guest demo bench report-screenshots commit pairs in-guests transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
+.PHONY: all more-guests own-guest demo bench report-screenshots commit pairs in-guests mutants transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
 	lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

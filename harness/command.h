@@ -16,6 +16,7 @@ int tf_bed_shell(int argc, char **argv);
 int tf_bed_cp(int argc, char **argv);
 int tf_bed_machines(int argc, char **argv);
 int tf_bed_schema(int argc, char **argv);
+int tf_bed_mutants(int argc, char **argv);
 
 /* Where this program lives: ROOT/build/ARCH[-VARIANT]/bin/telebed. */
 struct tf_home {

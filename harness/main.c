@@ -19,6 +19,7 @@ static const struct {
 	{"cp", tf_bed_cp, "copy a file into such a machine, or out of it"},
 	{"machines", tf_bed_machines, "show the machines, and which can be had here"},
 	{"schema", tf_bed_schema, "print the reference of scenarios and machines as Markdown"},
+	{"mutants", tf_bed_mutants, "damage images on purpose: do the probes see it?"},
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(*commands))

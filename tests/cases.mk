@@ -40,9 +40,8 @@ $(foreach v,static pie,gdb-native-$(v) 60 tests/gdb.sh $(B) still-$(v)
 )
 $(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 120 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
 ))
-mutants-outside 120 tests/mutants.sh $(B) $(B)/tests/tools/mutate outside
-mutants-native 120 tests/mutants.sh $(B) $(B)/tests/tools/mutate
-$(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-qemu-$(a) 400 tests/mutants.sh $(B_$(a)) $(B)/tests/tools/mutate qemu-$(a)
+mutants-native 300 $(B)/bin/telebed mutants --arch $(HOST) --sample 1 --filter .drop
+$(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-$(a) 300 $(B)/bin/telebed mutants --sample 1 --filter $(a).user.registers.register
 )
 moments-native 200 $(B)/tests/tools/moments $(B) 500
 $(foreach a,$(ARCHES),moments-qemu-$(a) 300 $(B)/tests/tools/moments $(B_$(a)) $(MOMENTS_qemu_$(a)) qemu-$(a)
@@ -138,7 +137,6 @@ attrs-plain 120 tests/attrs.sh $(B) pie again
 attrs-same 120 tests/attrs.sh $(B) static rights filters same
 attrs-clocks 120 tests/attrs.sh $(B) dyn rights filters clocks namespace again
 attrs-user 120 tests/attrs.sh $(B) pie user
-attrs-mutants 240 tests/attrs_mutants.sh $(B) $(B)/tests/tools/mutate 6
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
 endef

@@ -82,6 +82,7 @@ static void see_thread(struct attrs_seen *s)
 	/* What filters answer: attrs_rights.c. */
 	add(s, "filter", syscall(SYS_getpriority, 77, 0) < 0 ? (uint64_t)errno : 0);
 	add(s, "other filter", syscall(SYS_getsid, -1) < 0 ? (uint64_t)errno : 0);
+	add(s, "third filter", prctl(PR_MCE_KILL, 99, 0, 0, 0) < 0 ? (uint64_t)errno : 0);
 }
 
 /* Ids, signals, values, clocks, and whether it is for a thread; but not which: those are new. */

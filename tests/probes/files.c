@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * files: a program that knows nothing of telefork and has descriptors of every kind that travels,
- * made in its working directory. Says "ready"; on SIGUSR1 it looks whether each still leads to the
- * same, with the same flags and position, whether duplicates still share one description and others
- * do not, and what is in files that have no name. "right N" values, or what is wrong.
+ * made in its working directory. Says "ready PID"; on SIGUSR1 it looks whether each still leads to
+ * the same, with the same flags and position, whether duplicates still share one description and
+ * others do not, and what is in files that have no name. "right N" values, or what is wrong.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -169,7 +169,7 @@ int main(int argc, char **argv)
 		set_up_nameless();
 	for (int fd = 0; fd < FDS; fd++)
 		look(fd, &had[fd]);
-	printf("ready\n");
+	printf("ready %d\n", (int)getpid());
 	fflush(stdout);
 	sigwait(&set, &signo);
 	for (int fd = 0; fd < FDS; fd++)

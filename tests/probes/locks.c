@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * locks N: N threads that know nothing of telefork; some hold locks of every sort (in static
- * storage, on the heap, on a stack, in shared memory), others wait for them in the kernel. Prints
- * "ready PID"; at SIGUSR1 the holders look whether the locks still know them, give them back, or
- * end with them; whoever waits has to get each, and everybody locks all of them once more:
+ * locks N [LIMIT]: N threads that know nothing of telefork; some hold locks of every sort (in
+ * static storage, on the heap, on a stack, in shared memory), others wait for them in the kernel.
+ * Prints "ready PID"; at SIGUSR1 the holders look whether the locks still know them, give them
+ * back, or end with them; whoever waits has to get each, and everybody locks all of them once more:
  * "right N", exit code 0, or what was wrong, 1. N says whether there are some that end with a lock.
+ * LIMIT: seconds, after which somebody waits for ever.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -18,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define LIMIT 60 /* seconds: then somebody waits for ever */
+#define LIMIT 60
 
 enum place { STATIC, HEAP, STACK, SHARED, PLACES };
 
@@ -341,7 +342,7 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	while (sigwait(&set, &signo) || signo != SIGUSR1)
 		;
-	alarm(LIMIT);
+	alarm(argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : LIMIT);
 	pthread_mutex_lock(&gate);
 	open_now = true;
 	pthread_cond_broadcast(&opened);

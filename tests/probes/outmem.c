@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * outmem DIR [lock]: see outmem.h. Says "ready", waits for SIGUSR1, compares, says "right N" or
+ * outmem DIR [lock]: see outmem.h. Says "ready PID", waits for SIGUSR1, compares, says "right N" or
  * what is wrong. DIR has files that the caller takes away or changes meanwhile. lock: all memory is
  * locked, now and later (mlockall).
  */
@@ -26,7 +26,8 @@ struct note {
 	const char *name;
 	const void *at;
 	char perms[8], path[256], flags[256];
-	size_t private_bytes;
+	size_t size, private_bytes;
+	unsigned long key, inode;
 };
 
 static struct note notes[NOTES];
@@ -122,22 +123,27 @@ static bool read_note(const void *at, struct note *n)
 
 	*n = (struct note){.at = at};
 	while (f && fgets(line, sizeof(line), f)) {
-		unsigned long start, end;
+		unsigned long start, end, inode;
 		char perms[8];
 		int path = 0;
 
 		line[strcspn(line, "\n")] = '\0';
-		if (sscanf(line, "%lx-%lx %7s %*s %*s %*s %n", &start, &end, perms, &path) >= 3) {
+		if (sscanf(line, "%lx-%lx %7s %*s %*s %lu %n", &start, &end, perms, &inode,
+			    &path) >= 4) {
 			if (in)
 				break;
 			in = (unsigned long)at >= start && (unsigned long)at < end;
 			found |= in;
-			if (in)
-				memcpy(n->perms, perms, sizeof(perms));
-			if (in)
-				snprintf(n->path, sizeof(n->path), "%.255s", line + path);
+			if (!in)
+				continue;
+			memcpy(n->perms, perms, sizeof(perms));
+			n->size = end - start;
+			n->inode = inode;
+			snprintf(n->path, sizeof(n->path), "%.255s", line + path);
 		} else if (in && !strncmp(line, "Anonymous:", 10)) {
 			n->private_bytes += strtoul(line + 10, NULL, 10) << 10;
+		} else if (in && !strncmp(line, "ProtectionKey:", 14)) {
+			n->key = strtoul(line + 14, NULL, 10);
 		} else if (in && !strncmp(line, "VmFlags:", 8)) {
 			char *p = line + 8, *flag;
 
@@ -173,9 +179,10 @@ void out_compare_notes(void)
 			out_check(false, was->name, "the mapping is gone");
 			continue;
 		}
-		snprintf(text, sizeof(text), "was %s %s, is %s %s", was->perms, was->flags,
-			now.perms, now.flags);
-		out_check(!strcmp(was->perms, now.perms) && !strcmp(was->flags, now.flags),
+		snprintf(text, sizeof(text), "was %zu %s %skey %lu, is %zu %s %skey %lu", was->size,
+			was->perms, was->flags, was->key, now.size, now.perms, now.flags, now.key);
+		out_check(was->size == now.size && !strcmp(was->perms, now.perms) &&
+				  !strcmp(was->flags, now.flags) && was->key == now.key,
 			was->name, text);
 	}
 }
@@ -185,6 +192,13 @@ const char *out_name_at(const void *p)
 	static struct note n;
 
 	return read_note(p, &n) ? n.path : "";
+}
+
+unsigned long out_inode(const void *p)
+{
+	struct note n;
+
+	return read_note(p, &n) ? n.inode : 0;
 }
 
 size_t out_private(const void *p)
@@ -215,7 +229,7 @@ int main(int argc, char **argv)
 	out_shared_make(argv[1]);
 	out_flags_make();
 	out_process_make(argc > 2 && !strcmp(argv[2], "lock"));
-	printf("ready\n");
+	printf("ready %d\n", (int)getpid());
 	fflush(stdout);
 	while (!told)
 		sigsuspend(&before);

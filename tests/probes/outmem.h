@@ -37,7 +37,8 @@ int out_must_fd(int fd, const char *name);
 /* The signal that reading or writing p raises, 0: none. */
 int out_fault(volatile uint8_t *p, bool write);
 
-/* Notes what /proc/self/smaps says of the mapping at p: protection, sharing, name, flags. */
+/* Notes what /proc/self/smaps says of the mapping at p: size, protection, sharing, name, flags,
+ * key. */
 void out_note(const char *name, const void *p);
 
 /* Compares all that was noted; named: with the name. */
@@ -45,6 +46,9 @@ void out_compare_notes(void);
 
 /* The name that /proc/self/maps has for p; "" if none. */
 const char *out_name_at(const void *p);
+
+/* The inode of what is mapped at p: of System V shared memory its id. */
+unsigned long out_inode(const void *p);
 
 /* Bytes of p's mapping that are the process's own copies. */
 size_t out_private(const void *p);

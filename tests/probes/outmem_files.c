@@ -19,6 +19,7 @@ static struct {
 	uint8_t *at;
 } private_files[] = {{"same", 0}, {"changed", 0}, {"gone", 0}};
 
+static const char *folder;
 static uint8_t *tail, *read_only, *written, *moved_on, *nameless, *nameless_end;
 static int written_fd, nameless_fd;
 
@@ -91,6 +92,7 @@ static void make_tail(const char *dir)
 	int fd = make(dir, "tail", OUT_PAGE + OUT_PAGE / 2);
 
 	tail = map(fd, 3, PROT_READ | PROT_WRITE, MAP_PRIVATE, 0, "tail");
+	out_note("tail", tail);
 	close(fd);
 }
 
@@ -118,11 +120,28 @@ static void make_shared(const char *dir)
 	snprintf(path, sizeof(path), "%s/moved-on", dir);
 	ro = out_must_fd(open(path, O_RDONLY | O_CLOEXEC), "moved-on");
 	moved_on = map(ro, 2, PROT_READ, MAP_SHARED, 0, "moved-on");
+	out_note("moved-on", moved_on);
 	close(ro);
 	written_fd = make(dir, "shared", 2 * OUT_PAGE);
 	written = map(written_fd, 2, PROT_READ | PROT_WRITE, MAP_SHARED, 0, "shared");
 	out_fill(written, OUT_PAGE, "in the file");
 	out_note("shared", written);
+}
+
+/* Whether a file of two pages over here is what it was. */
+static bool is_as_made(const char *name)
+{
+	static uint64_t buf[OUT_WORDS * 2];
+	char path[512];
+	int fd;
+	bool is;
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	is = fd >= 0 && read(fd, buf, 2 * OUT_PAGE) == (ssize_t)(2 * OUT_PAGE) &&
+	     out_same(buf, 2 * OUT_PAGE, name);
+	close(fd);
+	return is;
 }
 
 static void check_shared(void)
@@ -135,6 +154,9 @@ static void check_shared(void)
 	out_check(mprotect(read_only, OUT_PAGE, PROT_READ | PROT_WRITE) < 0 && errno == EACCES,
 		"read-only", "can be made writable");
 	out_check(out_same(moved_on, 2 * OUT_PAGE, "moved-on"), "moved-on", "content");
+	if (is_as_made("moved-on"))
+		out_check(strstr(out_name_at(moved_on), "/moved-on") != NULL, "moved-on",
+			"is no mapping of the file");
 	out_check(out_same(written, OUT_PAGE, "in the file"), "shared", "content");
 	out_fill(written + OUT_PAGE, OUT_PAGE, "later");
 	out_check(pread(written_fd, buf, OUT_PAGE, (off_t)OUT_PAGE) == (ssize_t)OUT_PAGE &&
@@ -162,6 +184,7 @@ static void make_nameless(const char *dir)
 		map(nameless_fd, 2, PROT_READ, MAP_SHARED, (off_t)(7 * OUT_PAGE), "nameless");
 	lseek(nameless_fd, 1234, SEEK_SET);
 	out_note("nameless", nameless);
+	out_note("nameless, its end", nameless_end);
 }
 
 static void check_nameless(void)
@@ -193,6 +216,7 @@ static void check_nameless(void)
 
 void out_files_make(const char *dir)
 {
+	folder = dir;
 	make_private(dir);
 	make_tail(dir);
 	make_shared(dir);

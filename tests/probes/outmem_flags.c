@@ -92,6 +92,7 @@ static void make_keyed(void)
 	out_fill(keyed, 2 * OUT_PAGE, "keyed");
 	pkey_mprotect(keyed, 2 * OUT_PAGE, PROT_READ | PROT_WRITE, key);
 	pkey_set(key, PKEY_DISABLE_WRITE);
+	out_note("protection keys", keyed);
 }
 
 static void check_keyed(void)
@@ -175,6 +176,7 @@ static void make_swapped(void)
 				     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
 		"swapped");
 	out_fill(paged_out, 64 * OUT_PAGE, "swapped");
+	out_note("swapped", paged_out);
 #ifdef MADV_PAGEOUT
 	madvise(paged_out, 64 * OUT_PAGE, MADV_PAGEOUT);
 #endif

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -21,6 +22,11 @@ static struct {
 } shown[] = {
 	{"/proc/self/cmdline", "", 0}, {"/proc/self/environ", "", 0}, {"/proc/self/auxv", "", 0}};
 
+/* Fields of /proc/PID/stat, proc(5): code, stack; data, brk, command line, environment. */
+static const unsigned addresses[] = {26, 27, 28, 45, 46, 47, 48, 49, 50, 51};
+#define ADDRESSES (sizeof(addresses) / sizeof(*addresses))
+
+static unsigned long places[ADDRESSES];
 static uint8_t *locked, *on_fault;
 static bool all_locked;
 
@@ -31,6 +37,19 @@ static ssize_t read_all(const char *path, char *text)
 
 	close(fd);
 	return n;
+}
+
+/* The first field behind the name in parentheses is number 3. */
+static void read_places(unsigned long at[ADDRESSES])
+{
+	char text[SHOWN + 1] = "", *p;
+	unsigned field = 2, n = 0;
+
+	if (read_all("/proc/self/stat", text) <= 0 || !(p = strrchr(text, ')')))
+		return;
+	for (; n < ADDRESSES && (p = strchr(p, ' ')); p++)
+		if (++field == addresses[n])
+			at[n++] = strtoul(p, NULL, 10);
 }
 
 static bool resident(void *p)
@@ -44,6 +63,7 @@ void out_process_make(bool lock)
 {
 	for (size_t i = 0; i < sizeof(shown) / sizeof(*shown); i++)
 		shown[i].size = read_all(shown[i].name, shown[i].text);
+	read_places(places);
 	locked = out_must(mmap(NULL, 4 * OUT_PAGE, PROT_READ | PROT_WRITE,
 				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
 		"locked");
@@ -62,6 +82,7 @@ void out_process_make(bool lock)
 void out_process_check(void)
 {
 	static char now[SHOWN];
+	unsigned long at[ADDRESSES] = {0};
 	uint8_t *later;
 
 	for (size_t i = 0; i < sizeof(shown) / sizeof(*shown); i++) {
@@ -70,6 +91,9 @@ void out_process_check(void)
 		out_check(n == shown[i].size && !memcmp(now, shown[i].text, (size_t)n),
 			shown[i].name, "shows something else");
 	}
+	read_places(at);
+	for (size_t i = 0; i < ADDRESSES; i++)
+		out_check(at[i] == places[i], "/proc/self/stat", "an address of the program");
 	out_check(out_same(locked, OUT_PAGE, "locked"), "locked", "content");
 	out_check(resident(locked + 3 * OUT_PAGE), "locked", "is not present");
 	out_check(out_same(on_fault, OUT_PAGE, "locked on fault"), "locked on fault", "content");

@@ -16,7 +16,7 @@
 #define PAGES 6
 
 static uint8_t *one, *other, *sealed, *posix_named, *posix_gone, *sysv, *sysv_read, *sysv_gone;
-static int memfd, sealed_fd, unmapped_fd, posix_fd, gone_fd, segment;
+static int memfd, sealed_fd, unmapped_fd, posix_fd, gone_fd, segment, gone;
 static char posix_name[64];
 static key_t key;
 
@@ -80,6 +80,7 @@ static void make_sealed(void)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", sealed_fd);
 	ro = out_must_fd(open(path, O_RDONLY | O_CLOEXEC), "sealed");
 	sealed = map(ro, 1, PROT_READ, 0, "sealed");
+	out_note("sealed", sealed);
 	close(ro);
 	unmapped_fd = out_must_fd(memfd_create("never mapped", 0), "unmapped");
 	out_fill(buf, OUT_PAGE, "unmapped");
@@ -100,6 +101,7 @@ static void check_sealed(void)
 		"unmapped", "content");
 	out_check(!fstat(unmapped_fd, &st) && st.st_size == (off_t)(4 * OUT_PAGE), "unmapped",
 		"size");
+	out_check(fcntl(unmapped_fd, F_GET_SEALS) == F_SEAL_SEAL, "unmapped", "may be sealed");
 }
 
 static void make_posix(void)
@@ -131,6 +133,11 @@ static void check_posix(void)
 	out_check(fd >= 0 && pread(fd, &word, 8, 8) == 8 && !memcmp(&word, posix_named + 8, 8),
 		"posix", "the name leads to another memory");
 	out_check(!fstat(posix_fd, &st) && (st.st_mode & 0777) == 0640, "posix", "permissions");
+	out_check(st.st_uid == geteuid() && st.st_gid == getegid(), "posix", "its owner");
+	out_check(
+		!fstat(gone_fd, &st) && (st.st_mode & 0777) == 0600, "posix, gone", "permissions");
+	out_check(!st.st_nlink && st.st_size == (off_t)OUT_PAGE, "posix, gone",
+		"has a name, or another size");
 	posix_gone[9] ^= 1;
 	out_check(pread(gone_fd, &word, 8, 8) == 8 && !memcmp(&word, posix_gone + 8, 8),
 		"posix, gone", "mapping and descriptor are not one memory");
@@ -139,8 +146,6 @@ static void check_posix(void)
 
 static void make_sysv(void)
 {
-	int gone;
-
 	key = 0x7e1ef000 + getpid() % 0xfff;
 	segment = out_must_fd(shmget(key, 3 * OUT_PAGE, IPC_CREAT | IPC_EXCL | 0600), "sysv");
 	sysv = out_must(shmat(segment, NULL, 0), "sysv");
@@ -152,6 +157,20 @@ static void make_sysv(void)
 	out_fill(sysv_gone, OUT_PAGE, "sysv, gone");
 	out_note("sysv", sysv);
 	out_note("sysv, read only", sysv_read);
+	out_note("sysv, gone", sysv_gone);
+}
+
+/* Permissions and owner as they were made; it goes with its last user, or does not. */
+static void check_segment(const void *at, const char *name, key_t should, bool goes)
+{
+	struct shmid_ds ds = {0};
+
+	out_check(!shmctl((int)out_inode(at), IPC_STAT, &ds), name, "has no id");
+	out_check((ds.shm_perm.mode & 0777) == 0600, name, "permissions");
+	out_check(ds.shm_perm.uid == geteuid() && ds.shm_perm.gid == getegid(), name, "its owner");
+	out_check(ds.shm_perm.__key == should, name, "the key leads elsewhere");
+	out_check(!!(ds.shm_perm.mode & SHM_DEST) == goes, name,
+		goes ? "does not go with its last user" : "would go with its last user");
 }
 
 static void check_sysv(void)
@@ -166,6 +185,10 @@ static void check_sysv(void)
 		ds.shm_nattch == 2 && ds.shm_segsz == 3 * OUT_PAGE, "sysv", "attachments or size");
 	if (!access("/proc/sys/kernel/shm_next_id", W_OK))
 		out_check(id == segment, "sysv", "the id");
+	check_segment(sysv, "sysv", key, false);
+	check_segment(sysv_gone, "sysv, gone", IPC_PRIVATE, true);
+	if (!access("/proc/sys/kernel/shm_next_id", W_OK))
+		out_check((int)out_inode(sysv_gone) == gone, "sysv, gone", "the id");
 	sysv[5] ^= 1;
 	out_check(sysv_read[5] == sysv[5], "sysv", "two attachments are not one memory");
 	out_check(mprotect(sysv_read, OUT_PAGE, PROT_READ | PROT_WRITE) < 0, "sysv, read only",

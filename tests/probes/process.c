@@ -75,7 +75,7 @@ static void compare_actions(const char *whose)
 		const struct sigaction *a = &actions[i];
 		struct sigaction b;
 
-		if (!a->sa_handler || sigaction(i, NULL, &b))
+		if (sigaction(i, NULL, &b))
 			continue;
 		if (a->sa_handler != b.sa_handler)
 			probe_lost("%ssignal action: handler of SIG%s", whose, sigabbrev_np(i));

@@ -146,6 +146,15 @@ struct own {
 	char name[16];
 };
 
+static pid_t sender; /* of the signals that wait: the original */
+
+static bool as_sent(const siginfo_t *info, int value)
+{
+	return info->si_code == SI_QUEUE && !info->si_errno && info->si_pid == sender &&
+	       info->si_uid == getuid() &&
+	       info->si_value.sival_ptr == (union sigval){.sival_int = value}.sival_ptr;
+}
+
 static void *robust_list(void)
 {
 	void *head = NULL;
@@ -205,9 +214,8 @@ static void check_own(const struct own *o)
 		"restartable sequences of thread", o->number);
 	sigemptyset(&one);
 	sigaddset(&one, SIGRTMIN + 1);
-	check(sigtimedwait(&one, &info, &now) == SIGRTMIN + 1 && info.si_code == SI_QUEUE &&
-			info.si_value.sival_int == 50 + (int)o->number &&
-			sigtimedwait(&one, &info, &now) < 0,
+	check(sigtimedwait(&one, &info, &now) == SIGRTMIN + 1 &&
+			as_sent(&info, 50 + (int)o->number) && sigtimedwait(&one, &info, &now) < 0,
 		"pending signal of thread", o->number);
 }
 
@@ -231,12 +239,35 @@ static void *work(void *arg)
 
 /* --- the process's --- */
 
+/* As the kernel has it. */
+struct action {
+	unsigned long handler, flags, rest[2];
+};
+
+static struct action actions[64];
 static char folder[4096];
 static long end_of_heap;
 
 static void end_here(int signo)
 {
 	_exit(signo == SIGUSR1 ? 0 : 2);
+}
+
+static struct action action_of(unsigned signo)
+{
+	struct action a = {0};
+
+	syscall(SYS_rt_sigaction, (long)signo, NULL, &a, 8L);
+	return a;
+}
+
+static void check_actions(void)
+{
+	for (unsigned i = 1; i <= 64; i++) {
+		struct action now = action_of(i);
+
+		check(!memcmp(&now, &actions[i - 1], sizeof(now)), "action of signal", i);
+	}
 }
 
 static void set_up_process(char *path)
@@ -263,23 +294,12 @@ static void set_up_process(char *path)
 static void check_process(void)
 {
 	const struct timespec now = {0};
-	struct sigaction sa;
 	siginfo_t info;
 	sigset_t one;
 	char path[4096] = "";
 	mode_t mask = umask(0);
 
-	sigaction(SIGALRM, NULL, &sa);
-	check(sa.sa_handler == end_here, "handler of signal", SIGALRM);
-	check(sigismember(&sa.sa_mask, SIGUSR2) == 1 && !sigismember(&sa.sa_mask, SIGINT),
-		"mask of signal", SIGALRM);
-	check((sa.sa_flags & (SA_ONSTACK | SA_RESTART | SA_NODEFER | SA_RESETHAND)) ==
-			(SA_ONSTACK | SA_RESTART),
-		"flags of signal", SIGALRM);
-	sigaction(SIGWINCH, NULL, &sa);
-	check(sa.sa_handler == SIG_IGN, "handler of signal", SIGWINCH);
-	sigaction(SIGHUP, NULL, &sa);
-	check(sa.sa_handler == SIG_DFL, "handler of signal", SIGHUP);
+	check_actions();
 	check(mask == 0127, "umask", mask);
 	check(getcwd(path, sizeof(path)) && !strcmp(path, folder), "current directory", 0);
 	check(lseek(READ_FD, 0, SEEK_CUR) == 3, "position of descriptor", READ_FD);
@@ -294,8 +314,7 @@ static void check_process(void)
 	sigemptyset(&one);
 	sigaddset(&one, SIGRTMIN);
 	for (int i = 0; i < 3; i++)
-		check(sigtimedwait(&one, &info, &now) == SIGRTMIN && info.si_code == SI_QUEUE &&
-				info.si_value.sival_int == 10 + i,
+		check(sigtimedwait(&one, &info, &now) == SIGRTMIN && as_sent(&info, 10 + i),
 			"pending signal", (unsigned)i);
 	check(sigtimedwait(&one, &info, &now) < 0, "pending signal", 3);
 }
@@ -309,6 +328,7 @@ int main(int argc, char **argv)
 
 	if (argc < 2)
 		return 64;
+	sender = pid;
 	set_up_own(&own[0]);
 	make_areas();
 	set_up_process(argv[1]);
@@ -320,9 +340,12 @@ int main(int argc, char **argv)
 	while (set_up < THREADS - 1)
 		pthread_cond_wait(&changed, &lock);
 	pthread_mutex_unlock(&lock);
-	printf("ready %d\n", (int)pid);
-	fflush(stdout);
+	for (unsigned i = 1; i <= 64; i++)
+		actions[i - 1] = action_of(i);
+	setvbuf(stdout, NULL, _IOLBF, 0); /* has its buffer by now */
+	printf("preparing\n");
 	end_of_heap = syscall(SYS_brk, 0);
+	printf("ready %d\n", (int)pid);
 	while (getpid() == pid)
 		nanosleep(&ms, NULL);
 	pthread_mutex_lock(&lock);
