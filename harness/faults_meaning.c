@@ -15,7 +15,8 @@
 #define FD_BITS                                                                          \
 	(UINT64_C(03) | 02000 /* append */ | 04000 /* nonblock */ | 010000 /* dsync */ | \
 		04000000 /* sync */ | 01000000 /* noatime */ | 02000000 /* cloexec */)
-#define FD_NO_OFFSET  (02000u /* append */ | 010000000u /* path */)
+#define FD_PATH       010000000u
+#define FD_NO_OFFSET  (02000u /* append */ | FD_PATH)
 #define ALTSTACK_BITS (UINT64_C(2) /* disable */ | 0x80000000u /* autodisarm */)
 #define SIGNAL_BITS   (UINT64_C(0x7ffbfeff)) /* not KILL and STOP, and what the C library keeps */
 #define LIBRARY_FROM  32                     /* signals of the C library, and above */
@@ -58,6 +59,8 @@ bool tf_fault_record_means(const struct tf_image *img, const struct tf_kind *k, 
 
 static bool object_means(const struct tf_object *o, const char *field)
 {
+	if (IS(field, "kind")) /* both are files without a name, in the folder where it was */
+		return o->kind != TF_OBJECT_FILE || !(o->flags & TF_OBJECT_DELETED);
 	if (IS(field, "key") && o->flags & TF_OBJECT_DELETED)
 		return false;
 	if (IS(field, "key") || IS(field, "id"))
@@ -81,6 +84,8 @@ static bool fd_means(const struct tf_fd *fd, const char *field)
 		return false;
 	if (IS(field, "path"))
 		return !fd->object;
+	if (IS(field, "flags") && fd->flags & FD_PATH)
+		return false;
 	return !IS(field, "offset") || (fd->kind == TF_FD_FILE && !(fd->flags & FD_NO_OFFSET));
 }
 
@@ -107,7 +112,7 @@ static bool map_means(const struct tf_image *img, const struct tf_map *m, const 
 	if (IS(field, "crc"))
 		return m->crc != 0;
 	if (IS(field, "key")) /* the kernel's own for what can only be run */
-		return m->prot != PROT_EXEC && img->mm.keys;
+		return m->prot != PROT_EXEC && img->mm.keys && m->kind == TF_MAP_ANON;
 	return true;
 }
 

@@ -13,9 +13,10 @@
 #include "qemu/io.h"
 #include "qemu/machine.h"
 
-#define LIMIT_MS  60000 /* for one process */
-#define JOBS_MAX  16
-#define NO_MUTANT 1 /* the fault makes no image */
+#define LIMIT_MS   60000 /* for one process */
+#define JOBS_MAX   16
+#define MEMORY_MIB 512 /* of a guest, whose files are in its memory */
+#define NO_MUTANT  1   /* the fault makes no image */
 
 const char *const tf_mutant_verdicts[TF_MUTANT_VERDICTS] = {
 	"seen", "refused", "ended", "SURVIVED", "MISNAMED", "CRASHED", "HUNG"};
@@ -126,7 +127,7 @@ static int dump(
 	struct tf_job *job = NULL;
 	int rc;
 
-	for (unsigned i = 0; program[i] && i < 9; i++)
+	for (unsigned i = 0; i < 9 && program[i]; i++)
 		argv[5 + i] = program[i];
 	rc = tf_job_start(b->machine, argv, false, &job, err);
 	if (rc == 0)
@@ -184,7 +185,7 @@ static int start_restore(
 		"/bin/bash", "-c", script, "restore", b->machine->dir, image, pid, NULL};
 	int rc;
 
-	snprintf(t->file, sizeof(t->file), "%u.tf", b->count++ % (2 * JOBS_MAX));
+	snprintf(t->file, sizeof(t->file), "%u.tf", b->count++ % b->options->jobs);
 	snprintf(pid, sizeof(pid), "%d", (int)b->pid);
 	tf_remote_path(b->machine, t->file, image, sizeof(image));
 	rc = script ? tf_remote_put(b->machine, host, t->file, 0600, err) : -ENOMEM;
@@ -471,7 +472,8 @@ static int run_all(struct bench *b, tf_mutant_fn *fn, struct tf_mutants *all, si
 static int prepare(
 	struct bench *b, struct tf_site *site, struct tf_remote **machine, struct tf_vm_error *err)
 {
-	struct tf_spec spec = {.tier = b->tier};
+	struct tf_spec spec = {
+		.tier = b->tier, .memory_mib = b->tier == TF_TIER_SYSTEM ? MEMORY_MIB : 0};
 	int rc = 0;
 
 	snprintf(spec.arch, sizeof(spec.arch), "%s", b->arch);

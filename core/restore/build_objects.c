@@ -201,6 +201,9 @@ static void plan_read_only(struct tf_build *b, const struct tf_map *m)
 
 	if (is_segment(object_of(b, m))) {
 		plan_attach(b, m, SHM_RDONLY | SHM_REMAP);
+		if (!(m->prot & PROT_READ)) /* the program took that back */
+			tf_plan_syscall(p, "to read only", SYS_mprotect, 3, m->start,
+				m->end - m->start, (uint64_t)m->prot);
 		return;
 	}
 	plan_openat(b, "to read only", tf_build_object_path(b, m->object - 1), O_RDONLY, 0);

@@ -26,6 +26,16 @@ static void *map(int fd, size_t pages, int prot, size_t from, const char *name)
 		mmap(NULL, pages * OUT_PAGE, prot, MAP_SHARED, fd, (off_t)(from * OUT_PAGE)), name);
 }
 
+/* Permissions, size, and that it is ours. */
+static void check_file(int fd, const char *name, mode_t mode, size_t pages)
+{
+	struct stat st;
+
+	out_check(!fstat(fd, &st) && (st.st_mode & 0777) == mode, name, "permissions");
+	out_check(st.st_size == (off_t)(pages * OUT_PAGE), name, "size");
+	out_check(st.st_uid == geteuid() && st.st_gid == getegid(), name, "its owner");
+}
+
 /* Pages 0 to 3 and 2 to 5 are mapped; 2 and 3 are seen twice. */
 static void make_memfd(void)
 {
@@ -63,6 +73,7 @@ static void check_memfd(void)
 		"what was for reading can be made writable");
 	out_check(fcntl(memfd, F_GETFD) == FD_CLOEXEC, "memfd", "close-on-exec");
 	out_check(fcntl(memfd, F_GET_SEALS) == F_SEAL_SEAL, "memfd", "may be sealed");
+	check_file(memfd, "memfd", 0777, PAGES);
 }
 
 #define SEALS (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW)
@@ -91,7 +102,6 @@ static void make_sealed(void)
 static void check_sealed(void)
 {
 	static uint64_t buf[OUT_WORDS];
-	struct stat st;
 
 	out_check(out_same(sealed, OUT_PAGE, "sealed"), "sealed", "content");
 	out_check(fcntl(sealed_fd, F_GET_SEALS) == SEALS, "sealed", "seals");
@@ -99,8 +109,8 @@ static void check_sealed(void)
 	out_check(pread(unmapped_fd, buf, OUT_PAGE, (off_t)(3 * OUT_PAGE)) == (ssize_t)OUT_PAGE &&
 			  out_same(buf, OUT_PAGE, "unmapped"),
 		"unmapped", "content");
-	out_check(!fstat(unmapped_fd, &st) && st.st_size == (off_t)(4 * OUT_PAGE), "unmapped",
-		"size");
+	check_file(unmapped_fd, "unmapped", 0777, 4);
+	check_file(sealed_fd, "sealed", 0777, 1);
 	out_check(fcntl(unmapped_fd, F_GET_SEALS) == F_SEAL_SEAL, "unmapped", "may be sealed");
 }
 
@@ -132,12 +142,11 @@ static void check_posix(void)
 	posix_named[9] ^= 1;
 	out_check(fd >= 0 && pread(fd, &word, 8, 8) == 8 && !memcmp(&word, posix_named + 8, 8),
 		"posix", "the name leads to another memory");
-	out_check(!fstat(posix_fd, &st) && (st.st_mode & 0777) == 0640, "posix", "permissions");
-	out_check(st.st_uid == geteuid() && st.st_gid == getegid(), "posix", "its owner");
-	out_check(
-		!fstat(gone_fd, &st) && (st.st_mode & 0777) == 0600, "posix, gone", "permissions");
-	out_check(!st.st_nlink && st.st_size == (off_t)OUT_PAGE, "posix, gone",
-		"has a name, or another size");
+	check_file(posix_fd, "posix", 0640, 2);
+	check_file(gone_fd, "posix, gone", 0600, 1);
+	out_check(!fstat(gone_fd, &st) && !st.st_nlink, "posix, gone", "has a name");
+	out_check(!strncmp(out_name_at(posix_gone), "/dev/shm/", 9), "posix, gone",
+		"is something else");
 	posix_gone[9] ^= 1;
 	out_check(pread(gone_fd, &word, 8, 8) == 8 && !memcmp(&word, posix_gone + 8, 8),
 		"posix, gone", "mapping and descriptor are not one memory");

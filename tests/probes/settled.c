@@ -190,6 +190,22 @@ static void set_up_own(struct own *o)
 	o->tid_address = tid_address();
 }
 
+/* Whether signal signo waits: for the calling thread alone, or for whoever takes it. */
+static bool waits(int signo, bool for_thread)
+{
+	FILE *f = fopen("/proc/thread-self/status", "r");
+	const char *label = for_thread ? "SigPnd:" : "ShdPnd:";
+	char line[256];
+	unsigned long long set = 0;
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, label, 7))
+			set = strtoull(line + 7, NULL, 16);
+	if (f)
+		fclose(f);
+	return set >> (signo - 1) & 1;
+}
+
 static void check_own(const struct own *o)
 {
 	const struct timespec now = {0};
@@ -212,6 +228,8 @@ static void check_own(const struct own *o)
 		"the C library's id of thread", o->number);
 	check(!__rseq_size || (syscall(SYS_rseq, at, 32L, 0L, (long)RSEQ_SIG) && errno == EBUSY),
 		"restartable sequences of thread", o->number);
+	check(waits(SIGRTMIN + 1, true) && !waits(SIGRTMIN + 1, false), "pending signal of thread",
+		o->number);
 	sigemptyset(&one);
 	sigaddset(&one, SIGRTMIN + 1);
 	check(sigtimedwait(&one, &info, &now) == SIGRTMIN + 1 &&
@@ -311,6 +329,7 @@ static void check_process(void)
 	check(fcntl(APPEND_FD, F_GETFD) == FD_CLOEXEC, "flags of descriptor", APPEND_FD);
 	check(fcntl(3, F_GETFD) < 0, "descriptor", 3);
 	check(syscall(SYS_brk, 0) == end_of_heap, "end of the heap", 0);
+	check(waits(SIGRTMIN, false) && !waits(SIGRTMIN, true), "pending signal", 9);
 	sigemptyset(&one);
 	sigaddset(&one, SIGRTMIN);
 	for (int i = 0; i < 3; i++)
