@@ -272,7 +272,7 @@ PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c t
 # Moments of the spin probe in make check; make moments has 500 of each.
 MOMENTS_qemu_aarch64 := 100
 MOMENTS_qemu_x86_64  := 30
-PROBE_ARCH_SRC := registers.S state.c
+PROBE_ARCH_SRC := registers.S state.c keys.c
 
 # ---------------------------------------------------------------- flags
 

@@ -117,9 +117,9 @@ static const char start_alone[] =
 static const char dump_it[] =
 	"cd \"$1\" && rm -f whole.tf && ./telefork dump \"$2\" -o whole.tf --kill && cp -a home kept";
 
-/* The program says "ready" and its pid. */
-static int dump(
-	struct bench *b, const char *const program[], const char *host, struct tf_vm_error *err)
+/* The program says that it is ready, and its pid. */
+static int dump(struct bench *b, const char *const program[], const char *ready, const char *host,
+	struct tf_vm_error *err)
 {
 	tf_vm_autofree char *said = NULL;
 	const char *argv[16] = {"/bin/bash", "-c", start_alone, "start", b->machine->dir};
@@ -131,7 +131,7 @@ static int dump(
 		argv[5 + i] = program[i];
 	rc = tf_job_start(b->machine, argv, false, &job, err);
 	if (rc == 0)
-		rc = tf_job_wait(&b->machine, 1, job, 0, "ready ", &said,
+		rc = tf_job_wait(&b->machine, 1, job, 0, ready, &said,
 			b->machine->ops->scale(b->machine, LIMIT_MS), err);
 	if (rc == 0) {
 		b->pid = (pid_t)strtol(said, NULL, 10);
@@ -150,7 +150,7 @@ static int dump_probe(struct bench *b, struct tf_vm_error *err)
 	tf_remote_path(b->machine, "home", home, sizeof(home));
 	for (unsigned i = 0; b->subject->args[i]; i++)
 		argv[i + 1] = strcmp(b->subject->args[i], "{dir}") ? b->subject->args[i] : home;
-	return dump(b, argv, b->whole, err);
+	return dump(b, argv, b->subject->ready ?: "ready ", b->whole, err);
 }
 
 /* Of before: the same with another seed; or a process that has only begun. */
@@ -164,7 +164,7 @@ static int make_images(struct bench *b, struct tf_vm_error *err)
 		rc = save(b, b->options->seed + 1, b->older, err);
 		return rc ? rc : save(b, b->options->seed, b->whole, err);
 	}
-	rc = dump(b, begun, b->older, err);
+	rc = dump(b, begun, "ready ", b->older, err);
 	return rc ? rc : dump_probe(b, err);
 }
 
@@ -469,6 +469,15 @@ static int run_all(struct bench *b, tf_mutant_fn *fn, struct tf_mutants *all, si
 	return rc < 0 ? rc : 0;
 }
 
+/* A fresh guest has small process ids, which many a word in memory happens to be. */
+static int raise_ids(struct bench *b, struct tf_vm_error *err)
+{
+	static const char *const argv[] = {
+		"/bin/bash", "-c", "echo 20000 >/proc/sys/kernel/ns_last_pid", NULL};
+
+	return b->tier == TF_TIER_SYSTEM ? must_run(b, argv, err) : 0;
+}
+
 static int prepare(
 	struct bench *b, struct tf_site *site, struct tf_remote **machine, struct tf_vm_error *err)
 {
@@ -490,7 +499,7 @@ static int prepare(
 		rc = put(b, site, "bin", "telefork", "telefork", err);
 	if (rc == 0)
 		rc = put(b, site, "probes", b->subject->probe, "probe", err);
-	return rc;
+	return rc ? rc : raise_ids(b, err);
 }
 
 int tf_mutants_run(const struct tf_mutant_options *o, struct tf_site *site,

@@ -34,6 +34,7 @@ struct tf_subject {
 	enum tf_subject_way way;
 	const char *arch;    /* NULL: any */
 	const char *args[4]; /* {dir}: a folder that has a file "file"; {seed}: a number */
+	const char *ready;   /* what it says before its pid */
 	int wake;            /* the signal that it waits for; 0: it sees itself that it is a copy */
 	uint64_t least;      /* of faults.h */
 	bool alone;          /* two of it cannot be at once */

@@ -46,7 +46,17 @@ static const struct tf_claim by_registers[] = {
 	{0},
 };
 
+/* The same by a look from outside. */
+static const struct tf_claim by_held[] = {
+	ENDS("register.general", "register %s:"),
+	ENDS("register.pc", "register %s:"),
+	ENDS("register.thread", "register %s:"),
+	{.states = "register.*", .words = "register %s:"},
+	{0},
+};
+
 static const struct tf_claim by_settled[] = {
+	SEES("register.pac", "key "),
 	ENDS("thread.sigmask", "signal mask of thread"), /* by a signal that waits */
 	SEES("thread.altstack.*", "altstack of thread"),
 	SEES("thread.robust_*", "robust list of thread"),
@@ -176,6 +186,14 @@ const struct tf_subject tf_subjects[] = {
 		.args = {"--seed", "{seed}"},
 		.least = 64 << 10,
 		.claims = by_registers},
+	{.name = "held",
+		.probe = "registers-static",
+		.way = TF_BY_DUMP,
+		.args = {"/nowhere", "--wait"},
+		.ready = "holding ",
+		.wake = SIGTERM,
+		.least = UINT64_MAX,
+		.claims = by_held},
 	{.name = "settled",
 		.probe = "settled-static",
 		.way = TF_BY_DUMP,

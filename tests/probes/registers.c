@@ -37,6 +37,7 @@ static struct tf_cpu cpu;
 static struct probe_args args;
 static struct probe_back back;
 static volatile sig_atomic_t asked, holding;
+static volatile uint64_t left_from; /* where SIGTERM found it */
 
 /* --- at the place --- */
 
@@ -60,10 +61,10 @@ void registers_signal(int signo, siginfo_t *info, void *ucontext)
 
 	(void)info;
 	if (signo == SIGTERM) {
-		if (holding || args.wait)
-			*pc = (uint64_t)registers_leave;
-		else
+		if (!holding && !args.wait)
 			_exit(143);
+		left_from = *pc;
+		*pc = (uint64_t)registers_leave;
 	} else if (!in_place(*pc)) {
 		return; /* at the next tick */
 	} else if (args.wait) {
@@ -154,7 +155,11 @@ static int process_main(void)
 	struct telefork_result r;
 
 	tick(0);
-	telefork_signal_result(&r);
+	/* Somebody took it along from outside, or let it go on where it is. */
+	if (!telefork_signal_result(&r) && args.wait) {
+		tf_arch_native()->set_pc(&found.regs, left_from);
+		return copy_main();
+	}
 	if (r.error)
 		return probe_error("registers", r.error, r.message);
 	compare("in the process itself, ", &want, &found);

@@ -5,6 +5,8 @@
  * another pid: then it is a copy, and looks for each thing: "right N", exit code 0, or "wrong: "
  * and which, 1. The original ends by SIGUSR1.
  */
+#include "tests/probes/keys.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -144,6 +146,8 @@ struct own {
 	sigset_t mask;
 	void *robust, *tid_address;
 	char name[16];
+	struct keys_sign key[KEYS_MAX];
+	unsigned n_keys;
 };
 
 static pid_t sender; /* of the signals that wait: the original */
@@ -188,6 +192,18 @@ static void set_up_own(struct own *o)
 		pthread_self(), SIGRTMIN + 1, (union sigval){.sival_int = 50 + (int)o->number});
 	o->robust = robust_list();
 	o->tid_address = tid_address();
+	o->n_keys = keys_look(o->key);
+}
+
+static void check_keys(const struct own *o)
+{
+	struct keys_sign now[KEYS_MAX];
+	unsigned n = keys_look(now);
+
+	check(n == o->n_keys, "number of keys of thread", o->number);
+	for (unsigned i = 0; i < n; i++)
+		if (now[i].value != o->key[i].value)
+			wrong("key %s of thread %u", now[i].name, o->number);
 }
 
 /* Whether signal signo waits: for the calling thread alone, or for whoever takes it. */
@@ -215,6 +231,7 @@ static void check_own(const struct own *o)
 	siginfo_t info;
 	stack_t ss;
 
+	check_keys(o);
 	prctl(PR_GET_NAME, name);
 	check(!strcmp(name, o->name), "name of thread", o->number);
 	sigaltstack(NULL, &ss);
