@@ -35,6 +35,7 @@ struct bench {
 	struct tf_remote *machine;
 	char whole[4096], older[4096], one[4096]; /* files of the host */
 	pid_t pid;                                /* of the original */
+	bool leaves;                              /* the receiver goes without something even so */
 	unsigned count;
 	struct trial trial[JOBS_MAX];
 	unsigned n_trials;
@@ -92,17 +93,20 @@ static int put(struct bench *b, const struct tf_site *site, const char *folder, 
 
 /* --- images --- */
 
-/* It saves itself into a file. */
+/* It saves itself into a file. Its addresses are those of every other time. */
 static int save(struct bench *b, uint64_t seed, const char *host, struct tf_vm_error *err)
 {
 	char probe[4096], file[4096], number[32];
-	const char *argv[8] = {tf_remote_path(b->machine, "probe", probe, sizeof(probe)),
-		tf_remote_path(b->machine, "whole.tf", file, sizeof(file))};
+	const char *argv[10] = {"/usr/bin/setarch", "-R"}, **at = argv;
 	int rc;
 
 	snprintf(number, sizeof(number), "%llu", (unsigned long long)seed);
+	at += b->tier == TF_TIER_NATIVE ? 2 : 0; /* an emulator has its own */
+	*at++ = tf_remote_path(b->machine, "probe", probe, sizeof(probe));
+	*at++ = tf_remote_path(b->machine, "whole.tf", file, sizeof(file));
 	for (unsigned i = 0; b->subject->args[i]; i++)
-		argv[i + 2] = strcmp(b->subject->args[i], "{seed}") ? b->subject->args[i] : number;
+		*at++ = strcmp(b->subject->args[i], "{seed}") ? b->subject->args[i] : number;
+	*at = NULL;
 	unlink(host);
 	rc = must_run(b, argv, err);
 	return rc ? rc : tf_remote_get(b->machine, "whole.tf", host, err);
@@ -112,7 +116,8 @@ static int save(struct bench *b, uint64_t seed, const char *host, struct tf_vm_e
 static const char start_alone[] =
 	"cd \"$1\" && rm -rf home kept && mkdir home && cd home && echo 0123456789 >file && shift &&"
 	"for fd in /proc/self/fd/*; do fd=${fd##*/}; [ \"$fd\" -le 2 ] || eval \"exec $fd>&-\"; done;"
-	"exec setsid --wait \"$@\" </dev/null"; /* a leader of a group cannot lead a session */
+	/* A leader of a group cannot lead a session; addresses are those of every other time. */
+	"exec setsid --wait setarch -R \"$@\" </dev/null";
 
 static const char dump_it[] =
 	"cd \"$1\" && rm -f whole.tf && ./telefork dump \"$2\" -o whole.tf --kill && cp -a home kept";
@@ -265,8 +270,10 @@ static bool has_line(const char *text, const char *word)
 	return at;
 }
 
-static enum tf_mutant_verdict judge(
-	const struct tf_job *job, const struct tf_claim *claim, const char *item)
+#define LEFT "telefork: left behind: "
+
+static enum tf_mutant_verdict judge(const struct bench *b, const struct tf_job *job,
+	const struct tf_claim *claim, const char *item)
 {
 	const char *out = job->text[0], *log = job->text[1];
 	bool began = has_line(log, "telefork: pid ");
@@ -275,6 +282,9 @@ static enum tf_mutant_verdict judge(
 	if (has_line(out, "wrong: ") || has_line(out, "not ok: "))
 		return !claim || says(out, claim->words, item) ? TF_MUTANT_SEEN
 							       : TF_MUTANT_MISNAMED;
+	/* The receiver goes without, and says so; of the undamaged one it did not. */
+	if (claim && has_line(log, LEFT) && !b->leaves && says(log, claim->words, item))
+		return TF_MUTANT_REFUSED;
 	if (!code && (has_line(out, "right ") || has_line(out, "ok ")))
 		return TF_MUTANT_SURVIVED;
 	if (code && code < 128 && claim && *claim->words && says(out, claim->words, item))
@@ -284,8 +294,24 @@ static enum tf_mutant_verdict judge(
 	return code >= 128 && claim && claim->ends ? TF_MUTANT_ENDED : TF_MUTANT_CRASHED;
 }
 
+/* A line without the name of the machine's folder, which is another one every time. */
+static void copy_line(char *to, size_t size, const char *line, const char *folder)
+{
+	size_t n = 0;
+
+	while (*line && *line != '\n' && n + 1 < size) {
+		if (!strncmp(line, folder, strlen(folder))) {
+			line += strlen(folder);
+			continue;
+		}
+		to[n++] = *line < ' ' || *line == 127 ? '?' : *line;
+		line++;
+	}
+	to[n] = '\0';
+}
+
 /* The first line that tells something. */
-static void note_said(struct tf_mutant *m, const struct tf_job *job)
+static void note_said(const struct bench *b, struct tf_mutant *m, const struct tf_job *job)
 {
 	static const char *const words[] = {"wrong: ", "not ok: ", "telefork: ", ""};
 	const char *at = NULL;
@@ -300,10 +326,7 @@ static void note_said(struct tf_mutant *m, const struct tf_job *job)
 		}
 	if (m->verdict == TF_MUTANT_ENDED || m->verdict == TF_MUTANT_CRASHED || !at)
 		at = tf_job_fate(job, fate, sizeof(fate));
-	snprintf(m->said, sizeof(m->said), "%.*s", (int)strcspn(at, "\n"), at);
-	for (char *p = m->said; *p; p++)
-		if (*p < ' ' || *p == 127)
-			*p = '?';
+	copy_line(m->said, sizeof(m->said), at, b->machine->dir);
 }
 
 /* The oldest of those under way comes to its end. */
@@ -315,9 +338,10 @@ static int finish_one(struct bench *b, tf_mutant_fn *fn, struct tf_vm_error *err
 
 	memmove(b->trial, b->trial + 1, --b->n_trials * sizeof(*b->trial));
 	if (rc == 0 || rc == -ETIMEDOUT) {
-		t.mutant->verdict =
-			rc ? TF_MUTANT_HUNG : judge(t.job, t.mutant->claim, t.mutant->fault.item);
-		note_said(t.mutant, t.job);
+		t.mutant->verdict = judge(b, t.job, t.mutant->claim, t.mutant->fault.item);
+		if (rc && t.mutant->verdict != TF_MUTANT_SEEN)
+			t.mutant->verdict = TF_MUTANT_HUNG;
+		note_said(b, t.mutant, t.job);
 		fn(t.mutant);
 		rc = 0;
 	}
@@ -336,9 +360,10 @@ static int try_whole(struct bench *b, struct tf_vm_error *err)
 	if (rc == 0)
 		rc = tf_job_wait(&b->machine, 1, t.job, 0, NULL, NULL,
 			b->machine->ops->scale(b->machine, LIMIT_MS), err);
-	if (rc == 0 && judge(t.job, NULL, "") != TF_MUTANT_SURVIVED)
+	if (rc == 0 && judge(b, t.job, NULL, "") != TF_MUTANT_SURVIVED)
 		rc = tf_vm_fail(err, -EPROTO, "%s on %s, undamaged, is not right: %.300s%.300s",
 			b->subject->name, b->arch, t.job->text[0], t.job->text[1]);
+	b->leaves = rc == 0 && has_line(t.job->text[1], LEFT);
 	tf_job_free(t.job);
 	return rc == NO_MUTANT ? tf_vm_fail(err, -EPROTO, "%s: no image", b->subject->name) : rc;
 }

@@ -80,7 +80,7 @@ static const struct tf_claim by_settled[] = {
 };
 
 static const struct tf_claim by_attrs[] = {
-	SEES("process.limits", "limit"),
+	SEES("process.limits", "limit|cannot "),
 	SEES("process.oom_score_adj", "oom_score_adj"),
 	SEES("process.dumpable", "dumpable"),
 	SEES("process.itimers", "interval timer"),
@@ -94,7 +94,7 @@ static const struct tf_claim by_attrs[] = {
 	SEES("rights.caps", "Cap"),
 	SEES("rights*", "Groups:|Uid:"),
 	{.states = "group*", .words = "Groups:|Uid:", .but = "swap"}, /* the kernel sorts them */
-	ENDS("code*", "filter"),
+	ENDS("code*", "filter|wrong: thread"),
 	SEES("filter", "filter"),
 	SEES("filter.chain", "filter"),
 	SEES("filter.code", "filter"),

@@ -60,6 +60,27 @@ static void see_status(struct attrs_seen *s)
 		see_line(s, status, lines[i]);
 }
 
+static uint64_t answer_of(long nr, uint32_t arg)
+{
+	return syscall(nr, (unsigned long)arg, 0L, 0L, 0L, 0L) < 0 ? (uint64_t)errno : 0;
+}
+
+/* What the filters of attrs_rights.c answer. */
+static void see_filters(struct attrs_seen *s)
+{
+	/* None of them answers another call with its argument, or its call with another argument:
+	 * what no kernel knows. */
+	add(s, "filter of all calls", answer_of(SYS_close_range, 77));
+	add(s, "other filter of all calls", answer_of(SYS_close_range, UINT32_MAX));
+	add(s, "third filter of all calls", answer_of(SYS_close_range, PR_MCE_KILL));
+	add(s, "filter of all arguments", answer_of(SYS_getpriority, 99));
+	add(s, "other filter of all arguments", answer_of(SYS_getsid, INT32_MAX));
+	add(s, "third filter of all arguments", answer_of(SYS_prctl, INT32_MAX));
+	add(s, "filter", answer_of(SYS_getpriority, 77));
+	add(s, "other filter", answer_of(SYS_getsid, UINT32_MAX));
+	add(s, "third filter", answer_of(SYS_prctl, PR_MCE_KILL));
+}
+
 static void see_thread(struct attrs_seen *s)
 {
 	struct attrs_sched a = {0};
@@ -79,10 +100,7 @@ static void see_thread(struct attrs_seen *s)
 	prctl(PR_GET_PDEATHSIG, &signo, 0, 0, 0);
 	add(s, "signal for the parent's end", (uint64_t)signo);
 	add(s, "securebits", (uint64_t)prctl(PR_GET_SECUREBITS, 0, 0, 0, 0));
-	/* What filters answer: attrs_rights.c. */
-	add(s, "filter", syscall(SYS_getpriority, 77, 0) < 0 ? (uint64_t)errno : 0);
-	add(s, "other filter", syscall(SYS_getsid, -1) < 0 ? (uint64_t)errno : 0);
-	add(s, "third filter", prctl(PR_MCE_KILL, 99, 0, 0, 0) < 0 ? (uint64_t)errno : 0);
+	see_filters(s);
 }
 
 /* Ids, signals, values, clocks, and whether it is for a thread; but not which: those are new. */
