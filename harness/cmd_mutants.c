@@ -21,14 +21,15 @@
 static const char *const arches[ARCHES] = {"x86_64", "aarch64"};
 
 struct arguments {
-	const char *arch, *json, *filter[FILTERS + 1];
-	unsigned n_filters;
+	const char *arch, *json, *filter[FILTERS + 1], *skip[FILTERS + 1];
+	unsigned n_filters, n_skips;
 	struct tf_mutant_options o;
 };
 
 enum {
 	KEY_ARCH = 'a',
 	KEY_FILTER = 'f',
+	KEY_SKIP = 'x',
 	KEY_SEED = 's',
 	KEY_LIST = 'l',
 	KEY_JSON = 'o',
@@ -62,6 +63,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "more than %d filters", FILTERS);
 		else
 			a->filter[a->n_filters++] = arg;
+		return 0;
+	case KEY_SKIP:
+		if (a->n_skips == FILTERS)
+			argp_error(state, "more than %d to skip", FILTERS);
+		else
+			a->skip[a->n_skips++] = arg;
 		return 0;
 	case KEY_SEED:
 		a->o.seed = strtoull(arg, &end, 10);
@@ -222,6 +229,9 @@ static bool concerns(const struct arguments *a, const struct tf_subject *s, cons
 		return false;
 	snprintf(prefix, sizeof(prefix), "%s.%s.%s.", arch, tf_tier_names[tf_subject_tier(s, arch)],
 		s->name);
+	for (unsigned i = 0; i < a->n_skips; i++)
+		if (strstr(prefix, a->skip[i]))
+			return false;
 	for (unsigned i = 0; i < a->n_filters; i++) {
 		size_t n = strlen(prefix), m = strlen(a->filter[i]);
 
@@ -281,6 +291,7 @@ int tf_bed_mutants(int argc, char **argv)
 		{"arch", KEY_ARCH, "ARCH", 0, "Only of x86_64, or of aarch64", 0},
 		{"filter", KEY_FILTER, "TEXT", 0,
 			"Only mutants whose name contains TEXT (one of several)", 0},
+		{"skip", KEY_SKIP, "TEXT", 0, "None whose name contains TEXT", 0},
 		{"seed", KEY_SEED, "N", 0, "Which of many, and which bits (1)", 0},
 		{"sample", KEY_SAMPLE, "N", 0,
 			"At most N of each state and fault, for each probe (2)", 0},
@@ -301,6 +312,7 @@ int tf_bed_mutants(int argc, char **argv)
 	int rc;
 
 	a.o.filters = a.filter;
+	a.o.skips = a.skip;
 	if (argp_parse(&argp, argc, argv, 0, NULL, &a))
 		return EX_USAGE;
 	tf_faults_states(check_state, &err);

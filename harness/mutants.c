@@ -220,6 +220,8 @@ static int make_image(struct bench *b, const struct tf_fault *fault, struct tf_v
 		!tf_faults_each(&s, &older, b->options->seed, b->subject->least, is_it,
 			(void *)(uintptr_t)fault))
 		rc = tf_fail(&e, TELEFORK_E_INVAL, "no such fault");
+	if (!rc && b->subject->elsewhere)
+		s.file.image.process.boot = "another machine's";
 	if (!rc && b->subject->wake)
 		rc = tf_specimen_wake(&s, b->subject->wake, &e);
 	if (!rc) {
@@ -416,6 +418,9 @@ static int in_order(const void *a, const void *b)
 
 static bool wanted(const struct tf_mutant_options *o, const char *name)
 {
+	for (const char *const *f = o->skips; *f; f++)
+		if (strstr(name, *f))
+			return false;
 	for (const char *const *f = o->filters; *f; f++)
 		if (strstr(name, *f))
 			return true;

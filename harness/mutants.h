@@ -38,6 +38,7 @@ struct tf_subject {
 	int wake;            /* the signal that it waits for; 0: it sees itself that it is a copy */
 	uint64_t least;      /* of faults.h */
 	bool alone;          /* two of it cannot be at once */
+	bool elsewhere;      /* as if it came from a machine with other clocks */
 	/* For a shell, before the restore: a place where everything is otherwise, or files as they
 	 * were. Knows $dir (the machine's) and $pid (of the original); $run: a command that runs
 	 * the restore. */
@@ -97,6 +98,7 @@ struct tf_mutants {
 
 struct tf_mutant_options {
 	const char *const *filters; /* one of them is in the name; the first NULL: all */
+	const char *const *skips;   /* none of them is in the name */
 	uint64_t seed;
 	unsigned sample; /* mutants of each state and fault of a probe, at most */
 	unsigned jobs;   /* restores at a time */

@@ -120,6 +120,14 @@ static const struct tf_claim by_attrs[] = {
 	{0},
 };
 
+static const struct tf_claim by_clocks[] = {
+	{.states = "source.monotonic_ns",
+		.words = "a sleep|a wait",
+		.but = "stale"}, /* a moment ago */
+	{.states = "source.boottime_ns", .words = "a sleep", .but = "stale"},
+	{0},
+};
+
 static const struct tf_claim by_outmem[] = {
 	SEES("object.seals.*", "seal"),
 	SEES("object.mode", "permissions"),
@@ -210,6 +218,14 @@ const struct tf_subject tf_subjects[] = {
 			  "echo 123 >/proc/self/oom_score_adj\n"
 			  "renice -n 1 -p $$ >/dev/null; taskset -p 1 $$ >/dev/null",
 		.claims = by_attrs},
+	{.name = "clocks",
+		.probe = "attrs-static",
+		.way = TF_BY_DUMP,
+		.args = {"clocks"},
+		.wake = SIGUSR1,
+		.least = UINT64_MAX,
+		.elsewhere = true,
+		.claims = by_clocks},
 	{.name = "outmem",
 		.probe = "outmem-static",
 		.way = TF_BY_DUMP,
@@ -257,8 +273,6 @@ const struct tf_excuse tf_excuses[] = {
 	{"source.pid", "told; a copy has another, or all that it had"},
 	{"source.ppid", "told"},
 	{"source.realtime_ns", "told"},
-	{"source.monotonic_ns", "clocks of another machine: attrs-clocks moves between two"},
-	{"source.boottime_ns", "clocks of another machine: attrs-clocks moves between two"},
 	{"source.release", "told"},
 	{"source.version", "told"},
 	{"source.max_map_end", "told: every mapping lies below"},
@@ -282,8 +296,7 @@ const struct tf_excuse tf_excuses[] = {
 	{"map.ino", "whose mapping it was at the source: nothing over there is named so"},
 	{"fd.kind", "told, but for what is held without a file"},
 	{"edit*", "a yoyo's way back, which is no image to make a process of: yoyo_more"},
-	{"process.boot",
-		"whether clocks are to be shifted: attrs-clocks moves between two machines'"},
+	{"process.boot", "whether clocks are to be shifted at all: attrs-clocks"},
 	{"filter.flags", "whether the kernel's log is told of what is forbidden"},
 	{"attributes.flags.asked", "which values were asked for: the others are zero"},
 	{"process.n_cpus", "tells whether a thread was held to some processors only"},

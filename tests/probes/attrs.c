@@ -29,7 +29,9 @@
 
 #define THREADS  3
 #define SLEEP_S  3
+#define SLEEPERS 3
 #define PATIENCE 100 /* seconds that a journey may take */
+#define TOO_LATE 15  /* seconds after it has come to its end: then it hangs */
 
 static bool rights, filters, clocks;
 static pthread_barrier_t set_up, woken, seen;
@@ -107,11 +109,11 @@ static void change_scheduling(unsigned me)
 
 /* --- sleepers --- */
 
-static void check_awake(const char *what, const struct timespec *until)
+static void check_awake(const char *what, clockid_t clock, const struct timespec *until)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(clock, &now);
 	if (now.tv_sec < until->tv_sec ||
 		(now.tv_sec == until->tv_sec && now.tv_nsec < until->tv_nsec) ||
 		now.tv_sec > until->tv_sec + PATIENCE)
@@ -125,7 +127,17 @@ static void *sleep_until(void *arg)
 
 	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, until, NULL) == EINTR)
 		;
-	check_awake("a sleep until a time", until);
+	check_awake("a sleep until a time", CLOCK_MONOTONIC, until);
+	return NULL;
+}
+
+static void *sleep_through(void *arg)
+{
+	struct timespec *until = arg;
+
+	while (clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, until, NULL) == EINTR)
+		;
+	check_awake("a sleep through suspensions", CLOCK_BOOTTIME, until);
 	return NULL;
 }
 
@@ -138,7 +150,7 @@ static void *wait_until(void *arg)
 	pthread_mutex_lock(&own);
 	while (pthread_cond_clockwait(&never, &own, CLOCK_MONOTONIC, until) != ETIMEDOUT)
 		;
-	check_awake("a wait until a time", until);
+	check_awake("a wait until a time", CLOCK_MONOTONIC, until);
 	return NULL;
 }
 
@@ -187,10 +199,20 @@ static void *live(void *arg)
 	return NULL;
 }
 
+static void await(pthread_t sleeper, unsigned number)
+{
+	struct timespec limit;
+
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += SLEEP_S + TOO_LATE;
+	if (pthread_timedjoin_np(sleeper, NULL, &limit))
+		attrs_wrong(9, "a sleeper hangs", 0, number);
+}
+
 int main(int argc, char **argv)
 {
-	pthread_t thread[THREADS], sleeper[2];
-	struct timespec until;
+	static struct timespec until, until_boot;
+	pthread_t thread[THREADS], sleeper[SLEEPERS];
 	sigset_t set;
 
 	for (int i = 1; i < argc; i++) {
@@ -208,17 +230,20 @@ int main(int argc, char **argv)
 	change_process();
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += SLEEP_S;
+	clock_gettime(CLOCK_BOOTTIME, &until_boot);
+	until_boot.tv_sec += SLEEP_S;
 	if (clocks) {
 		pthread_create(&sleeper[0], NULL, sleep_until, &until);
 		pthread_create(&sleeper[1], NULL, wait_until, &until);
+		pthread_create(&sleeper[2], NULL, sleep_through, &until_boot);
 	}
 	for (unsigned i = 1; i < THREADS; i++)
 		pthread_create(&thread[i], NULL, live, (void *)(uintptr_t)i);
 	live(NULL);
 	for (unsigned i = 1; i < THREADS; i++)
 		pthread_join(thread[i], NULL);
-	for (unsigned i = 0; clocks && i < 2; i++)
-		pthread_join(sleeper[i], NULL);
+	for (unsigned i = 0; clocks && i < SLEEPERS; i++)
+		await(sleeper[i], i);
 	if (!n_wrong)
 		printf("right %u\n", n_compared);
 	return n_wrong != 0;

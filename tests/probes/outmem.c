@@ -168,6 +168,12 @@ void out_note(const char *name, const void *p)
 	notes[n_notes++].name = name;
 }
 
+void out_note_unsized(const char *name, const void *p)
+{
+	out_note(name, p);
+	notes[n_notes - 1].size = 0;
+}
+
 void out_compare_notes(void)
 {
 	for (unsigned i = 0; i < n_notes; i++) {
@@ -181,7 +187,7 @@ void out_compare_notes(void)
 		}
 		snprintf(text, sizeof(text), "was %zu %s %skey %lu, is %zu %s %skey %lu", was->size,
 			was->perms, was->flags, was->key, now.size, now.perms, now.flags, now.key);
-		out_check(was->size == now.size && !strcmp(was->perms, now.perms) &&
+		out_check((was->size == now.size || !was->size) && !strcmp(was->perms, now.perms) &&
 				  !strcmp(was->flags, now.flags) && was->key == now.key,
 			was->name, text);
 	}

@@ -41,6 +41,9 @@ int out_fault(volatile uint8_t *p, bool write);
  * key. */
 void out_note(const char *name, const void *p);
 
+/* The same but for the size: it may become one with a neighbour. */
+void out_note_unsized(const char *name, const void *p);
+
 /* Compares all that was noted; named: with the name. */
 void out_compare_notes(void);
 

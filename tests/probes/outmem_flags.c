@@ -157,7 +157,7 @@ static void make_heap(void)
 {
 	heap = sbrk((intptr_t)(4 * OUT_PAGE));
 	out_fill(heap, 4 * OUT_PAGE, "heap");
-	out_note("heap", heap);
+	out_note_unsized("heap", heap);
 }
 
 static void check_heap(void)
