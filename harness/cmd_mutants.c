@@ -194,9 +194,10 @@ static int write_json(
 		const struct tf_mutant *m = &all->v[i];
 
 		json_array_append_new(mutants,
-			json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "name", m->name, "arch",
+			json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "name", m->name, "arch",
 				m->arch, "subject", m->subject->name, "state", m->fault.state,
-				"verdict", tf_mutant_verdicts[m->verdict], "said", m->said));
+				"verdict", tf_mutant_caught(m->verdict) ? "caught" : "survived",
+				"how", tf_mutant_verdicts[m->verdict], "said", m->said));
 	}
 	root = json_pack("{s:s, s:I, s:o, s:o, s:o}", "version", TF_VERSION, "seed",
 		(json_int_t)a->o.seed, "arches", top, "states", states, "mutants", mutants);
