@@ -187,10 +187,10 @@ HARNESS_SRC := \
 	mutants \
 	mutants_table \
 	specimen \
-	faults \
-	faults_registers \
-	faults_memory \
-	faults_meaning \
+	damage \
+	damage_registers \
+	damage_memory \
+	damage_meaning \
 
 # Of telefork(1), for reports.
 HARNESS_CMD := \

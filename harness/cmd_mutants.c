@@ -162,7 +162,7 @@ static void show_table(const struct tf_mutants *all)
 	struct table t = {all, NULL};
 
 	printf("  %-32s %9s %9s\n", "caught/total", arches[0], arches[1]);
-	tf_faults_states(show_state, &t);
+	tf_damage_states(show_state, &t);
 	for (unsigned a = 0; a < ARCHES; a++) {
 		size_t n = total(all, arches[a], NULL);
 
@@ -183,7 +183,7 @@ static int write_json(
 	struct table t = {all, states};
 	tf_vm_autofree char *text = NULL;
 
-	tf_faults_states(show_state, &t);
+	tf_damage_states(show_state, &t);
 	for (unsigned i = 0; i < ARCHES; i++)
 		if (total(all, arches[i], NULL))
 			json_array_append_new(top,
@@ -316,7 +316,7 @@ int tf_bed_mutants(int argc, char **argv)
 	a.o.skips = a.skip;
 	if (argp_parse(&argp, argc, argv, 0, NULL, &a))
 		return EX_USAGE;
-	tf_faults_states(check_state, &err);
+	tf_damage_states(check_state, &err);
 	rc = *err.text ? -EINVAL : run(&a, &all, &err);
 	if (rc == 0 && !a.o.list)
 		show_table(&all);

@@ -199,16 +199,16 @@ static int start_restore(
 			    s->way == TF_BY_CALL, &t->job, err);
 }
 
-static bool is_it(void *ctx, const struct tf_fault *f)
+static bool is_it(void *ctx, const struct tf_damage *f)
 {
-	const struct tf_fault *want = ctx;
+	const struct tf_damage *want = ctx;
 
 	return !strcmp(f->state, want->state) && !strcmp(f->item, want->item) &&
 	       !strcmp(f->how, want->how);
 }
 
 /* The image with that fault, or without one. 0, NO_MUTANT or an error. */
-static int make_image(struct bench *b, const struct tf_fault *fault, struct tf_vm_error *err)
+static int make_image(struct bench *b, const struct tf_damage *fault, struct tf_vm_error *err)
 {
 	struct tf_specimen s = {.file.fd = -1}, older = {.file.fd = -1};
 	struct tf_err e = {0};
@@ -217,7 +217,7 @@ static int make_image(struct bench *b, const struct tf_fault *fault, struct tf_v
 	if (!rc)
 		rc = tf_specimen_read(&older, b->older, &e);
 	if (!rc && fault &&
-		!tf_faults_each(&s, &older, b->options->seed, b->subject->least, is_it,
+		!tf_damage_each(&s, &older, b->options->seed, b->subject->least, is_it,
 			(void *)(uintptr_t)fault))
 		rc = tf_fail(&e, TELEFORK_E_INVAL, "no such fault");
 	if (!rc && b->subject->elsewhere)
@@ -378,7 +378,7 @@ struct collection {
 	int rc;
 };
 
-static bool collect(void *ctx, const struct tf_fault *f)
+static bool collect(void *ctx, const struct tf_damage *f)
 {
 	struct collection *c = ctx;
 	const struct tf_claim *claim = tf_subject_claim(c->b->subject, f->state, f->how);
@@ -397,7 +397,7 @@ static bool collect(void *ctx, const struct tf_fault *f)
 	snprintf(m->arch, sizeof(m->arch), "%s", c->b->arch);
 	snprintf(m->name, sizeof(m->name), "%s.%s.%s.%s.%s.%s", c->b->arch,
 		tf_tier_names[c->b->tier], c->b->subject->name, f->state, f->item, f->how);
-	m->order = tf_faults_hash(c->b->options->seed, m->name);
+	m->order = tf_damage_hash(c->b->options->seed, m->name);
 	return false;
 }
 
@@ -452,7 +452,7 @@ static int choose(struct bench *b, struct tf_mutants *all, struct tf_vm_error *e
 	if (tf_specimen_read(&s, b->whole, &e) || tf_specimen_read(&older, b->older, &e))
 		c.rc = tf_vm_fail(err, -EIO, "%s: %s", b->subject->name, e.text);
 	else
-		tf_faults_each(&s, &older, b->options->seed, b->subject->least, collect, &c);
+		tf_damage_each(&s, &older, b->options->seed, b->subject->least, collect, &c);
 	tf_specimen_done(&s);
 	tf_specimen_done(&older);
 	sample(b->options, all, first);

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "harness/faults.h"
+#include "harness/damage.h"
 #include "harness/remote.h"
 
 /* What a probe claims to see. */
@@ -82,7 +82,7 @@ bool tf_mutant_caught(enum tf_mutant_verdict v);
 
 struct tf_mutant {
 	char name[192]; /* ARCH.TIER.SUBJECT.STATE.ITEM.HOW */
-	struct tf_fault fault;
+	struct tf_damage fault;
 	const struct tf_subject *subject;
 	const struct tf_claim *claim;
 	char arch[16];

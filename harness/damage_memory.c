@@ -4,7 +4,7 @@
  * one with most in it stands for all: what the program asked for itself, not the pages of programs
  * and libraries, stack and vDSO, which differ from machine to machine.
  */
-#include "harness/faults.h"
+#include "harness/damage.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +43,7 @@ static bool is_program(const struct tf_image *img, const struct tf_map *m)
 	return false;
 }
 
-static bool stands(const struct tf_fault_walk *w, uint32_t i)
+static bool stands(const struct tf_damage_walk *w, uint32_t i)
 {
 	const struct tf_image *img = &w->s->file.image;
 	const struct tf_map *m = &img->maps[i];
@@ -101,38 +101,39 @@ static void remove_map(struct tf_specimen *s, uint32_t i)
 	img->n_maps--;
 }
 
-static void damage_place(struct tf_fault_walk *w, const char *item, uint32_t i)
+static void damage_place(struct tf_damage_walk *w, const char *item, uint32_t i)
 {
 	struct tf_image *img = &w->s->file.image;
 	struct tf_map *m = &img->maps[i];
 	uint64_t page = m->huge ? UINT64_C(1) << m->huge : img->source.page_size;
 	uint64_t next = i + 1 < img->n_maps ? m[1].start : UINT64_MAX;
 
-	tf_fault_at(w, item, "map.address");
+	tf_damage_at(w, item, "map.address");
 	if (next - m->end >= page && m->end + page <= img->source.max_map_end &&
-		tf_fault_offer(w, "off"))
+		tf_damage_offer(w, "off"))
 		move(w->s, m, page);
 	if (m->end - m->start > page && m->data_end == m->end && !m->huge &&
-		tf_fault_offer(w, "flip"))
+		tf_damage_offer(w, "flip"))
 		shorten(w->s, m);
-	tf_fault_at(w, item, "map");
-	if (tf_fault_offer(w, "drop"))
+	tf_damage_at(w, item, "map");
+	if (tf_damage_offer(w, "drop"))
 		remove_map(w->s, i);
 }
 
 /* --- what is in it --- */
 
 /* One that is not zero: behind the end of a file there is nothing but zeros. */
-static uint64_t some_byte(const struct tf_fault_walk *w, const uint8_t *p, uint64_t page)
+static uint64_t some_byte(const struct tf_damage_walk *w, const uint8_t *p, uint64_t page)
 {
-	uint64_t from = tf_faults_hash(w->seed, w->now.item), i = 0;
+	uint64_t from = tf_damage_hash(w->seed, w->now.item), i = 0;
 
 	while (i < page && !p[(from + i) % page])
 		i++;
 	return (from + i) % page;
 }
 
-static void damage_page(struct tf_fault_walk *w, const struct tf_map *m, uint64_t at, uint64_t page)
+static void damage_page(
+	struct tf_damage_walk *w, const struct tf_map *m, uint64_t at, uint64_t page)
 {
 	static const uint8_t zero[65536];
 	uint8_t *p = tf_specimen_page(w->s, at), *next = tf_specimen_page(w->s, at + page);
@@ -140,18 +141,18 @@ static void damage_page(struct tf_fault_walk *w, const struct tf_map *m, uint64_
 	uint8_t keep[65536];
 	bool from_file = m->kind == TF_MAP_FILE && !(m->flags & TF_MAP_SHARED);
 
-	if (tf_fault_offer(w, "flip"))
+	if (tf_damage_offer(w, "flip"))
 		p[some_byte(w, p, page)] ^= 0x10;
 	/* What is absent of a private file is read from the file, and may be the same. */
-	if (memcmp(p, zero, page) && !from_file && tf_fault_offer(w, "drop"))
+	if (memcmp(p, zero, page) && !from_file && tf_damage_offer(w, "drop"))
 		tf_specimen_drop_page(w->s, at);
 	if (w->made) /* the page may be gone */
 		return;
-	if (tf_fault_offer(w, "off"))
+	if (tf_damage_offer(w, "off"))
 		memmove(p + 1, p, page - 1);
-	if (old && memcmp(old, zero, page) && memcmp(old, p, page) && tf_fault_offer(w, "stale"))
+	if (old && memcmp(old, zero, page) && memcmp(old, p, page) && tf_damage_offer(w, "stale"))
 		memcpy(p, old, page);
-	if (next && memcmp(next, p, page) && tf_fault_offer(w, "swap")) {
+	if (next && memcmp(next, p, page) && tf_damage_offer(w, "swap")) {
 		memcpy(keep, p, page);
 		memcpy(p, next, page);
 		memcpy(next, keep, page);
@@ -159,7 +160,7 @@ static void damage_page(struct tf_fault_walk *w, const struct tf_map *m, uint64_
 }
 
 /* The first page, the last, and one in the middle, of those that are present. */
-static void damage_pages(struct tf_fault_walk *w, const char *item, const struct tf_map *m)
+static void damage_pages(struct tf_damage_walk *w, const char *item, const struct tf_map *m)
 {
 	uint64_t page = w->s->file.image.source.page_size, first,
 		 n = tf_specimen_runs(w->s, m, &first);
@@ -177,16 +178,16 @@ static void damage_pages(struct tf_fault_walk *w, const char *item, const struct
 				continue;
 			/* Of the heap all but its end is the C library's. */
 			if (m->kind == TF_MAP_HEAP)
-				tf_fault_at(w, item, "memory.heap");
+				tf_damage_at(w, item, "memory.heap");
 			else
-				tf_fault_at(w, item, "memory.%s", which);
+				tf_damage_at(w, item, "memory.%s", which);
 			if (m->kind != TF_MAP_HEAP || !strcmp(which, "last"))
 				damage_page(w, m, at, page);
 		}
 }
 
 /* A thread's own note of who it is: the kernel clears it at its end, so its place is known. */
-static void damage_tids(struct tf_fault_walk *w)
+static void damage_tids(struct tf_damage_walk *w)
 {
 	const struct tf_image *img = &w->s->file.image;
 	uint32_t *before = NULL;
@@ -199,8 +200,8 @@ static void damage_tids(struct tf_fault_walk *w)
 		if (!at || *at != (uint32_t)t->tid)
 			continue;
 		snprintf(item, sizeof(item), "%u", i);
-		tf_fault_at(w, item, "memory.tid");
-		tf_fault_word(w, at, before);
+		tf_damage_at(w, item, "memory.tid");
+		tf_damage_word(w, at, before);
 		before = at;
 	}
 }
@@ -224,7 +225,7 @@ static bool is_owner(const struct tf_image *img, const uint32_t at[static 5])
 }
 
 /* Locks that know who holds them. */
-static void damage_owners(struct tf_fault_walk *w)
+static void damage_owners(struct tf_damage_walk *w)
 {
 	uint32_t *before = NULL;
 
@@ -238,13 +239,13 @@ static void damage_owners(struct tf_fault_walk *w)
 				continue;
 			snprintf(item, sizeof(item), "%llx",
 				(unsigned long long)(w->s->runs[r].start + i));
-			tf_fault_at(w, item, "memory.owner");
-			tf_fault_word(w, at + 2, before);
+			tf_damage_at(w, item, "memory.owner");
+			tf_damage_word(w, at + 2, before);
 			before = at + 2;
 		}
 }
 
-void tf_faults_memory(struct tf_fault_walk *w)
+void tf_damage_memory(struct tf_damage_walk *w)
 {
 	struct tf_image *img = &w->s->file.image;
 
@@ -259,7 +260,7 @@ void tf_faults_memory(struct tf_fault_walk *w)
 		damage_pages(w, item, &img->maps[i]);
 		if (img->maps[i].kind == TF_MAP_STAGE || w->made)
 			continue;
-		tf_faults_record(w, map_kind(), i);
+		tf_damage_record(w, map_kind(), i);
 		if (!w->made)
 			damage_place(w, item, i);
 	}

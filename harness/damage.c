@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* See faults.h: the fields of the table of kinds, and whole records. */
-#include "harness/faults.h"
+#include "harness/damage.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 #define VALUES 8
 
-bool tf_fault_offer(struct tf_fault_walk *w, const char *how)
+bool tf_damage_offer(struct tf_damage_walk *w, const char *how)
 {
 	if (w->made)
 		return false;
@@ -16,7 +16,7 @@ bool tf_fault_offer(struct tf_fault_walk *w, const char *how)
 	return w->made = w->fn(w->ctx, &w->now);
 }
 
-void tf_fault_at(struct tf_fault_walk *w, const char *item, const char *state, ...)
+void tf_damage_at(struct tf_damage_walk *w, const char *item, const char *state, ...)
 {
 	va_list ap;
 
@@ -26,7 +26,7 @@ void tf_fault_at(struct tf_fault_walk *w, const char *item, const char *state, .
 	snprintf(w->now.item, sizeof(w->now.item), "%s", item);
 }
 
-uint64_t tf_faults_hash(uint64_t seed, const char *text)
+uint64_t tf_damage_hash(uint64_t seed, const char *text)
 {
 	uint64_t h = seed + UINT64_C(0xcbf29ce484222325);
 
@@ -39,7 +39,7 @@ uint64_t tf_faults_hash(uint64_t seed, const char *text)
 /* --- numbers --- */
 
 struct number {
-	struct tf_fault_walk *w;
+	struct tf_damage_walk *w;
 	uint8_t *at;
 	unsigned size; /* 4 or 8 */
 	uint64_t tried[VALUES];
@@ -70,14 +70,14 @@ static bool is_new(struct number *n, uint64_t to)
 
 static void try(struct number *n, const char *how, uint64_t to)
 {
-	if (is_new(n, to) && tf_fault_offer(n->w, how))
+	if (is_new(n, to) && tf_damage_offer(n->w, how))
 		memcpy(n->at, &to, n->size);
 }
 
 /* A bit of those that are set: others may mean nothing. */
-static uint64_t some_bit(struct tf_fault_walk *w, uint64_t v)
+static uint64_t some_bit(struct tf_damage_walk *w, uint64_t v)
 {
-	uint64_t h = tf_faults_hash(w->seed, w->now.state) ^ tf_faults_hash(w->seed, w->now.item);
+	uint64_t h = tf_damage_hash(w->seed, w->now.state) ^ tf_damage_hash(w->seed, w->now.item);
 	unsigned n = (unsigned)__builtin_popcountll(v);
 
 	if (!n)
@@ -97,7 +97,7 @@ static void swap(struct number *n, void *next)
 {
 	uint64_t was = get(n->at, n->size);
 
-	if (next && is_new(n, get(next, n->size)) && tf_fault_offer(n->w, "swap")) {
+	if (next && is_new(n, get(next, n->size)) && tf_damage_offer(n->w, "swap")) {
 		memcpy(n->at, next, n->size);
 		memcpy(next, &was, n->size);
 	}
@@ -110,7 +110,7 @@ static bool is_wide(const struct tf_field *f)
 }
 
 /* One more, or for sets of bits the next one; an offset in a file by a page. */
-static uint64_t off_by_one(const struct tf_fault_walk *w, const struct tf_field *f, uint64_t was)
+static uint64_t off_by_one(const struct tf_damage_walk *w, const struct tf_field *f, uint64_t was)
 {
 	if (f->type == TF_FIELD_HEX32)
 		return was << 1;
@@ -130,11 +130,11 @@ static void fault_key(struct number *n, uint64_t was)
 }
 
 /* Which change of a number is one depends on what it means. */
-static void fault_number(struct tf_fault_walk *w, const struct tf_kind *k, const struct tf_field *f,
-	uint8_t *at, void *next, const void *older)
+static void fault_number(struct tf_damage_walk *w, const struct tf_kind *k,
+	const struct tf_field *f, uint8_t *at, void *next, const void *older)
 {
 	struct number n = {.w = w, .at = at, .size = is_wide(f) ? 8 : 4};
-	uint64_t was = get(at, n.size), bits = tf_fault_bits(k, f);
+	uint64_t was = get(at, n.size), bits = tf_damage_bits(k, f);
 
 	if (f->type == TF_FIELD_ENUM) {
 		try(&n, "off", (was + 1) % f->n_names);
@@ -161,7 +161,7 @@ static void fault_number(struct tf_fault_walk *w, const struct tf_kind *k, const
 	swap(&n, next);
 }
 
-void tf_fault_word(struct tf_fault_walk *w, uint32_t *at, uint32_t *next)
+void tf_damage_word(struct tf_damage_walk *w, uint32_t *at, uint32_t *next)
 {
 	struct number n = {.w = w, .at = (uint8_t *)at, .size = 4};
 
@@ -172,7 +172,7 @@ void tf_fault_word(struct tf_fault_walk *w, uint32_t *at, uint32_t *next)
 }
 
 /* Each flag for itself. */
-static void fault_flags(struct tf_fault_walk *w, const struct tf_kind *k, uint32_t record,
+static void fault_flags(struct tf_damage_walk *w, const struct tf_kind *k, uint32_t record,
 	const struct tf_field *f, uint8_t *at)
 {
 	char state[sizeof(w->now.state)];
@@ -182,17 +182,17 @@ static void fault_flags(struct tf_fault_walk *w, const struct tf_kind *k, uint32
 	for (unsigned i = 0; i < f->n_names; i++) {
 		uint32_t to = was ^ 1u << i;
 
-		if (!tf_fault_flag_means(&w->s->file.image, k, record, f, 1u << i))
+		if (!tf_damage_flag_means(&w->s->file.image, k, record, f, 1u << i))
 			continue;
 		snprintf(w->now.state, sizeof(w->now.state), "%.40s.%.20s", state, f->names[i]);
-		if (tf_fault_offer(w, was >> i & 1 ? "drop" : "flip"))
+		if (tf_damage_offer(w, was >> i & 1 ? "drop" : "flip"))
 			memcpy(at, &to, 4);
 	}
 }
 
 /* --- texts --- */
 
-static void fault_text(struct tf_fault_walk *w, const struct tf_field *f, uint8_t *item,
+static void fault_text(struct tf_damage_walk *w, const struct tf_field *f, uint8_t *item,
 	uint8_t *next, const void *older)
 {
 	const char **at = (const char **)(void *)(item + f->offset), *was = *at;
@@ -200,35 +200,35 @@ static void fault_text(struct tf_fault_walk *w, const struct tf_field *f, uint8_
 	const char *old = older ? tf_field_string(f, older) : NULL;
 	size_t n = strlen(was);
 
-	if (n && tf_fault_offer(w, "drop"))
+	if (n && tf_damage_offer(w, "drop"))
 		*at = "";
-	if (n && tf_fault_offer(w, "flip"))
+	if (n && tf_damage_offer(w, "flip"))
 		((char *)(uintptr_t)was)[n - 1] ^= 1;
-	if (n > 1 && tf_fault_offer(w, "off"))
+	if (n > 1 && tf_damage_offer(w, "off"))
 		((char *)(uintptr_t)was)[n - 1] = '\0';
-	if (old && *old && strcmp(old, was) != 0 && tf_fault_offer(w, "stale"))
+	if (old && *old && strcmp(old, was) != 0 && tf_damage_offer(w, "stale"))
 		*at = tf_arena_strn(&w->s->file.arena, old, TF_MAX_STR);
-	if (other && strcmp(*other, was) != 0 && tf_fault_offer(w, "swap")) {
+	if (other && strcmp(*other, was) != 0 && tf_damage_offer(w, "swap")) {
 		*at = *other;
 		*other = was;
 	}
 }
 
-static void fault_comm(struct tf_fault_walk *w, char *at, char *next, const char *older)
+static void fault_comm(struct tf_damage_walk *w, char *at, char *next, const char *older)
 {
 	char was[16];
 	size_t n = strlen(at);
 
 	memcpy(was, at, sizeof(was));
-	if (n && tf_fault_offer(w, "drop"))
+	if (n && tf_damage_offer(w, "drop"))
 		memset(at, 0, sizeof(was));
-	if (n && tf_fault_offer(w, "flip"))
+	if (n && tf_damage_offer(w, "flip"))
 		at[n - 1] ^= 1;
-	if (n && tf_fault_offer(w, "off"))
+	if (n && tf_damage_offer(w, "off"))
 		at[n - 1] = '\0';
-	if (older && strcmp(older, was) != 0 && tf_fault_offer(w, "stale"))
+	if (older && strcmp(older, was) != 0 && tf_damage_offer(w, "stale"))
 		memcpy(at, older, sizeof(was));
-	if (next && strcmp(next, was) != 0 && tf_fault_offer(w, "swap")) {
+	if (next && strcmp(next, was) != 0 && tf_damage_offer(w, "swap")) {
 		memcpy(at, next, sizeof(was));
 		memcpy(next, was, sizeof(was));
 	}
@@ -244,7 +244,7 @@ static void *item_of(const struct tf_kind *k, const struct tf_specimen *s, uint3
 }
 
 /* What an image of before can tell of this record: signals and the process have no other. */
-static const void *older_of(const struct tf_fault_walk *w, const struct tf_kind *k, uint32_t i)
+static const void *older_of(const struct tf_damage_walk *w, const struct tf_kind *k, uint32_t i)
 {
 	bool first = !strcmp(k->name, "thread") || !strcmp(k->name, "attributes") ||
 		     !strcmp(k->name, "rights");
@@ -255,7 +255,7 @@ static const void *older_of(const struct tf_fault_walk *w, const struct tf_kind 
 }
 
 static void fault_field(
-	struct tf_fault_walk *w, const struct tf_kind *k, uint32_t i, const struct tf_field *f)
+	struct tf_damage_walk *w, const struct tf_kind *k, uint32_t i, const struct tf_field *f)
 {
 	uint8_t *item = item_of(k, w->s, i), *next = item_of(k, w->s, i + 1), *other;
 	const uint8_t *older = older_of(w, k, i);
@@ -264,12 +264,12 @@ static void fault_field(
 	for (unsigned e = 0, at = f->offset; e < f->count; e++, at += size) {
 		char name[48];
 
-		if (!tf_fault_means(&w->s->file.image, k, i, f, e))
+		if (!tf_damage_means(&w->s->file.image, k, i, f, e))
 			continue;
 		other = f->count > 1 ? (e + 1 < f->count ? item + at + size : NULL)
 				     : (next ? next + at : NULL);
 		snprintf(name, sizeof(name), f->count > 1 ? "%u.%u" : "%u", i, e);
-		tf_fault_at(w, name, "%s.%s", k->name, f->name);
+		tf_damage_at(w, name, "%s.%s", k->name, f->name);
 		if (f->type == TF_FIELD_FLAGS)
 			fault_flags(w, k, i, f, item + at);
 		else if (f->type == TF_FIELD_STR || f->type == TF_FIELD_STR_ARG)
@@ -283,7 +283,7 @@ static void fault_field(
 }
 
 /* A record that is missing, or stands behind the next one. */
-static void fault_record(struct tf_fault_walk *w, const struct tf_kind *k, uint32_t i)
+static void fault_record(struct tf_damage_walk *w, const struct tf_kind *k, uint32_t i)
 {
 	struct tf_image *img = &w->s->file.image;
 	uint32_t *count = (uint32_t *)(void *)((uint8_t *)img + k->count);
@@ -293,8 +293,8 @@ static void fault_record(struct tf_fault_walk *w, const struct tf_kind *k, uint3
 	if (k->max == 1 || !strcmp(k->name, "map") || !strcmp(k->name, "sigaction"))
 		return;
 	snprintf(name, sizeof(name), "%u", i);
-	tf_fault_at(w, name, "%s", k->name);
-	if (*count > 1 && tf_fault_offer(w, "drop")) {
+	tf_damage_at(w, name, "%s", k->name);
+	if (*count > 1 && tf_damage_offer(w, "drop")) {
 		memmove(item, item + k->size, (*count - i - 1) * k->size);
 		--*count;
 		if (!strcmp(k->name, "thread") && img->n_attributes) {
@@ -304,7 +304,7 @@ static void fault_record(struct tf_fault_walk *w, const struct tf_kind *k, uint3
 		}
 	}
 	if (next && k->size <= sizeof(keep) && memcmp(item, next, k->size) &&
-		tf_fault_offer(w, "swap")) {
+		tf_damage_offer(w, "swap")) {
 		memcpy(keep, item, k->size);
 		memcpy(item, next, k->size);
 		memcpy(next, keep, k->size);
@@ -312,15 +312,15 @@ static void fault_record(struct tf_fault_walk *w, const struct tf_kind *k, uint3
 }
 
 /* Two threads have each other's registers. */
-static void fault_thread(struct tf_fault_walk *w, uint32_t i)
+static void fault_thread(struct tf_damage_walk *w, uint32_t i)
 {
 	struct tf_image *img = &w->s->file.image;
 	struct tf_thread *t = &img->threads[i];
 	char name[16];
 
 	snprintf(name, sizeof(name), "%u", i);
-	tf_fault_at(w, name, "thread.registers");
-	if (i + 1 < img->n_threads && tf_fault_offer(w, "swap")) {
+	tf_damage_at(w, name, "thread.registers");
+	if (i + 1 < img->n_threads && tf_damage_offer(w, "swap")) {
 		struct tf_regs keep = t->regs;
 
 		t->regs = t[1].regs;
@@ -328,7 +328,7 @@ static void fault_thread(struct tf_fault_walk *w, uint32_t i)
 	}
 }
 
-static void fault_auxv(struct tf_fault_walk *w)
+static void fault_auxv(struct tf_damage_walk *w)
 {
 	struct tf_image *img = &w->s->file.image;
 
@@ -338,40 +338,40 @@ static void fault_auxv(struct tf_fault_walk *w)
 		char name[16];
 
 		snprintf(name, sizeof(name), "%u", (unsigned)img->auxv[2 * i]);
-		tf_fault_at(w, name, "auxv");
+		tf_damage_at(w, name, "auxv");
 		try(&n, "flip", was ^ some_bit(w, was));
 		try(&n, "off", was + 1);
 	}
 }
 
-void tf_faults_record(struct tf_fault_walk *w, const struct tf_kind *k, uint32_t i)
+void tf_damage_record(struct tf_damage_walk *w, const struct tf_kind *k, uint32_t i)
 {
 	for (uint32_t f = 0; f < k->n_fields; f++)
 		fault_field(w, k, i, &k->fields[f]);
 	fault_record(w, k, i);
 }
 
-bool tf_faults_each(struct tf_specimen *s, const struct tf_specimen *older, uint64_t seed,
-	uint64_t least, tf_fault_fn *fn, void *ctx)
+bool tf_damage_each(struct tf_specimen *s, const struct tf_specimen *older, uint64_t seed,
+	uint64_t least, tf_damage_fn *fn, void *ctx)
 {
 	struct tf_image *img = &s->file.image;
-	struct tf_fault_walk w = {
+	struct tf_damage_walk w = {
 		.s = s, .older = older, .seed = seed, .least = least, .fn = fn, .ctx = ctx};
 
-	tf_faults_registers(&w);
+	tf_damage_registers(&w);
 	for (uint32_t i = 0; i < img->n_threads; i++)
 		fault_thread(&w, i);
 	for (const struct tf_kind *k = tf_kinds; k < tf_kinds + tf_n_kinds; k++)
 		for (uint32_t i = 0; strcmp(k->name, "map") && i < tf_kind_count(k, img) && !w.made;
 			i++)
-			if (tf_fault_record_means(img, k, i))
-				tf_faults_record(&w, k, i);
+			if (tf_damage_record_means(img, k, i))
+				tf_damage_record(&w, k, i);
 	fault_auxv(&w);
-	tf_faults_memory(&w);
+	tf_damage_memory(&w);
 	return w.made;
 }
 
-void tf_faults_states(void (*fn)(void *ctx, const char *state), void *ctx)
+void tf_damage_states(void (*fn)(void *ctx, const char *state), void *ctx)
 {
 	static const char *const others[] = {"thread.registers", "auxv", "map.address",
 		"memory.first", "memory.middle", "memory.last", "memory.heap", "memory.tid",

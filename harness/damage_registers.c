@@ -3,7 +3,7 @@
  * Faults of registers, through the table of registers alone: the byte of a regset that shows in a
  * register, and nowhere else, is searched, so no layout is known here.
  */
-#include "harness/faults.h"
+#include "harness/damage.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -121,31 +121,31 @@ static bool same(const struct value *a, const struct value *b)
 	return a->size == b->size && !memcmp(a->at, b->at, a->size);
 }
 
-static void damage(struct tf_fault_walk *w, const char *name, const char *neighbour)
+static void damage(struct tf_damage_walk *w, const char *name, const char *neighbour)
 {
 	struct value v = value_of(w->s, name), n = neighbour ? value_of(w->s, neighbour) : v;
 	struct value old = w->older ? value_of(w->older, name) : v;
 	struct value zero = {.size = v.size};
 	char both[sizeof(w->now.item)];
 
-	tf_fault_at(w, name, "register.%s", tf_reg_class_name(v.klass));
-	if (!same(&v, &zero) && tf_fault_offer(w, "flip"))
+	tf_damage_at(w, name, "register.%s", tf_reg_class_name(v.klass));
+	if (!same(&v, &zero) && tf_damage_offer(w, "flip"))
 		flip(w->s, &v);
-	if (!same(&v, &zero) && tf_fault_offer(w, "drop"))
+	if (!same(&v, &zero) && tf_damage_offer(w, "drop"))
 		set_value(w->s, name, zero.at, v.size);
-	if (v.klass == TF_REG_GENERAL && tf_fault_offer(w, "off"))
+	if (v.klass == TF_REG_GENERAL && tf_damage_offer(w, "off"))
 		add_one(w->s, &v);
 	if (old.size == v.size && !same(&old, &v) && !same(&old, &zero) &&
-		tf_fault_offer(w, "stale"))
+		tf_damage_offer(w, "stale"))
 		set_value(w->s, name, old.at, v.size);
-	if (v.size >= 32 && tf_fault_offer(w, "upper"))
+	if (v.size >= 32 && tf_damage_offer(w, "upper"))
 		set_value(
 			w->s, name, memset(v.at + v.size / 2, 0, v.size / 2) ? v.at : v.at, v.size);
 	if (!neighbour || v.size != n.size || same(&v, &n))
 		return;
 	snprintf(both, sizeof(both), "%s+%s", name, neighbour);
-	tf_fault_at(w, both, "register.%s", tf_reg_class_name(v.klass));
-	if (tf_fault_offer(w, "swap")) {
+	tf_damage_at(w, both, "register.%s", tf_reg_class_name(v.klass));
+	if (tf_damage_offer(w, "swap")) {
 		set_value(w->s, name, n.at, n.size);
 		set_value(w->s, neighbour, v.at, v.size);
 	}
@@ -166,7 +166,7 @@ static int collect(void *ctx, const struct tf_reg *reg, const uint8_t *value)
 	return 0;
 }
 
-void tf_faults_registers(struct tf_fault_walk *w)
+void tf_damage_registers(struct tf_damage_walk *w)
 {
 	struct names names = {0};
 

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "harness/faults.h"
+#include "harness/damage.h"
 
 #define IS(a, b) (!strcmp((a), (b)))
 
@@ -21,7 +21,7 @@
 #define SIGNAL_BITS   (UINT64_C(0x7ffbfeff)) /* not KILL and STOP, and what the C library keeps */
 #define LIBRARY_FROM  32                     /* signals of the C library, and above */
 
-uint64_t tf_fault_bits(const struct tf_kind *k, const struct tf_field *f)
+uint64_t tf_damage_bits(const struct tf_kind *k, const struct tf_field *f)
 {
 	if (IS(k->name, "fd") && IS(f->name, "flags"))
 		return FD_BITS;
@@ -45,7 +45,7 @@ static bool signature_means(const struct tf_image *img, const struct tf_signatur
 
 /* Standard streams are the receiver's; two actions cannot be set, others are the C library's, which
  * an emulator keeps for itself. */
-bool tf_fault_record_means(const struct tf_image *img, const struct tf_kind *k, uint32_t i)
+bool tf_damage_record_means(const struct tf_image *img, const struct tf_kind *k, uint32_t i)
 {
 	if (IS(k->name, "fd"))
 		return img->fds[i].fd > 2;
@@ -135,7 +135,7 @@ static bool attribute_means(const struct tf_image *img, const struct tf_attribut
 
 #define RET_ALLOW UINT64_C(0x7fff000000000006) /* struct sock_filter */
 
-bool tf_fault_means(const struct tf_image *img, const struct tf_kind *k, uint32_t i,
+bool tf_damage_means(const struct tf_image *img, const struct tf_kind *k, uint32_t i,
 	const struct tf_field *f, unsigned element)
 {
 	if (!shows_emulated(img, k, i, f, 0))
@@ -190,7 +190,7 @@ static bool is_written(const struct tf_image *img, uint32_t object)
 	return false;
 }
 
-bool tf_fault_flag_means(const struct tf_image *img, const struct tf_kind *k, uint32_t i,
+bool tf_damage_flag_means(const struct tf_image *img, const struct tf_kind *k, uint32_t i,
 	const struct tf_field *f, uint32_t flag)
 {
 	if (!shows_emulated(img, k, i, f, flag))
