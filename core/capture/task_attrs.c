@@ -22,6 +22,7 @@
 
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
+#include "core/base/maps.h"
 #include "core/capture/rights.h"
 
 #define NS UINT64_C(1000000000)
@@ -78,7 +79,7 @@ static int read_limits(struct tf_task *t, uint64_t limits[2 * TF_LIMITS])
 	return rc;
 }
 
-static int describe_process(struct tf_task *t)
+int tf_task_process(struct tf_task *t)
 {
 	struct tf_process *p = &t->capture.image.process;
 	char *stat, *score;
@@ -89,13 +90,12 @@ static int describe_process(struct tf_task *t)
 		rc = tf_task_read_text(t, "oom_score_adj", &score, &size);
 	if (rc)
 		return rc;
-	*p = (struct tf_process){
-		.flags = TF_PROCESS_KNOWN,
-		.dumpable = 1,
-		.oom_score_adj = (int32_t)strtol(score, NULL, 10),
-		.n_cpus = count_cpus(),
-		.boot = t->boot,
-	};
+	if (!(p->flags & TF_PROCESS_ASKED))
+		p->dumpable = 1;
+	p->flags |= TF_PROCESS_KNOWN;
+	p->oom_score_adj = (int32_t)strtol(score, NULL, 10);
+	p->n_cpus = count_cpus();
+	p->boot = t->boot;
 	if (strstr(t->status, "\nTHP_enabled:\t0"))
 		p->flags |= TF_PROCESS_NO_THP;
 	if (leads_session(stat, t->pid))
@@ -262,7 +262,8 @@ static int describe_timers(struct tf_task *t)
 	size_t size;
 	int rc = 0;
 
-	if (tf_task_read_text(t, "timers", &text, &size))
+	if (t->timers < 0 || tf_proc_read_from(&t->capture.arena, t->timers, "timers", &text, &size,
+				     &t->capture.err))
 		return 0; /* a kernel without CONFIG_CHECKPOINT_RESTORE */
 	for (const char *p = text; (p = strstr(p, "ID: ")); p = strchrnul(p, '\n'))
 		n += p == text || p[-1] == '\n';
@@ -284,7 +285,7 @@ static int describe_timers(struct tf_task *t)
 int tf_task_attributes(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
-	int rc = describe_process(t);
+	int rc = 0;
 
 	img->attributes = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->attributes));
 	img->rights = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->rights));

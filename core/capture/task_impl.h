@@ -32,8 +32,11 @@ int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_
 int tf_task_threads(struct tf_task *t);
 int tf_task_pending(struct tf_task *t);
 
-/* task_files.c: fills image.fds, and says which are duplicates of each other. */
+/* task_files.c: fills image.fds, and says which are duplicates of each other. What can be known
+ * before the process stands is; then that need only be compared. */
+void tf_task_files_before(struct tf_task *t);
 int tf_task_files(struct tf_task *t);
+void tf_task_files_close(struct tf_task *t);
 
 /* task_objects.c: fills image.objects from what is mapped shared and from descriptors of memory,
  * and adds the stages to image.maps. After both lists are there; once. 0, _NOMEM, _LIMIT, _SYSTEM.
@@ -81,8 +84,9 @@ int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *
 int tf_task_begin(struct tf_task *t, pid_t pid);
 int tf_task_halt(struct tf_task *t);
 
-/* Opens mem and pagemap of t->seen, instead of those that are open. */
+/* Opens mem of t->seen, instead of what is open; its pagemap, when first needed: -1, or it. */
 int tf_task_open(struct tf_task *t);
+int tf_task_pagemap(struct tf_task *t);
 
 /* Lets the threads go on; the rest stays. */
 void tf_task_let_go(struct tf_task *t);
@@ -101,9 +105,12 @@ int tf_task_scan(struct tf_task *t, const struct tf_map *m);
 
 struct tf_asking;
 
-/* task_attrs.c: what the kernel keeps for the process and its threads, and /proc shows: limits,
- * scheduling, credentials, POSIX timers. */
+/* task_attrs.c: what the kernel keeps for the threads, and /proc shows: scheduling, credentials;
+ * POSIX timers. */
 int tf_task_attributes(struct tf_task *t);
+
+/* What it keeps for the process, and a fork inherits: limits, oom_score_adj. */
+int tf_task_process(struct tf_task *t);
 
 /* What only the process can tell, through its main thread: timers, dumpable, subreaper. */
 struct tf_question;

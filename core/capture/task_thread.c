@@ -57,13 +57,13 @@ static pid_t own_tid(const char *status)
 static int read_status(struct tf_task *t, struct tf_traced *x)
 {
 	char path[TF_TASK_PATH], text[STATUS], *all = NULL;
-	TF_CLOSE int fd = -1;
 	size_t size;
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", (int)t->pid, (int)x->tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+	if (x->status_fd < 0)
+		x->status_fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = read(x->status_fd, text, sizeof(text));
 	if (n < 0)
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno, "%s", path);
 	if (n < (ssize_t)sizeof(text))
