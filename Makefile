@@ -68,6 +68,7 @@ CAPTURE_SRC := \
 	task_fork \
 	task_snapshot \
 	task_sparse \
+	task_status \
 	task_files \
 	task_cpu \
 	task_leftover \

@@ -12,6 +12,8 @@
 #define TF_CAPTURE_TASK_H
 
 #include <dirent.h>
+#include <pthread.h>
+#include <stdatomic.h>
 
 #include "arch/arch.h"
 #include "core/base/maps.h"
@@ -73,6 +75,10 @@ struct tf_task {
 	struct tf_smap *used; /* parts of its mappings that have pages, sorted; NULL: look at all */
 	uint32_t n_used;
 	const char *status; /* of the main thread, and of the process */
+	char *status_texts; /* task_status.c, as the next three */
+	atomic_uint next_status;
+	bool has_reader;
+	pthread_t reader;
 	struct tf_shot shot;
 	char stands[160]; /* tf_task_snapshot(): why there is no shot; "" there is one */
 	uint64_t stopped_ns, released_ns; /* tf_now_ns() */

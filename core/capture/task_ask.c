@@ -205,16 +205,33 @@ static int ask_main(struct tf_asking *q, const struct tf_question *question, uin
 }
 
 /* Itself, and for the process. */
-static int ask_own(struct tf_asking *q)
+static int gather_own(struct tf_asking *q)
 {
 	uint32_t n = OF_THREAD - 1, more = tf_task_own_questions(q->t, NULL);
 	struct tf_question *all = tf_arena_array(&q->t->capture.arena, n + more, sizeof(*all));
 
+	tf_asking_turn(q, 0);
 	if (!all)
 		return TELEFORK_E_NOMEM;
 	memcpy(all, of_thread + 1, n * sizeof(*all));
 	tf_task_own_questions(q->t, all + n);
-	return ask_main(q, all, n + more);
+	q->own = all;
+	q->n_own = n + more;
+	return 0;
+}
+
+static int ask_own(struct tf_asking *q)
+{
+	uint32_t n = q->n_own;
+
+	q->n_own = 0;
+	return ask_main(q, q->own, n);
+}
+
+/* The calls of a fork can be made in the same breath. */
+static bool can_wait(const struct tf_asking *q)
+{
+	return q->quiet && q->n_own + TF_FORK_CALLS < TF_ASK_CALLS;
 }
 
 /* --- of the process: a fork of it knows as well --- */
@@ -313,9 +330,13 @@ int tf_task_ask(struct tf_task *t, int (*meanwhile)(struct tf_asking *q))
 	if (!rc)
 		rc = ask_threads(&q);
 	if (!rc)
+		rc = gather_own(&q);
+	if (!rc && !(meanwhile && can_wait(&q)))
 		rc = ask_own(&q);
 	if (!rc && meanwhile)
 		rc = meanwhile(&q);
+	if (!rc && q.n_own)
+		rc = ask_own(&q);
 	if (!rc && !t->shot.x.tid)
 		rc = ask_process(&q);
 	back = tf_asking_end(&q);

@@ -436,8 +436,10 @@ static int lay_code(struct tf_asking *q)
 /* *ret: where it is, or -errno. */
 static int map(struct tf_asking *q, int prot, int64_t *ret)
 {
-	const uint64_t arg[6] = {
-		0, q->room_size, (uint64_t)prot, MAP_PRIVATE | MAP_ANONYMOUS, ~UINT64_C(0), 0};
+	/* Many threads write to all of it; but locked memory tells by being there or not. */
+	bool whole = q->t->n_traced > 1 && !locked_before(q);
+	uint64_t flags = MAP_PRIVATE | MAP_ANONYMOUS | (whole ? MAP_POPULATE : 0);
+	const uint64_t arg[6] = {0, q->room_size, (uint64_t)prot, flags, ~UINT64_C(0), 0};
 
 	return tf_asking_call(q, SYS_mmap, arg, ret);
 }

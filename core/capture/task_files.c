@@ -287,24 +287,38 @@ void tf_task_files_close(struct tf_task *t)
 	t->fd_list = NULL;
 }
 
+static int add_fd(struct tf_task *t, uint32_t *room, int number)
+{
+	struct tf_image *img = &t->capture.image;
+	struct tf_fd *all = img->fds;
+
+	if (img->n_fds == *room) {
+		*room = 2 * *room + t->n_known + 16;
+		all = tf_arena_array(&t->capture.arena, *room, sizeof(*all));
+		if (!all)
+			return TELEFORK_E_NOMEM;
+		if (img->n_fds)
+			memcpy(all, img->fds, img->n_fds * sizeof(*all));
+		img->fds = all;
+	}
+	return take_fd(t, &all[img->n_fds++], number);
+}
+
 int tf_task_files(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
 	struct dirent *entry;
-	unsigned n;
+	uint32_t room = 0;
 	int rc = 0;
 
 	if (!open_list(t))
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
 			"descriptors of process %d", (int)t->pid);
 	rewinddir(t->fd_list);
-	n = count_entries(t->fd_list);
-	img->fds = tf_arena_array(&t->capture.arena, n, sizeof(*img->fds));
-	if (!img->fds)
-		return TELEFORK_E_NOMEM;
 	while (!rc && (entry = readdir(t->fd_list)))
-		if (entry->d_name[0] != '.' && img->n_fds < n)
-			rc = take_fd(t, &img->fds[img->n_fds++], atoi(entry->d_name));
-	qsort(img->fds, img->n_fds, sizeof(*img->fds), by_number);
+		if (entry->d_name[0] != '.')
+			rc = add_fd(t, &room, atoi(entry->d_name));
+	if (!rc && img->n_fds)
+		qsort(img->fds, img->n_fds, sizeof(*img->fds), by_number);
 	return rc ? rc : find_duplicates(t);
 }

@@ -29,7 +29,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
 
-#define TOUCHED   (12 << 10) /* bytes that a thread's description takes, roughly */
+#define TOUCHED   (16 << 10) /* bytes that a thread's description takes, roughly */
 #define AWAKE_NS  50000      /* nearly all stops come sooner, and to be woken takes as long */
 #define SPARE_FDS 64         /* for all else */
 
