@@ -17,7 +17,8 @@
 
 #include "core/base/cleanup.h"
 
-#define INFO 256 /* the general part of /proc/PID/fdinfo/NUMBER */
+#define SETTLED_NS 20000000 /* more than a tick of any kernel */
+#define INFO       256      /* the general part of /proc/PID/fdinfo/NUMBER */
 
 /* proc_pid_net(5): the state is the fourth column (01: established; up to 0B but for 07, closed,
  * and 0A, listening: on its way there or from there), the inode the tenth. */
@@ -144,6 +145,15 @@ static bool is_as_known(const struct tf_known_fd *k, const char *info, const str
 	       k->st.st_ctim.tv_nsec == st->st_ctim.tv_nsec;
 }
 
+/* The inode's time goes by ticks of the clock: a change just now would hide another. */
+static bool is_settled(const struct stat *st)
+{
+	uint64_t changed =
+		(uint64_t)st->st_ctim.tv_sec * 1000000000 + (uint64_t)st->st_ctim.tv_nsec;
+
+	return changed + SETTLED_NS < tf_clock_ns(CLOCK_REALTIME);
+}
+
 static const struct tf_known_fd *find_known(const struct tf_task *t, int number)
 {
 	for (uint32_t i = 0; i < t->n_known; i++)
@@ -166,7 +176,8 @@ static void know_fd(struct tf_task *t, int number)
 		k->info = -1;
 	}
 	if (k->info >= 0 && !read_info(t, number, k->info, info) && !stat(path, &k->st) &&
-		!describe_fd(t, &k->as, number, &k->st) && is_told_by_inode(t, &k->as)) {
+		!describe_fd(t, &k->as, number, &k->st) && is_told_by_inode(t, &k->as) &&
+		is_settled(&k->st)) {
 		k->mount = tf_text_number(info, "mnt_id:", 10, 0);
 		k->ino = tf_text_number(info, "ino:", 10, 0);
 		t->n_known++;
