@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -339,9 +338,8 @@ static int see_clocks(struct tf_task *t)
 static void see_limits(struct tf_task *t)
 {
 	struct rlimit files = {0};
-	cpu_set_t set;
 
-	t->processors = sched_getaffinity(0, sizeof(set), &set) ? 2 : CPU_COUNT(&set);
+	t->processors = tf_host_processors();
 	getrlimit(RLIMIT_NOFILE, &files);
 	t->most_fds = files.rlim_cur > INT_MAX ? INT_MAX : (int)files.rlim_cur - SPARE_FDS;
 }
