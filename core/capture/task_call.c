@@ -243,13 +243,19 @@ int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_
 	return lay(q, q->result, 0, q->x->held ? size : TF_ASK_RESULT + q->frame);
 }
 
+/* That are asked at a time. */
+static uint32_t wave(const struct tf_task *t)
+{
+	return t->n_traced - 1 < TF_ASK_WAVE ? t->n_traced - 1 : TF_ASK_WAVE;
+}
+
 static uint64_t slot_at(const struct tf_asking *q, uint32_t i)
 {
-	if (q->stack && !i)
-		return q->stack;
-	if (q->stack && i == q->t->n_traced)
-		return q->stack + q->slot;
-	return q->room + i * q->slot;
+	bool spare = i == q->t->n_traced;
+
+	if (q->stack && (!i || spare))
+		return q->stack + (spare ? q->slot : 0);
+	return q->room + (spare ? 1 + wave(q->t) : i ? 1 + (i - 1) % TF_ASK_WAVE : 0) * q->slot;
 }
 
 uint64_t tf_asking_spare(const struct tf_asking *q)
@@ -436,10 +442,8 @@ static int lay_code(struct tf_asking *q)
 /* *ret: where it is, or -errno. */
 static int map(struct tf_asking *q, int prot, int64_t *ret)
 {
-	/* Many threads write to all of it; but locked memory tells by being there or not. */
-	bool whole = q->t->n_traced > 1 && !locked_before(q);
-	uint64_t flags = MAP_PRIVATE | MAP_ANONYMOUS | (whole ? MAP_POPULATE : 0);
-	const uint64_t arg[6] = {0, q->room_size, (uint64_t)prot, flags, ~UINT64_C(0), 0};
+	const uint64_t arg[6] = {
+		0, q->room_size, (uint64_t)prot, MAP_PRIVATE | MAP_ANONYMOUS, ~UINT64_C(0), 0};
 
 	return tf_asking_call(q, SYS_mmap, arg, ret);
 }
@@ -559,7 +563,7 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 	needed = !q->stack || t->n_traced > 1 || locked_before(q);
 	if (rc || (!needed && !q->quiet))
 		return rc;
-	q->room_size = ((t->n_traced + 1) * q->slot + 0xffff) & ~UINT64_C(0xffff);
+	q->room_size = ((2 + wave(t)) * q->slot + 0xffff) & ~UINT64_C(0xffff);
 	rc = map_room(q, needed);
 	if (!rc && !q->stack) {
 		tf_asking_turn(q, 0);

@@ -32,7 +32,12 @@ struct tf_question {
 #define TF_ASK_CALLS  16
 #define TF_ASK_RESULT (TF_ASK_CALLS * sizeof(struct tf_batch_call))
 
-/* A slot holds results and a frame; there is one for each thread, and one more. */
+/* Threads are asked so many at a time: memory that nobody touched before costs more than waiting.
+ */
+#define TF_ASK_WAVE 16
+
+/* A slot holds results and a frame; there is one for the main thread, one for each of those that
+ * are asked at a time, and one more. */
 struct tf_asking {
 	struct tf_task *t;
 	size_t frame, slot;       /* bytes */
