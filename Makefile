@@ -70,6 +70,7 @@ CAPTURE_SRC := \
 	task_sparse \
 	task_later \
 	task_serve \
+	task_status \
 	task_files \
 	task_cpu \
 	task_leftover \

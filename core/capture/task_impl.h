@@ -36,12 +36,21 @@ void tf_task_thread_text(
  * naming its state. */
 int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_ns);
 
+/* task_status.c: each thread's status and own_tid, read meanwhile by another thread of ours.
+ * Between the two calls nothing else may look at either; the second has to follow, if the first
+ * succeeded. */
+int tf_task_status_begin(struct tf_task *t);
+int tf_task_status_end(struct tf_task *t);
+
 /* task_thread.c: fills image.threads from the stopped threads, and image.pending. */
 int tf_task_threads(struct tf_task *t);
 int tf_task_pending(struct tf_task *t);
 
-/* task_files.c: fills image.fds, and says which are duplicates of each other. */
+/* task_files.c: fills image.fds, and says which are duplicates of each other. What can be known
+ * before the process stands is; then that need only be compared. */
+void tf_task_files_before(struct tf_task *t);
 int tf_task_files(struct tf_task *t);
+void tf_task_files_close(struct tf_task *t);
 
 /* task_objects.c: fills image.objects from what is mapped shared and from descriptors of memory,
  * and adds the stages to image.maps. After both lists are there; once. 0, _NOMEM, _LIMIT, _SYSTEM.
@@ -98,8 +107,9 @@ int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *
 int tf_task_begin(struct tf_task *t, pid_t pid);
 int tf_task_halt(struct tf_task *t);
 
-/* Opens mem and pagemap of t->seen, instead of those that are open. */
+/* Opens mem of t->seen, instead of what is open; its pagemap, when first needed: -1, or it. */
 int tf_task_open(struct tf_task *t);
+int tf_task_pagemap(struct tf_task *t);
 
 /* Lets the threads go on; the rest stays. */
 void tf_task_let_go(struct tf_task *t);
@@ -118,9 +128,13 @@ int tf_task_scan(struct tf_task *t, const struct tf_map *m);
 
 struct tf_asking;
 
-/* task_attrs.c: what the kernel keeps for the process and its threads, and /proc shows: limits,
- * scheduling, credentials, POSIX timers. */
+/* task_attrs.c: what the kernel keeps for the threads: scheduling, needs no status; filters; POSIX
+ * timers. */
+int tf_task_scheduling(struct tf_task *t);
 int tf_task_attributes(struct tf_task *t);
+
+/* What it keeps for the process, and a fork inherits: limits, oom_score_adj. */
+int tf_task_process(struct tf_task *t);
 
 /* What only the process can tell, through its main thread: timers, dumpable, subreaper. */
 struct tf_question;
@@ -130,8 +144,9 @@ uint32_t tf_task_own_questions(struct tf_task *t, struct tf_question *ret);
 /* What /proc tells of threads that cannot be asked: personality, timer slack. */
 void tf_task_unasked(struct tf_task *t);
 
-/* When all has been asked: threads with the same credentials share a record of them. */
-int tf_task_merge_rights(struct tf_task *t);
+/* When all has been asked: credentials, as each thread's status has them. Threads with the same
+ * share a record of them. */
+int tf_task_rights(struct tf_task *t);
 
 /* Traced threads with filters make our calls without them; Linux 4.3, root only. */
 #define TF_TASK_SUSPEND (1ul << 21) /* PTRACE_O_SUSPEND_SECCOMP of linux/ptrace.h */
@@ -156,7 +171,9 @@ uint32_t tf_filter_run(const uint64_t *code, uint32_t n, const struct seccomp_da
 int tf_task_ask(struct tf_task *t, int (*meanwhile)(struct tf_asking *q));
 int tf_task_ask_shot(struct tf_task *t);
 
-/* task_fork.c: has the main thread fork. Sets t->shot, or t->stands. 0, or what must not happen. */
+/* task_fork.c: has the main thread fork, and asks it what it is yet to be asked (q->own) if it can.
+ * Sets t->shot, or t->stands. 0, or what must not happen. */
+#define TF_FORK_CALLS 2
 int tf_task_fork(struct tf_asking *q);
 
 /* Waits until the shot stands, ready for calls; takes what we had on its stack out of it. */

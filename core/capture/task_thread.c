@@ -22,9 +22,8 @@
 #include "core/base/cleanup.h"
 #include "core/base/maps.h"
 
-#define PEEK    32   /* signals at a time */
-#define STATUS  4096 /* bytes of /proc/PID/status without very many groups */
-#define RSEQ_CS 8    /* offset of rseq_cs in struct rseq, linux/rseq.h */
+#define PEEK    32 /* signals at a time */
+#define RSEQ_CS 8  /* offset of rseq_cs in struct rseq, linux/rseq.h */
 
 /* struct rseq_cs of linux/rseq.h. */
 struct sequence {
@@ -43,38 +42,6 @@ static void read_comm(const char *status, struct tf_thread *thread)
 		p += *p == '\\';
 		thread->comm[n] = (char)(*p == 'n' && p[-1] == '\\' ? '\n' : *p);
 	}
-}
-
-/* The last number of a line: in the process's own pid namespace. 0: this kernel does not tell. */
-static pid_t own_tid(const char *status)
-{
-	const char *line = strstr(status, "\nNSpid:");
-	const char *last = line ? memrchr(line + 1, '\t', strcspn(line + 1, "\n")) : NULL;
-
-	return last ? atoi(last + 1) : 0;
-}
-
-static int read_status(struct tf_task *t, struct tf_traced *x)
-{
-	char path[TF_TASK_PATH], text[STATUS], *all = NULL;
-	TF_CLOSE int fd = -1;
-	size_t size;
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", (int)t->pid, (int)x->tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof(text));
-	if (n < 0)
-		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno, "%s", path);
-	if (n < (ssize_t)sizeof(text))
-		all = tf_arena_strn(&t->capture.arena, text, (size_t)n);
-	else
-		tf_proc_read(&t->capture.arena, path, &all, &size, &t->capture.err);
-	if (!all)
-		return TELEFORK_E_NOMEM;
-	x->status = all;
-	x->own_tid = own_tid(all);
-	return 0;
 }
 
 static void read_rseq(struct tf_thread *thread)
@@ -131,10 +98,6 @@ static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread 
 	int rc;
 
 	thread->tid = x->tid;
-	rc = read_status(t, x);
-	if (rc)
-		return rc;
-	read_comm(x->status, thread);
 	if (ptrace(PTRACE_GETSIGMASK, x->tid, (void *)sizeof(thread->sigmask), &thread->sigmask))
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
 			"signal mask of thread %d", (int)x->tid);
@@ -155,18 +118,31 @@ static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread 
 	return 0;
 }
 
-int tf_task_threads(struct tf_task *t)
+static int read_threads(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
 	int rc = 0;
 
-	img->threads = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->threads));
-	if (!img->threads)
-		return TELEFORK_E_NOMEM;
 	for (; img->n_threads < t->n_traced && !rc; img->n_threads++)
 		rc = read_thread(t, &t->traced[img->n_threads], &img->threads[img->n_threads]);
-	t->status = t->traced->status;
 	return rc;
+}
+
+int tf_task_threads(struct tf_task *t)
+{
+	struct tf_image *img = &t->capture.image;
+	int rc = tf_task_status_begin(t), told;
+
+	img->threads = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->threads));
+	if (!rc)
+		rc = img->threads ? read_threads(t) : TELEFORK_E_NOMEM;
+	if (!rc)
+		rc = tf_task_scheduling(t);
+	told = t->status_texts ? tf_task_status_end(t) : rc;
+	t->status = t->traced->status;
+	for (uint32_t i = 0; i < t->n_traced && !rc && !told; i++)
+		read_comm(t->traced[i].status, &img->threads[i]);
+	return rc ? rc : told;
 }
 
 /* --- signals that wait --- */
