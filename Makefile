@@ -49,6 +49,7 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 BASE_SRC    := err text arena buf crc32c io maps host guest twin \
 	identity \
 	stop \
+	wait \
 
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
@@ -62,6 +63,7 @@ CAPTURE_SRC := \
 	task \
 	task_stop \
 	task_thread \
+	task_wait \
 	task_call \
 	task_batch \
 	task_ask \

@@ -265,6 +265,14 @@ struct tf_timer {
 	uint64_t left, interval; /* nanoseconds; left 0: not armed */
 };
 
+/* A thread that waits in a system call with a time limit. Its registers make the call anew, with
+ * the whole limit; a receiver that can has it wait for what is left. A call with an absolute limit
+ * is told for where clocks are others. */
+struct tf_wait {
+	uint32_t thread; /* index in image.threads */
+	uint64_t left;   /* nanoseconds */
+};
+
 enum tf_sign_place {
 	TF_SIGN_MEMORY, /* address is that of an aligned word */
 	TF_SIGN_LINK,   /* the first thread's link register; address is 0 */
@@ -378,11 +386,12 @@ struct tf_image {
 	struct tf_process process;
 	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits,
 		n_pending, n_objects, n_attributes, n_rights, n_groups, n_timers, n_filters, n_code,
-		n_later;
+		n_later, n_waits;
 	struct tf_thread *threads;
 	struct tf_attributes *attributes; /* of each thread; or none at all */
 	struct tf_rights *rights;
 	uint32_t *groups;
+	struct tf_wait *waits;     /* by their threads */
 	struct tf_timer *timers;   /* by their ids */
 	struct tf_filter *filters; /* by their chains */
 	uint64_t *code;            /* struct sock_filter */
