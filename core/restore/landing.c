@@ -302,10 +302,11 @@ static int unmap_unseen(struct tf_landing *l, const struct tf_call_way *way,
 	return rc ? rc : set_mask(l, tid, l->image->threads->sigmask, e);
 }
 
-int tf_landing_arrive(struct tf_landing *l, uint64_t code, const struct tf_facts *facts,
+int tf_landing_arrive(struct tf_landing *l, const uint64_t code[2], const struct tf_facts *facts,
 	struct tf_arena *a, struct tf_err *e)
 {
-	const struct tf_call_way way = {.at = l->restore->code_at + code};
+	const struct tf_call_way wait = {.at = l->restore->code_at + code[0]},
+				 way = {.at = l->restore->code_at + code[1]};
 	const struct tf_image *img = l->image;
 	sigset_t before;
 	int rc = 0;
@@ -315,7 +316,7 @@ int tf_landing_arrive(struct tf_landing *l, uint64_t code, const struct tf_facts
 	for (uint32_t i = 0; i < l->n && !rc; i++)
 		rc = to_its_place(l, l->tids[i], e); /* the first lets the others go on */
 	for (uint32_t i = 0; i < img->n_waits && !rc; i++)
-		rc = wait_again(l, &img->waits[i], &way, &facts->cpu, a, e);
+		rc = wait_again(l, &img->waits[i], &wait, &facts->cpu, a, e);
 	if (!rc)
 		rc = unmap_unseen(l, &way, &facts->cpu, a, e);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);

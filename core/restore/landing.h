@@ -35,9 +35,10 @@ int tf_landing_begin(struct tf_landing *l, pid_t child, const struct tf_restore 
 
 /* The process was told to go on: follows each thread to the end of its rt_sigreturn, has those that
  * waited in a call with a time limit wait for what is left (image.waits), then removes the
- * restorer's range. code: offset of a system call instruction in the restorer's code. All threads
- * are stopped afterwards. 0, or _RESTORE; then tf_landing_abandon(). */
-int tf_landing_arrive(struct tf_landing *l, uint64_t code, const struct tf_facts *facts,
+ * restorer's range. code: offsets of two system call instructions in the
+ * restorer's code: one that is interrupted in a wait would go on with that from the same one. All
+ * threads are stopped afterwards. 0, or _RESTORE; then tf_landing_abandon(). */
+int tf_landing_arrive(struct tf_landing *l, const uint64_t code[2], const struct tf_facts *facts,
 	struct tf_arena *a, struct tf_err *e);
 
 /* From here on the process does not end with the receiver: should that end, it stands still, by a

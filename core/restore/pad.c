@@ -562,7 +562,10 @@ static int hear_failure(struct tf_pad *p, int rc)
 static int land(struct tf_pad *p)
 {
 	struct tf_landing *l = &p->landing;
-	uint64_t code = tf_arch_find_syscall(__start_tf_restorer, tf_restorer_size());
+	uint64_t size = tf_restorer_size();
+	uint64_t first = tf_arch_find_syscall(__start_tf_restorer, size), next = first + 4;
+	uint64_t code[2] = {
+		first, next + tf_arch_find_syscall(__start_tf_restorer + next, size - next)};
 	int rc = tf_landing_begin(l, p->child, &p->restore, &p->image, &p->arena, &p->err);
 
 	if (!rc)

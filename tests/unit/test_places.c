@@ -758,6 +758,8 @@ START_TEST(in_a_call)
 		set_stopped(original, true);
 	if (stopped && b->call == sleep_rest && is_forgotten())
 		copys = RIGHT; /* the whole time anew, too long and never too short */
+	if (stopped && b->call == futex_relative && is_forgotten())
+		copys = GAVE_UP;
 	take(false);
 	restore();
 	if (stopped) {
@@ -839,8 +841,9 @@ static void check_left(int64_t left, int64_t before, int64_t asleep)
 {
 	int64_t stopped = (int64_t)task.stopped_ns, slept = DAY * SECOND - left;
 
-	ck_assert_msg(slept <= stopped - before + SECOND / 1000, "%s: %lld ns too short",
-		timed[place].name, (long long)(slept - (stopped - before)));
+	/* The kernel writes a rest when it has heard of the stop. */
+	ck_assert_msg(slept <= now_ns() - before, "%s: %lld ns too short", timed[place].name,
+		(long long)(slept - (stopped - before)));
 	ck_assert_msg(slept >= (stopped - asleep) / 10 * 9 - SECOND / 100, "%s: slept %lld of %lld",
 		timed[place].name, (long long)slept, (long long)(stopped - asleep));
 }
