@@ -142,6 +142,7 @@ CMD_SRC     := \
 	settle \
 	jobs \
 	exits \
+	text_json \
 	inspect \
 	inspect_json \
 	diff \
@@ -309,10 +310,12 @@ GUEST_PACKAGES := \
 	python3-minimal \
 	util-linux \
 
+CHECK_PACKAGES := openssh-client openssh-server
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 PAGE_PACKAGES := chromium fonts-dejavu-core
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
-NEED := $(PACKAGES) $(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
+NEED := $(PACKAGES) $(if $(filter check check-%,$(MAKECMDGOALS)),$(CHECK_PACKAGES)) \
+	$(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
 	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES)) \
 	$(if $(filter report-screenshots,$(MAKECMDGOALS)),$(PAGE_PACKAGES))
 
@@ -329,7 +332,7 @@ echo "installing Debian packages:$$missing" >&2; \
 if [ "$$(id -u)" != 0 ]; then \
 	echo "this needs root: apt-get install$$missing" >&2; exit 1; \
 fi; \
-export DEBIAN_FRONTEND=noninteractive; \
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; : 'no service is started, where init asks that'; \
 dpkg --add-architecture $(DEB_$(FOREIGN)) && apt-get -qq update >&2 && \
 apt-get -qq install -y --no-install-recommends $$missing >&2 </dev/null || \
 { echo "could not install:$$missing (apt's reason stands above; Debian 12 has them all)" >&2; exit 1; }
