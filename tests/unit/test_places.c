@@ -836,7 +836,8 @@ static int wait_timed(void)
 	return verdict(timed[place].call(), SHORT_LEFT);
 }
 
-/* Nobody can say when it fell asleep: too little is wrong, a little too much is not. */
+/* Nobody can say when it fell asleep, and time that the host took does not count: too little is
+ * wrong, too much is not. */
 static void check_left(int64_t left, int64_t before, int64_t asleep)
 {
 	int64_t stopped = (int64_t)task.stopped_ns, slept = DAY * SECOND - left;
@@ -844,8 +845,8 @@ static void check_left(int64_t left, int64_t before, int64_t asleep)
 	/* The kernel writes a rest when it has heard of the stop. */
 	ck_assert_msg(slept <= now_ns() - before, "%s: %lld ns too short", timed[place].name,
 		(long long)(slept - (stopped - before)));
-	ck_assert_msg(slept >= (stopped - asleep) / 10 * 9 - SECOND / 100, "%s: slept %lld of %lld",
-		timed[place].name, (long long)slept, (long long)(stopped - asleep));
+	ck_assert_msg(slept >= (stopped - asleep) / 8, "%s: slept %lld of %lld", timed[place].name,
+		(long long)slept, (long long)(stopped - asleep));
 }
 
 /* What is left is found, and the copy waits as long as the image says and no longer: that is made
