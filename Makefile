@@ -49,6 +49,7 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 BASE_SRC    := err text arena buf crc32c io maps host guest twin \
 	identity \
 	stop \
+	wait \
 
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
@@ -62,6 +63,7 @@ CAPTURE_SRC := \
 	task \
 	task_stop \
 	task_thread \
+	task_wait \
 	task_call \
 	task_batch \
 	task_ask \
@@ -141,6 +143,7 @@ CMD_SRC     := \
 	settle \
 	jobs \
 	exits \
+	text_json \
 	inspect \
 	inspect_json \
 	diff \
@@ -308,10 +311,12 @@ GUEST_PACKAGES := \
 	python3-minimal \
 	util-linux \
 
+CHECK_PACKAGES := openssh-client openssh-server
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 PAGE_PACKAGES := chromium fonts-dejavu-core
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
-NEED := $(PACKAGES) $(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
+NEED := $(PACKAGES) $(if $(filter check check-%,$(MAKECMDGOALS)),$(CHECK_PACKAGES)) \
+	$(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
 	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES)) \
 	$(if $(filter report-screenshots,$(MAKECMDGOALS)),$(PAGE_PACKAGES))
 
@@ -328,7 +333,7 @@ echo "installing Debian packages:$$missing" >&2; \
 if [ "$$(id -u)" != 0 ]; then \
 	echo "this needs root: apt-get install$$missing" >&2; exit 1; \
 fi; \
-export DEBIAN_FRONTEND=noninteractive; \
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; : 'no service is started, where init asks that'; \
 dpkg --add-architecture $(DEB_$(FOREIGN)) && apt-get -qq update >&2 && \
 apt-get -qq install -y --no-install-recommends $$missing >&2 </dev/null || \
 { echo "could not install:$$missing (apt's reason stands above; Debian 12 has them all)" >&2; exit 1; }

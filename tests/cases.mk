@@ -129,7 +129,7 @@ $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-locks 240 $(call in_gu
 )
 $(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
 $(if $(filter x86_64,$(HOST)),locks-qemu 120 tests/crew.sh $(B) locks-pie 41 qemu-x86_64 -cpu max)
-ssh-native 120 tests/ssh.sh $(B)
+ssh-native 240 tests/ssh.sh $(B)
 verify-native 120 tests/verify.sh $(B) still-pie
 completion 60 tests/completion.sh $(B)
 docs-state 60 docs/state.sh check

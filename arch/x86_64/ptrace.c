@@ -140,9 +140,16 @@ void tf_arch_task_give_up(struct tf_regs *regs, int error)
 	x86_put64(gp + G_RAX * 8, (uint64_t) - (int64_t)error);
 }
 
+/* The kernel sees it by the registers; those of a call that was found so are. */
 void tf_arch_task_go_on(struct tf_regs *regs)
 {
-	(void)regs;
+	uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
+
+	if ((int64_t)x86_get64(gp + G_ORIG_RAX * 8) >= 0)
+		return;
+	x86_put64(gp + G_ORIG_RAX * 8, x86_get64(gp + G_RAX * 8));
+	x86_put64(gp + G_RAX * 8, -(uint64_t)RESTART_RESTARTBLOCK);
+	x86_put64(gp + G_RIP * 8, x86_get64(gp + G_RIP * 8) + 2);
 }
 
 size_t tf_arch_find_syscall(const uint8_t *code, size_t n)

@@ -26,6 +26,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
 #include "core/base/maps.h"
+#include "core/base/zero.h"
 #include "core/restore/vdso.h"
 
 static void proc_path(const struct tf_task *t, const char *name, char path[static TF_TASK_PATH])

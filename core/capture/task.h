@@ -30,7 +30,9 @@ struct tf_traced {
 	int status_fd;          /* /proc/PID/task/TID/status; -1 */
 	const char *status;     /* its text */
 	long blocked;           /* the system call in which /proc saw it before we came; -1: none */
-	struct tf_regs as_found; /* its registers as the stop shows them */
+	uint64_t slept_ns, switches; /* tf_now_ns() when it fell asleep there, and how often it had
+				      * by then; 0: not known */
+	struct tf_regs as_found;     /* its registers as the stop shows them */
 	uint64_t abort; /* where the restartable sequence that it stands in has its exit; 0: none */
 	uint8_t code[2 * TF_CODE_AROUND]; /* where it stands */
 };
@@ -70,6 +72,7 @@ struct tf_task {
 	int most_fds;            /* numbers below are for texts that are opened beforehand */
 	int timers;              /* /proc/PID/timers; -1 */
 	struct tf_clocks clocks; /* its own less ours */
+	uint64_t *cpu_clocks;    /* what tf_now_ns() is ahead of each processor's own; 0: unknown */
 	const char *boot;        /* the machine's boot id; "": it has clocks of its own */
 
 	struct tf_smap *used; /* parts of its mappings that have pages, sorted; NULL: look at all */

@@ -3,19 +3,11 @@
 #ifndef TF_CAPTURE_TASK_IMPL_H
 #define TF_CAPTURE_TASK_IMPL_H
 
-#include <string.h>
-
 #include "core/base/text.h"
 #include "core/capture/task.h"
 
 #define TF_TASK_PATH    64   /* "/proc/PID/task/TID/syscall" */
 #define TF_TASK_STOP_MS 2000 /* a thread in vfork or in uninterruptible sleep does not stop */
-
-/* Whether n bytes (at least one) are zero. */
-static inline bool tf_all_zero(const uint8_t *p, size_t n)
-{
-	return !*p && !memcmp(p, p + 1, n - 1);
-}
 
 /* Reads n bytes of the process's memory. 0 or _SYSTEM with the address. */
 int tf_task_read(struct tf_task *t, uint64_t addr, void *to, size_t n);
@@ -89,15 +81,25 @@ int tf_task_cpu(struct tf_task *t);
 void tf_task_drop_leftovers(struct tf_task *t);
 
 /* Once the threads have been asked: makes the registers of image.threads those from which they go
- * on anywhere. System calls that the kernel was about to start again are made again, or give up
- * with EINTR where only this kernel knows the time that is left; a restartable sequence is aborted.
- */
+ * on anywhere, and fills image.waits. System calls that the kernel was about to start again are
+ * made again, or give up with EINTR where nobody knows the time that is left; a restartable
+ * sequence is aborted. */
 int tf_task_settle(struct tf_task *t);
 
 /* The same for one thread's regs alone, which are copied before they are changed. here: for this
  * very process, where a sleep rather starts anew than ends for no reason that the program knows. */
 int tf_task_settle_thread(
 	struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread, bool here);
+
+/* task_wait.c. For a thread that is about to be stopped, and its line of
+ * /proc/PID/task/TID/syscall: notes since when it sleeps. */
+void tf_task_see_wait(struct tf_task *t, struct tf_traced *x, const char *syscall);
+
+/* What a thread that makes, or (inside) was interrupted in, that call has left of its limit,
+ * nanoseconds; rather too much. False: nobody knows, or it was written to the request itself, or
+ * the call has none. */
+bool tf_task_wait_left(struct tf_task *t, const struct tf_traced *x, long nr, const uint64_t arg[6],
+	bool inside, uint64_t *ret);
 
 /* The registers that a thread of the living process is put back with. *ret may share data with
  * x->as_found. */

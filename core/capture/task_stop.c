@@ -214,6 +214,11 @@ static int seize(struct tf_task *t, pid_t tid)
 	t->traced = all;
 	tf_task_thread_text(t, tid, "syscall", call, sizeof(call));
 	status = open_status(t, tid);
+	all[t->n_traced] = (struct tf_traced){.tid = tid,
+		.status_fd = status,
+		.blocked = call[0] >= '0' && call[0] <= '9' ? strtol(call, NULL, 10) : -1};
+	if (all[t->n_traced].blocked >= 0)
+		tf_task_see_wait(t, &all[t->n_traced], call);
 	if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)PTRACE_O_TRACESYSGOOD)) {
 		err = errno;
 		tf_closep(&status);
@@ -228,9 +233,7 @@ static int seize(struct tf_task *t, pid_t tid)
 			"check\")",
 			(int)t->pid);
 	}
-	all[t->n_traced++] = (struct tf_traced){.tid = tid,
-		.status_fd = status,
-		.blocked = call[0] >= '0' && call[0] <= '9' ? strtol(call, NULL, 10) : -1};
+	t->n_traced++;
 	return 0;
 }
 
