@@ -254,7 +254,7 @@ machines() {
 	END
 	chmod +x "$tmp/qemu-system-$arch"
 	expect 69 env PATH="$tmp:$PATH" TELEFORK_CACHE="$tmp/cache" "$telebed" run guests --filter ".$arch."
-	says "Bail out!"
+	says "0 passed, 0 failed, 6 broken"
 	says "not in the mood for $arch"
 }
 
