@@ -506,7 +506,11 @@ $(2)/programs/churn: tests/programs/churn.c
 	@mkdir -p $$(@D)
 	$$(call say,LD,$$@)
 	$(Q)$(3) -O1 -g -fsanitize=address -static-libasan $$< -o $$@
-programs-$(1): $(2)/programs/churn
+$(2)/programs/high: tests/programs/high.c
+	@mkdir -p $$(@D)
+	$$(call say,LD,$$@)
+	$(Q)$(3) -O1 -static $$< -o $$@
+programs-$(1): $(2)/programs/churn $(2)/programs/high
 endef
 $(foreach a,$(ARCHES),$(eval $(call program_rules,$(a),$(B_$(a)),$(CC_$(a)))))
 

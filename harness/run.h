@@ -84,7 +84,7 @@ unsigned tf_run_cores(void);
 uint64_t tf_cell_seed(uint64_t run_seed, const char *name, unsigned repetition);
 
 /* Runs all cells, as many times as is asked for, telling the report of each. 0: all were run.
- * Negative: a machine could not be started, the rest was not tried. */
+ * Negative: there is no place for what they leave, the rest was not tried. */
 int tf_run_cells(const struct tf_run_options *o, const struct tf_cells *cells,
 	struct tf_report *report, struct tf_vm_error *err);
 
