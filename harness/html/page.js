@@ -397,7 +397,7 @@ function differences(c) {
 
 /* --- phases --- */
 
-const KNOWN = ["connect", "pages", "restore", "check", "commit", "plan", "description", "freeze", "probe", "verdict", "witness", "receivers", "greet", "answer"];
+const KNOWN = ["connect", "pages", "restore", "check", "commit", "plan", "description", "freeze", "probe", "verdict", "receivers", "greet", "witness", "answer", "carry", "save"];
 const hues = new Map(KNOWN.map((name, k) => [name, "p" + (k % 8)]));
 function hue(name) {
 	if (!hues.has(name)) hues.set(name, "p" + (hues.size % 8));
