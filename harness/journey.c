@@ -415,9 +415,11 @@ static int go_by_file(struct tf_journey *j, struct tf_vm_error *err)
 /* A copy that was let go on says its verdict, whatever its receiver died of. */
 static int hear_copy(struct tf_journey *j, struct tf_job *receiver, struct tf_vm_error *err)
 {
-	int rc = tf_journey_blame(
-		j, tf_journey_wait(j, receiver, 0, "ok", &j->outcome->said, err), err);
+	tf_vm_autofree char *rest = NULL;
+	int rc = tf_journey_blame(j, tf_journey_wait(j, receiver, 0, "ok", &rest, err), err);
 
+	if (rest)
+		j->outcome->said = tf_vm_format("ok%s", rest);
 	if (rc == 0 && j->outcome->verdict == TF_VERDICT_OK)
 		count(&j->outcome->registers, receiver->text[0], "registers");
 	return rc;

@@ -338,7 +338,7 @@ int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err)
 		rc = put_all(j, err);
 	if (rc == 0)
 		rc = start_program(j, err);
-	if (rc < 0)
+	if (rc < 0 || !expected)
 		return rc;
 	if (j->cell->refused)
 		rc = stay(j, expected, err);
