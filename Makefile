@@ -149,7 +149,12 @@ CMD_SRC     := \
 	timing \
 
 PAD_SRC     := timing pad_main serve pump restore token exits journal arrival
-QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link
+QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link \
+	faults \
+	stream \
+
+# Of those: a link is of use without QEMU.
+LINK_SRC    := link relay stream switch faults io wire error child
 HARNESS_SRC := \
 	main \
 	home \
@@ -448,7 +453,7 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -o $@
 
 # The cells of docs/commit.md, and the program that is moved in them.
-$(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o)
+$(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o)
 	$(call link,$(B))
 $(B)/tests/counter: $(B)/obj/tests/commit/counter.o
 	$(call link,$(B),-static,-lpthread)
@@ -465,7 +470,7 @@ $(B_FUZZ)/fuzz/%: $(B_FUZZ)/obj/tests/fuzz/%.o $(B_FUZZ)/lib/libtelefork.a
 
 QEMU_OBJ := $(call obj,$(QEMU_SRC:%=qemu/%.c),$(B))
 
-$(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
+$(addprefix $(B)/tests/,test_qemu test_link): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson -lexpat $(LIBS_unit))
 $(B)/tests/test_text: $(B)/obj/tests/unit/test_text.o $(B)/obj/harness/text.o
 	$(call link,$(B),,-ljansson $(LIBS_unit))
@@ -596,7 +601,7 @@ own-guest: build/guest/$(ARCH)/init build/guest/$(ARCH)/root.cpio ## a guest wit
 	@echo 'machines = ( { name = "$(NAME)"; arch = "$(ARCH)"; tier = "system"; kernel = "./kernel"; initramfs = "./initramfs"; } );' | \
 		tee build/guest/own/$(NAME)/machines.conf
 
-unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text)
+unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text test_link)
 
 include tests/cases.mk
 export UNIT_CASES CASES

@@ -159,7 +159,6 @@ static void break_once(unsigned i, enum fault fault, bool dead)
 	const char *wanted = dead ? breaks[i].dead : breaks[i].whole, *v;
 	char pid[16], what[64];
 	const char *argv[] = {telefork, "move", "--idle-time", SILENCE, pid, world.to, NULL};
-	pid_t relay;
 	int code;
 
 	snprintf(what, sizeof(what), "%-10s %s %s", breaks[i].message,
@@ -167,7 +166,7 @@ static void break_once(unsigned i, enum fault fault, bool dead)
 	snprintf(doing, sizeof(doing), "%s, after %d bytes", what, plan.bytes);
 	alarm(ALLOWED_SECS);
 	world_begin(&world, SILENCE);
-	relay = network_start(&world, &plan);
+	network_start(&world, &plan);
 	snprintf(pid, sizeof(pid), "%d", (int)world.source);
 	code = run(&world, world.here, "move", argv);
 	if (!network_struck())
@@ -178,8 +177,7 @@ static void break_once(unsigned i, enum fault fault, bool dead)
 	if ((code == 75) != !strncmp(v, "stopped", 7) || !code != !strcmp(v, "there"))
 		die("\"%s\", and move's exit code was %d", v, code);
 	note(what, v);
-	kill(relay, SIGKILL);
-	await(relay);
+	network_end();
 	world_end(&world);
 }
 

@@ -77,8 +77,9 @@ struct plan {
 };
 
 /* A relay to the receiver: w->to becomes its address. */
-pid_t network_start(struct world *w, const struct plan *plan);
+void network_start(struct world *w, const struct plan *plan);
 bool network_struck(void);
 void network_heal(void);
+void network_end(void);
 
 #endif
