@@ -188,6 +188,13 @@ HARNESS_SRC := \
 	report_json \
 	report_junit \
 	text \
+	cmd_torture \
+	faults \
+	faults_table \
+	faults_world \
+	faults_census \
+	faults_strike \
+	faults_account \
 
 # Of telefork(1), for reports.
 HARNESS_CMD := \
@@ -399,6 +406,11 @@ $(2)/bin/telefork-pad: $(call obj,$(PAD_SRC:%=core/cmd/%.c),$(2)) $(2)/lib/libte
 	$$(call link,$(2),$$(STATIC_$(2)) $(if $(4),,$$(LOWEST)))
 $(2)/bin/telefork-witness: $(2)/obj/core/cmd/witness_main.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)))
+# What telebed needs in its machines.
+$(2)/bin/telebed-hand: $(2)/obj/harness/hand.o
+	$$(call link,$(2),$$(STATIC_$(2)))
+$(2)/tests/counter: $(2)/obj/tests/commit/counter.o
+	$$(call link,$(2),$$(STATIC_$(2)),-lpthread)
 
 # What probes share, and each probe three ways: static, dynamic at a fixed address, and PIE.
 $(2)/lib/libprobe.a: $(call obj,$(PROBE_SRC) $(PROBE_ARCH_SRC:%=tests/probes/$(1)/%),$(2))
@@ -427,7 +439,7 @@ endef
 define arch_targets
 B_$(1) := build/$(1)$(VARIANT)
 lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
-bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness,$$(B_$(1))/bin/$$b)
+bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness telebed-hand,$$(B_$(1))/bin/$$b) $(if $(SAN),,$$(B_$(1))/tests/counter)
 probes-$(1): $$(foreach p,$(PROBES),$$(foreach v,static pie dyn,$$(B_$(1))/probes/$$p-$$v))
 examples-$(1): $$(B_$(1))/examples/pathtracer $$(B_$(1))/probes/pathtracer-static
 unit-$(1): $$(UNIT_TESTS:%=$$(B_$(1))/tests/%) $(if $(SAN),,$$(B_$(1))/bin/telefork-pad)
@@ -453,10 +465,8 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -o $@
 
 # The cells of docs/commit.md, and the program that is moved in them.
-$(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o)
+$(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o) $(B)/obj/harness/faults_table.o
 	$(call link,$(B))
-$(B)/tests/counter: $(B)/obj/tests/commit/counter.o
-	$(call link,$(B),-static,-lpthread)
 
 $(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c,$(B)) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)

@@ -52,12 +52,16 @@ bool tf_link_apart(const struct tf_link_faults *f, uint8_t a, uint8_t b)
 	return is_set(f->apart, a) != is_set(f->apart, b);
 }
 
+int32_t tf_link_message(const struct tf_link_talk *t, int from)
+{
+	return !t->from ? 0 : t->message + (t->from != from);
+}
+
 size_t tf_link_may_pass(
 	const struct tf_link_talk *t, const struct tf_link_moment *moment, int from, size_t n)
 {
-	bool turn = t->from != from;
-	int32_t message = !t->from ? 0 : t->message + turn;
-	uint64_t done = turn ? 0 : t->bytes, left;
+	int32_t message = tf_link_message(t, from);
+	uint64_t done = t->from == from ? t->bytes : 0, left;
 
 	if (moment->message == TF_LINK_ANY_MESSAGE)
 		done = t->total;
@@ -72,7 +76,7 @@ size_t tf_link_may_pass(
 void tf_link_passed(struct tf_link_talk *t, int from, size_t n)
 {
 	if (t->from != from) {
-		t->message = !t->from ? 0 : t->message + 1;
+		t->message = tf_link_message(t, from);
 		t->from = from;
 		t->bytes = 0;
 	}

@@ -73,6 +73,9 @@ struct tf_link_talk {
 	uint64_t total;
 };
 
+/* The number of the message that side @from says now. */
+int32_t tf_link_message(const struct tf_link_talk *t, int from);
+
 /* How many of @n bytes (> 0) from side @from (1 or 2) may pass before @moment. */
 size_t tf_link_may_pass(
 	const struct tf_link_talk *t, const struct tf_link_moment *moment, int from, size_t n);

@@ -30,6 +30,8 @@ struct tf_link_stats {
 	uint64_t overflowed; /* because a receiver's queue was full */
 	uint32_t guests;     /* connected now */
 	uint32_t struck;     /* moments that came */
+	int32_t message;     /* the one in which the last moment came */
+	uint32_t reserved;
 };
 
 /*

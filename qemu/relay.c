@@ -149,9 +149,9 @@ static bool is_muted(const struct tf_link_tcp *tcp)
 	return false;
 }
 
-static void strike(void)
+static void strike(int from)
 {
-	if (tf_relay_strike(relay) != TF_LINK_HOLD)
+	if (tf_relay_strike(relay, &watch.talk, from) != TF_LINK_HOLD)
 		memcpy(mute[n_mute++ % MAX_MUTE], watch.ends, sizeof(watch.ends));
 }
 
@@ -177,7 +177,7 @@ static bool follow(const struct tf_link_tcp *tcp)
 		return true;
 	if (tf_link_may_pass(&watch.talk, &relay->faults.moment, side + 1, (size_t)fresh) <
 		(size_t)fresh) {
-		strike();
+		strike(side + 1);
 		return false;
 	}
 	tf_link_passed(&watch.talk, side + 1, (size_t)fresh);
@@ -302,12 +302,13 @@ void tf_relay_obey(struct tf_relay *r, bool *ret_changed)
 		_exit(0);
 }
 
-enum tf_link_break tf_relay_strike(struct tf_relay *r)
+enum tf_link_break tf_relay_strike(struct tf_relay *r, const struct tf_link_talk *t, int from)
 {
 	enum tf_link_break what = r->faults.what;
 	uint64_t one = 1;
 
 	r->stats.struck++;
+	r->stats.message = tf_link_message(t, from);
 	r->faults.what = TF_LINK_WHOLE;
 	r->held = what == TF_LINK_HOLD;
 	r->dead = r->faults.for_good && !r->held ? what : TF_LINK_WHOLE;

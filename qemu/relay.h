@@ -33,9 +33,9 @@ struct tf_relay {
  * creator is gone. */
 void tf_relay_obey(struct tf_relay *r, bool *ret_changed);
 
-/* The moment has come: tells the creator. There is none after it until the next order. What was to
- * happen to the conversation is returned. */
-enum tf_link_break tf_relay_strike(struct tf_relay *r);
+/* The moment has come, as side @from was about to say more: tells the creator. There is none after
+ * it until the next order. What was to happen to the conversation is returned. */
+enum tf_link_break tf_relay_strike(struct tf_relay *r, const struct tf_link_talk *t, int from);
 
 /*
  * Relay between the guests that connect to the listening socket, until the other end of the control

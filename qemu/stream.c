@@ -178,14 +178,14 @@ static void write_side(struct pair *p, int from, int64_t now)
 }
 
 /* What was said before arrives, without more delay. */
-static void strike(struct pair *p)
+static void strike(struct pair *p, int from)
 {
 	enum tf_link_break what;
 
 	for (int i = 0; i < 2; i++)
 		if (p->used && p->side[!i].fd >= 0)
 			write_side(p, i, INT64_MAX);
-	what = tf_relay_strike(relay);
+	what = tf_relay_strike(relay, &p->talk, from + 1);
 	p->silent = what == TF_LINK_SILENT;
 	if (p->used && what == TF_LINK_CUT)
 		drop_pair(p);
@@ -208,7 +208,7 @@ static void read_side(struct pair *p, int from)
 		size_t may = tf_link_may_pass(&p->talk, &relay->faults.moment, from + 1, (size_t)n);
 
 		if (!may) {
-			strike(p);
+			strike(p, from);
 			return;
 		}
 		n = recv(s->fd, buf, may, MSG_DONTWAIT);

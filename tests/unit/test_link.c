@@ -321,6 +321,7 @@ START_TEST(moment_on_an_ethernet)
 {
 	struct tf_link_faults f = {.what = TF_LINK_SILENT, .moment = {.message = 2, .bytes = 80}};
 	struct tf_link_faults none = {0};
+	struct tf_link_stats s;
 
 	begin_ethernet();
 	send_mark(0, 0xff, 255);
@@ -348,6 +349,8 @@ START_TEST(moment_on_an_ethernet)
 	ck_assert(!has_struck(0));
 	say(0, 1, 1181, 16, 1);
 	ck_assert(has_struck(PATIENT_MS));
+	ck_assert_int_eq(tf_link_stats(line, &s, &err), 0);
+	ck_assert_int_eq(s.message, 2);
 	ck_assert_int_eq(receive_mark(station[1], QUIET_MS), -1);
 	say(1, 0, 5051, 16, 1);
 	ck_assert_int_eq(receive_mark(station[0], QUIET_MS), -1);
