@@ -22,6 +22,7 @@ static const struct {
 	{TF_PARTY_SESSION, "committing", NULL, "there"},
 	{TF_PARTY_SESSION, "moved", NULL, "there"},
 	{TF_PARTY_RECEIVER, "", NULL, "here"},
+	{TF_PARTY_RECEIVER, "sending", "prepared", "here, stopped: here"}, /* if that had left */
 	{TF_PARTY_RECEIVER, "sending", NULL, "here"},
 	{TF_PARTY_RECEIVER, "committing", "prepared", "stopped: here"},
 	{TF_PARTY_RECEIVER, "committing", "committed", "stopped: there"},

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -66,6 +67,9 @@ int main(int argc, char **argv)
 	unsigned threads = argc > 2 ? (unsigned)atoi(argv[2]) : 1;
 	pthread_t other;
 
+	/* Whoever started it may have wanted it to end with him; where it goes it has other
+	 * parents. */
+	prctl(PR_SET_PDEATHSIG, 0);
 	if (argc > 3)
 		pause_ns = atol(argv[3]) * 1000;
 	file = argc > 1 ? open(argv[1], O_WRONLY | O_APPEND | O_CREAT, 0600) : -1;
