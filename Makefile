@@ -195,6 +195,7 @@ HARNESS_SRC := \
 	faults_census \
 	faults_strike \
 	faults_account \
+	faults_cell \
 
 # Of telefork(1), for reports.
 HARNESS_CMD := \
@@ -484,6 +485,9 @@ $(addprefix $(B)/tests/,test_qemu test_link): $(B)/tests/%: $(B)/obj/tests/unit/
 	$(call link,$(B),,-ljansson -lexpat $(LIBS_unit))
 $(B)/tests/test_text: $(B)/obj/tests/unit/test_text.o $(B)/obj/harness/text.o
 	$(call link,$(B),,-ljansson $(LIBS_unit))
+$(B)/tests/test_torture: $(B)/obj/tests/unit/test_torture.o $(addprefix $(B)/obj/,harness/faults.o \
+		harness/faults_table.o harness/faults_census.o qemu/error.o)
+	$(call link,$(B),,$(LIBS_unit))
 $(B)/tests/tools/vmcheck: $(B)/obj/tests/tools/vmcheck.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson -lexpat)
 $(B)/bin/telebed: $(HARNESS_SRC:%=$(B)/obj/harness/%.o) $(B)/obj/harness/html/embed.o \
@@ -611,7 +615,7 @@ own-guest: build/guest/$(ARCH)/init build/guest/$(ARCH)/root.cpio ## a guest wit
 	@echo 'machines = ( { name = "$(NAME)"; arch = "$(ARCH)"; tier = "system"; kernel = "./kernel"; initramfs = "./initramfs"; } );' | \
 		tee build/guest/own/$(NAME)/machines.conf
 
-unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text test_link)
+unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text test_link test_torture)
 
 include tests/cases.mk
 export UNIT_CASES CASES
@@ -628,6 +632,11 @@ endif
 
 commit: bin-$(HOST) $(addprefix $(B)/tests/,commit counter) ## every cell of docs/commit.md, at every system call
 	$(foreach p,sender session receiver network,$(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) &&) true
+
+torture: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a program is moved for half an hour while something goes wrong each time
+	$(B)/bin/telebed torture --minutes 20 --quiet
+	$(B)/bin/telebed torture --minutes 5 --quiet --tier user
+	$(foreach a,$(ARCHES),$(B)/bin/telebed torture --minutes 5 --quiet --tier system --arch $(a) &&) true
 
 moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/moments ## 500 captures of each architecture
 	$(B)/tests/tools/moments $(B) 500
@@ -708,7 +717,7 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all more-guests own-guest demo bench report-screenshots commit pairs in-guests transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
+.PHONY: all more-guests own-guest demo bench report-screenshots commit torture pairs in-guests transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
 	lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "harness/command.h"
+#include "harness/explain.h"
 #include "harness/faults.h"
 #include "qemu/io.h"
 #include "qemu/machine.h"
@@ -43,14 +44,14 @@ static long number(struct argp_state *state, const char *name, const char *arg, 
 
 static void add_kind(struct arguments *a, struct argp_state *state, const char *name)
 {
-	unsigned i = 0;
+	bool known = false;
 
-	while (i < TF_FAULT_KINDS && strcmp(tf_fault_names[i], name) != 0)
-		i++;
-	if (i == TF_FAULT_KINDS)
+	for (unsigned i = 0; i < TF_FAULT_KINDS; i++)
+		if (!strcmp(tf_fault_names[i], name))
+			known = a->only[i] = a->some = true;
+	if (!known)
 		argp_error(
 			state, "--only %s: no such fault (telebed torture --help has them)", name);
-	a->only[i] = a->some = true;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -124,17 +125,21 @@ static int find_tier(struct torture *t)
 	while (i < TF_TIERS && strcmp(tf_tier_names[i], t->a->tier) != 0)
 		i++;
 	t->tier = (enum tf_tier)i;
-	if (i == TF_TIER_NATIVE || i == TF_TIER_SYSTEM)
-		return 0;
-	return tf_vm_fail(&t->err, -EINVAL,
-		"--tier %s: expected native or system (a program is moved from outside, by ptrace, "
-		"which QEMU user mode does not have)",
-		t->a->tier);
+	if (i == TF_TIERS)
+		return tf_vm_fail(
+			&t->err, -EINVAL, "--tier %s: expected native, user or system", t->a->tier);
+	if (i != TF_TIER_SYSTEM && strcmp(t->a->arch, tf_vm_host_arch()) != 0)
+		return tf_vm_fail(&t->err, -EINVAL,
+			"--arch %s --tier %s: a program is moved from outside, by ptrace, which QEMU "
+			"user mode does not have: expected --tier system, or the host's own "
+			"architecture",
+			t->a->arch, t->a->tier);
+	return 0;
 }
 
 static int begin(struct torture *t, const struct tf_home *home)
 {
-	struct tf_spec spec = {.tier = t->tier};
+	struct tf_spec spec = {0};
 	int rc;
 
 	strcpy(t->folder, "/tmp/telebed.XXXXXX");
@@ -144,9 +149,13 @@ static int begin(struct torture *t, const struct tf_home *home)
 		(struct tf_site){.root = home->root, .variant = home->variant, .folder = t->folder};
 	rc = tf_vm_cachedir(t->site.cache, sizeof(t->site.cache), &t->err);
 	snprintf(spec.arch, sizeof(spec.arch), "%s", t->a->arch);
-	for (long i = 0; i < t->a->machines && rc == 0; i++)
+	for (long i = 0; i < t->a->machines && rc == 0; i++) {
+		spec.tier = i || t->tier != TF_TIER_USER ? t->tier : TF_TIER_NATIVE;
+		if (spec.tier == TF_TIER_USER)
+			strcpy(spec.cpu, "max");
 		rc = tf_remote_new(&t->site, &spec, (const char[]){(char)('A' + i), '\0'},
 			&t->machines[i], &t->err);
+	}
 	if (rc == 0)
 		rc = tf_campaign_begin(&t->campaign, &t->site, t->machines,
 			(unsigned)t->a->machines, t->folder, (int)t->a->idle_s, &t->err);
@@ -164,15 +173,16 @@ static void end(struct torture *t)
 }
 
 static void print_step(const struct torture *t, uint64_t n, const struct tf_step *s,
-	const struct tf_step_outcome *o, bool ok)
+	const struct tf_step_outcome *o, int64_t ms, bool ok)
 {
 	char text[512];
 
 	if (t->a->quiet && ok)
 		return;
-	printf("%s %llu - %s: %s%s\n", ok ? "ok" : "not ok", (unsigned long long)n,
+	printf("%s %llu - %s: %s%s in %.2f s\n", ok ? "ok" : "not ok", (unsigned long long)n,
 		tf_step_text(s, text, sizeof(text)), o->verdict,
-		o->message < 0 && s->kind != TF_FAULT_NONE ? " (it did not come to that)" : "");
+		o->message < 0 && s->kind != TF_FAULT_NONE ? " (it did not come to that)" : "",
+		ms / 1e3);
 	fflush(stdout);
 }
 
@@ -180,9 +190,10 @@ static void print_failure(struct torture *t, uint64_t n)
 {
 	snprintf(t->failure, sizeof(t->failure), "%s", t->err.text);
 	t->failed_at = n;
+	tf_explain_jobs(t->folder, t->machines, (unsigned)t->a->machines);
 	printf("# step %llu of seed %llu: %s\n"
 	       "# to repeat it: telebed torture --seed %llu --step %llu --tier %s --arch %s "
-	       "--idle-time %ld --machines %ld\n# folder %s\n",
+	       "--idle-time %ld --machines %ld\n# what was said: %s/said.txt\n",
 		(unsigned long long)n, (unsigned long long)t->a->seed, t->err.text,
 		(unsigned long long)t->a->seed, (unsigned long long)n, t->a->tier, t->a->arch,
 		t->a->idle_s, t->a->machines, t->folder);
@@ -217,10 +228,12 @@ static int run(struct torture *t)
 	for (; rc == 1 && !is_over(t, done); n++, done++) {
 		struct tf_step_outcome o;
 		struct tf_step s;
+		int64_t start;
 
+		start = tf_vm_now_ms();
 		n = draw(t, n, &s);
 		rc = tf_campaign_step(&t->campaign, &s, &o, &t->err);
-		print_step(t, n, &s, &o, rc == 1);
+		print_step(t, n, &s, &o, tf_vm_now_ms() - start, rc == 1);
 		for (unsigned i = 0; i < 5; i++)
 			t->verdicts[i] += !strcmp(o.verdict, verdicts[i]);
 	}
@@ -236,11 +249,12 @@ static void summary(const struct torture *t)
 	const struct tf_campaign *c = &t->campaign;
 
 	printf("# seed %llu, %s %s: %llu steps, %llu moves, %llu settled, %llu lost with their "
-	       "machine, %llu numbers counted, %lld s\n",
+	       "machine, %llu given up by a slow host, %llu numbers counted, %lld s\n",
 		(unsigned long long)t->a->seed, t->a->arch, t->a->tier,
 		(unsigned long long)c->steps, (unsigned long long)c->moves,
 		(unsigned long long)c->settled, (unsigned long long)c->lost,
-		(unsigned long long)c->lines, (long long)(tf_vm_now_ms() - t->started_ms) / 1000);
+		(unsigned long long)c->late, (unsigned long long)c->lines,
+		(long long)(tf_vm_now_ms() - t->started_ms) / 1000);
 	printf("# faults:");
 	for (unsigned i = 0; i < TF_FAULT_KINDS; i++)
 		if (c->kinds[i])
@@ -265,16 +279,16 @@ static int write_json(const struct torture *t, int rc)
 {
 	const struct tf_campaign *c = &t->campaign;
 	json_t *o = json_pack(
-		"{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "seed",
-		(json_int_t)t->a->seed, "arch", t->a->arch, "tier", t->a->tier, "verdict",
+		"{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}",
+		"seed", (json_int_t)t->a->seed, "arch", t->a->arch, "tier", t->a->tier, "verdict",
 		rc == 1   ? "ok"
 		: rc == 0 ? "failed"
 			  : "broken",
 		"seconds", (json_int_t)((tf_vm_now_ms() - t->started_ms) / 1000), "steps",
 		(json_int_t)c->steps, "moves", (json_int_t)c->moves, "settled",
-		(json_int_t)c->settled, "lost_with_machine", (json_int_t)c->lost, "numbers",
-		(json_int_t)c->lines, "doubled", (json_int_t)c->doubled, "unaccounted",
-		(json_int_t)c->unaccounted, "faults",
+		(json_int_t)c->settled, "lost_with_machine", (json_int_t)c->lost, "given_up",
+		(json_int_t)c->late, "numbers", (json_int_t)c->lines, "doubled",
+		(json_int_t)c->doubled, "unaccounted", (json_int_t)c->unaccounted, "faults",
 		counts(tf_fault_names, c->kinds, TF_FAULT_KINDS), "outcomes",
 		counts(verdicts, t->verdicts, 5));
 	int bad = !o;
@@ -320,7 +334,8 @@ int tf_bed_torture(int argc, char **argv)
 		{"step", KEY_STEP, "N", 0, "This one only, to repeat a failure", 0},
 		{"only", KEY_ONLY, "FAULT", 0, "This kind of fault (one of several)", 0},
 		{"arch", 'a', "ARCH", 0, "x86_64 or aarch64 (the host's)", 0},
-		{"tier", 't', "TIER", 0, "native or system (native)", 0},
+		{"tier", 't', "TIER", 0,
+			"native, system, or user: from the host to QEMU user mode (native)", 0},
 		{"machines", KEY_MACHINES, "N", 0, "How many (2)", 0},
 		{"idle-time", KEY_IDLE, "SECONDS", 0,
 			"After so long without a byte both sides give each other up (5)", 0},
@@ -360,6 +375,7 @@ int tf_bed_torture(int argc, char **argv)
 		fprintf(stderr, "telebed: %s\n", t.err.text);
 	} else {
 		printf("# seed %llu\n", (unsigned long long)a.seed);
+		fflush(stdout);
 		rc = run(&t);
 		summary(&t);
 		if (a.json && write_json(&t, rc))

@@ -1,27 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /* See faults.h: the kinds of faults, and what a seed makes of a step. */
 #include "harness/faults.h"
+#include "harness/faults_table.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define N (1u << TF_TIER_NATIVE)
+#define N (1u << TF_TIER_NATIVE | 1u << TF_TIER_USER)
 #define S (1u << TF_TIER_SYSTEM)
 
 const char *const tf_fault_names[TF_FAULT_KINDS] = {
-#define X(name, text, tiers, help) [TF_FAULT_##name] = text,
+#define X(name, text, tiers, help) [TF_FAULT_##name] = (text),
 	TF_FAULTS(X)
 #undef X
 };
 
 const char *const tf_fault_help[TF_FAULT_KINDS] = {
-#define X(name, text, tiers, help) [TF_FAULT_##name] = help,
+#define X(name, text, tiers, help) [TF_FAULT_##name] = (help),
 	TF_FAULTS(X)
 #undef X
 };
 
 static const unsigned possible[TF_FAULT_KINDS] = {
-#define X(name, text, tiers, help) [TF_FAULT_##name] = tiers,
+#define X(name, text, tiers, help) [TF_FAULT_##name] = (tiers),
 	TF_FAULTS(X)
 #undef X
 };
@@ -117,4 +118,48 @@ const char *tf_step_text(const struct tf_step *s, char *buf, size_t size)
 	if (n < size)
 		add_link(&s->link, buf + n, size - n);
 	return buf;
+}
+
+bool tf_verdict_allowed(
+	const struct tf_step *s, const struct tf_step_outcome *o, const char **ret_allowed)
+{
+	const char *allowed = "here, there, stopped: here, stopped: there";
+
+	switch (s->kind) {
+	case TF_FAULT_KILL_SENDER:
+		allowed = tf_table_death(TF_PARTY_SENDER, o->phase[0], o->phase[1]);
+		break;
+	case TF_FAULT_KILL_SESSION:
+		allowed = tf_table_death(TF_PARTY_SESSION, o->phase[0], o->phase[1]);
+		break;
+	case TF_FAULT_KILL_RECEIVER:
+		allowed = tf_table_death(TF_PARTY_RECEIVER, o->phase[0], o->phase[1]);
+		break;
+	case TF_FAULT_CUT:
+	case TF_FAULT_SILENT:
+		allowed = tf_table_break(o->message, false);
+		break;
+	case TF_FAULT_CUT_OFF:
+	case TF_FAULT_SILENCE:
+		allowed = tf_table_break(o->message, true);
+		break;
+	case TF_FAULT_LOSE_SENDER:
+		/* What had not been committed is lost with it. */
+		allowed = !strcmp(o->phase[1], "running") || !strcmp(o->phase[1], "committed")
+				  ? "there"
+				  : "lost, there";
+		break;
+	case TF_FAULT_LOSE_RECEIVER:
+		allowed = !strcmp(o->phase[0], "committing") ? "stopped: here" : "here";
+		break;
+	case TF_FAULT_NONE:
+		allowed = "there";
+		break;
+	default:
+		break;
+	}
+	if (o->message < 0) /* it did not come to that */
+		allowed = "there";
+	*ret_allowed = allowed ? allowed : "nothing: these phases are not in the table";
+	return allowed && tf_table_has(allowed, o->verdict);
 }

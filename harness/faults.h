@@ -22,7 +22,7 @@
 #define TF_CAMPAIGN_THREADS  3
 #define TF_CAMPAIGN_ADDRESS  128
 
-/* X(NAME, "name", tiers, "what happens"). Of tiers: N natively, S with machines of their own. */
+/* X(NAME, "name", tiers, "what happens"). Of tiers: N on the host, S with machines of their own. */
 #define TF_FAULTS(X)                                                                             \
 	X(NONE, "none", N | S, "nothing but what the link does to everybody")                    \
 	X(CUT, "cut", N, "the connection is cut")                                                \
@@ -70,7 +70,7 @@ struct tf_step {
 	int jump_s;                 /* of a clock */
 };
 
-/* Step number @n of the seed @seed: the same for ever. @tier says what is possible; @idle_ms is
+/* Step number @n of the seed @seed: the same everywhere. @tier says what is possible; @idle_ms is
  * after how long the two sides of a move give each other up. */
 void tf_step_draw(struct tf_step *s, uint64_t seed, uint64_t n, enum tf_tier tier, int idle_ms);
 
@@ -104,7 +104,7 @@ int tf_census_read(struct tf_census *c, char *text, struct tf_vm_error *err);
 /* --- a campaign --- */
 
 /* One machine of it. */
-struct tf_place {
+struct tf_camp {
 	struct tf_remote **remote; /* in whoever's list it stands; replaced when it is lost */
 	struct tf_job *serve;      /* NULL: killed */
 	unsigned port;
@@ -117,7 +117,7 @@ struct tf_place {
 struct tf_campaign {
 	struct tf_site *site;
 	const char *folder; /* on the host */
-	struct tf_place places[TF_CAMPAIGN_MACHINES];
+	struct tf_camp places[TF_CAMPAIGN_MACHINES];
 	unsigned n;
 	enum tf_tier tier;
 	int idle_s;
@@ -128,7 +128,7 @@ struct tf_campaign {
 	pid_t pid;
 	uint32_t next[TF_CAMPAIGN_THREADS]; /* number that comes next */
 	uint32_t gap; /* bit n: of thread n, numbers were lost with a machine */
-	uint64_t steps, moves, settled, lost, lines;
+	uint64_t steps, moves, settled, lost, late, lines;
 	uint64_t kinds[TF_FAULT_KINDS]; /* steps of each */
 	uint64_t doubled, unaccounted;
 	char said[1024]; /* by the last telefork move */
@@ -143,8 +143,10 @@ struct tf_step_outcome {
 };
 
 /*
- * Begins with @n machines that stand in a list; machines that are lost are replaced there. A
- * negative code: a machine or the harness came to grief. @c has to stay where it is.
+ * Begins with @n machines that stand in a list; machines that are lost are replaced there. They are
+ * of one tier, but the first is native where the others are of QEMU user mode: a program cannot be
+ * moved from there, so each step has a new one. A negative code: a machine or the harness came to
+ * grief. @c has to stay where it is.
  */
 int tf_campaign_begin(struct tf_campaign *c, struct tf_site *site, struct tf_remote **machines,
 	unsigned n, const char *folder, int idle_s, struct tf_vm_error *err);
@@ -153,6 +155,7 @@ int tf_campaign_begin(struct tf_campaign *c, struct tf_site *site, struct tf_rem
 int tf_campaign_step(struct tf_campaign *c, const struct tf_step *s, struct tf_step_outcome *o,
 	struct tf_vm_error *err);
 
+/* Its jobs stay: they tell what was said, and end with their machines. */
 void tf_campaign_end(struct tf_campaign *c);
 
 /* --- among these files --- */

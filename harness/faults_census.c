@@ -99,19 +99,3 @@ int tf_census_read(struct tf_census *c, char *text, struct tf_vm_error *err)
 	tf_census_done(c);
 	return tf_vm_fail(err, -ENOMEM, "no memory");
 }
-
-int tf_place_census(
-	struct tf_campaign *c, unsigned place, struct tf_census *ret, struct tf_vm_error *err)
-{
-	struct tf_place *p = &c->places[place];
-	char receiver[16], *text = NULL;
-	const char *const args[] = {"census", (*p->remote)->dir, c->file, receiver, NULL};
-	int rc;
-
-	snprintf(receiver, sizeof(receiver), "%d", p->serve ? (int)p->serve->pid : 0);
-	rc = tf_place_hand(c, place, args, &text, err);
-	if (rc == 0)
-		rc = tf_census_read(ret, text, err);
-	free(text);
-	return rc;
-}

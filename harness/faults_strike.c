@@ -119,7 +119,7 @@ static int kill_pid(struct strike *s, unsigned place, pid_t pid, struct tf_vm_er
 /* The receiver and its sessions; what it was about to let go ends with them. */
 static int kill_receiver(struct strike *s, struct tf_vm_error *err)
 {
-	struct tf_place *p = &s->c->places[s->to];
+	struct tf_camp *p = &s->c->places[s->to];
 	struct tf_remote *m = *p->remote;
 	int rc;
 

@@ -15,7 +15,8 @@
 #define PATIENT_MS 30000
 #define ARGS_MAX   16
 #define PORT       7700 /* in guests */
-#define STATE_MIB  "1"  /* of the file system that has the journal of a guest */
+#define BASELINE   "x86-64-v3"
+#define STATE_MIB  "1" /* of the file system that has the journal of a guest */
 
 int tf_campaign_patience(const struct tf_campaign *c)
 {
@@ -37,10 +38,10 @@ static int exit_code(const struct tf_job *job)
 }
 
 /* Waits for the end of @job, and frees it. */
-static int finish(struct tf_campaign *c, unsigned place, struct tf_job *job, char **ret_text,
-	int *ret_code, struct tf_vm_error *err)
+static int finish(struct tf_campaign *c, struct tf_job *job, char **ret_text, int *ret_code,
+	struct tf_vm_error *err)
 {
-	struct tf_remote *m = remote_of(c, place);
+	struct tf_remote *m = job->remote;
 	int rc = tf_job_wait(&m, 1, job, 0, NULL, NULL,
 		m->ops->scale(m, COMMAND_MS) + 3 * 1000 * c->idle_s, err);
 
@@ -61,22 +62,34 @@ int tf_place_run(struct tf_campaign *c, unsigned place, const char *const argv[]
 	struct tf_job *job;
 	int rc = tf_job_start(remote_of(c, place), argv, false, &job, err);
 
-	return rc ? rc : finish(c, place, job, ret_text, ret_code, err);
+	return rc ? rc : finish(c, job, ret_text, ret_code, err);
 }
 
+/* The command of telefork that is a receiver; QEMU user mode needs another one. */
+static const char *receiver_of(const struct tf_remote *m)
+{
+	return m->spec.tier == TF_TIER_USER ? "telefork-pad" : "telefork";
+}
+
+/* With its journal in the machine's folder. */
 int tf_place_start_telefork(struct tf_campaign *c, unsigned place, const char *const args[],
 	struct tf_job **ret, struct tf_vm_error *err)
 {
-	const struct tf_remote *m = remote_of(c, place);
+	struct tf_remote *m = remote_of(c, place);
+	bool guest = m->spec.tier == TF_TIER_SYSTEM, receiver = !strcmp(args[0], "serve");
 	char path[4096], state[4096];
 	const char *argv[ARGS_MAX] = {"env", state, path};
 	size_t n = 3;
+	int rc;
 
 	snprintf(state, sizeof(state), "XDG_STATE_HOME=%.4000s/state", m->dir);
-	tf_remote_path(m, "telefork", path, sizeof(path));
+	tf_remote_path(m, receiver_of(m), path, sizeof(path));
 	while (*args && n < ARGS_MAX - 1)
 		argv[n++] = *args++;
-	return tf_job_start(remote_of(c, place), argv, false, ret, err);
+	m->variable = guest ? NULL : state;
+	rc = tf_job_start(m, argv + (guest ? 0 : 2), receiver, ret, err);
+	m->variable = NULL;
+	return rc;
 }
 
 int tf_place_telefork(struct tf_campaign *c, unsigned place, const char *const args[],
@@ -85,21 +98,23 @@ int tf_place_telefork(struct tf_campaign *c, unsigned place, const char *const a
 	struct tf_job *job;
 	int rc = tf_place_start_telefork(c, place, args, &job, err);
 
-	return rc ? rc : finish(c, place, job, ret_text, ret_code, err);
+	return rc ? rc : finish(c, job, ret_text, ret_code, err);
 }
 
 int tf_place_start_hand(struct tf_campaign *c, unsigned place, const char *const args[],
 	struct tf_job **ret, struct tf_vm_error *err)
 {
 	const char *argv[ARGS_MAX];
+	/* On the host there is one hand. */
+	struct tf_remote *m = remote_of(c, c->tier == TF_TIER_SYSTEM ? place : 0);
 	char path[4096];
 	size_t n = 1;
 
-	argv[0] = tf_remote_path(remote_of(c, place), "telebed-hand", path, sizeof(path));
+	argv[0] = tf_remote_path(m, "telebed-hand", path, sizeof(path));
 	while (*args && n < ARGS_MAX - 1)
 		argv[n++] = *args++;
 	argv[n] = NULL;
-	return tf_job_start(remote_of(c, place), argv, false, ret, err);
+	return tf_job_start(m, argv, false, ret, err);
 }
 
 int tf_place_hand(struct tf_campaign *c, unsigned place, const char *const args[], char **ret_text,
@@ -110,7 +125,7 @@ int tf_place_hand(struct tf_campaign *c, unsigned place, const char *const args[
 	int code, rc = tf_place_start_hand(c, place, args, &job, err);
 
 	if (rc == 0)
-		rc = finish(c, place, job, &text, &code, err);
+		rc = finish(c, job, &text, &code, err);
 	if (rc == 0 && code)
 		rc = tf_vm_fail(err, -EREMOTEIO, "%s: telebed-hand %s: %.200s",
 			remote_of(c, place)->name, args[0], text);
@@ -118,6 +133,22 @@ int tf_place_hand(struct tf_campaign *c, unsigned place, const char *const args[
 		*ret_text = text;
 		text = NULL;
 	}
+	return rc;
+}
+
+int tf_place_census(
+	struct tf_campaign *c, unsigned place, struct tf_census *ret, struct tf_vm_error *err)
+{
+	struct tf_camp *p = &c->places[place];
+	char receiver[16], *text = NULL;
+	const char *const args[] = {"census", (*p->remote)->dir, c->file, receiver, NULL};
+	int rc;
+
+	snprintf(receiver, sizeof(receiver), "%d", p->serve ? (int)p->serve->pid : 0);
+	rc = tf_place_hand(c, place, args, &text, err);
+	if (rc == 0)
+		rc = tf_census_read(ret, text, err);
+	free(text);
 	return rc;
 }
 
@@ -141,7 +172,7 @@ static int furnish(struct tf_campaign *c, unsigned place, struct tf_vm_error *er
 	tf_vm_autofree char *empty = tf_vm_format("%s/empty", c->folder);
 	char state[4096];
 	const char *const small[] = {"small", state, STATE_MIB, NULL};
-	int rc = put(c, place, "bin", "telefork", err);
+	int rc = put(c, place, "bin", receiver_of(m), err);
 
 	if (rc == 0)
 		rc = put(c, place, "bin", "telebed-hand", err);
@@ -160,7 +191,7 @@ static int furnish(struct tf_campaign *c, unsigned place, struct tf_vm_error *er
 
 int tf_place_serve(struct tf_campaign *c, unsigned place, struct tf_vm_error *err)
 {
-	struct tf_place *p = &c->places[place];
+	struct tf_camp *p = &c->places[place];
 	struct tf_remote *m = *p->remote;
 	tf_vm_autofree char *line = NULL;
 	char idle[16];
@@ -172,16 +203,16 @@ int tf_place_serve(struct tf_campaign *c, unsigned place, struct tf_vm_error *er
 	if (rc == 0)
 		rc = tf_job_wait(
 			&m, 1, p->serve, 0, "tcp:", &line, m->ops->scale(m, COMMAND_MS), err);
-	if (rc < 0)
+	if (rc < 0 || !line)
 		return rc;
 	snprintf(p->address, sizeof(p->address), "tcp:%s", line);
-	p->port = (unsigned)atoi(strrchr(line, ':') + 1);
+	p->port = (unsigned)atoi(strrchr(p->address, ':') + 1);
 	return 0;
 }
 
 static int new_address(struct tf_campaign *c, unsigned place, struct tf_vm_error *err)
 {
-	struct tf_place *p = &c->places[place];
+	struct tf_camp *p = &c->places[place];
 	const struct tf_remote *m = *p->remote;
 	int rc = m->ops->address(m, TF_TRANSPORT_TCP, p->address, sizeof(p->address), err);
 	char *port = rc == 0 && c->tier == TF_TIER_SYSTEM ? strrchr(p->address, ':') : NULL;
@@ -194,7 +225,7 @@ static int new_address(struct tf_campaign *c, unsigned place, struct tf_vm_error
 
 static int settle_in(struct tf_campaign *c, unsigned place, struct tf_vm_error *err)
 {
-	struct tf_place *p = &c->places[place];
+	struct tf_camp *p = &c->places[place];
 	int rc = furnish(c, place, err);
 
 	if (rc == 0)
@@ -209,7 +240,7 @@ static int settle_in(struct tf_campaign *c, unsigned place, struct tf_vm_error *
 
 int tf_place_replace(struct tf_campaign *c, unsigned place, struct tf_vm_error *err)
 {
-	struct tf_place *p = &c->places[place];
+	struct tf_camp *p = &c->places[place];
 	struct tf_spec spec = (*p->remote)->spec;
 	char name[sizeof((*p->remote)->name)];
 	int rc;
@@ -235,15 +266,19 @@ int tf_campaign_program(struct tf_campaign *c, unsigned place, struct tf_vm_erro
 {
 	struct tf_remote *m = remote_of(c, place);
 	char path[4096], threads[8];
-	const char *const argv[] = {
+	char telefork[4096];
+	const char *const argv[] = {tf_remote_path(m, "telefork", telefork, sizeof(telefork)),
+		"run", "--baseline", BASELINE, "--",
 		tf_remote_path(m, "counter", path, sizeof(path)), c->file, threads, "2000", NULL};
+	/* QEMU's processor has less than the host's. */
+	bool lesser = c->tier == TF_TIER_USER && !strcmp(m->spec.arch, "x86_64");
 	int rc;
 
 	snprintf(threads, sizeof(threads), "%d", TF_CAMPAIGN_THREADS);
 	if (c->program)
 		tf_job_free(c->program);
 	c->program = NULL;
-	rc = tf_job_start(m, argv, false, &c->program, err);
+	rc = tf_job_start(m, argv + (lesser ? 0 : 5), false, &c->program, err);
 	if (rc < 0)
 		return rc;
 	c->where = place;
@@ -262,7 +297,7 @@ int tf_campaign_begin(struct tf_campaign *c, struct tf_site *site, struct tf_rem
 	if (n < 2 || n > TF_CAMPAIGN_MACHINES)
 		return tf_vm_fail(
 			err, -EINVAL, "faults: expected 2 to %d machines", TF_CAMPAIGN_MACHINES);
-	c->tier = machines[0]->spec.tier;
+	c->tier = machines[n - 1]->spec.tier;
 	for (unsigned i = 0; i < n; i++)
 		c->places[i].remote = &machines[i];
 	if (snprintf(c->file, sizeof(c->file), "%s/counted",
@@ -273,14 +308,24 @@ int tf_campaign_begin(struct tf_campaign *c, struct tf_site *site, struct tf_rem
 	return rc ? rc : tf_campaign_program(c, 0, err);
 }
 
+/* In a guest it belongs to nobody's job. */
+static void end_program(struct tf_campaign *c)
+{
+	char pid[16];
+	const char *const args[] = {"kill", pid, "9", NULL};
+	const struct tf_remote *m = remote_of(c, c->where);
+	struct tf_vm_error ignored;
+
+	snprintf(pid, sizeof(pid), "%d", (int)c->pid);
+	if (c->pid > 1 && c->tier == TF_TIER_SYSTEM && m && !m->dead)
+		tf_place_hand(c, c->where, args, NULL, &ignored);
+}
+
 void tf_campaign_end(struct tf_campaign *c)
 {
+	if (c->n)
+		end_program(c);
 	for (unsigned i = 0; i < c->n; i++) {
-		struct tf_remote *m = c->places[i].remote ? *c->places[i].remote : NULL;
-
-		while (m && m->jobs)
-			tf_job_free(
-				m->jobs); /* NOLINT(clang-analyzer-unix.Malloc): takes itself off */
 		tf_link_free(c->places[i].proxy);
 		tf_census_done(&c->places[i].before);
 	}

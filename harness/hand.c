@@ -81,25 +81,56 @@ static char state_of(pid_t pid, pid_t *ret_parent)
 	return state;
 }
 
-/* The program is known by its arguments: it keeps them where it goes, not its exe link. */
+/* Its last part, if one of a process's arguments is a file of the folder; else NULL. */
+static const char *name_in(const char *folder, const char *line, size_t size)
+{
+	for (const char *arg = line; arg < line + size; arg += strlen(arg) + 1)
+		if (is_below(arg, folder))
+			return strrchr(arg, '/') + 1;
+	return NULL;
+}
+
+static bool has_open(pid_t pid, const char *file)
+{
+	char path[PATH], target[PATH];
+	bool found = false;
+	struct dirent *e;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	while (dir && !found && (e = readdir(dir))) {
+		ssize_t n = readlinkat(dirfd(dir), e->d_name, target, sizeof(target) - 1);
+
+		target[n > 0 ? n : 0] = '\0';
+		found = !strcmp(target, file);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/* The program keeps its arguments where it goes, not its exe link; in QEMU user mode it has the
+ * receiver's, and is known by its file. */
 static void count_process(const struct census *c, pid_t pid)
 {
 	char line[2 * PATH], state;
 	size_t n = read_text(line, sizeof(line), "/proc/%d/cmdline", (int)pid);
-	const char *second = line + strlen(line) + 1;
+	const char *second = line + strlen(line) + 1, *name = name_in(c->folder, line, n);
+	const char *what = "other";
 	pid_t parent = 0;
 
 	state = state_of(pid, &parent);
-	if (!n || !state || pid == getpid())
+	if (!n || !state || pid == c->receiver || (name && !strcmp(name, "telebed-hand")))
 		return;
-	if (second < line + n && !strcmp(second, c->file))
-		printf("program %d %c\n", (int)pid, state);
-	else if (!is_below(line, c->folder) || pid == c->receiver)
+	if ((second < line + n && !strcmp(second, c->file)) ||
+		(name && parent != c->receiver && has_open(pid, c->file)))
+		what = "program";
+	else if (!name)
 		return;
 	else if (parent == c->receiver)
-		printf("session %d %c\n", (int)pid, state);
-	else if (strcmp(strrchr(line, '/'), "/telebed-hand") != 0)
-		printf("other %d %c\n", (int)pid, state);
+		what = "session";
+	printf("%s %d %c\n", what, (int)pid, state);
 }
 
 static void count_processes(const struct census *c)

@@ -218,7 +218,7 @@ static void take_frame(int from, const uint8_t *data, size_t size)
 	}
 	relay->stats.duplicated += fate.twice;
 	due = tf_link_pace(&relay->faults, &p->free_us, now, size) + fate.late_us;
-	for (int i = 0; i <= fate.twice; i++) {
+	for (int left = fate.twice ? 2 : 1; left; left--) {
 		if (due > now)
 			delay(from, data, size, due);
 		else

@@ -145,7 +145,7 @@ START_TEST(segments_are_read)
 		ck_assert(!tf_link_read_tcp(f, n, &t));
 	f[14 + 6] = 0x20; /* a fragment */
 	ck_assert(!tf_link_read_tcp(f, size, &t));
-	size = segment(f, 1, 2, 7, 16, 33);
+	segment(f, 1, 2, 7, 16, 33);
 	f[14 + 20 + 12] = 0xf0; /* a header longer than the packet */
 	ck_assert(!tf_link_read_tcp(f, 14 + 41, &t));
 }
