@@ -11,6 +11,7 @@
 
 #include "harness/evidence.h"
 #include "harness/explain.h"
+#include "harness/faults_cell.h"
 #include "harness/progress.h"
 #include "harness/report.h"
 #include "qemu/io.h"
@@ -173,7 +174,8 @@ static void settle(struct run *r, struct tf_journey *j, int rc, const struct tf_
 		o->verdict = TF_VERDICT_BROKEN;
 	}
 	for (unsigned i = 0; o->verdict != TF_VERDICT_OK && i < j->cell->n_machines; i++) {
-		if (r->pool[i]->ops->well(r->pool[i]) || o->verdict == TF_VERDICT_BROKEN)
+		if (!r->pool[i] || r->pool[i]->ops->well(r->pool[i]) ||
+			o->verdict == TF_VERDICT_BROKEN)
 			continue;
 		tf_journey_failed(j, "%s", r->pool[i]->why.text);
 		o->verdict = TF_VERDICT_BROKEN;
@@ -185,7 +187,7 @@ static void settle(struct run *r, struct tf_journey *j, int rc, const struct tf_
 		tf_vm_remove_dir(j->folder);
 	}
 	for (unsigned i = 0; i < j->cell->n_machines; i++)
-		while (r->pool[i]->jobs)
+		while (r->pool[i] && r->pool[i]->jobs)
 			tf_job_free(r->pool[i]->jobs);
 }
 
@@ -220,7 +222,10 @@ static void go(struct run *r, struct tf_journey *j)
 	j->deadline_ms = begin + limit;
 	tf_evidence_begin(j);
 	tf_evidence_machines(j);
-	rc = tf_journey_go(j, &err);
+	rc = tf_faults_begin(j, &err);
+	if (rc == 0)
+		rc = tf_journey_go(j, &err);
+	tf_faults_end(j);
 	j->outcome->ms = (int)(tf_vm_now_ms() - begin);
 	tf_evidence_done(j);
 	settle(r, j, rc, &err);
@@ -258,6 +263,7 @@ static int run_cell(struct run *r, size_t at, enum tf_verdict *ret, struct tf_vm
 	struct tf_journey j = {
 		.cell = o.cell,
 		.machines = r->pool,
+		.site = &r->site,
 		.options = r->options,
 		.outcome = &o,
 		.seed = tf_cell_seed(r->options->seed, o.cell->name, o.repetition),

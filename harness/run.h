@@ -62,6 +62,8 @@ struct tf_report;
 struct tf_journey {
 	const struct tf_cell *cell;
 	struct tf_remote **machines; /* cell->n_machines */
+	struct tf_site *site;
+	struct tf_link *relays[TF_CELL_ROUTE]; /* before receivers, where there are faults */
 	const struct tf_run_options *options;
 	const char *folder; /* of this cell, on the host */
 	struct tf_outcome *outcome;

@@ -16,6 +16,8 @@ $(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $
 ))
 unit-qemu 60 $(B)/tests/test_qemu
 unit-text 20 $(B)/tests/test_text
+unit-link 60 $(B)/tests/test_link
+unit-torture 60 $(B)/tests/test_torture
 endef
 define CASES
 $(foreach t,$(SAN_TESTS),unit-sanitized-$(t) 400 $(B_SAN)/tests/$(t)
@@ -111,6 +113,9 @@ moves-native 120 tests/moves.sh $(B) 20
 captures-native 120 $(B)/tests/tools/captures $(B) 40
 $(foreach p,sender session receiver,commit-$(p) 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) 2
 )commit-network 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter network 16
+faults-native 300 $(B)/bin/telebed run faults faults-link --filter native
+$(foreach a,$(ARCHES),faults-$(a) 400 $(B)/bin/telebed run faults-guests --filter .$(a).
+)
 $(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(v)
 )
 $(foreach v,static pie,files-native-$(v) 60 tests/files.sh $(B) $(v)

@@ -56,6 +56,17 @@ route "A"'
 	refuses "1: outside, refused: expected program" 'probe = "hop"; outside = "copy";'
 	refuses "1: program: goes without probe" 'program = "tests/programs/primes.py"; build = "pie";'
 	refuses "1: kernel: '7' is none of 6.1, 6.12, newest, 16k" 'probe = "hop"; machines = ( { name = "A"; kernel = "7"; } );'
+	refuses "2: faults: 'lose' is none of loss," 'probe = "hop";
+faults = { lose = 1; };'
+	refuses "1: loss: expected a number from 0 to 1000" 'probe = "hop"; faults = { loss = "much"; };'
+	refuses "1: strike: 'hit' is none of none, cut" 'probe = "hop"; faults = { strike = [ "hit" ]; };'
+	refuses "1: faults: strike: expected program" 'probe = "hop"; faults = { strike = [ "cut" ]; };'
+	expect 64 "$telebed" torture --tier hard
+	says "expected native, user or system"
+	expect 64 "$telebed" torture --tier user --arch "$([ "$(uname -m)" = x86_64 ] && echo aarch64 || echo x86_64)"
+	says "expected --tier system"
+	expect 64 "$telebed" torture --only luck
+	says "no such fault"
 	expect 64 "$telebed" run nowhere
 	says "nowhere.conf: no such scenario"
 	expect 64 "$telebed" run host --filter nothing-like-this
