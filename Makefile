@@ -49,6 +49,7 @@ RUN_$(FOREIGN) := qemu-$(FOREIGN)
 BASE_SRC    := err text arena buf crc32c io maps host guest twin \
 	identity \
 	stop \
+	wait \
 
 IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
@@ -62,6 +63,7 @@ CAPTURE_SRC := \
 	task \
 	task_stop \
 	task_thread \
+	task_wait \
 	task_call \
 	task_batch \
 	task_ask \
@@ -70,6 +72,7 @@ CAPTURE_SRC := \
 	task_sparse \
 	task_later \
 	task_serve \
+	task_status \
 	task_files \
 	task_cpu \
 	task_leftover \
@@ -140,6 +143,7 @@ CMD_SRC     := \
 	settle \
 	jobs \
 	exits \
+	text_json \
 	inspect \
 	inspect_json \
 	diff \
@@ -149,7 +153,12 @@ CMD_SRC     := \
 	timing \
 
 PAD_SRC     := timing pad_main serve pump restore token exits journal arrival
-QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link
+QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link \
+	faults \
+	stream \
+
+# Of those: a link is of use without QEMU.
+LINK_SRC    := link relay stream switch faults io wire error child
 HARNESS_SRC := \
 	main \
 	home \
@@ -191,6 +200,14 @@ HARNESS_SRC := \
 	damage_registers \
 	damage_memory \
 	damage_meaning \
+	cmd_torture \
+	faults \
+	faults_table \
+	faults_world \
+	faults_census \
+	faults_strike \
+	faults_account \
+	faults_cell \
 
 # Of telefork(1), for reports.
 HARNESS_CMD := \
@@ -315,10 +332,12 @@ GUEST_PACKAGES := \
 	python3-minimal \
 	util-linux \
 
+CHECK_PACKAGES := openssh-client openssh-server
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 PAGE_PACKAGES := chromium fonts-dejavu-core
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
-NEED := $(PACKAGES) $(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
+NEED := $(PACKAGES) $(if $(filter check check-%,$(MAKECMDGOALS)),$(CHECK_PACKAGES)) \
+	$(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
 	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES)) \
 	$(if $(filter report-screenshots,$(MAKECMDGOALS)),$(PAGE_PACKAGES))
 
@@ -335,7 +354,7 @@ echo "installing Debian packages:$$missing" >&2; \
 if [ "$$(id -u)" != 0 ]; then \
 	echo "this needs root: apt-get install$$missing" >&2; exit 1; \
 fi; \
-export DEBIAN_FRONTEND=noninteractive; \
+export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; : 'no service is started, where init asks that'; \
 dpkg --add-architecture $(DEB_$(FOREIGN)) && apt-get -qq update >&2 && \
 apt-get -qq install -y --no-install-recommends $$missing >&2 </dev/null || \
 { echo "could not install:$$missing (apt's reason stands above; Debian 12 has them all)" >&2; exit 1; }
@@ -402,6 +421,11 @@ $(2)/bin/telefork-pad: $(call obj,$(PAD_SRC:%=core/cmd/%.c),$(2)) $(2)/lib/libte
 	$$(call link,$(2),$$(STATIC_$(2)) $(if $(4),,$$(LOWEST)))
 $(2)/bin/telefork-witness: $(2)/obj/core/cmd/witness_main.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)))
+# What telebed needs in its machines.
+$(2)/bin/telebed-hand: $(2)/obj/harness/hand.o
+	$$(call link,$(2),$$(STATIC_$(2)))
+$(2)/tests/counter: $(2)/obj/tests/commit/counter.o
+	$$(call link,$(2),$$(STATIC_$(2)),-lpthread)
 
 # What probes share, and each probe three ways: static, dynamic at a fixed address, and PIE.
 $(2)/lib/libprobe.a: $(call obj,$(PROBE_SRC) $(PROBE_ARCH_SRC:%=tests/probes/$(1)/%),$(2))
@@ -430,7 +454,7 @@ endef
 define arch_targets
 B_$(1) := build/$(1)$(VARIANT)
 lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
-bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness,$$(B_$(1))/bin/$$b)
+bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness telebed-hand,$$(B_$(1))/bin/$$b) $(if $(SAN),,$$(B_$(1))/tests/counter)
 probes-$(1): $$(foreach p,$(PROBES),$$(foreach v,static pie dyn,$$(B_$(1))/probes/$$p-$$v))
 examples-$(1): $$(B_$(1))/examples/pathtracer $$(B_$(1))/probes/pathtracer-static
 unit-$(1): $$(UNIT_TESTS:%=$$(B_$(1))/tests/%) $(if $(SAN),,$$(B_$(1))/bin/telefork-pad)
@@ -456,10 +480,8 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -o $@
 
 # The cells of docs/commit.md, and the program that is moved in them.
-$(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o)
+$(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o) $(B)/obj/harness/faults_table.o
 	$(call link,$(B))
-$(B)/tests/counter: $(B)/obj/tests/commit/counter.o
-	$(call link,$(B),-static,-lpthread)
 
 $(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c,$(B)) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)
@@ -473,10 +495,13 @@ $(B_FUZZ)/fuzz/%: $(B_FUZZ)/obj/tests/fuzz/%.o $(B_FUZZ)/lib/libtelefork.a
 
 QEMU_OBJ := $(call obj,$(QEMU_SRC:%=qemu/%.c),$(B))
 
-$(B)/tests/test_qemu: $(B)/obj/tests/unit/test_qemu.o $(QEMU_OBJ)
+$(addprefix $(B)/tests/,test_qemu test_link): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson -lexpat $(LIBS_unit))
 $(B)/tests/test_text: $(B)/obj/tests/unit/test_text.o $(B)/obj/harness/text.o
 	$(call link,$(B),,-ljansson $(LIBS_unit))
+$(B)/tests/test_torture: $(B)/obj/tests/unit/test_torture.o $(addprefix $(B)/obj/,harness/faults.o \
+		harness/faults_table.o harness/faults_census.o qemu/error.o)
+	$(call link,$(B),,$(LIBS_unit))
 $(B)/tests/tools/vmcheck: $(B)/obj/tests/tools/vmcheck.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson -lexpat)
 $(B)/bin/telebed: $(HARNESS_SRC:%=$(B)/obj/harness/%.o) $(B)/obj/harness/html/embed.o \
@@ -508,7 +533,11 @@ $(2)/programs/churn: tests/programs/churn.c
 	@mkdir -p $$(@D)
 	$$(call say,LD,$$@)
 	$(Q)$(3) -O1 -g -fsanitize=address -static-libasan $$< -o $$@
-programs-$(1): $(2)/programs/churn
+$(2)/programs/high: tests/programs/high.c
+	@mkdir -p $$(@D)
+	$$(call say,LD,$$@)
+	$(Q)$(3) -O1 -static $$< -o $$@
+programs-$(1): $(2)/programs/churn $(2)/programs/high
 endef
 $(foreach a,$(ARCHES),$(eval $(call program_rules,$(a),$(B_$(a)),$(CC_$(a)))))
 
@@ -604,7 +633,7 @@ own-guest: build/guest/$(ARCH)/init build/guest/$(ARCH)/root.cpio ## a guest wit
 	@echo 'machines = ( { name = "$(NAME)"; arch = "$(ARCH)"; tier = "system"; kernel = "./kernel"; initramfs = "./initramfs"; } );' | \
 		tee build/guest/own/$(NAME)/machines.conf
 
-unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text)
+unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text test_link test_torture)
 
 include tests/cases.mk
 export UNIT_CASES CASES
@@ -621,6 +650,11 @@ endif
 
 commit: bin-$(HOST) $(addprefix $(B)/tests/,commit counter) ## every cell of docs/commit.md, at every system call
 	$(foreach p,sender session receiver network,$(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) &&) true
+
+torture: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a program is moved for half an hour while something goes wrong each time
+	$(B)/bin/telebed torture --minutes 20 --quiet
+	$(B)/bin/telebed torture --minutes 5 --quiet --tier user
+	$(foreach a,$(ARCHES),$(B)/bin/telebed torture --minutes 5 --quiet --tier system --arch $(a) &&) true
 
 moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/moments ## 500 captures of each architecture
 	$(B)/tests/tools/moments $(B) 500
@@ -704,7 +738,7 @@ help: ## this list
 	@sed -n '/^# Knobs/,/^$$/s/^# *//p' Makefile
 
 FORCE:
-.PHONY: all more-guests own-guest demo bench report-screenshots commit pairs in-guests mutants transcript moments captures moves kills guests unit check golden docs fuzz $(FUZZERS:%=fuzz-%) \
+.PHONY: all more-guests own-guest demo bench report-screenshots commit pairs in-guests mutants transcript moments captures moves kills guests unit check golden docs fuzz torture $(FUZZERS:%=fuzz-%) \
 	lint lint-man format install \
 	clean help FORCE \
 	$(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) unit-$(a) programs-$(a))

@@ -118,9 +118,9 @@ long tf_arch_next_call(const struct tf_regs *regs, uint64_t ret_arg[6]);
 /* After tf_arch_task_rewind(): the call has returned -error instead. */
 void tf_arch_task_give_up(struct tf_regs *regs, int error);
 
-/* For a thread that is put back after calls of ours, in a stop where the kernel still handles
- * signals, and that was in a call with time left: what makes the kernel go on with that call
- * (aarch64: restart_syscall; x86_64 sees it by the registers). */
+/* For a thread in a stop where the kernel still handles signals, and for which it keeps a call with
+ * time left: makes of registers that were found in that call, or that make it anew, those with
+ * which the kernel goes on with it. */
 void tf_arch_task_go_on(struct tf_regs *regs);
 
 /* Offset of a system call instruction in n bytes of code; n if there is none. */

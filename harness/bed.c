@@ -46,7 +46,7 @@ const struct tf_vm_callbacks tf_bed_callbacks = {NULL, on_output, on_exit_of, on
 
 int tf_bed_start(struct tf_bed *b, const char *name, const char *machines)
 {
-	const struct tf_row *row;
+	const struct tf_row *row = NULL;
 	int rc = tf_home_find(&b->home, &b->err);
 
 	b->status = -1;
@@ -54,13 +54,13 @@ int tf_bed_start(struct tf_bed *b, const char *name, const char *machines)
 		rc = tf_rows_read(&b->rows, machines, &b->err);
 	if (rc == 0)
 		rc = tf_rows_get(&b->rows, name, &row, &b->err);
-	if (rc == 0 && row->spec.tier != TF_TIER_SYSTEM)
+	if (rc == 0 && row && row->spec.tier != TF_TIER_SYSTEM)
 		rc = tf_vm_fail(&b->err, -EINVAL,
 			"machine %s: it is the host itself; this is for machines of tier system",
 			name);
 	if (rc == 0)
 		rc = tf_vm_cachedir(b->site.cache, sizeof(b->site.cache), &b->err);
-	if (rc < 0)
+	if (rc < 0 || !row)
 		return rc;
 	strcpy(b->run, "/tmp/telebed.XXXXXX");
 	if (!mkdtemp(b->run))

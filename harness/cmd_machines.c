@@ -155,6 +155,8 @@ int tf_bed_schema(int argc, char **argv)
 	(void)argc, (void)argv;
 	section("Keys of a scenario");
 	tf_scenario_schema(stdout);
+	section("Keys of `faults`");
+	tf_schema_print(stdout, tf_faults_keys, tf_n_faults_keys);
 	section("Attributes of a machine");
 	tf_schema_print(stdout, tf_machine_keys, tf_n_machine_keys);
 	return 0;

@@ -100,7 +100,7 @@ static void serve_copy(struct tf_bed *b, int listener)
 	socklen_t len = sizeof(peer);
 	ssize_t n = fd < 0 ? -1 : recv(fd, order, sizeof(order) - 1, 0);
 	const char *from, *to;
-	struct stat st;
+	struct stat st = {0};
 
 	if (n <= 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 ||
 		peer.uid != geteuid())
@@ -313,7 +313,7 @@ static char *full_name(const char *folder, const char *to, const char *from)
 	const char *last = strrchr(from, '/');
 	bool whole = n && to[n - 1] != '/';
 
-	return tf_vm_format("%s%s%s", to[0] == '/' ? "" : folder, to,
+	return tf_vm_format("%s%s%s%s", to[0] == '/' ? "" : folder, to[0] == '/' ? "" : "/", to,
 		whole  ? ""
 		: last ? last + 1
 		       : from);
@@ -329,10 +329,9 @@ static int copy(const char *from, const char *to, struct tf_vm_error *err)
 
 	if (!source && !target)
 		return tf_vm_fail(err, -EINVAL, "expected MACHINE:PATH on one side");
-	if (!getcwd(here, sizeof(here) - 1))
+	if (!getcwd(here, sizeof(here)))
 		return tf_vm_fail_errno(err, -errno, "the current folder");
-	strcat(here, "/");
-	guest = source ? full_name("/tmp/", source, "") : full_name("/tmp/", target, from);
+	guest = source ? full_name("/tmp", source, "") : full_name("/tmp", target, from);
 	host = source ? full_name(here, to, source) : full_name(here, from, "");
 	fd = find_machine(machine, err);
 	if (fd < 0 || !guest || !host)

@@ -68,7 +68,7 @@ __attribute__((format(printf, 4, 5))) static int shell(
 	int rc;
 
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap); /* NOLINT(clang-analyzer-valist.Uninitialized) */
 	va_end(ap);
 	rc = command(j, m, argv, &job, err);
 	if (rc == 0 && (!WIFEXITED(job->status) || WEXITSTATUS(job->status)))
@@ -216,7 +216,7 @@ static int carry(struct tf_journey *j, unsigned from, unsigned to, struct tf_vm_
 		rc = shell(j, b, err,
 			"cd '%s' && rm -rf " SAVED " && tar -xf " SAVED ".tar && rm " SAVED ".tar",
 			b->dir);
-	if (!j->options->keep)
+	if (here && !j->options->keep)
 		unlink(here);
 	return rc;
 }

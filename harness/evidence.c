@@ -34,7 +34,7 @@ static int64_t now_ns(void)
 
 static double ms_of(int64_t ns)
 {
-	return (double)(ns / 1000) / 1e3;
+	return (double)(ns - ns % 1000) / 1e6;
 }
 
 static void add_phase(struct tf_journey *j, const char *machine, const char *name, int64_t begin_ns,

@@ -23,15 +23,15 @@ static void say_job(FILE *f, const struct tf_job *job)
 		job->text[1]);
 }
 
-static void write_said(const struct tf_journey *j)
+void tf_explain_jobs(const char *folder, struct tf_remote *const machines[], unsigned n)
 {
-	tf_vm_autofree char *path = tf_vm_format("%s/said.txt", j->folder);
+	tf_vm_autofree char *path = tf_vm_format("%s/said.txt", folder);
 	FILE *f = path ? fopen(path, "we") : NULL;
 
 	if (!f)
 		return;
-	for (unsigned i = 0; i < j->cell->n_machines; i++)
-		for (const struct tf_job *job = j->machines[i] ? j->machines[i]->jobs : NULL; job;
+	for (unsigned i = 0; i < n; i++)
+		for (const struct tf_job *job = machines[i] ? machines[i]->jobs : NULL; job;
 			job = job->next)
 			say_job(f, job);
 	fclose(f);
@@ -81,7 +81,7 @@ void tf_explain(const struct tf_journey *j)
 		o->telebed, j->cell->file, j->cell->name, o->seed, machines ? " --machines '" : "",
 		machines ? machines : "", machines ? "'" : "");
 
-	write_said(j);
+	tf_explain_jobs(j->folder, j->machines, j->cell->n_machines);
 	copy_logs(j);
 	write_text(j, "repro.sh", repro, 0700);
 	write_text(j, "why.txt", j->outcome->why, 0600);

@@ -17,4 +17,7 @@
  */
 void tf_explain(const struct tf_journey *j);
 
+/* Of it said.txt: the jobs of @n machines, NULL among them for none. */
+void tf_explain_jobs(const char *folder, struct tf_remote *const machines[], unsigned n);
+
 #endif

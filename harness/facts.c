@@ -54,10 +54,11 @@ json_t *tf_facts_host(void)
 }
 
 /* QEMU's user mode says its version itself. */
-static json_t *emulator_version(const char *arch)
+static json_t *emulator_version(const struct tf_spec *spec)
 {
-	tf_vm_autofree char *command = tf_vm_format("qemu-%s --version 2>/dev/null", arch);
-	FILE *f = command ? popen(command, "re") : NULL;
+	tf_vm_autofree char *command = tf_vm_format("'%s%s' --version 2>/dev/null",
+		spec->qemu[0] ? "" : "qemu-", spec->qemu[0] ? spec->qemu : spec->arch);
+	FILE *f = command && !strchr(spec->qemu, '\'') ? popen(command, "re") : NULL;
 	char line[TEXT_MAX], *version;
 	json_t *found = NULL;
 
@@ -112,6 +113,8 @@ static void ask_guest(struct tf_vm *vm, json_t *facts)
 	json_object_set_new(facts, "qemu", guest_version(vm));
 	json_object_set_new(facts, "memory_mib", json_integer(m->memory_mib));
 	json_object_set_new(facts, "cores", json_integer(m->cores));
+	if (strcmp(m->arch, json_string_value(json_object_get(facts, "arch"))) != 0)
+		json_object_set_new(facts, "on", tf_text_json(m->arch, TEXT_MAX));
 }
 
 json_t *tf_facts(struct tf_remote *m)
@@ -132,6 +135,6 @@ json_t *tf_facts(struct tf_remote *m)
 			? host_cpu()
 			: tf_text_json(*m->spec.cpu ? m->spec.cpu : "default", TEXT_MAX));
 	if (m->spec.tier == TF_TIER_USER)
-		json_object_set_new(m->facts, "qemu", emulator_version(m->spec.arch));
+		json_object_set_new(m->facts, "qemu", emulator_version(&m->spec));
 	return m->facts;
 }

@@ -18,6 +18,7 @@
 
 #include "harness/compare.h"
 #include "harness/evidence.h"
+#include "harness/faults_cell.h"
 #include "harness/run.h"
 #include "qemu/io.h"
 
@@ -115,7 +116,7 @@ static int start_receiver(struct tf_journey *j, unsigned place, bool once, struc
 	if (snprintf(j->addresses[place], sizeof(j->addresses[place]), "%s", line) >=
 		(int)sizeof(j->addresses[place]))
 		return tf_vm_fail(err, -ENAMETOOLONG, "%s: too long an address", line);
-	return 0;
+	return tf_faults_relay(j, place, j->addresses[place], sizeof(j->addresses[place]), err);
 }
 
 int tf_journey_receivers(struct tf_journey *j, bool once, struct tf_vm_error *err)
@@ -415,9 +416,11 @@ static int go_by_file(struct tf_journey *j, struct tf_vm_error *err)
 /* A copy that was let go on says its verdict, whatever its receiver died of. */
 static int hear_copy(struct tf_journey *j, struct tf_job *receiver, struct tf_vm_error *err)
 {
-	int rc = tf_journey_blame(
-		j, tf_journey_wait(j, receiver, 0, "ok", &j->outcome->said, err), err);
+	tf_vm_autofree char *rest = NULL;
+	int rc = tf_journey_blame(j, tf_journey_wait(j, receiver, 0, "ok", &rest, err), err);
 
+	if (rest)
+		j->outcome->said = tf_vm_format("ok%s", rest);
 	if (rc == 0 && j->outcome->verdict == TF_VERDICT_OK)
 		count(&j->outcome->registers, receiver->text[0], "registers");
 	return rc;
@@ -455,7 +458,9 @@ int tf_journey_go(struct tf_journey *j, struct tf_vm_error *err)
 {
 	int rc;
 
-	if (j->cell->engine[0])
+	if (j->cell->faults.n_strikes)
+		rc = tf_faults_go(j, err);
+	else if (j->cell->engine[0])
 		rc = tf_engine_go(j, err);
 	else if (j->cell->program)
 		rc = tf_outside_go(j, err);

@@ -132,8 +132,7 @@ static int from_folder(const struct tf_conf *r, const config_setting_t *s, const
 	full = tf_vm_format("%.*s%s", slash ? (int)(slash + 1 - r->path) : 0, r->path, path);
 	if (!full || strlen(full) >= size)
 		return tf_conf_wrong(r, s, "%s: expected at most %zu characters", key, size - 1);
-	memset(path, 0, size);
-	memcpy(path, full, strlen(full));
+	strncpy(path, full, size); /* what is behind is zero, too: it is compared as bytes */
 	return 0;
 }
 
@@ -240,7 +239,7 @@ static int read_rows(const struct tf_conf *r, const config_setting_t *root, stru
 			r, root, "expected machines = ( { name = \"...\"; }, ... ); alone");
 	for (int i = 0; i < config_setting_length(list) && rc == 0; i++) {
 		const config_setting_t *group = config_setting_get_elem(list, (unsigned)i);
-		struct tf_row row;
+		struct tf_row row = {0};
 
 		if (!config_setting_is_group(group))
 			return tf_conf_wrong(r, group, "machines: element %d is no group", i + 1);

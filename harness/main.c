@@ -15,6 +15,8 @@ static const struct {
 	{"report", tf_bed_report, "turn the JSON of runs into a page, JUnit's XML, or one JSON"},
 	{"list", tf_bed_list, "show the scenarios and their cells"},
 	{"exec", tf_bed_exec, "run a command in a machine made for it"},
+	{"torture", tf_bed_torture,
+		"move a program on and on while something goes wrong each time"},
 	{"shell", tf_bed_shell, "run a shell in a machine made for it"},
 	{"cp", tf_bed_cp, "copy a file into such a machine, or out of it"},
 	{"machines", tf_bed_machines, "show the machines, and which can be had here"},

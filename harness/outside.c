@@ -82,23 +82,19 @@ static int start_program(struct tf_journey *j, struct tf_vm_error *err)
 	return tf_job_start(machine_at(j, 0), argv, false, &j->probe, err);
 }
 
-/* What the process of @job has said so far; of a received one: lines among the receiver's own. NULL
- * without memory. */
+/* What the process of @job has said so far. A received one speaks where its receiver does, whose
+ * lines may come in the middle of one of its own: they are taken out. NULL without memory. */
 static char *said_by(const struct tf_job *job, bool received)
 {
-	char *all = tf_vm_format("%s", job->text[received ? 1 : 0]), *to = all;
+	char *all = tf_vm_format("%s", job->text[received ? 1 : 0]);
+	char *own = received && all ? strstr(all, "telefork: ") : NULL;
 
-	for (const char *line = all, *next; received && all && *line; line = next) {
-		size_t len = strcspn(line, "\n");
+	for (; own; own = strstr(own, "telefork: ")) {
+		const char *next = own + strcspn(own, "\n");
 
-		next = line + len + (line[len] == '\n');
-		if (!strncmp(line, "telefork: ", 10))
-			continue;
-		memmove(to, line, (size_t)(next - line));
-		to += next - line;
+		next += *next == '\n';
+		memmove(own, next, strlen(next) + 1);
 	}
-	if (received && all)
-		*to = '\0';
 	return all;
 }
 
@@ -342,7 +338,7 @@ int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err)
 		rc = put_all(j, err);
 	if (rc == 0)
 		rc = start_program(j, err);
-	if (rc < 0)
+	if (rc < 0 || !expected)
 		return rc;
 	if (j->cell->refused)
 		rc = stay(j, expected, err);

@@ -87,10 +87,11 @@ struct tf_remote_ops;
 struct tf_remote {
 	const struct tf_remote_ops *ops;
 	struct tf_spec spec;
-	char name[32];   /* as the last scenario called it */
-	char engine[32]; /* the engine whose files have been put there, or "" */
-	char *folder;    /* on the host: its logs; for native and user also its files */
-	const char *dir; /* the machine's own name of the folder for files */
+	char name[32];        /* as the last scenario called it */
+	char engine[32];      /* the engine whose files have been put there, or "" */
+	char *folder;         /* on the host: its logs; for native and user also its files */
+	const char *dir;      /* the machine's own name of the folder for files */
+	const char *variable; /* native, user: NAME=VALUE that jobs are started with; or NULL */
 	struct tf_job *jobs;
 	struct tf_vm_error why; /* text: why it is dead */
 	bool dead;

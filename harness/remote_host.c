@@ -125,11 +125,15 @@ static int host_start(struct tf_remote *r, const char *const argv[], bool receiv
 {
 	struct host *h = host_of(r);
 	tf_vm_autofree char *log = tf_vm_format("%s/log", r->folder);
-	const char *full[ARGS_MAX + 8] = {"sh", "-c", split_streams, "sh"};
+	const char *full[ARGS_MAX + 10] = {"sh", "-c", split_streams, "sh"};
 	struct epoll_event ev = {.events = EPOLLIN};
 	int out[2] = {-1, -1}, rc;
 	size_t n = 4;
 
+	if (r->variable) {
+		full[n++] = "env";
+		full[n++] = r->variable;
+	}
 	if (receiver && h->runner[0]) {
 		full[n++] = "env";
 		full[n++] = RECEIVER_STACK;

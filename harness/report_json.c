@@ -71,15 +71,19 @@ static json_t *json_outcome(const struct tf_outcome *o)
 	return cell;
 }
 
+struct entry {
+	json_t *cell;
+};
+
 static int by_name(const void *a, const void *b)
 {
-	const json_t *const *x = a, *const *y = b;
-	int order = strcmp(json_string_value(json_object_get(*x, "name")),
-		json_string_value(json_object_get(*y, "name")));
+	const struct entry *x = a, *y = b;
+	int order = strcmp(json_string_value(json_object_get(x->cell, "name")),
+		json_string_value(json_object_get(y->cell, "name")));
 
 	return order ? order
-		     : (int)(json_integer_value(json_object_get(*x, "repetition")) -
-			       json_integer_value(json_object_get(*y, "repetition")));
+		     : (int)(json_integer_value(json_object_get(x->cell, "repetition")) -
+			       json_integer_value(json_object_get(y->cell, "repetition")));
 }
 
 static bool verdict_is(const json_t *cell, enum tf_verdict verdict)
@@ -113,17 +117,17 @@ static void settle(json_t *doc)
 		"passed", "failed", "broken", "skipped", "unable"};
 	json_t *cells = json_object_get(doc, "cells"), *sorted = json_array(), *cell;
 	size_t n = json_array_size(cells), i;
-	json_t **v = calloc(n ? n : 1, sizeof(*v));
+	struct entry *v = calloc(n ? n : 1, sizeof(*v));
 
 	json_array_foreach(cells, i, cell)
 	{
 		if (v)
-			v[i] = cell;
+			v[i].cell = cell;
 	}
 	if (v)
 		qsort(v, n, sizeof(*v), by_name);
 	for (i = 0; v && i < n; i++)
-		json_array_append(sorted, v[i]);
+		json_array_append(sorted, v[i].cell);
 	free(v);
 	json_object_set_new(doc, "cells", sorted);
 	for (i = 0; i < TF_VERDICTS; i++)

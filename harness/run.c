@@ -11,12 +11,21 @@
 
 #include "harness/evidence.h"
 #include "harness/explain.h"
+#include "harness/faults_cell.h"
 #include "harness/progress.h"
 #include "harness/report.h"
 #include "qemu/io.h"
 
 /* Guests that compute at once are slow together, and their limits are measured alone. */
 #define MIN_BUSY 2
+
+#define BAD_MAX 16
+
+/* A machine that did not start: nobody waits for it again. */
+struct bad {
+	struct tf_spec spec;
+	struct tf_vm_error err;
+};
 
 /* What all sets of machines share. */
 struct queue {
@@ -29,6 +38,8 @@ struct queue {
 	unsigned n_runs, busy, max_busy; /* cells with guests under way */
 	size_t total;
 	bool *taken; /* total */
+	struct bad bad[BAD_MAX];
+	unsigned n_bad;
 	bool stop;
 	int rc;
 	struct tf_vm_error err;
@@ -81,6 +92,32 @@ static void drop_pool(struct run *r)
 	}
 }
 
+/* Starts a machine, unless one like it did not start before. */
+static int start(struct run *r, const struct tf_spec *spec, const char *name,
+	struct tf_remote **ret, struct tf_vm_error *err)
+{
+	struct queue *q = r->queue;
+	int rc = 0;
+
+	pthread_mutex_lock(&q->lock);
+	for (unsigned i = 0; i < q->n_bad && rc == 0; i++) {
+		if (memcmp(&q->bad[i].spec, spec, sizeof(*spec)) != 0)
+			continue;
+		*err = q->bad[i].err;
+		rc = -ECHILD;
+	}
+	pthread_mutex_unlock(&q->lock);
+	if (rc == 0)
+		rc = tf_remote_new(&r->site, spec, name, ret, err);
+	else
+		return rc;
+	pthread_mutex_lock(&q->lock);
+	if (rc < 0 && q->n_bad < BAD_MAX)
+		q->bad[q->n_bad++] = (struct bad){*spec, *err};
+	pthread_mutex_unlock(&q->lock);
+	return rc;
+}
+
 /* Puts the machines of @cell into the pool, in its order; others are ended first. */
 static int prepare(
 	struct run *r, const struct tf_cell *cell, int *ret_ready_ms, struct tf_vm_error *err)
@@ -98,8 +135,7 @@ static int prepare(
 			snprintf(r->pool[i]->name, sizeof(r->pool[i]->name), "%s",
 				cell->machine_names[i]);
 		} else {
-			rc = tf_remote_new(&r->site, &cell->machines[i], cell->machine_names[i],
-				&r->pool[i], err);
+			rc = start(r, &cell->machines[i], cell->machine_names[i], &r->pool[i], err);
 			if (rc == 0 && cell->machines[i].tier == TF_TIER_SYSTEM)
 				tf_report_note(r->report, "%s: %s machine, answered after %d ms",
 					cell->machine_names[i], cell->machines[i].arch,
@@ -138,7 +174,8 @@ static void settle(struct run *r, struct tf_journey *j, int rc, const struct tf_
 		o->verdict = TF_VERDICT_BROKEN;
 	}
 	for (unsigned i = 0; o->verdict != TF_VERDICT_OK && i < j->cell->n_machines; i++) {
-		if (r->pool[i]->ops->well(r->pool[i]) || o->verdict == TF_VERDICT_BROKEN)
+		if (!r->pool[i] || r->pool[i]->ops->well(r->pool[i]) ||
+			o->verdict == TF_VERDICT_BROKEN)
 			continue;
 		tf_journey_failed(j, "%s", r->pool[i]->why.text);
 		o->verdict = TF_VERDICT_BROKEN;
@@ -150,33 +187,48 @@ static void settle(struct run *r, struct tf_journey *j, int rc, const struct tf_
 		tf_vm_remove_dir(j->folder);
 	}
 	for (unsigned i = 0; i < j->cell->n_machines; i++)
-		while (r->pool[i]->jobs)
+		while (r->pool[i] && r->pool[i]->jobs)
 			tf_job_free(r->pool[i]->jobs);
 }
 
-static int go(struct run *r, struct tf_journey *j, struct tf_vm_error *err)
+/* No cell without its machines; the others may have theirs. */
+static void stranded(struct run *r, struct tf_journey *j, const struct tf_vm_error *err)
+{
+	drop_pool(r);
+	tf_journey_failed(j, "%s", err->text);
+	j->outcome->verdict = TF_VERDICT_BROKEN;
+	tf_explain(j);
+	j->outcome->folder = strdup(j->folder);
+}
+
+static void go(struct run *r, struct tf_journey *j)
 {
 	const struct tf_cell *cell = j->cell;
-	int64_t start;
+	struct tf_vm_error err;
+	int64_t begin;
 	int limit = cell->limit_ms, rc;
 
-	rc = prepare(r, cell, &j->outcome->ready_ms, err);
-	if (rc < 0)
-		return rc;
+	rc = prepare(r, cell, &j->outcome->ready_ms, &err);
+	if (rc < 0) {
+		stranded(r, j, &err);
+		return;
+	}
 	for (unsigned i = 0; i < cell->n_machines; i++) {
 		int scaled = r->pool[i]->ops->scale(r->pool[i], cell->limit_ms);
 
 		limit = scaled > limit ? scaled : limit;
 	}
-	start = tf_vm_now_ms();
-	j->deadline_ms = start + limit;
+	begin = tf_vm_now_ms();
+	j->deadline_ms = begin + limit;
 	tf_evidence_begin(j);
 	tf_evidence_machines(j);
-	rc = tf_journey_go(j, err);
-	j->outcome->ms = (int)(tf_vm_now_ms() - start);
+	rc = tf_faults_begin(j, &err);
+	if (rc == 0)
+		rc = tf_journey_go(j, &err);
+	tf_faults_end(j);
+	j->outcome->ms = (int)(tf_vm_now_ms() - begin);
 	tf_evidence_done(j);
-	settle(r, j, rc, err);
-	return 0;
+	settle(r, j, rc, &err);
 }
 
 /* Whether all machines of the cell can be had here; else its outcome says why not. */
@@ -211,6 +263,7 @@ static int run_cell(struct run *r, size_t at, enum tf_verdict *ret, struct tf_vm
 	struct tf_journey j = {
 		.cell = o.cell,
 		.machines = r->pool,
+		.site = &r->site,
 		.options = r->options,
 		.outcome = &o,
 		.seed = tf_cell_seed(r->options->seed, o.cell->name, o.repetition),
@@ -220,9 +273,11 @@ static int run_cell(struct run *r, size_t at, enum tf_verdict *ret, struct tf_vm
 	tf_progress_begin(o.cell->name, o.cell->takes_ms);
 	if (can_be_had(r, &o)) {
 		j.folder = folder = cell_folder(r, o.cell, o.repetition);
-		rc = folder ? go(r, &j, err)
-			    : tf_vm_fail(err, -EIO, "%s: no folder for the cell %s",
-				      r->options->out, o.cell->name);
+		if (folder)
+			go(r, &j);
+		else
+			rc = tf_vm_fail(err, -EIO, "%s: no folder for the cell %s", r->options->out,
+				o.cell->name);
 	}
 	free(j.token);
 	*ret = o.verdict;

@@ -62,6 +62,8 @@ struct tf_report;
 struct tf_journey {
 	const struct tf_cell *cell;
 	struct tf_remote **machines; /* cell->n_machines */
+	struct tf_site *site;
+	struct tf_link *relays[TF_CELL_ROUTE]; /* before receivers, where there are faults */
 	const struct tf_run_options *options;
 	const char *folder; /* of this cell, on the host */
 	struct tf_outcome *outcome;
@@ -84,7 +86,7 @@ unsigned tf_run_cores(void);
 uint64_t tf_cell_seed(uint64_t run_seed, const char *name, unsigned repetition);
 
 /* Runs all cells, as many times as is asked for, telling the report of each. 0: all were run.
- * Negative: a machine could not be started, the rest was not tried. */
+ * Negative: there is no place for what they leave, the rest was not tried. */
 int tf_run_cells(const struct tf_run_options *o, const struct tf_cells *cells,
 	struct tf_report *report, struct tf_vm_error *err);
 

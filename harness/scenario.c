@@ -27,6 +27,7 @@ struct scenario {
 	unsigned n_machines;
 	struct tf_row machines[TF_CELL_MACHINES];
 	bool fan_out;
+	struct tf_cell_faults faults;
 };
 
 static const char *const arches[] = {"x86_64", "aarch64"};
@@ -53,6 +54,11 @@ static int read_machines(const struct tf_conf *r, const config_setting_t *s, voi
 	}
 	sc->n_machines = (unsigned)n;
 	return rc;
+}
+
+static int read_faults(const struct tf_conf *r, const config_setting_t *s, void *to)
+{
+	return tf_faults_read(r, s, &((struct scenario *)to)->faults);
 }
 
 #define WORDS(field) TF_KEY_WORDS, offsetof(struct scenario, field), 0
@@ -105,6 +111,8 @@ static const struct tf_key keys[] = {
 	{"machines", TF_KEY_OTHER, 0, 0, 0, 0, 0, 0, read_machines,
 		"list of groups, for machines that are not alike", "those of the route"},
 	{"checks", WORDS(checks), checks, 3, 0, 0, 0, "`verdict` is always made", "`verdict`"},
+	{"faults", TF_KEY_OTHER, 0, 0, 0, 0, 0, 0, read_faults, "a group: what goes wrong (Faults)",
+		"nothing"},
 	{"limit", TF_KEY_NUMBER, OTHER(limit), 0, 0, 1, LIMIT_MAX, 0,
 		"seconds for a cell, scaled to the speed of the host's guests", "60"},
 	{"takes", TF_KEY_NUMBER, OTHER(takes), 0, 0, 1, LIMIT_MAX, 0,
@@ -185,6 +193,10 @@ static int complete(const struct tf_conf *r, const config_setting_t *root, struc
 	if ((sc->outside.n || sc->refused) && !sc->program.n)
 		return tf_conf_wrong(
 			r, NULL, "outside, refused: expected program = \"...\" as well");
+	if (sc->faults.n_strikes && (!sc->program.n || !strstr(sc->program.v[0], "/counter")))
+		return tf_conf_wrong(r, config_setting_get_member(root, "faults"),
+			"faults: strike: expected program = \"build/{arch}/tests/counter\", which "
+			"notices when it runs twice");
 	if (sc->refused && sc->route.n > 2)
 		return tf_conf_wrong(r, NULL, "refused: expected a route of two machines");
 	if (sc->machine.n && (sc->arch.n || sc->tier.n))
@@ -349,6 +361,7 @@ static void fill_words(struct tf_cell *c, const struct scenario *sc, const struc
 		(enum tf_transport)index_of(ch->transport, tf_transport_names, TF_TRANSPORTS);
 	c->limit_ms = (int)sc->limit * 1000;
 	c->takes_ms = (int)sc->takes * 1000;
+	c->faults = sc->faults;
 	c->checks = TF_CHECK_VERDICT;
 	for (unsigned i = 0; i < sc->checks.n; i++)
 		c->checks |= 1u << index_of(sc->checks.v[i], checks, 3);

@@ -7,6 +7,7 @@
 #ifndef TF_HARNESS_SCENARIO_H
 #define TF_HARNESS_SCENARIO_H
 
+#include "harness/faults_cell.h"
 #include "harness/machines.h"
 
 #define TF_CELL_MACHINES 8
@@ -45,8 +46,9 @@ struct tf_cell {
 	char arch[16];                 /* of the first machine of the route */
 	enum tf_transport transport;
 	unsigned checks; /* TF_CHECK_* */
-	int limit_ms;    /* before scaling */
-	int takes_ms;    /* as a rule; only a progress bar goes by it */
+	struct tf_cell_faults faults;
+	int limit_ms; /* before scaling */
+	int takes_ms; /* as a rule; only a progress bar goes by it */
 	unsigned n_machines, n_route;
 	char machine_names[TF_CELL_MACHINES][32];
 	struct tf_spec machines[TF_CELL_MACHINES];

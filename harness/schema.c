@@ -104,8 +104,8 @@ static int read_string(
 		return tf_conf_wrong(
 			r, s, "%s: expected at most %zu characters", key->name, key->size - 1);
 	} else {
-		memset(to, 0, key->size); /* what is read is compared as bytes */
-		memcpy(to, text, strlen(text));
+		strncpy(to, text,
+			key->size); /* what is behind is zero, too: it is compared as bytes */
 	}
 	return 0;
 }

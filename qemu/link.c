@@ -5,12 +5,15 @@
  */
 #include "qemu/link.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -23,10 +26,13 @@
 #define ORDER_MS    5000
 #define LISTENER_FD 3
 #define CONTROL_FD  4
+#define STRUCK_FD   5
 
 struct tf_link {
 	char *path;
-	int control;
+	bool is_stream;
+	unsigned to, port; /* of a stream */
+	int control, struck;
 	pid_t relay;
 };
 
@@ -52,12 +58,30 @@ static int listen_on(const char *path, struct tf_vm_error *err)
 	return fd;
 }
 
-static void run_child(int listener, int control) __attribute__((noreturn));
-
-static void run_child(int listener, int control)
+static int listen_tcp(struct tf_link *link, struct tf_vm_error *err)
 {
-	int high_listener = fcntl(listener, F_DUPFD_CLOEXEC, 16);
-	int high_control = fcntl(control, F_DUPFD_CLOEXEC, 16);
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof(in);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), rc;
+
+	if (fd < 0)
+		return tf_vm_fail_errno(err, -errno, "link: socket");
+	if (bind(fd, (struct sockaddr *)&in, sizeof(in)) < 0 || listen(fd, 64) < 0 ||
+		getsockname(fd, (struct sockaddr *)&in, &size) < 0) {
+		rc = -errno;
+		close(fd);
+		return tf_vm_fail_errno(err, rc, "link: listen at 127.0.0.1");
+	}
+	link->port = ntohs(in.sin_port);
+	link->path = tf_vm_format("127.0.0.1:%u", link->port);
+	return fd;
+}
+
+static _Noreturn void run_child(const struct tf_link *link, int listener, int control)
+{
+	struct tf_relay relay = {
+		.listener = LISTENER_FD, .control = CONTROL_FD, .struck = STRUCK_FD};
+	int from[3] = {listener, control, link->struck};
 	sigset_t none;
 
 	setsid();
@@ -65,31 +89,39 @@ static void run_child(int listener, int control)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	for (int signo = 1; signo < 32; signo++)
 		signal(signo, SIG_DFL);
-	dup2(high_listener, LISTENER_FD);
-	dup2(high_control, CONTROL_FD);
-	close_range(CONTROL_FD + 1, ~0u, 0);
+	for (int i = 0; i < 3; i++)
+		from[i] = fcntl(from[i], F_DUPFD_CLOEXEC, 16);
+	for (int i = 0; i < 3; i++)
+		dup2(from[i], LISTENER_FD + i);
+	close_range(STRUCK_FD + 1, ~0u, 0);
 	/* Our standard streams may be somebody's pipe, who would wait for our end. */
 	for (int fd = 0; fd < 3; fd++)
 		close(fd);
 	for (int fd = 0; fd < 3; fd++)
 		(void)!open("/dev/null", O_RDWR);
-	tf_relay_run(LISTENER_FD, CONTROL_FD);
+	if (link->is_stream)
+		tf_relay_run_streams(&relay, link->to);
+	tf_relay_run(&relay);
 }
 
 static int start(struct tf_link *link, struct tf_vm_error *err)
 {
-	tf_vm_autoclose int listener = listen_on(link->path, err);
+	tf_vm_autoclose int listener =
+		link->is_stream ? listen_tcp(link, err) : listen_on(link->path, err);
 	int pair[2], rc;
 
 	if (listener < 0)
 		return listener;
+	link->struck = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (link->struck < 0)
+		return tf_vm_fail_errno(err, -errno, "link: eventfd");
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return tf_vm_fail_errno(err, -errno, "link: socketpair");
 	link->control = pair[0];
 	tf_vm_fork_lock();
 	link->relay = fork();
 	if (link->relay == 0)
-		run_child(listener, pair[1]);
+		run_child(link, listener, pair[1]);
 	rc = link->relay < 0 ? tf_vm_fail_errno(err, -errno, "link: fork") : 0;
 	close(pair[1]);
 	if (rc == 0) /* it answers when it has closed what is not its own */
@@ -98,22 +130,57 @@ static int start(struct tf_link *link, struct tf_vm_error *err)
 	return rc;
 }
 
-int tf_link_start(const char *path, struct tf_link **ret_link, struct tf_vm_error *err)
+/* Takes @link, which was allocated, over. */
+static int start_new(struct tf_link *link, struct tf_link **ret_link, struct tf_vm_error *err)
 {
-	struct tf_link *link = calloc(1, sizeof(*link));
 	int rc;
 
-	if (!link)
+	link->control = link->struck = -1;
+	rc = start(link, err);
+	if (rc == 0 && !link->path) {
+		tf_link_free(link);
 		return tf_vm_fail(err, -ENOMEM, "no memory");
-	link->control = -1;
-	link->path = strdup(path);
-	rc = link->path ? start(link, err) : tf_vm_fail(err, -ENOMEM, "no memory");
+	}
 	if (rc < 0) {
 		tf_link_free(link);
 		return rc;
 	}
 	*ret_link = link;
 	return 0;
+}
+
+int tf_link_start(const char *path, struct tf_link **ret_link, struct tf_vm_error *err)
+{
+	struct tf_link *link = calloc(1, sizeof(*link));
+
+	if (link)
+		link->path = strdup(path);
+	if (!link || !link->path) {
+		free(link);
+		return tf_vm_fail(err, -ENOMEM, "no memory");
+	}
+	return start_new(link, ret_link, err);
+}
+
+int tf_link_start_stream(unsigned to, struct tf_link **ret_link, struct tf_vm_error *err)
+{
+	struct tf_link *link = calloc(1, sizeof(*link));
+
+	if (!link)
+		return tf_vm_fail(err, -ENOMEM, "no memory");
+	link->is_stream = true;
+	link->to = to;
+	return start_new(link, ret_link, err);
+}
+
+unsigned tf_link_port(const struct tf_link *link)
+{
+	return link->port;
+}
+
+int tf_link_struck_fd(const struct tf_link *link)
+{
+	return link->struck;
 }
 
 const char *tf_link_path(const struct tf_link *link)
@@ -164,9 +231,10 @@ void tf_link_free(struct tf_link *link)
 	if (!link)
 		return;
 	tf_vm_close_fd(&link->control);
+	tf_vm_close_fd(&link->struck);
 	while (link->relay > 0 && waitpid(link->relay, NULL, 0) < 0 && errno == EINTR)
 		;
-	if (link->path)
+	if (link->path && !link->is_stream)
 		unlink(link->path);
 	free(link->path);
 	free(link);

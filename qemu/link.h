@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A link is an Ethernet between guests: a relay process, forked from the caller, to whose unix
- * socket each guest connects (-netdev stream, a frame is a 4-byte big-endian length and the
- * Ethernet frame). It is a learning switch with bounded queues, and the place where loss,
- * delay, reordering and partition happen, under a seed. It ends with its creator.
+ * A link is where programs talk through a relay process, forked from the caller, that does to them
+ * what qemu/faults.h says, under a seed. It ends with its creator. There are two kinds:
+ *
+ * - an Ethernet between guests: each connects to the relay's unix socket (-netdev stream, a frame
+ * is a 4-byte big-endian length and the Ethernet frame). It is a learning switch with bounded
+ * queues.
+ * - TCP on loopback: connections to the relay's port go on to another one. What is lost comes 200
+ * ms later, with all that is behind it, as TCP makes of it; reordering and duplicates do not show.
  */
 #ifndef TF_QEMU_LINK_H
 #define TF_QEMU_LINK_H
@@ -13,25 +17,20 @@
 #include <sys/types.h>
 
 #include "qemu/error.h"
+#include "qemu/faults.h"
 
 struct tf_link;
 
-/* What the relay does to every frame; all zero is a perfect link. */
-struct tf_link_faults {
-	uint64_t seed;        /* of the generator that decides about loss and reordering */
-	uint32_t loss_ppm;    /* frames dropped, parts per million */
-	uint32_t reorder_ppm; /* frames held back for @delay_us more (1 ms if that is 0) */
-	uint32_t delay_us;    /* added to every frame */
-	bool cut;             /* partition: every frame is dropped */
-};
-
 struct tf_link_stats {
-	uint64_t frames; /* received from guests */
+	uint64_t frames; /* received, or pieces of streams */
 	uint64_t bytes;
 	uint64_t flooded;    /* of those: sent to all, the address being unknown or a group */
 	uint64_t dropped;    /* by a fault */
+	uint64_t duplicated; /* by a fault */
 	uint64_t overflowed; /* because a receiver's queue was full */
 	uint32_t guests;     /* connected now */
+	uint32_t struck;     /* moments that came */
+	int32_t message;     /* the one in which the last moment came */
 	uint32_t reserved;
 };
 
@@ -41,11 +40,20 @@ struct tf_link_stats {
  */
 int tf_link_start(const char *path, struct tf_link **ret_link, struct tf_vm_error *err);
 
+/* Start a relay for TCP connections to 127.0.0.1:@to, which need not be listened at yet. */
+int tf_link_start_stream(unsigned to, struct tf_link **ret_link, struct tf_vm_error *err);
+
+/* The port at 127.0.0.1 where a relay for TCP listens. */
+unsigned tf_link_port(const struct tf_link *link);
+
 /* The socket's path, for struct tf_vm_config.link_path. */
 const char *tf_link_path(const struct tf_link *link);
 
 /* Pid of the relay. */
 pid_t tf_link_pid(const struct tf_link *link);
+
+/* Polls readable from when the moment of the last order has come until the next order. */
+int tf_link_struck_fd(const struct tf_link *link);
 
 /* Change the faults; in force when it returns. -EPIPE if the relay is gone. */
 int tf_link_set_faults(

@@ -217,6 +217,13 @@ int tf_qmp_pass_fd(
 	return execute(qmp, "getfd", json_pack("{s:s}", "fdname", name), fd, timeout_ms, NULL, err);
 }
 
+int tf_qmp_set_link(
+	struct tf_qmp *qmp, const char *name, bool up, int timeout_ms, struct tf_vm_error *err)
+{
+	return tf_qmp_execute(qmp, "set_link", json_pack("{s:s, s:b}", "name", name, "up", up),
+		timeout_ms, NULL, err);
+}
+
 int tf_qmp_hmp(struct tf_qmp *qmp, const char *line, int timeout_ms, char **ret_text,
 	struct tf_vm_error *err)
 {

@@ -7,6 +7,7 @@
 #define TF_QEMU_QMP_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "qemu/error.h"
 
@@ -43,6 +44,10 @@ int tf_qmp_pass_fd(
  */
 int tf_qmp_hmp(struct tf_qmp *qmp, const char *line, int timeout_ms, char **ret_text,
 	struct tf_vm_error *err);
+
+/* Plug the cable of network device @name in or out: the guest sees the carrier go. */
+int tf_qmp_set_link(
+	struct tf_qmp *qmp, const char *name, bool up, int timeout_ms, struct tf_vm_error *err);
 
 /*
  * The oldest kept event called @name, or any event if @name is NULL, waiting up to

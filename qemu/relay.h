@@ -19,10 +19,31 @@ struct tf_relay_order {
 	struct tf_link_faults faults;
 };
 
+/* What both kinds have. */
+struct tf_relay {
+	int listener, control;
+	int struck; /* eventfd: the moment has come */
+	struct tf_link_faults faults;
+	struct tf_link_stats stats;
+	bool held;               /* since the moment; ends with the next order */
+	enum tf_link_break dead; /* a break for good has come: which */
+};
+
+/* Does what the creator says; *@ret_changed: there are other faults now. Ends the process once the
+ * creator is gone. */
+void tf_relay_obey(struct tf_relay *r, bool *ret_changed);
+
+/* The moment has come, as side @from was about to say more: tells the creator. There is none after
+ * it until the next order. What was to happen to the conversation is returned. */
+enum tf_link_break tf_relay_strike(struct tf_relay *r, const struct tf_link_talk *t, int from);
+
 /*
- * Relay between the guests that connect to the listening socket @listener, until the other
- * end of @control is closed. Runs in a forked child with no other descriptors; never returns.
+ * Relay between the guests that connect to the listening socket, until the other end of the control
+ * socket is closed. Runs in a forked child with no other descriptors.
  */
-void tf_relay_run(int listener, int control) __attribute__((noreturn));
+_Noreturn void tf_relay_run(struct tf_relay *r);
+
+/* The same for TCP connections, which go on to 127.0.0.1:@to (stream.c). */
+_Noreturn void tf_relay_run_streams(struct tf_relay *r, unsigned to);
 
 #endif

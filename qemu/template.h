@@ -17,7 +17,7 @@ struct tf_vm_template;
 /*
  * Find the template of @m and @guest in @cachedir, or make it: boot, ping, stop, save. Two
  * processes that want the same one wait for each other (flock). @timeout_ms bounds the boot
- * (0: 60,000). Errors as tf_vm_boot. Release with tf_vm_template_free.
+ * (0: 180,000). Errors as tf_vm_boot. Release with tf_vm_template_free.
  */
 int tf_vm_template_get(const struct tf_vm_machine *m, const struct tf_vm_guest *guest,
 	const char *cachedir, int timeout_ms, struct tf_vm_template **ret_tmpl,

@@ -40,7 +40,7 @@ struct tf_vm_config {
 	const char *rundir;       /* existing folder of this vm alone; log files go there */
 	const char *link_path;    /* tf_link_path(), or NULL for no network */
 	const char *const *extra; /* further QEMU arguments, NULL-terminated, or NULL */
-	int timeout_ms;           /* until the agent answers; 0: 60,000 */
+	int timeout_ms;           /* until the agent answers; 0: 180,000 */
 };
 
 /*

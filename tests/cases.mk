@@ -16,6 +16,8 @@ $(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $
 ))
 unit-qemu 60 $(B)/tests/test_qemu
 unit-text 20 $(B)/tests/test_text
+unit-link 60 $(B)/tests/test_link
+unit-torture 60 $(B)/tests/test_torture
 endef
 define CASES
 $(foreach t,$(SAN_TESTS),unit-sanitized-$(t) 400 $(B_SAN)/tests/$(t)
@@ -94,7 +96,7 @@ telebed-matrix 120 tests/telebed.sh $(B)/bin/telebed matrix
 report 60 tests/report.sh $(B)/bin/telebed
 live 60 tests/live.sh $(B)/bin/telebed
 examples 60 tests/examples.sh $(B)/bin/telebed
-telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized --filter native
+telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized ring fan-out fan-out-copies engine-crew engine-locks engine-busy --filter native
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
@@ -110,6 +112,9 @@ moves-native 120 tests/moves.sh $(B) 20
 captures-native 120 $(B)/tests/tools/captures $(B) 40
 $(foreach p,sender session receiver,commit-$(p) 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) 2
 )commit-network 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter network 16
+faults-native 300 $(B)/bin/telebed run faults faults-link --filter native
+$(foreach a,$(ARCHES),faults-$(a) 400 $(B)/bin/telebed run faults-guests --filter .$(a).
+)
 $(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(v)
 )
 $(foreach v,static pie,files-native-$(v) 60 tests/files.sh $(B) $(v)
@@ -128,7 +133,7 @@ $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-locks 240 $(call in_gu
 )
 $(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
 $(if $(filter x86_64,$(HOST)),locks-qemu 120 tests/crew.sh $(B) locks-pie 41 qemu-x86_64 -cpu max)
-ssh-native 120 tests/ssh.sh $(B)
+ssh-native 240 tests/ssh.sh $(B)
 verify-native 120 tests/verify.sh $(B) still-pie
 completion 60 tests/completion.sh $(B)
 docs-state 60 docs/state.sh check

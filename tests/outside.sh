@@ -4,7 +4,7 @@
 # (tests/probes/outside.c, which checks itself). Cases: restore (dump --kill, then restore), copy (both
 # finish), unix and tcp (move), many (one image, 100 processes at once), killed (telefork is killed at
 # random moments of a dump, the program goes on), broken (the receiver dies, or refuses, in the middle),
-# stopped (a stopped process stays so), obstacles (each is told, and what may be allowed is), asked (check
+# stopped (a stopped process stays so, here and over there), obstacles (each is told, and what may be allowed is), asked (check
 # --to: a receiver says why it would refuse, nothing arrives there, and the process goes on and can move), progress
 # (a bar on a terminal and nowhere else, and with --quiet nothing), refused (no fork of it can be made: it stands
 # still, which is said, and goes on).
@@ -145,6 +145,21 @@ stopped)
 	until [ "$(state "$pid")" = T ]; do sleep 0.01; done
 	kill -CONT "$pid"
 	finish here "$pid"
+	# Moved, it stays so over there, too, and goes on from where it was; its name need not be UTF-8.
+	cp "$probe" "$tmp"/$'\xff'probe
+	probe=$tmp/$'\xff'probe
+	serve unix:"$tmp/socket"
+	start moved
+	kill -STOP "$pid"
+	until [ "$(state "$pid")" = T ]; do sleep 0.01; done
+	telefork move "$pid" "$address" >"$tmp/move.out" 2>"$tmp/move.err" || fail "move: $?"
+	there=$(sed -n 's/.*moved: pid \([0-9]*\): .*/\1/p' "$tmp/move.out")
+	[ "$(state "$there")" = T ] || fail "process $there is not stopped: $(state "$there")"
+	! grep -q right "$tmp/serve.err" || fail "it ran over there"
+	[ "$(telefork jobs --json | grep -cF '/\\xffprobe"')" = 2 ] || fail "jobs: $(telefork jobs --json)"
+	! telefork jobs | LC_ALL=C grep -q $'\xff' || fail "jobs: what another chose goes to the terminal"
+	kill -CONT "$there"
+	arrived 1
 	;;
 refused)
 	# A limit of processes, which root does not have.

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # ssh.sh BUILD: addresses ssh://. In the place of ssh stands a script that drops options and host and
 # executes the command here, with a socket for both standard streams or, for the host "pipes", with two
-# pipes, as sshd may give it. Nothing of it is left when nobody needs it any more.
+# pipes, as sshd may give it. Nothing of it is left when nobody needs it any more. At the end the same with
+# ssh and an sshd of its own on a loopback port, which has to be started by root.
 set -eu
 # shellcheck source=tests/bare.sh
 . "$(dirname "$0")/bare.sh"
@@ -28,6 +29,15 @@ pipes) cat | sh -c "$*" | cat ;;
 nowhere) echo "ssh: Could not resolve hostname $host"$'\r' >&2 && exit 255 ;;
 without) PATH=/usr/bin:/bin && exec sh -c "$*" ;;
 mute) exec sleep 60 ;;
+told) cat | XDG_STATE_HOME=$TMP_SSH/there sh -c "$*" | tee "$TMP_SSH/said" ;;
+cut) # the last byte of what the receiver says, and connections afterwards, until it is mended
+	export XDG_STATE_HOME=$TMP_SSH/there
+	case $(cat "$TMP_SSH/cut") in
+	whole) echo broken >"$TMP_SSH/cut" ;;
+	broken) exit 255 ;;
+	mended) exec sh -c "$*" ;;
+	esac
+	cat | sh -c "$*" | dd bs=1 count=$(($(wc -c <"$TMP_SSH/said") - 1)) status=none ;;
 *) exec sh -c "$*" ;;
 esac
 EOF
@@ -117,4 +127,110 @@ for host in host pipes; do
 	wait "$pid" && fail "the original lives" || [ $? = 137 ] || fail "the original ended by itself"
 done
 gone
+
+# --- the last word is lost, and the receiver is asked later ---
+
+# finished NAME: it has counted to the end.
+finished() {
+	: >"$tmp/$1.go"
+	for ((i = 0; i < 3000; i++)); do
+		! grep -q end "$tmp/$1" || break
+		sleep 0.01
+	done
+	cmp "$tmp/$1" <(seq 100 && echo end) || fail "$1 did not count to the end"
+}
+# half NAME: as far as it gets on its own.
+half() { until [ "$(wc -l <"$tmp/$1")" -ge 50 ]; do sleep 0.01; done; }
+state() { sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status"; }
+# lose NAME: a program whose move comes to no end that is known here: $pid, $id of the move, $there.
+lose() {
+	count "$1"
+	half "$1"
+	echo whole >"$tmp/cut"
+	expect 75 'is not known. It stays stopped here' telefork move --idle-time 4 "$pid" ssh://cut
+	[ "$(state "$pid")" = T ] || fail "it goes on here"
+	id=$(telefork jobs | sed -n "s/^\([0-9a-f]*\)  process $pid .*committing.*/\1/p")
+	there=$(XDG_STATE_HOME=$tmp/there telefork jobs |
+		sed -n "s/^$id  process \([0-9]*\) .*running.*/\1/p")
+	pids+=("$there")
+	[ "$(state "$there")" = S ] || fail "it does not run there: $id, $there"
+}
+export XDG_STATE_HOME=$tmp/here
+count told
+half told
+expect 0 "^$pid moved: pid [0-9]+: frozen" telefork move "$pid" ssh://told
+pids+=("$(sed -n 's/.*: pid \([0-9]*\): .*/\1/p' "$tmp/out")")
+finished told
+
+lose settled
+expect 75 'whether it runs there is not known' telefork settle "$id"
+echo mended >"$tmp/cut"
+expect 0 "^$id: process $pid runs there as process $there, and was ended here" telefork settle "$id"
+wait "$pid" && fail "the original lives" || [ $? = 137 ] || fail "the original ended by itself"
+finished settled
+
+# The receiver is no more, nor what it knew: only the user can say.
+lose resumed
+kill -KILL "$there"
+rm -r "$tmp/there"
+echo mended >"$tmp/cut"
+expect 75 'no record of this move' telefork settle "$id"
+[ "$(state "$pid")" = T ] || fail "it goes on here, without a word"
+expect 64 'which ID' telefork settle --resume-here
+[ "$(state "$pid")" = T ] || fail "it goes on here, without its id"
+expect 0 "^$id: process $pid was not heard of: it goes on here" telefork settle --resume-here "$id"
+finished resumed
+wait "$pid" || fail "the original: $?"
+expect 0 "^$id: process $pid is here; nothing is open" telefork settle "$id"
+gone
+
+# --- a real one ---
+
+if [ "$(id -u)" != 0 ] || [ ! -x /usr/sbin/sshd ]; then
+	echo "skip: an sshd, which only root may start (make check installs openssh-server)"
+	echo "ssh: ok"
+	exit 0
+fi
+mkdir -p /run/sshd
+for key in host user; do ssh-keygen -q -t ed25519 -N '' -f "$tmp/key.$key"; done
+port=$(perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 1)->sockport')
+cat >"$tmp/sshd.conf" <<EOF
+ListenAddress 127.0.0.1:$port
+HostKey $tmp/key.host
+AuthorizedKeysFile $tmp/key.user.pub
+StrictModes no
+PermitRootLogin prohibit-password
+UsePAM no
+PidFile none
+SetEnv PATH=$PATH XDG_STATE_HOME=$tmp/there
+EOF
+cat >"$tmp/ssh" <<EOF
+#!/bin/sh
+exec ssh -F none -i "$tmp/key.user" -o BatchMode=yes -o StrictHostKeyChecking=accept-new \
+	-o UserKnownHostsFile="$tmp/known" "\$@"
+EOF
+/usr/sbin/sshd -D -e -f "$tmp/sshd.conf" 2>"$tmp/log" </dev/null &
+sshd=$!
+pids+=("$sshd")
+until grep -q 'Server listening' "$tmp/log"; do
+	kill -0 "$sshd" 2>/dev/null || fail "sshd did not start"
+	sleep 0.01
+done
+real=ssh://root@127.0.0.1:$port
+expect 0 '^ok' "$build/probes/hop-pie" "$real"
+expect 0 'a line from there.*a word from there' "$build/probes/yoyo-pie" "$real"
+expect 2 'TELEFORK_E_REFUSED: .*Permission denied' "$build/probes/hop-pie" "ssh://nobody@127.0.0.1:$port"
+count real
+half real
+expect 0 "process $pid can travel to $real" telefork check --to "$real" "$pid"
+expect 0 "^$pid moved: pid [0-9]+: frozen" telefork move "$pid" "$real"
+there=$(sed -n 's/.*: pid \([0-9]*\): .*/\1/p' "$tmp/out")
+pids+=("$there")
+id=$(telefork jobs | sed -n "s/^\([0-9a-f]*\)  process $pid .*/\1/p")
+# As if its last word had been lost.
+mv "$tmp/here/telefork/moves/$id.moved" "$tmp/here/telefork/moves/$id.committing"
+expect 0 "^$id: process $pid runs there as process $there, and was ended here" telefork settle "$id"
+kill "$sshd"
+wait "$sshd" || true
+finished real
 echo "ssh: ok"

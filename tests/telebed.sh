@@ -56,6 +56,17 @@ route "A"'
 	refuses "1: outside, refused: expected program" 'probe = "hop"; outside = "copy";'
 	refuses "1: program: goes without probe" 'program = "tests/programs/primes.py"; build = "pie";'
 	refuses "1: kernel: '7' is none of 6.1, 6.12, newest, 16k" 'probe = "hop"; machines = ( { name = "A"; kernel = "7"; } );'
+	refuses "2: faults: 'lose' is none of loss," 'probe = "hop";
+faults = { lose = 1; };'
+	refuses "1: loss: expected a number from 0 to 1000" 'probe = "hop"; faults = { loss = "much"; };'
+	refuses "1: strike: 'hit' is none of none, cut" 'probe = "hop"; faults = { strike = [ "hit" ]; };'
+	refuses "1: faults: strike: expected program" 'probe = "hop"; faults = { strike = [ "cut" ]; };'
+	expect 64 "$telebed" torture --tier hard
+	says "expected native, user or system"
+	expect 64 "$telebed" torture --tier user --arch "$([ "$(uname -m)" = x86_64 ] && echo aarch64 || echo x86_64)"
+	says "expected --tier system"
+	expect 64 "$telebed" torture --only luck
+	says "no such fault"
 	expect 64 "$telebed" run nowhere
 	says "nowhere.conf: no such scenario"
 	expect 64 "$telebed" run host --filter nothing-like-this
@@ -136,12 +147,15 @@ matrix() {
 	cat >"$tmp/own.conf" <<-END
 		machines = (
 			{ name = "mine"; machine = "x86_64-user"; cpu = "Nehalem"; help = "an old one"; },
-			{ name = "odd"; machine = "aarch64-user"; qemu = "qemu-of-nobody"; }
+			{ name = "odd"; machine = "aarch64-user"; qemu = "qemu-of-nobody"; },
+			{ name = "aarch64-a57"; machine = "aarch64-user"; help = "not the one that comes along"; }
 		);
 	END
 	expect 0 "$telebed" machines --machines "$tmp/own.conf" mine odd
 	says "x86_64 user, cpu Nehalem: an old one"
 	says "no qemu-of-nobody"
+	expect 0 "$telebed" machines --machines "$tmp/own.conf" aarch64-a57
+	says "aarch64 user: not the one"
 	printf 'probe = "hop"; machine = [ "mine", "odd", "mine -> x86_64-user" ];\n' >"$tmp/rows.conf"
 	expect 0 "$telebed" run "$tmp/rows.conf" --machines "$tmp/own.conf"
 	says "rows/hop-static.mine-to-x86_64-user.tcp A -> B:"
@@ -251,7 +265,7 @@ machines() {
 	END
 	chmod +x "$tmp/qemu-system-$arch"
 	expect 69 env PATH="$tmp:$PATH" TELEFORK_CACHE="$tmp/cache" "$telebed" run guests --filter ".$arch."
-	says "Bail out!"
+	says "0 passed, 0 failed, 6 broken"
 	says "not in the mood for $arch"
 }
 

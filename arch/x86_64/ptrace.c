@@ -39,15 +39,17 @@ static int add(int tid, uint32_t type, const char *name, uint32_t size, struct t
 					   "thread %d runs 32-bit code: try again later", tid);
 }
 
+/* The legacy registers are in both: the kernel is asked once. */
 static int add_xstate(int tid, const struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs,
 	struct tf_err *e)
 {
+	struct tf_regset *fx = tf_regs_add(regs, a, NT_FPREGSET, FX_SIZE);
 	struct tf_regset *set = tf_regs_add(regs, a, NT_X86_XSTATE, cpu->xsave_size);
 	uint8_t area[TF_REGSET_MAX];
 	uint64_t bv;
 	long size;
 
-	if (!set)
+	if (!fx || !set)
 		return tf_fail(e, TELEFORK_E_NOMEM, "NT_X86_XSTATE: out of memory");
 	size = get(tid, NT_X86_XSTATE, area, sizeof(area));
 	if (size < XS_MIN_SIZE)
@@ -59,6 +61,7 @@ static int add_xstate(int tid, const struct tf_cpu *cpu, struct tf_arena *a, str
 			"thread %d has %s registers in use, which are not carried", tid,
 			x86_component_name((unsigned)__builtin_ctzll(bv & ~cpu->xcr0)));
 	x86_legacy(set->data, area, bv);
+	memcpy(fx->data, set->data, FX_SIZE);
 	for (unsigned i = XC_AVX; i < TF_XCOMPONENTS; i++) {
 		uint32_t offset = cpu->xcomp[i].offset, n = cpu->xcomp[i].size;
 
@@ -75,9 +78,10 @@ int tf_arch_regs_from_task(
 {
 	int rc = add(tid, NT_PRSTATUS, "NT_PRSTATUS", X86_GREGS_SIZE, a, regs, e);
 
-	if (!rc)
-		rc = add(tid, NT_FPREGSET, "NT_FPREGSET", FX_SIZE, a, regs, e);
-	return rc || !cpu->xcr0 ? rc : add_xstate(tid, cpu, a, regs, e);
+	if (rc)
+		return rc;
+	return cpu->xcr0 ? add_xstate(tid, cpu, a, regs, e)
+			 : add(tid, NT_FPREGSET, "NT_FPREGSET", FX_SIZE, a, regs, e);
 }
 
 /* The kernel's own, include/linux/errno.h: a call that is to be made again. */
@@ -136,9 +140,16 @@ void tf_arch_task_give_up(struct tf_regs *regs, int error)
 	x86_put64(gp + G_RAX * 8, (uint64_t) - (int64_t)error);
 }
 
+/* The kernel sees it by the registers; those of a call that was found so are. */
 void tf_arch_task_go_on(struct tf_regs *regs)
 {
-	(void)regs;
+	uint8_t *gp = tf_regs_find(regs, NT_PRSTATUS)->data;
+
+	if ((int64_t)x86_get64(gp + G_ORIG_RAX * 8) >= 0)
+		return;
+	x86_put64(gp + G_ORIG_RAX * 8, x86_get64(gp + G_RAX * 8));
+	x86_put64(gp + G_RAX * 8, -(uint64_t)RESTART_RESTARTBLOCK);
+	x86_put64(gp + G_RIP * 8, x86_get64(gp + G_RIP * 8) + 2);
 }
 
 size_t tf_arch_find_syscall(const uint8_t *code, size_t n)

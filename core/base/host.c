@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <stdio.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -54,6 +55,13 @@ bool tf_host_alone(void)
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	}
 	return true;
+}
+
+int tf_host_processors(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) ? 0 : CPU_COUNT(&set);
 }
 
 uint64_t tf_host_memory_free(struct tf_arena *a)

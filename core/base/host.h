@@ -20,6 +20,9 @@ unsigned tf_host_threads(void);
  * to 20 ms until it is gone. */
 bool tf_host_alone(void);
 
+/* Processors that this thread may run on; 0 if it cannot be told. */
+int tf_host_processors(void);
+
 /* MemAvailable of /proc/meminfo in bytes, read through the arena; UINT64_MAX if it is not told. */
 uint64_t tf_host_memory_free(struct tf_arena *a);
 

@@ -49,42 +49,42 @@ int tf_proc_peek(const char *path, char *buf, size_t size)
 	return n < 0 ? -err : 0;
 }
 
-int tf_proc_read(
-	struct tf_arena *a, const char *path, char **ret_text, size_t *ret_size, struct tf_err *e)
+int tf_proc_read_from(struct tf_arena *a, int fd, const char *path, char **ret_text,
+	size_t *ret_size, struct tf_err *e)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char *text = (char *)a->base + a->used;
 	size_t n = 0;
 
-	if (fd < 0)
-		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
 	for (;;) {
 		size_t room = a->size - a->used;
 		ssize_t got;
 
-		if (n + 2 > room) {
-			close(fd);
+		if (n + 2 > room)
 			return tf_fail(e, TELEFORK_E_NOMEM, "%s is too large", path);
-		}
 		got = read(fd, text + n, room - n - 1 < READ_STEP ? room - n - 1 : READ_STEP);
 		if (got < 0 && errno == EINTR)
 			continue;
-		if (got < 0) {
-			int err = errno;
-
-			close(fd);
-			return tf_fail_errno(e, TELEFORK_E_SYSTEM, err, "%s", path);
-		}
+		if (got < 0)
+			return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
 		if (!got)
 			break;
 		n += (size_t)got;
 	}
-	close(fd);
 	tf_arena_alloc(a, n + 1);
 	text[n] = '\0';
 	*ret_text = text;
 	*ret_size = n;
 	return 0;
+}
+
+int tf_proc_read(
+	struct tf_arena *a, const char *path, char **ret_text, size_t *ret_size, struct tf_err *e)
+{
+	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
+	return tf_proc_read_from(a, fd, path, ret_text, ret_size, e);
 }
 
 static uint64_t parse_number(const char **p, const char *end, unsigned base)

@@ -17,6 +17,10 @@ int tf_proc_peek(const char *path, char *buf, size_t size);
 int tf_proc_read(
 	struct tf_arena *a, const char *path, char **ret_text, size_t *ret_size, struct tf_err *e);
 
+/* The same of an open file; path is for messages. */
+int tf_proc_read_from(struct tf_arena *a, int fd, const char *path, char **ret_text,
+	size_t *ret_size, struct tf_err *e);
+
 /* Parses maps or smaps text. Areas at or above TF_MAX_ADDR ([vsyscall]) are left out. data_end is
  * set to end; kind from the path; vmflags from VmFlags lines where there are any. *ret_maps (arena)
  * is sorted as the kernel gives it. 0, _NOMEM, _SYSTEM with the line's number. */

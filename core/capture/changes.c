@@ -3,6 +3,7 @@
 #include "core/capture/changes.h"
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
+#include "core/base/zero.h"
 #include "core/capture/self.h"
 
 #include <errno.h>
@@ -44,16 +45,6 @@ struct walk {
 	uint64_t frames[WINDOW];
 	uint8_t *bytes;
 };
-
-static bool is_zero(uint64_t addr, uint64_t page)
-{
-	const uint64_t *p = (const uint64_t *)addr;
-
-	for (uint64_t i = 0; i < page / sizeof(*p); i++)
-		if (p[i])
-			return false;
-	return true;
-}
 
 static bool was_mapped(struct walk *w, uint64_t addr)
 {
@@ -100,7 +91,7 @@ static bool is_wanted(struct walk *w, uint64_t addr, uint64_t bits)
 	bool present = bits & (PM_PRESENT | PM_SWAPPED);
 
 	if (w->noting)
-		return present && (!w->readable || !is_zero(addr, w->page));
+		return present && (!w->readable || !tf_all_zero((const void *)addr, w->page));
 	if (present && ((bits & (PM_EXCLUSIVE | PM_SWAPPED)) || !was_mapped(w, addr) ||
 			       !is_twins(w, addr, bits)))
 		return true;
@@ -172,7 +163,7 @@ static int walk_shared(struct walk *w)
 		if (!w->swap && !f)
 			mincore((void *)at, w->page, &seen);
 		if (f ? memcmp((void *)at, f->copy + (at - f->start), w->page) != 0
-		      : (seen & 1) && !is_zero(at, w->page))
+		      : (seen & 1) && !tf_all_zero((const void *)at, w->page))
 			rc = tf_capture_add_run(w->c, at, at + w->page);
 	}
 	return rc;

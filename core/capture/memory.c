@@ -10,6 +10,7 @@
 #include "core/base/host.h"
 #include "core/base/own.h"
 #include "core/base/maps.h"
+#include "core/base/zero.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -71,14 +72,6 @@ static void check_map(struct tf_capture *c, const struct tf_map *m)
 			(unsigned long long)m->start, (unsigned long long)m->end, p, why);
 }
 
-static bool all_zero(const uint64_t *p, size_t bytes)
-{
-	for (size_t i = 0; i < bytes / sizeof(*p); i++)
-		if (p[i])
-			return false;
-	return true;
-}
-
 /* Copies the resident pages of a shared mapping to copy. mincore() does not see what is swapped
  * out, so with swap in use every page is read. */
 static void freeze_one(struct tf_capture *c, const struct tf_map *m, uint8_t *copy, bool swap)
@@ -96,7 +89,7 @@ static void freeze_one(struct tf_capture *c, const struct tf_map *m, uint8_t *co
 		for (size_t i = 0; i < n / page; i++) {
 			const void *from = (const void *)(m->start + at + i * page);
 
-			if ((seen[i] & 1) && !all_zero(from, page))
+			if ((seen[i] & 1) && !tf_all_zero(from, page))
 				memcpy(copy + at + i * page, from, page);
 		}
 	}
@@ -328,8 +321,7 @@ static int scan_windows(struct tf_capture *c, int pagemap, uint64_t start, uint6
 		uint64_t n = end - at < window ? end - at : window;
 
 		memset(seen, 0, sizeof(seen));
-		if (mincore((void *)at, n, seen) ||
-			!all_zero((uint64_t *)(void *)seen, sizeof(seen)))
+		if (mincore((void *)at, n, seen) || !tf_all_zero(seen, sizeof(seen)))
 			rc = scan_old(c, pagemap, at, at + n);
 	}
 	return rc;

@@ -22,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -36,6 +37,7 @@
 #define HANDLER_STACK (256u << 10)
 #define HELPER_STACK  (256u << 10) /* for the program's atfork handlers */
 #define RESULT_COPY   1
+#define AWAKE_NS      1000000
 
 TF_OWN struct tf_mailbox tf_mailbox = {.magic = TF_MAILBOX_MAGIC,
 	.peer_fd = -1,
@@ -427,6 +429,16 @@ static int status_pipe(int fd[2])
 	return 0;
 }
 
+/* To be woken takes a tenth of all the time that the parent stands still. */
+static void wait_awake(int fd)
+{
+	uint64_t until = tf_host_processors() > 1 ? tf_now_ns() + AWAKE_NS : 0;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	while (until && !poll(&p, 1, 0) && tf_now_ns() < until)
+		;
+}
+
 int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret_pid,
 	bool *ret_child, struct tf_err *e)
 {
@@ -452,6 +464,8 @@ int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret
 		return rc; /* the copy; its mask came with the registers */
 	}
 	close(fd[1]);
+	if (pid > 0)
+		wait_awake(fd[0]);
 	if (pid < 0) {
 		tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "fork");
 	} else if (!tf_status_read(fd[0], TF_STATUS_READY, &status)) {

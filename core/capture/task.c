@@ -26,6 +26,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
 #include "core/base/maps.h"
+#include "core/base/zero.h"
 #include "core/restore/vdso.h"
 
 static void proc_path(const struct tf_task *t, const char *name, char path[static TF_TASK_PATH])
@@ -69,7 +70,6 @@ static int describe_moment(struct tf_task *t)
 		.realtime_ns = tf_clock_ns(CLOCK_REALTIME),
 		.monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC) + (uint64_t)t->clocks.monotonic,
 		.boottime_ns = tf_clock_ns(CLOCK_BOOTTIME) + (uint64_t)t->clocks.boottime,
-		.stack_limit = t->capture.image.process.limits[2 * RLIMIT_STACK],
 		.channel_fd = -1,
 		.umask = (uint32_t)tf_text_number(status, "\nUmask:", 8, 0),
 		.version = TELEFORK_VERSION,
@@ -91,6 +91,7 @@ static int describe_source(struct tf_task *t)
 	if (rc)
 		return rc;
 	uname(&uts);
+	s->stack_limit = c->image.process.limits[2 * RLIMIT_STACK];
 	s->release = tf_arena_strn(&c->arena, uts.release, sizeof(uts.release));
 	s->exe = link_text(t, "exe");
 	s->cwd = link_text(t, "cwd");
@@ -251,9 +252,9 @@ int tf_task_describe_standing(struct tf_task *t)
 
 int tf_task_describe_rest(struct tf_task *t)
 {
-	static int (*const step[])(struct tf_task *) = {describe_source, tf_task_objects,
-		finish_maps, describe_vdso, describe_auxv, tf_task_cpu, tf_task_merge_rights,
-		tf_task_find_used, find_pages, tf_task_settle};
+	static int (*const step[])(struct tf_task *) = {tf_task_process, describe_source,
+		tf_task_objects, finish_maps, describe_vdso, describe_auxv, tf_task_cpu,
+		tf_task_rights, tf_task_find_used, find_pages, tf_task_settle};
 
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }

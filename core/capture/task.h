@@ -11,6 +11,10 @@
 #ifndef TF_CAPTURE_TASK_H
 #define TF_CAPTURE_TASK_H
 
+#include <dirent.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "arch/arch.h"
 #include "core/base/maps.h"
 #include "core/base/host.h"
@@ -23,9 +27,12 @@ struct tf_traced {
 	bool stopped;           /* it stands; else it is seized only */
 	bool held;              /* it has other registers and another mask than its own */
 	struct tf_call_way way; /* meanwhile */
-	const char *status;     /* /proc/PID/task/TID/status */
+	int status_fd;          /* /proc/PID/task/TID/status; -1 */
+	const char *status;     /* its text */
 	long blocked;           /* the system call in which /proc saw it before we came; -1: none */
-	struct tf_regs as_found; /* its registers as the stop shows them */
+	uint64_t slept_ns, switches; /* tf_now_ns() when it fell asleep there, and how often it had
+				      * by then; 0: not known */
+	struct tf_regs as_found;     /* its registers as the stop shows them */
 	uint64_t abort; /* where the restartable sequence that it stands in has its exit; 0: none */
 	uint8_t code[2 * TF_CODE_AROUND]; /* where it stands */
 };
@@ -44,7 +51,7 @@ struct tf_task {
 	struct tf_capture capture; /* arena, image, runs, frozen and err are used */
 	pid_t pid;
 	pid_t seen;       /* whose /proc, mem and pagemap are read: its own, or its shot's */
-	int mem, pagemap; /* of seen; -1 */
+	int mem, pagemap; /* of seen; -1. tf_task_pagemap() */
 	struct tf_traced *traced; /* the main thread first */
 	uint32_t n_traced;
 	bool reset_tcp;   /* the copy finds its TCP connections reset: set before describing */
@@ -55,15 +62,26 @@ struct tf_task {
 	/* Seen before it was stopped, so as not to look for them afterwards. */
 	struct tf_map *before;
 	uint32_t n_before;
+	struct tf_known_fd *known; /* descriptors, task_files.c */
+	uint32_t n_known;
+	DIR *fd_list;
 	struct tf_exits exits;
 	uint64_t code; /* a system call instruction */
 	struct tf_cpu here;
+	int processors;          /* that we may run on */
+	int most_fds;            /* numbers below are for texts that are opened beforehand */
+	int timers;              /* /proc/PID/timers; -1 */
 	struct tf_clocks clocks; /* its own less ours */
+	uint64_t *cpu_clocks;    /* what tf_now_ns() is ahead of each processor's own; 0: unknown */
 	const char *boot;        /* the machine's boot id; "": it has clocks of its own */
 
 	struct tf_smap *used; /* parts of its mappings that have pages, sorted; NULL: look at all */
 	uint32_t n_used;
 	const char *status; /* of the main thread, and of the process */
+	char *status_texts; /* task_status.c, as the next three */
+	atomic_uint next_status;
+	bool has_reader;
+	pthread_t reader;
 	struct tf_shot shot;
 	char stands[160]; /* tf_task_snapshot(): why there is no shot; "" there is one */
 	uint64_t stopped_ns, released_ns; /* tf_now_ns() */

@@ -132,55 +132,67 @@ static int leave(struct tf_asking *q, const struct tf_question *question, bool l
 
 /* While one thread is on its way into a call, another is on its way out; all are done with the last
  * question. */
-static int ask_question(struct tf_asking *q, const struct tf_question *question)
+static int ask_question(
+	struct tf_asking *q, uint32_t first, uint32_t end, const struct tf_question *question)
 {
 	bool last = question == &of_thread[OF_THREAD - 1];
-	uint32_t n = q->t->n_traced;
 	int rc = 0;
 
-	for (uint32_t i = 1; i < n && !rc; i++) {
+	for (uint32_t i = first; i < end && !rc; i++) {
 		tf_asking_turn(q, i);
 		rc = start(q, question);
 	}
-	for (uint32_t i = 1; i < n && !rc; i++) {
+	for (uint32_t i = first; i < end && !rc; i++) {
 		tf_asking_turn(q, i);
 		rc = tf_asking_enter(q, last);
 	}
-	for (uint32_t i = 1; i < n && !rc; i++) {
+	for (uint32_t i = first; i < end && !rc; i++) {
 		tf_asking_turn(q, i);
 		rc = leave(q, question, last);
 	}
 	return rc;
 }
 
-static int ask_singly(struct tf_asking *q)
+static int ask_singly(struct tf_asking *q, uint32_t first, uint32_t end)
 {
 	int rc = 0;
 
-	for (uint32_t i = 1; i < q->t->n_traced && !rc; i++) {
+	for (uint32_t i = first; i < end && !rc; i++) {
 		tf_asking_turn(q, i);
 		rc = tf_asking_hold(q);
 	}
 	for (size_t k = 0; k < OF_THREAD && !rc; k++)
-		rc = ask_question(q, &of_thread[k]);
+		rc = ask_question(q, first, end, &of_thread[k]);
 	return rc;
 }
 
 /* --- the threads --- */
 
-/* The main thread is held already, and stays so. */
-static int ask_threads(struct tf_asking *q)
+static int ask_wave(struct tf_asking *q, uint32_t first, uint32_t end)
 {
-	uint32_t n = q->t->n_traced;
 	int rc, back;
 
-	rc = q->quiet ? tf_batch_ask(q, 1, n, of_thread, OF_THREAD) : ask_singly(q);
-	for (uint32_t i = 1; i < n; i++) {
+	rc = q->quiet ? tf_batch_ask(q, first, end, of_thread, OF_THREAD)
+		      : ask_singly(q, first, end);
+	for (uint32_t i = first; i < end; i++) {
 		tf_asking_turn(q, i);
 		if (!q->x->held)
 			continue;
 		back = rc ? tf_asking_recover(q) : tf_asking_put_back(q);
 		rc = rc ? rc : back;
+	}
+	return rc;
+}
+
+/* The main thread is held already, and stays so. */
+static int ask_threads(struct tf_asking *q)
+{
+	uint32_t n = q->t->n_traced, end;
+	int rc = 0;
+
+	for (uint32_t i = 1; i < n && !rc; i = end) {
+		end = n - i < TF_ASK_WAVE ? n : i + TF_ASK_WAVE;
+		rc = ask_wave(q, i, end);
 	}
 	return rc;
 }
@@ -205,16 +217,33 @@ static int ask_main(struct tf_asking *q, const struct tf_question *question, uin
 }
 
 /* Itself, and for the process. */
-static int ask_own(struct tf_asking *q)
+static int gather_own(struct tf_asking *q)
 {
 	uint32_t n = OF_THREAD - 1, more = tf_task_own_questions(q->t, NULL);
 	struct tf_question *all = tf_arena_array(&q->t->capture.arena, n + more, sizeof(*all));
 
+	tf_asking_turn(q, 0);
 	if (!all)
 		return TELEFORK_E_NOMEM;
 	memcpy(all, of_thread + 1, n * sizeof(*all));
 	tf_task_own_questions(q->t, all + n);
-	return ask_main(q, all, n + more);
+	q->own = all;
+	q->n_own = n + more;
+	return 0;
+}
+
+static int ask_own(struct tf_asking *q)
+{
+	uint32_t n = q->n_own;
+
+	q->n_own = 0;
+	return ask_main(q, q->own, n);
+}
+
+/* The calls of a fork can be made in the same breath. */
+static bool can_wait(const struct tf_asking *q)
+{
+	return q->quiet && q->n_own + TF_FORK_CALLS < TF_ASK_CALLS;
 }
 
 /* --- of the process: a fork of it knows as well --- */
@@ -313,9 +342,13 @@ int tf_task_ask(struct tf_task *t, int (*meanwhile)(struct tf_asking *q))
 	if (!rc)
 		rc = ask_threads(&q);
 	if (!rc)
+		rc = gather_own(&q);
+	if (!rc && !(meanwhile && can_wait(&q)))
 		rc = ask_own(&q);
 	if (!rc && meanwhile)
 		rc = meanwhile(&q);
+	if (!rc && q.n_own)
+		rc = ask_own(&q);
 	if (!rc && !t->shot.x.tid)
 		rc = ask_process(&q);
 	back = tf_asking_end(&q);

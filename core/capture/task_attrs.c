@@ -22,6 +22,7 @@
 
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
+#include "core/base/maps.h"
 #include "core/capture/rights.h"
 
 #define NS UINT64_C(1000000000)
@@ -78,7 +79,7 @@ static int read_limits(struct tf_task *t, uint64_t limits[2 * TF_LIMITS])
 	return rc;
 }
 
-static int describe_process(struct tf_task *t)
+int tf_task_process(struct tf_task *t)
 {
 	struct tf_process *p = &t->capture.image.process;
 	char *stat, *score;
@@ -89,13 +90,12 @@ static int describe_process(struct tf_task *t)
 		rc = tf_task_read_text(t, "oom_score_adj", &score, &size);
 	if (rc)
 		return rc;
-	*p = (struct tf_process){
-		.flags = TF_PROCESS_KNOWN,
-		.dumpable = 1,
-		.oom_score_adj = (int32_t)strtol(score, NULL, 10),
-		.n_cpus = count_cpus(),
-		.boot = t->boot,
-	};
+	if (!(p->flags & TF_PROCESS_ASKED))
+		p->dumpable = 1;
+	p->flags |= TF_PROCESS_KNOWN;
+	p->oom_score_adj = (int32_t)strtol(score, NULL, 10);
+	p->n_cpus = count_cpus();
+	p->boot = t->boot;
 	if (strstr(t->status, "\nTHP_enabled:\t0"))
 		p->flags |= TF_PROCESS_NO_THP;
 	if (leads_session(stat, t->pid))
@@ -135,6 +135,23 @@ static int note_rights(struct tf_task *t, uint32_t thread, struct tf_rights *r, 
 	return 0;
 }
 
+/* securebits were asked. */
+static int read_rights(struct tf_task *t, uint32_t thread)
+{
+	struct tf_image *img = &t->capture.image;
+	const char *text = t->traced[thread].status;
+	struct tf_rights r;
+	uint32_t *groups;
+
+	if (tf_rights_parse(text, &r, &groups, &t->capture.arena))
+		return tf_fail(&t->capture.err, TELEFORK_E_SYSTEM, "/proc/%d/task/%d/status",
+			(int)t->pid, (int)t->traced[thread].tid);
+	if (strstr(text, "\nNoNewPrivs:\t1"))
+		img->attributes[thread].flags |= TF_ATTR_NO_NEW;
+	r.securebits = img->rights[thread].securebits;
+	return note_rights(t, thread, &r, groups);
+}
+
 static bool same_rights(const struct tf_rights *a, const struct tf_rights *b, const uint32_t *of_a,
 	const uint32_t *of_b)
 {
@@ -144,7 +161,7 @@ static bool same_rights(const struct tf_rights *a, const struct tf_rights *b, co
 	       !memcmp(of_a + a->group, of_b + b->group, a->n_groups * sizeof(*of_a));
 }
 
-int tf_task_merge_rights(struct tf_task *t)
+static int merge_rights(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
 	uint32_t *groups =
@@ -179,25 +196,6 @@ int tf_task_merge_rights(struct tf_task *t)
 	return 0;
 }
 
-static int read_rights(struct tf_task *t, pid_t tid, uint32_t thread)
-{
-	struct tf_attributes *at = &t->capture.image.attributes[thread];
-	struct tf_rights r;
-	uint32_t *groups;
-	const char *text = t->traced[thread].status;
-	int rc;
-
-	if (tf_rights_parse(text, &r, &groups, &t->capture.arena))
-		return tf_fail(&t->capture.err, TELEFORK_E_SYSTEM, "/proc/%d/task/%d/status",
-			(int)t->pid, (int)tid);
-	if (strstr(text, "\nNoNewPrivs:\t1"))
-		at->flags |= TF_ATTR_NO_NEW;
-	rc = note_rights(t, thread, &r, groups);
-	return rc || !strstr(text, "\nSeccomp:\t") || strstr(text, "\nSeccomp:\t0")
-		       ? rc
-		       : tf_task_filters(t, tid, at);
-}
-
 static int read_attributes(struct tf_task *t, uint32_t thread)
 {
 	struct tf_attributes *at = &t->capture.image.attributes[thread];
@@ -222,7 +220,32 @@ static int read_attributes(struct tf_task *t, uint32_t thread)
 	if (syscall(SYS_sched_getaffinity, tid, sizeof(at->cpus), at->cpus) < 0)
 		memset(at->cpus, 0, sizeof(at->cpus));
 	at->ioprio = (uint32_t)syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid);
-	return read_rights(t, tid, thread);
+	return 0;
+}
+
+int tf_task_rights(struct tf_task *t)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < t->n_traced && !rc; i++)
+		rc = read_rights(t, i);
+	return rc ? rc : merge_rights(t);
+}
+
+int tf_task_scheduling(struct tf_task *t)
+{
+	struct tf_image *img = &t->capture.image;
+	int rc = 0;
+
+	img->attributes = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->attributes));
+	img->rights = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->rights));
+	if (!img->attributes || !img->rights)
+		return TELEFORK_E_NOMEM;
+	for (uint32_t i = 0; i < t->n_traced && !rc; i++) {
+		rc = read_attributes(t, i);
+		img->n_attributes += !rc;
+	}
+	return rc;
 }
 
 /* --- POSIX timers --- */
@@ -262,7 +285,8 @@ static int describe_timers(struct tf_task *t)
 	size_t size;
 	int rc = 0;
 
-	if (tf_task_read_text(t, "timers", &text, &size))
+	if (t->timers < 0 || tf_proc_read_from(&t->capture.arena, t->timers, "timers", &text, &size,
+				     &t->capture.err))
 		return 0; /* a kernel without CONFIG_CHECKPOINT_RESTORE */
 	for (const char *p = text; (p = strstr(p, "ID: ")); p = strchrnul(p, '\n'))
 		n += p == text || p[-1] == '\n';
@@ -284,15 +308,13 @@ static int describe_timers(struct tf_task *t)
 int tf_task_attributes(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
-	int rc = describe_process(t);
+	int rc = 0;
 
-	img->attributes = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->attributes));
-	img->rights = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->rights));
-	if (!img->attributes || !img->rights)
-		return TELEFORK_E_NOMEM;
 	for (uint32_t i = 0; i < t->n_traced && !rc; i++) {
-		rc = read_attributes(t, i);
-		img->n_attributes += !rc;
+		const char *mode = strstr(t->traced[i].status, "\nSeccomp:\t");
+
+		if (mode && mode[10] != '0')
+			rc = tf_task_filters(t, t->traced[i].tid, &img->attributes[i]);
 	}
 	return rc ? rc : describe_timers(t);
 }

@@ -149,14 +149,22 @@ int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, 
 	}
 }
 
+int tf_batch_take(struct tf_asking *q, const struct tf_question *question, uint32_t n,
+	const struct tf_batch_call *call)
+{
+	int rc = 0;
+
+	for (uint32_t k = 0; k < n && !rc; k++)
+		rc = question[k].take(q, &question[k], call[k].result, call[k].bytes);
+	return rc;
+}
+
 static int finish(struct tf_asking *q, const struct tf_question *question, uint32_t n)
 {
 	struct tf_batch_call call[TF_ASK_CALLS];
 	int event, rc = tf_batch_await(q, n, call, &event);
 
-	for (uint32_t k = 0; k < n && !rc; k++)
-		rc = question[k].take(q, &question[k], call[k].result, call[k].bytes);
-	return rc;
+	return rc ? rc : tf_batch_take(q, question, n, call);
 }
 
 int tf_batch_ask(struct tf_asking *q, uint32_t first, uint32_t end,

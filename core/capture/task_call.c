@@ -129,13 +129,12 @@ int tf_asking_await(struct tf_asking *q, int *ret_event)
 	int status, event, rc;
 
 	for (;;) {
-		while (waitpid(q->x->tid, &status, __WALL) < 0)
-			if (errno != EINTR)
-				return fail(q, "wait");
-		if (!WIFSTOPPED(status))
-			return tf_fail(&q->t->capture.err, TELEFORK_E_SYSTEM,
-				"process %d has ended", (int)q->t->pid);
-		q->x->stopped = true;
+		rc = tf_task_wait_any(q->t, q->x, UINT64_MAX, &status);
+		if (!rc)
+			rc = tf_fail(&q->t->capture.err, TELEFORK_E_SYSTEM, "process %d has ended",
+				(int)q->t->pid);
+		if (rc < 0)
+			return rc;
 		event = status >> 16;
 		*ret_event = event == PTRACE_EVENT_STOP ? 0 : event;
 		if (WSTOPSIG(status) == SYSGOOD || *ret_event)
@@ -244,13 +243,19 @@ int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_
 	return lay(q, q->result, 0, q->x->held ? size : TF_ASK_RESULT + q->frame);
 }
 
+/* That are asked at a time. */
+static uint32_t wave(const struct tf_task *t)
+{
+	return t->n_traced - 1 < TF_ASK_WAVE ? t->n_traced - 1 : TF_ASK_WAVE;
+}
+
 static uint64_t slot_at(const struct tf_asking *q, uint32_t i)
 {
-	if (q->stack && !i)
-		return q->stack;
-	if (q->stack && i == q->t->n_traced)
-		return q->stack + q->slot;
-	return q->room + i * q->slot;
+	bool spare = i == q->t->n_traced;
+
+	if (q->stack && (!i || spare))
+		return q->stack + (spare ? q->slot : 0);
+	return q->room + (spare ? 1 + wave(q->t) : i ? 1 + (i - 1) % TF_ASK_WAVE : 0) * q->slot;
 }
 
 uint64_t tf_asking_spare(const struct tf_asking *q)
@@ -417,8 +422,8 @@ static void see_locks(struct tf_asking *q)
 	if (!before || locked(q->t) <= before)
 		return;
 	img->mm.locks = TF_LOCK_FUTURE;
-	if (pread(q->t->pagemap, &entry, sizeof(entry), (off_t)(last / page * sizeof(entry))) ==
-			sizeof(entry) &&
+	if (pread(tf_task_pagemap(q->t), &entry, sizeof(entry),
+		    (off_t)(last / page * sizeof(entry))) == sizeof(entry) &&
 		!(entry >> 62))
 		img->mm.locks |= TF_LOCK_ONFAULT;
 }
@@ -488,11 +493,11 @@ static int reap(struct tf_asking *q)
 }
 
 /* Whether nobody ever wrote to these pages. */
-static bool is_untouched(const struct tf_task *t, uint64_t at, uint64_t size, uint64_t page)
+static bool is_untouched(struct tf_task *t, uint64_t at, uint64_t size, uint64_t page)
 {
 	for (uint64_t end = at + size, entry; at < end; at += page)
-		if (pread(t->pagemap, &entry, sizeof(entry), (off_t)(at / page * sizeof(entry))) !=
-				sizeof(entry) ||
+		if (pread(tf_task_pagemap(t), &entry, sizeof(entry),
+			    (off_t)(at / page * sizeof(entry))) != sizeof(entry) ||
 			entry >> 62)
 			return false;
 	return true;
@@ -501,7 +506,7 @@ static bool is_untouched(const struct tf_task *t, uint64_t at, uint64_t size, ui
 /* Room on the stack that the kernel made: below what the main thread has there, or, if it is
  * elsewhere (a coroutine, a frame of a capture that was killed), where it has never been. 0: there
  * is none. */
-static uint64_t find_place(const struct tf_task *t, const struct tf_map *m, uint64_t size)
+static uint64_t find_place(struct tf_task *t, const struct tf_map *m, uint64_t size)
 {
 	uint64_t sp = tf_arch_native()->sp(&t->traced[0].as_found);
 	uint64_t below = (sp - tf_arch_native()->red_zone - size) & ~UINT64_C(63);
@@ -517,7 +522,7 @@ static uint64_t find_place(const struct tf_task *t, const struct tf_map *m, uint
 
 static void find_stack(struct tf_asking *q)
 {
-	const struct tf_task *t = q->t;
+	struct tf_task *t = q->t;
 	size_t size = 2 * q->slot;
 	uint64_t at = 0;
 
@@ -558,7 +563,7 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 	needed = !q->stack || t->n_traced > 1 || locked_before(q);
 	if (rc || (!needed && !q->quiet))
 		return rc;
-	q->room_size = ((t->n_traced + 1) * q->slot + 0xffff) & ~UINT64_C(0xffff);
+	q->room_size = ((2 + wave(t)) * q->slot + 0xffff) & ~UINT64_C(0xffff);
 	rc = map_room(q, needed);
 	if (!rc && !q->stack) {
 		tf_asking_turn(q, 0);

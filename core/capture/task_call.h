@@ -29,10 +29,15 @@ struct tf_question {
 
 /* Calls that a thread makes on its own at a time; they are at the head of its slot. A single call
  * has its result there: the largest, struct sigaction of the kernel, has 32 bytes. */
-#define TF_ASK_CALLS  12
+#define TF_ASK_CALLS  16
 #define TF_ASK_RESULT (TF_ASK_CALLS * sizeof(struct tf_batch_call))
 
-/* A slot holds results and a frame; there is one for each thread, and one more. */
+/* Threads are asked so many at a time: memory that nobody touched before costs more than waiting.
+ */
+#define TF_ASK_WAVE 16
+
+/* A slot holds results and a frame; there is one for the main thread, one for each of those that
+ * are asked at a time, and one more. */
 struct tf_asking {
 	struct tf_task *t;
 	size_t frame, slot;       /* bytes */
@@ -42,7 +47,10 @@ struct tf_asking {
 	uint64_t room, room_size; /* all slots, mapped in the process; 0 */
 	uint64_t code;            /* that makes many calls, in the room */
 	int quiet;                /* the signal that ends them; 0: each call is made by itself */
-	uint64_t to_reap;         /* a child that has ended and that nobody may see yet; 0 */
+	const struct tf_question *own; /* that the main thread is yet to be asked */
+	uint32_t n_own;
+	uint32_t begun;   /* calls of which the fork is one */
+	uint64_t to_reap; /* a child that has ended and that nobody may see yet; 0 */
 	/* Whose turn it is, where its result goes, and how it makes a call. */
 	struct tf_traced *x;
 	struct tf_thread *thread;
@@ -118,6 +126,10 @@ int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint
  * to do; or, if it sends none, has ended, -1. call[] tells what it has done. */
 int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, int *ret_event);
 int tf_batch_resume(struct tf_asking *q);
+
+/* Takes their answers. */
+int tf_batch_take(struct tf_asking *q, const struct tf_question *question, uint32_t n,
+	const struct tf_batch_call *call);
 
 /* Threads from first on are asked the questions, fewer than TF_ASK_CALLS, and stand held. */
 int tf_batch_ask(struct tf_asking *q, uint32_t first, uint32_t end,

@@ -90,6 +90,11 @@ static bool adopts_orphans(const struct tf_task *t)
 	return t->capture.image.process.flags & TF_PROCESS_SUBREAPER || t->traced->own_tid == 1;
 }
 
+static int adopts(struct tf_asking *q)
+{
+	return refused(q, "it adopts orphans, and would see its own fork", 0);
+}
+
 /* The way back of the child in between, should it ever go on. */
 static int lay_exit(struct tf_asking *q, struct tf_call_way *ret_way)
 {
@@ -153,12 +158,12 @@ static int fork_shot(struct tf_asking *q)
 	return q->quiet ? fork_at_once(q) : fork_singly(q);
 }
 
-static void end_between(pid_t pid)
+static void end_between(struct tf_asking *b)
 {
 	int status;
 
-	kill(pid, SIGKILL);
-	while (waitpid(pid, &status, __WALL) < 0 && errno == EINTR)
+	kill(b->x->tid, SIGKILL);
+	while (tf_task_wait_any(b->t, b->x, UINT64_MAX, &status) == 1)
 		;
 }
 
@@ -167,21 +172,28 @@ static void end_between(pid_t pid)
 static int begin_at_once(
 	struct tf_asking *q, const struct tf_call_way *way, pid_t *ret_child, int64_t *ret)
 {
-	const struct tf_question calls[] = {
-		{.nr = SYS_clone,
-			.arg = {BETWEEN | CLONE_PARENT_SETTID, way->frame,
-				q->result + sizeof(struct tf_batch_call) +
-					offsetof(struct tf_batch_call, arg)}},
-		{.nr = SYS_wait4, .arg = {(uint64_t)q->x->own_tid, 0, __WALL}}};
-	struct tf_batch_call call[2] = {{0}};
-	int event, rc = tf_batch_start(q, calls, 2);
+	uint32_t n = q->n_own, all = n + TF_FORK_CALLS;
+	struct tf_question calls[TF_ASK_CALLS];
+	struct tf_batch_call call[TF_ASK_CALLS] = {{0}};
+	int event, rc;
 
-	*ret_child = 0;
+	memcpy(calls, q->own, n * sizeof(*calls));
+	calls[n] = (struct tf_question){.nr = SYS_clone,
+		.arg = {BETWEEN | CLONE_PARENT_SETTID, way->frame,
+			q->result + (n + 1) * sizeof(*call) + offsetof(struct tf_batch_call, arg)}};
+	calls[n + 1] =
+		(struct tf_question){.nr = SYS_wait4, .arg = {(uint64_t)q->x->own_tid, 0, __WALL}};
+	rc = tf_batch_start(q, calls, all);
 	if (!rc)
-		rc = tf_batch_await(q, 2, call, &event);
+		rc = tf_batch_await(q, all, call, &event);
+	if (!rc)
+		rc = tf_batch_take(q, q->own, n, call);
+	q->n_own = 0;
+	q->begun = all;
+	*ret_child = 0;
 	if (!rc && event == PTRACE_EVENT_VFORK)
 		return child_of(q, ret_child);
-	*ret = call[0].result;
+	*ret = call[n].result;
 	return rc || !event ? rc : fail(q, "has ended");
 }
 
@@ -195,12 +207,12 @@ static int begin(struct tf_asking *q, const struct tf_call_way *way, pid_t *ret_
 /* The main thread's clone returns, with the child's number in its own pid namespace. */
 static int finish(struct tf_asking *q)
 {
-	struct tf_batch_call call[2] = {{0}};
+	struct tf_batch_call call[TF_ASK_CALLS];
 	int64_t child;
 	int event, rc = q->quiet ? tf_batch_resume(q) : tf_asking_resume(q);
 
 	if (!rc && q->quiet) {
-		rc = tf_batch_await(q, 2, call, &event);
+		rc = tf_batch_await(q, q->begun, call, &event);
 		return rc || !event ? rc : fail(q, "has ended");
 	}
 	if (!rc)
@@ -234,7 +246,7 @@ int tf_task_fork(struct tf_asking *q)
 	if (!q->t->exits.call_return || !q->t->exits.sigreturn)
 		return refused(q, "its code has no signal return", 0);
 	if (adopts_orphans(q->t))
-		return refused(q, "it adopts orphans, and would see its own fork", 0);
+		return adopts(q);
 	rc = lay_exit(q, &way);
 	if (!rc)
 		rc = set_options(q, PTRACE_O_TRACEVFORK);
@@ -246,14 +258,17 @@ int tf_task_fork(struct tf_asking *q)
 		return refused(q, "fork", result);
 	b.x = &between;
 	b.way = way;
-	rc = fork_shot(&b);
-	end_between(between.tid);
+	if (!adopts_orphans(q->t))
+		rc = fork_shot(&b);
+	end_between(&b);
 	finished = finish(q);
 	note_ours(q);
 	q->t->shot.x.as_found = q->x->as_found;
 	q->t->shot.x.way = (struct tf_call_way){.at = q->t->exits.call_return};
 	rc = rc ? rc : finished;
-	return rc ? rc : set_options(q, 0);
+	if (!rc)
+		rc = set_options(q, 0);
+	return rc || !adopts_orphans(q->t) ? rc : adopts(q);
 }
 
 int tf_task_shot_ready(struct tf_task *t)

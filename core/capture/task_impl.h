@@ -3,19 +3,11 @@
 #ifndef TF_CAPTURE_TASK_IMPL_H
 #define TF_CAPTURE_TASK_IMPL_H
 
-#include <string.h>
-
 #include "core/base/text.h"
 #include "core/capture/task.h"
 
 #define TF_TASK_PATH    64   /* "/proc/PID/task/TID/syscall" */
 #define TF_TASK_STOP_MS 2000 /* a thread in vfork or in uninterruptible sleep does not stop */
-
-/* Whether n bytes (at least one) are zero. */
-static inline bool tf_all_zero(const uint8_t *p, size_t n)
-{
-	return !*p && !memcmp(p, p + 1, n - 1);
-}
 
 /* Reads n bytes of the process's memory. 0 or _SYSTEM with the address. */
 int tf_task_read(struct tf_task *t, uint64_t addr, void *to, size_t n);
@@ -36,12 +28,21 @@ void tf_task_thread_text(
  * naming its state. */
 int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_ns);
 
+/* task_status.c: each thread's status and own_tid, read meanwhile by another thread of ours.
+ * Between the two calls nothing else may look at either; the second has to follow, if the first
+ * succeeded. */
+int tf_task_status_begin(struct tf_task *t);
+int tf_task_status_end(struct tf_task *t);
+
 /* task_thread.c: fills image.threads from the stopped threads, and image.pending. */
 int tf_task_threads(struct tf_task *t);
 int tf_task_pending(struct tf_task *t);
 
-/* task_files.c: fills image.fds, and says which are duplicates of each other. */
+/* task_files.c: fills image.fds, and says which are duplicates of each other. What can be known
+ * before the process stands is; then that need only be compared. */
+void tf_task_files_before(struct tf_task *t);
 int tf_task_files(struct tf_task *t);
+void tf_task_files_close(struct tf_task *t);
 
 /* task_objects.c: fills image.objects from what is mapped shared and from descriptors of memory,
  * and adds the stages to image.maps. After both lists are there; once. 0, _NOMEM, _LIMIT, _SYSTEM.
@@ -80,15 +81,25 @@ int tf_task_cpu(struct tf_task *t);
 void tf_task_drop_leftovers(struct tf_task *t);
 
 /* Once the threads have been asked: makes the registers of image.threads those from which they go
- * on anywhere. System calls that the kernel was about to start again are made again, or give up
- * with EINTR where only this kernel knows the time that is left; a restartable sequence is aborted.
- */
+ * on anywhere, and fills image.waits. System calls that the kernel was about to start again are
+ * made again, or give up with EINTR where nobody knows the time that is left; a restartable
+ * sequence is aborted. */
 int tf_task_settle(struct tf_task *t);
 
 /* The same for one thread's regs alone, which are copied before they are changed. here: for this
  * very process, where a sleep rather starts anew than ends for no reason that the program knows. */
 int tf_task_settle_thread(
 	struct tf_task *t, const struct tf_traced *x, struct tf_thread *thread, bool here);
+
+/* task_wait.c. For a thread that is about to be stopped, and its line of
+ * /proc/PID/task/TID/syscall: notes since when it sleeps. */
+void tf_task_see_wait(struct tf_task *t, struct tf_traced *x, const char *syscall);
+
+/* What a thread that makes, or (inside) was interrupted in, that call has left of its limit,
+ * nanoseconds; rather too much. False: nobody knows, or it was written to the request itself, or
+ * the call has none. */
+bool tf_task_wait_left(struct tf_task *t, const struct tf_traced *x, long nr, const uint64_t arg[6],
+	bool inside, uint64_t *ret);
 
 /* The registers that a thread of the living process is put back with. *ret may share data with
  * x->as_found. */
@@ -98,8 +109,9 @@ int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *
 int tf_task_begin(struct tf_task *t, pid_t pid);
 int tf_task_halt(struct tf_task *t);
 
-/* Opens mem and pagemap of t->seen, instead of those that are open. */
+/* Opens mem of t->seen, instead of what is open; its pagemap, when first needed: -1, or it. */
 int tf_task_open(struct tf_task *t);
+int tf_task_pagemap(struct tf_task *t);
 
 /* Lets the threads go on; the rest stays. */
 void tf_task_let_go(struct tf_task *t);
@@ -118,9 +130,13 @@ int tf_task_scan(struct tf_task *t, const struct tf_map *m);
 
 struct tf_asking;
 
-/* task_attrs.c: what the kernel keeps for the process and its threads, and /proc shows: limits,
- * scheduling, credentials, POSIX timers. */
+/* task_attrs.c: what the kernel keeps for the threads: scheduling, needs no status; filters; POSIX
+ * timers. */
+int tf_task_scheduling(struct tf_task *t);
 int tf_task_attributes(struct tf_task *t);
+
+/* What it keeps for the process, and a fork inherits: limits, oom_score_adj. */
+int tf_task_process(struct tf_task *t);
 
 /* What only the process can tell, through its main thread: timers, dumpable, subreaper. */
 struct tf_question;
@@ -130,8 +146,9 @@ uint32_t tf_task_own_questions(struct tf_task *t, struct tf_question *ret);
 /* What /proc tells of threads that cannot be asked: personality, timer slack. */
 void tf_task_unasked(struct tf_task *t);
 
-/* When all has been asked: threads with the same credentials share a record of them. */
-int tf_task_merge_rights(struct tf_task *t);
+/* When all has been asked: credentials, as each thread's status has them. Threads with the same
+ * share a record of them. */
+int tf_task_rights(struct tf_task *t);
 
 /* Traced threads with filters make our calls without them; Linux 4.3, root only. */
 #define TF_TASK_SUSPEND (1ul << 21) /* PTRACE_O_SUSPEND_SECCOMP of linux/ptrace.h */
@@ -156,7 +173,9 @@ uint32_t tf_filter_run(const uint64_t *code, uint32_t n, const struct seccomp_da
 int tf_task_ask(struct tf_task *t, int (*meanwhile)(struct tf_asking *q));
 int tf_task_ask_shot(struct tf_task *t);
 
-/* task_fork.c: has the main thread fork. Sets t->shot, or t->stands. 0, or what must not happen. */
+/* task_fork.c: has the main thread fork, and asks it what it is yet to be asked (q->own) if it can.
+ * Sets t->shot, or t->stands. 0, or what must not happen. */
+#define TF_FORK_CALLS 2
 int tf_task_fork(struct tf_asking *q);
 
 /* Waits until the shot stands, ready for calls; takes what we had on its stack out of it. */

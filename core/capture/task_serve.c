@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "core/base/zero.h"
 #include "core/restore/owners.h"
 
 #define BLOCK    65536u      /* goes at a time where one address is asked for */

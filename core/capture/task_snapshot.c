@@ -10,14 +10,12 @@
  */
 #include "core/capture/task_call.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include "core/base/cleanup.h"
+#include "core/base/maps.h"
 
 /* Pages of it that others write to are in no fork, or are not what they were. */
 static bool is_kept(const struct tf_map *m)
@@ -73,18 +71,17 @@ static int keep(struct tf_task *t, const struct tf_map *maps, uint32_t n)
 	return rc;
 }
 
-/* Pages that a process has mapped. */
-static uint64_t mapped_pages(pid_t pid)
+/* What the fork lacks, the process had marked MADV_DONTFORK. */
+static bool is_smaller(const struct tf_task *t)
 {
+	const struct tf_shot *s = &t->shot;
 	char path[TF_TASK_PATH], text[64];
-	TF_CLOSE int fd = -1;
-	ssize_t n;
+	uint64_t page = t->capture.image.source.page_size;
 
-	snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	text[n > 0 ? n : 0] = '\0';
-	return strtoull(text, NULL, 10);
+	snprintf(path, sizeof(path), "/proc/%d/statm", (int)s->x.tid);
+	tf_proc_peek(path, text, sizeof(text));
+	return strtoull(text, NULL, 10) * page !=
+	       tf_text_number(t->status, "\nVmSize:", 10, 0) * 1024 + (s->room ? s->room_size : 0);
 }
 
 static bool is_exact(const struct tf_task *t)
@@ -92,7 +89,6 @@ static bool is_exact(const struct tf_task *t)
 	return t->capture.image.maps;
 }
 
-/* What the fork lacks, the process had marked MADV_DONTFORK. */
 static int fork_and_keep(struct tf_asking *q)
 {
 	struct tf_task *t = q->t;
@@ -108,8 +104,7 @@ static int fork_and_keep(struct tf_asking *q)
 		return rc;
 	if (is_exact(t))
 		return keep(t, img->maps, img->n_maps);
-	t->shot.differs = mapped_pages(t->pid) != mapped_pages(t->shot.x.tid);
-	return t->shot.differs ? 0 : keep(t, t->before, t->n_before);
+	return keep(t, t->before, t->n_before);
 }
 
 /* Takes over what only the process itself showed, and it only before it stood: locked memory is not
@@ -155,6 +150,7 @@ static int turn_to_shot(struct tf_task *t)
 	int rc;
 
 	tf_task_let_go(t);
+	t->shot.differs = !is_exact(t) && is_smaller(t);
 	if (t->shot.differs)
 		return 0;
 	t->seen = t->shot.x.tid;

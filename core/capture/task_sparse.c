@@ -94,7 +94,7 @@ int tf_task_find_used(struct tf_task *t)
 	struct parts p = {0};
 	int rc;
 
-	if (!has_large(&c->image) || tf_capture_lists_pages(t->pagemap))
+	if (!has_large(&c->image) || tf_capture_lists_pages(tf_task_pagemap(t)))
 		return 0;
 	p.at = tf_arena_array(&c->arena, PARTS_MAX, sizeof(*p.at));
 	if (!p.at)
@@ -116,14 +116,14 @@ int tf_task_scan(struct tf_task *t, const struct tf_map *m)
 	int rc = 0;
 
 	if (!t->used)
-		return tf_capture_scan(c, t->pagemap, m->start, m->end);
+		return tf_capture_scan(c, tf_task_pagemap(t), m->start, m->end);
 	for (uint32_t i = 0; i < t->n_used && !rc; i++) {
 		const struct tf_smap *u = &t->used[i];
 		uint64_t start = u->start > m->start ? u->start : m->start;
 		uint64_t end = u->end < m->end ? u->end : m->end;
 
 		if (start < end)
-			rc = tf_capture_scan(c, t->pagemap, start, end);
+			rc = tf_capture_scan(c, tf_task_pagemap(t), start, end);
 	}
 	return rc;
 }

@@ -11,12 +11,14 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -26,7 +28,17 @@
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
 
-#define TOUCHED (12 << 10) /* bytes that a thread's description takes, roughly */
+#define TOUCHED   (16 << 10) /* bytes that a thread's description takes, roughly */
+#define AWAKE_NS  50000      /* nearly all stops come sooner, and to be woken takes as long */
+#define SPARE_FDS 64         /* for all else */
+
+static int open_its(const struct tf_task *t, const char *name, int flags)
+{
+	char path[TF_TASK_PATH];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)t->seen, name);
+	return open(path, flags | O_CLOEXEC);
+}
 
 static void close_files(struct tf_task *t)
 {
@@ -37,17 +49,18 @@ static void close_files(struct tf_task *t)
 
 int tf_task_open(struct tf_task *t)
 {
-	char path[TF_TASK_PATH];
-
 	close_files(t);
-	snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->seen);
-	t->mem = open(path, O_RDWR | O_CLOEXEC);
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)t->seen);
-	t->pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	if (t->mem < 0 || t->pagemap < 0)
-		return tf_fail_errno(
-			&t->capture.err, TELEFORK_E_SYSTEM, errno, "/proc/%d/mem", (int)t->seen);
-	return 0;
+	t->mem = open_its(t, "mem", O_RDWR);
+	return t->mem < 0 ? tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno, "/proc/%d/mem",
+				    (int)t->seen)
+			  : 0;
+}
+
+int tf_task_pagemap(struct tf_task *t)
+{
+	if (t->pagemap < 0)
+		t->pagemap = open_its(t, "pagemap", O_RDONLY);
+	return t->pagemap;
 }
 
 static int check_machine(struct tf_task *t)
@@ -111,22 +124,30 @@ static int does_not_stop(struct tf_task *t, pid_t tid)
 		where[0] != '0' ? where : "");
 }
 
-/* Until a child of ours stops, or for a millisecond at most. */
-static void wait_a_bit(void)
+/* Whether it has stopped or ended by now, or does within a millisecond: as waitpid(2). */
+static pid_t wait_a_bit(pid_t tid, int *ret_status)
 {
 	sigset_t chld, before;
+	pid_t got;
 
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
 	pthread_sigmask(SIG_BLOCK, &chld, &before);
-	sigtimedwait(&chld, NULL, &(struct timespec){.tv_nsec = 1000000});
+	got = waitpid(tid, ret_status, __WALL | WNOHANG);
+	if (!got)
+		sigtimedwait(&chld, NULL, &(struct timespec){.tv_nsec = 1000000});
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return got;
 }
 
 int tf_task_wait_any(struct tf_task *t, struct tf_traced *x, uint64_t deadline_ns, int *ret_status)
 {
+	uint64_t doze_ns = 0, now = 0;
+
 	for (;;) {
-		pid_t got = waitpid(x->tid, ret_status, __WALL | WNOHANG);
+		pid_t got = doze_ns && now > doze_ns
+				    ? wait_a_bit(x->tid, ret_status)
+				    : waitpid(x->tid, ret_status, __WALL | WNOHANG);
 
 		if ((got < 0 && errno != EINTR) || (got > 0 && !WIFSTOPPED(*ret_status)))
 			return 0;
@@ -134,9 +155,11 @@ int tf_task_wait_any(struct tf_task *t, struct tf_traced *x, uint64_t deadline_n
 			x->stopped = true;
 			return 1;
 		}
-		if (tf_now_ns() > deadline_ns)
+		now = tf_now_ns();
+		if (now > deadline_ns)
 			return does_not_stop(t, x->tid);
-		wait_a_bit();
+		if (!doze_ns)
+			doze_ns = t->processors > 1 ? now + AWAKE_NS : 1;
 	}
 }
 
@@ -157,14 +180,18 @@ int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_
 	}
 }
 
-/* The kernel makes an inode for it, and it is open sooner when the thread stands. */
-static void look_up_status(const struct tf_task *t, pid_t tid)
+/* To be read when the thread stands; -1 if there is no descriptor to spare. */
+static int open_status(const struct tf_task *t, pid_t tid)
 {
-	char path[TF_TASK_PATH];
-	struct stat st;
+	char name[TF_TASK_PATH / 2];
+	int fd;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", (int)t->pid, (int)tid);
-	stat(path, &st);
+	snprintf(name, sizeof(name), "task/%d/status", (int)tid);
+	fd = open_its(t, name, O_RDONLY);
+	if (fd < t->most_fds)
+		return fd;
+	close(fd);
+	return -1;
 }
 
 static bool is_known(const struct tf_task *t, pid_t tid)
@@ -180,15 +207,21 @@ static int seize(struct tf_task *t, pid_t tid)
 {
 	struct tf_traced *all = realloc(t->traced, (t->n_traced + 1) * sizeof(*all));
 	char call[256];
-	int err;
+	int err, status;
 
 	if (!all)
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for threads");
 	t->traced = all;
 	tf_task_thread_text(t, tid, "syscall", call, sizeof(call));
-	look_up_status(t, tid);
+	status = open_status(t, tid);
+	all[t->n_traced] = (struct tf_traced){.tid = tid,
+		.status_fd = status,
+		.blocked = call[0] >= '0' && call[0] <= '9' ? strtol(call, NULL, 10) : -1};
+	if (all[t->n_traced].blocked >= 0)
+		tf_task_see_wait(t, &all[t->n_traced], call);
 	if (ptrace(PTRACE_SEIZE, tid, NULL, (void *)PTRACE_O_TRACESYSGOOD)) {
 		err = errno;
+		tf_closep(&status);
 		if (err == ESRCH && tid != t->pid)
 			return 0;
 		tf_task_thread_text(t, tid, "stat", call, sizeof(call));
@@ -200,8 +233,7 @@ static int seize(struct tf_task *t, pid_t tid)
 			"check\")",
 			(int)t->pid);
 	}
-	all[t->n_traced++] = (struct tf_traced){.tid = tid,
-		.blocked = call[0] >= '0' && call[0] <= '9' ? strtol(call, NULL, 10) : -1};
+	t->n_traced++;
 	return 0;
 }
 
@@ -260,10 +292,12 @@ static int wait_all(struct tf_task *t, uint64_t deadline_ns)
 	for (uint32_t i = 0; i < t->n_traced; i++) {
 		if (!t->traced[i].stopped && rc >= 0)
 			rc = tf_task_wait_stop(t, &t->traced[i], deadline_ns);
-		if (rc)
+		if (rc) {
 			t->traced[n++] = t->traced[i];
-		else
+		} else {
+			tf_closep(&t->traced[i].status_fd);
 			rc = 1;
+		}
 	}
 	t->n_traced = n;
 	return rc < 0 ? rc : 0;
@@ -303,13 +337,27 @@ static int see_clocks(struct tf_task *t)
 	return t->boot ? 0 : tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory");
 }
 
+/* What we may have: processors, and descriptors for status texts. */
+static void see_limits(struct tf_task *t)
+{
+	struct rlimit files = {0};
+
+	t->processors = tf_host_processors();
+	getrlimit(RLIMIT_NOFILE, &files);
+	t->most_fds = files.rlim_cur > INT_MAX ? INT_MAX : (int)files.rlim_cur - SPARE_FDS;
+}
+
 int tf_task_begin(struct tf_task *t, pid_t pid)
 {
 	struct tf_err *e;
 	int rc;
 
-	*t = (struct tf_task){
-		.pid = pid, .seen = pid, .mem = -1, .pagemap = -1, .reset_tcp = t->reset_tcp,
+	*t = (struct tf_task){.pid = pid,
+		.seen = pid,
+		.mem = -1,
+		.pagemap = -1,
+		.timers = -1,
+		.reset_tcp = t->reset_tcp,
 		.post_copy = t->post_copy};
 	e = &t->capture.err;
 	if (tf_host_emulated())
@@ -321,6 +369,10 @@ int tf_task_begin(struct tf_task *t, pid_t pid)
 		rc = tf_fail(e, TELEFORK_E_NOMEM, "no address space for an image");
 	if (!rc)
 		rc = see_clocks(t);
+	see_limits(t);
+	t->timers = open_its(t, "timers", O_RDONLY);
+	if (!rc)
+		tf_task_files_before(t);
 	if (!rc)
 		rc = tf_task_survey(t);
 	if (rc)
@@ -362,6 +414,11 @@ void tf_task_release(struct tf_task *t)
 
 	if (t->traced && !t->released_ns)
 		tf_task_let_go(t);
+	for (uint32_t i = 0; i < t->n_traced; i++)
+		tf_closep(&t->traced[i].status_fd);
+	tf_closep(&t->timers);
+	t->timers = -1;
+	tf_task_files_close(t);
 	free(t->traced);
 	t->traced = NULL;
 	t->n_traced = 0;

@@ -8,23 +8,21 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "arch/arch.h"
 #include "core/base/cleanup.h"
 #include "core/base/maps.h"
+#include "core/base/wait.h"
 
-#define PEEK    32   /* signals at a time */
-#define STATUS  4096 /* bytes of /proc/PID/status without very many groups */
-#define RSEQ_CS 8    /* offset of rseq_cs in struct rseq, linux/rseq.h */
+#define PEEK    32 /* signals at a time */
+#define RSEQ_CS 8  /* offset of rseq_cs in struct rseq, linux/rseq.h */
 
 /* struct rseq_cs of linux/rseq.h. */
 struct sequence {
@@ -43,38 +41,6 @@ static void read_comm(const char *status, struct tf_thread *thread)
 		p += *p == '\\';
 		thread->comm[n] = (char)(*p == 'n' && p[-1] == '\\' ? '\n' : *p);
 	}
-}
-
-/* The last number of a line: in the process's own pid namespace. 0: this kernel does not tell. */
-static pid_t own_tid(const char *status)
-{
-	const char *line = strstr(status, "\nNSpid:");
-	const char *last = line ? memrchr(line + 1, '\t', strcspn(line + 1, "\n")) : NULL;
-
-	return last ? atoi(last + 1) : 0;
-}
-
-static int read_status(struct tf_task *t, struct tf_traced *x)
-{
-	char path[TF_TASK_PATH], text[STATUS], *all = NULL;
-	TF_CLOSE int fd = -1;
-	size_t size;
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", (int)t->pid, (int)x->tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof(text));
-	if (n < 0)
-		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno, "%s", path);
-	if (n < (ssize_t)sizeof(text))
-		all = tf_arena_strn(&t->capture.arena, text, (size_t)n);
-	else
-		tf_proc_read(&t->capture.arena, path, &all, &size, &t->capture.err);
-	if (!all)
-		return TELEFORK_E_NOMEM;
-	x->status = all;
-	x->own_tid = own_tid(all);
-	return 0;
 }
 
 static void read_rseq(struct tf_thread *thread)
@@ -131,10 +97,6 @@ static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread 
 	int rc;
 
 	thread->tid = x->tid;
-	rc = read_status(t, x);
-	if (rc)
-		return rc;
-	read_comm(x->status, thread);
 	if (ptrace(PTRACE_GETSIGMASK, x->tid, (void *)sizeof(thread->sigmask), &thread->sigmask))
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
 			"signal mask of thread %d", (int)x->tid);
@@ -155,18 +117,31 @@ static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread 
 	return 0;
 }
 
-int tf_task_threads(struct tf_task *t)
+static int read_threads(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
 	int rc = 0;
 
-	img->threads = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->threads));
-	if (!img->threads)
-		return TELEFORK_E_NOMEM;
 	for (; img->n_threads < t->n_traced && !rc; img->n_threads++)
 		rc = read_thread(t, &t->traced[img->n_threads], &img->threads[img->n_threads]);
-	t->status = t->traced->status;
 	return rc;
+}
+
+int tf_task_threads(struct tf_task *t)
+{
+	struct tf_image *img = &t->capture.image;
+	int rc = tf_task_status_begin(t), told;
+
+	img->threads = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->threads));
+	if (!rc)
+		rc = img->threads ? read_threads(t) : TELEFORK_E_NOMEM;
+	if (!rc)
+		rc = tf_task_scheduling(t);
+	told = t->status_texts ? tf_task_status_end(t) : rc;
+	t->status = t->traced->status;
+	for (uint32_t i = 0; i < t->n_traced && !rc && !told; i++)
+		read_comm(t->traced[i].status, &img->threads[i]);
+	return rc ? rc : told;
 }
 
 /* --- signals that wait --- */
@@ -246,42 +221,6 @@ static int own_registers(struct tf_task *t, struct tf_regs *regs)
 	return set->data ? 0 : TELEFORK_E_NOMEM;
 }
 
-/* What a relative nanosleep has left was written to where it wants it: to the request itself, and
- * then it can be made again, or elsewhere, and then it is the program that makes another. Without
- * any such place, and in poll(2), nobody can tell: it waits too long rather than too short.
- * futex(2) may wake up for no reason. */
-static bool gives_up(long nr, const uint64_t arg[6], bool inside)
-{
-	switch (nr) {
-	case SYS_restart_syscall:
-		return true;
-	case SYS_nanosleep:
-		return inside && arg[1] && arg[1] != arg[0];
-	case SYS_clock_nanosleep:
-		return inside && !(arg[1] & TIMER_ABSTIME) && arg[3] && arg[3] != arg[2];
-	case SYS_futex:
-		return (arg[1] & FUTEX_CMD_MASK) == FUTEX_WAIT && arg[3];
-	default:
-		return false;
-	}
-}
-
-/* Calls that this kernel can go on with from where they were interrupted. */
-static bool has_time_left(long nr, const uint64_t arg[6])
-{
-	switch (nr) {
-	case SYS_restart_syscall:
-	case SYS_nanosleep:
-		return true;
-	case SYS_clock_nanosleep:
-		return !(arg[1] & TIMER_ABSTIME);
-	case SYS_futex:
-		return (arg[1] & FUTEX_CMD_MASK) == FUTEX_WAIT && arg[3];
-	default:
-		return false;
-	}
-}
-
 /* Whether /proc saw the thread in this call; one that was continued once goes by another name. */
 static bool was_inside(const struct tf_traced *x, long nr)
 {
@@ -300,9 +239,22 @@ int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *
 	if (x->abort)
 		tf_arch_native()->set_pc(ret, x->abort);
 	if (tf_arch_task_rewind(&again, x->code, &nr, arg) != TF_AT_NO_CALL && was_inside(x, nr) &&
-		has_time_left(nr, arg))
+		tf_wait_is_timed(nr, arg))
 		tf_arch_task_go_on(ret);
 	return 0;
+}
+
+/* What the record of a thread that waits says of its limit, if that is known. */
+static bool add_wait(
+	struct tf_task *t, const struct tf_traced *x, long nr, const uint64_t arg[6], bool inside)
+{
+	struct tf_image *img = &t->capture.image;
+	struct tf_wait w = {.thread = (uint32_t)(x - t->traced)};
+
+	if (!tf_task_wait_left(t, x, nr, arg, inside, &w.left))
+		return false;
+	img->waits[img->n_waits++] = w;
+	return true;
 }
 
 int tf_task_settle_thread(
@@ -311,6 +263,7 @@ int tf_task_settle_thread(
 	enum tf_at_call at;
 	uint64_t arg[6];
 	long nr = -1;
+	bool inside;
 
 	if (own_registers(t, &thread->regs))
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for registers");
@@ -319,17 +272,24 @@ int tf_task_settle_thread(
 		return 0;
 	}
 	at = tf_arch_task_rewind(&thread->regs, x->code, &nr, arg);
-	if (at != TF_AT_NO_CALL && (!here || nr == SYS_restart_syscall) &&
-		gives_up(nr, arg, at == TF_IN_CALL || was_inside(x, nr)))
+	inside = at == TF_IN_CALL || was_inside(x, nr);
+	if (at == TF_AT_NO_CALL || (here && nr != SYS_restart_syscall) ||
+		(!here && add_wait(t, x, nr, arg, inside)))
+		return 0;
+	if (tf_wait_gives_up(nr, arg, inside))
 		tf_arch_task_give_up(&thread->regs, EINTR);
 	return 0;
 }
 
 int tf_task_settle(struct tf_task *t)
 {
+	struct tf_image *img = &t->capture.image;
 	int rc = 0;
 
+	img->waits = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->waits));
+	if (!img->waits)
+		return TELEFORK_E_NOMEM;
 	for (uint32_t i = 0; i < t->n_traced && !rc; i++)
-		rc = tf_task_settle_thread(t, &t->traced[i], &t->capture.image.threads[i], false);
+		rc = tf_task_settle_thread(t, &t->traced[i], &img->threads[i], false);
 	return rc;
 }

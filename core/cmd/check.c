@@ -4,6 +4,7 @@
 #include "core/cmd/check.h"
 #include "core/base/text.h"
 #include "core/cmd/cmd.h"
+#include "core/cmd/text_json.h"
 #include "core/image/image.h"
 
 #include <jansson.h>
@@ -56,9 +57,9 @@ static void tell(void *ctx, const struct tf_obstacle *o)
 	t->final |= !info->waivable;
 	if (t->list) {
 		json_array_append_new(
-			t->list, json_pack("{s:s, s:s, s:s, s:s, s:b}", "kind", info->name, "which",
-					 o->which, "what", info->what, "remedy", info->remedy,
-					 "allowable", info->waivable));
+			t->list, json_pack("{s:s, s:o, s:s, s:s, s:b}", "kind", info->name, "which",
+					 tf_json_text(o->which), "what", info->what, "remedy",
+					 info->remedy, "allowable", info->waivable));
 		return;
 	}
 	tf_text_safe(o->which, which, sizeof(which));
@@ -133,7 +134,7 @@ static int tell_there(struct telling *t, const char *to, char *reasons)
 			continue;
 		n++;
 		if (t->there)
-			json_array_append_new(t->there, json_string(line));
+			json_array_append_new(t->there, tf_json_text(line));
 		else
 			fprintf(t->out, "%s: %s: %s\n", t->command, to, line);
 	}
@@ -146,7 +147,7 @@ static int print_json(const struct arguments *a, const struct telling *t)
 	int bad;
 
 	if (a->to) {
-		json_object_set_new(all, "to", json_string(a->to));
+		json_object_set_new(all, "to", tf_json_text(a->to));
 		json_object_set(all, "there", t->there);
 	}
 	bad = !all || json_dumpf(all, stdout, JSON_INDENT(2)) || putchar('\n') < 0;

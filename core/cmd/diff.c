@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "core/cmd/symbols.h"
+#include "core/cmd/text_json.h"
 #include "core/image/compare.h"
 #include "core/image/notes.h"
 
@@ -109,14 +110,6 @@ static void print_difference(const struct report *r, const struct tf_difference 
 
 /* --- JSON --- */
 
-static json_t *json_text(const char *s)
-{
-	char safe[4 * TF_MAX_STR + 1];
-
-	tf_text_safe(s, safe, sizeof(safe));
-	return json_string(safe);
-}
-
 static void add_where(const struct report *r, json_t *o, const struct tf_difference *d)
 {
 	const struct tf_map *m = d->map_a ? d->map_a : d->map_b;
@@ -129,9 +122,9 @@ static void add_where(const struct report *r, json_t *o, const struct tf_differe
 	json_object_set_new(o, "address", json_sprintf("0x%" PRIx64, d->address));
 	json_object_set_new(o, "size", json_integer((json_int_t)d->size));
 	if (m)
-		json_object_set_new(o, "mapping", json_text(map_name(m)));
+		json_object_set_new(o, "mapping", tf_json_text(map_name(m)));
 	if (d->kind == TF_COMPARE_MEMORY && find_symbol(r, d->address, &place)) {
-		json_object_set_new(o, "symbol", json_text(place.name));
+		json_object_set_new(o, "symbol", tf_json_text(place.name));
 		json_object_set_new(o, "symbol_offset", json_integer((json_int_t)place.offset));
 	}
 }
@@ -141,10 +134,10 @@ static void add_difference(struct report *r, const struct tf_difference *d)
 	json_t *o = json_object();
 
 	json_object_set_new(o, "kind", json_string(kind_names[d->kind]));
-	json_object_set_new(o, "name", json_text(d->name));
+	json_object_set_new(o, "name", tf_json_text(d->name));
 	add_where(r, o, d);
-	json_object_set_new(o, "a", json_text(d->a));
-	json_object_set_new(o, "b", json_text(d->b));
+	json_object_set_new(o, "a", tf_json_text(d->a));
+	json_object_set_new(o, "b", tf_json_text(d->b));
 	json_object_set_new(o, "exception",
 		d->except ? json_string(tf_compare_exception_name(d->except)) : json_null());
 	json_array_append_new(r->list, o);
@@ -160,8 +153,8 @@ static int print_json(const struct report *r, const struct tf_compared *sum)
 			json_pack("{s:I, s:I, s:I}", "equal", (json_int_t)sum->count[i].equal,
 				"different", (json_int_t)sum->count[i].different, "excepted",
 				(json_int_t)sum->count[i].excepted));
-	json_object_set_new(o, "a", json_text(r->options->name[0]));
-	json_object_set_new(o, "b", json_text(r->options->name[1]));
+	json_object_set_new(o, "a", tf_json_text(r->options->name[0]));
+	json_object_set_new(o, "b", tf_json_text(r->options->name[1]));
 	json_object_set_new(o, "counts", counts);
 	json_object_set_new(o, "lost", json_integer((json_int_t)tf_compared_lost(sum)));
 	json_object_set(o, "differences", r->list);

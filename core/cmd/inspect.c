@@ -226,6 +226,9 @@ static void print_threads(const struct view *v)
 		print_record(kind_named("thread"), t);
 		if (i < v->img->n_attributes)
 			print_record(kind_named("attributes"), &v->img->attributes[i]);
+		for (uint32_t n = 0; n < v->img->n_waits; n++)
+			if (v->img->waits[n].thread == i)
+				print_record(kind_named("wait"), &v->img->waits[n]);
 		print_registers(v, t);
 		print_code(v, t);
 	}

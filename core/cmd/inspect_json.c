@@ -10,21 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/base/text.h"
 #include "core/cmd/disasm.h"
 #include "core/cmd/symbols.h"
+#include "core/cmd/text_json.h"
 #include "core/image/notes.h"
-
-static json_t *json_text(const char *s)
-{
-	char safe[4 * TF_MAX_STR + 1];
-	json_t *json = json_string(s);
-
-	if (json)
-		return json;
-	tf_text_safe(s, safe, sizeof(safe));
-	return json_string(safe);
-}
 
 static json_t *json_hex(uint64_t v)
 {
@@ -57,7 +46,7 @@ static json_t *json_element(const struct tf_field *f, const void *item, unsigned
 	uint64_t v = tf_field_number(f, item, i);
 
 	if (s)
-		return json_text(s);
+		return tf_json_text(s);
 	switch (f->type) {
 	case TF_FIELD_HEX32:
 	case TF_FIELD_HEX64:
@@ -111,7 +100,7 @@ static void add_instruction(
 		sprintf(hex + 2 * i, "%02x", bytes[i]);
 	json_object_set_new(object, "address", json_hex(addr));
 	json_object_set_new(object, "bytes", json_string(hex));
-	json_object_set_new(object, "text", text ? json_text(text) : json_null());
+	json_object_set_new(object, "text", text ? tf_json_text(text) : json_null());
 	json_array_append_new(ctx, object);
 }
 
@@ -129,7 +118,7 @@ static void add_state(json_t *object, const struct tf_file *f, const struct tf_t
 	json_object_set_new(object, "registers", registers);
 	json_object_set_new(object, "pc", json_hex(pc));
 	if (tf_place_find(f, pc, &place)) {
-		json_object_set_new(object, "function", json_text(place.name));
+		json_object_set_new(object, "function", tf_json_text(place.name));
 		json_object_set_new(object, "function_offset", json_number(place.offset));
 	}
 	n = tf_inspect_code(f, pc, bytes, sizeof(bytes));
@@ -163,7 +152,7 @@ json_t *tf_inspect_json(const struct tf_file *f, const char *path)
 	const struct tf_image *img = &f->image;
 	json_t *object = json_object(), *auxv = json_array();
 
-	json_object_set_new(object, "file", json_text(path));
+	json_object_set_new(object, "file", tf_json_text(path));
 	json_object_set_new(object, "size", json_number(f->size));
 	json_object_set_new(object, "format", json_integer(TELEFORK_FORMAT));
 	json_object_set_new(

@@ -5,6 +5,7 @@
 #include "core/base/text.h"
 #include "core/cmd/cmd.h"
 #include "core/cmd/journal.h"
+#include "core/cmd/text_json.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -58,23 +59,24 @@ static void print_age(int64_t seconds)
 
 static void print_record(const struct tf_record *r, bool in)
 {
+	char exe[4 * sizeof(r->exe)], address[4 * sizeof(r->address)];
 	const char *what = remedy(r);
 
+	tf_text_safe(r->exe, exe, sizeof(exe));
+	tf_text_safe(r->address, address, sizeof(address));
 	printf("%s  process %d (%s), %s %s, %s, ", r->id, (int)r->process.pid, state_text(r),
-		in ? "came" : "to", in ? "here" : r->address, tf_phase_name[r->phase]);
+		in ? "came" : "to", in ? "here" : address, tf_phase_name[r->phase]);
 	print_age((int64_t)time(NULL) - r->time);
-	printf(" ago: %s%s%s\n", r->exe, *what ? "\n    " : "", what);
+	printf(" ago: %s%s%s\n", exe, *what ? "\n    " : "", what);
 }
 
 static json_t *record_json(const struct tf_record *r, bool in)
 {
-	char exe[4 * sizeof(r->exe)]; /* the sender chose it: it need not be UTF-8 */
-
-	tf_text_safe(r->exe, exe, sizeof(exe));
-	return json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:s, s:b, s:I, s:s}", "id", r->id,
+	return json_pack("{s:s, s:s, s:i, s:I, s:o, s:o, s:s, s:s, s:b, s:I, s:s}", "id", r->id,
 		"direction", in ? "in" : "out", "pid", (int)r->process.pid, "start",
-		(json_int_t)r->process.start, "exe", exe, "address", r->address, "phase",
-		tf_phase_name[r->phase], "process", state_text(r), "under_way", r->held, "age_s",
+		(json_int_t)r->process.start, "exe", tf_json_text(r->exe), "address",
+		tf_json_text(r->address), "phase", tf_phase_name[r->phase], "process",
+		state_text(r), "under_way", r->held, "age_s",
 		(json_int_t)((int64_t)time(NULL) - r->time), "remedy", remedy(r));
 }
 

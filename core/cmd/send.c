@@ -230,7 +230,8 @@ static int serve_later(struct sending *s)
 			"%s: the receiver cannot wait for memory (no userfaultfd there, or not "
 			"allowed): all of it went first\n",
 			s->command);
-	tf_timing_begin(&s->timing, "memory");
+	if (s->task.post_copy)
+		tf_timing_begin(&s->timing, "memory");
 	rc = tf_task_serve(&s->task, &s->reply, s->message);
 	s->reply.pid = first.pid;
 	return rc;

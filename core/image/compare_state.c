@@ -56,6 +56,7 @@ static const struct {
 	{"object", NULL, ALWAYS, TF_EXCEPT_FDS},
 	{"timer", "tid", ALWAYS, TF_EXCEPT_NATURE},
 	{"timer", "left", ALWAYS, TF_EXCEPT_NATURE},
+	{"wait", NULL, ALWAYS, TF_EXCEPT_NATURE}, /* time passes */
 	{"cpu", NULL, ALWAYS, TF_EXCEPT_NATURE},
 	{"mm", "brk", OUTSIDE, TF_EXCEPT_UNKNOWN},
 	{"mm", NULL, EMULATED, TF_EXCEPT_EMULATOR},

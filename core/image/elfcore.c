@@ -348,5 +348,7 @@ int tf_image_decode(struct tf_image *img, struct tf_arena *a, const uint8_t *byt
 		lay_out(img, p.notes_size);
 		check_derived(&r, img, &p, known);
 	}
+	if (!r.code && tf_image_link_objects(img, a))
+		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for a list of objects");
 	return tf_reader_error(&r, e, "image");
 }

@@ -119,6 +119,13 @@ struct tf_object {
 	uint64_t dev, ino; /* while capturing: device as in struct tf_map */
 };
 
+/* Which mappings an object has. */
+struct tf_use {
+	uint32_t map; /* 1 + index of the first; image.next_use[index] is the next one, so; 0: none
+		       */
+	bool written; /* one of them can write to it */
+};
+
 /* One PT_LOAD. Segments cover every mapping, in order; a mapping with long gaps of absent pages has
  * several. offset and filesz follow from tf_image_layout(). */
 struct tf_segment {
@@ -265,6 +272,14 @@ struct tf_timer {
 	uint64_t left, interval; /* nanoseconds; left 0: not armed */
 };
 
+/* A thread that waits in a system call with a time limit. Its registers make the call anew, with
+ * the whole limit; a receiver that can has it wait for what is left. A call with an absolute limit
+ * is told for where clocks are others. */
+struct tf_wait {
+	uint32_t thread; /* index in image.threads */
+	uint64_t left;   /* nanoseconds */
+};
+
 enum tf_sign_place {
 	TF_SIGN_MEMORY, /* address is that of an aligned word */
 	TF_SIGN_LINK,   /* the first thread's link register; address is 0 */
@@ -378,15 +393,18 @@ struct tf_image {
 	struct tf_process process;
 	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits,
 		n_pending, n_objects, n_attributes, n_rights, n_groups, n_timers, n_filters, n_code,
-		n_later;
+		n_later, n_waits;
 	struct tf_thread *threads;
 	struct tf_attributes *attributes; /* of each thread; or none at all */
 	struct tf_rights *rights;
 	uint32_t *groups;
+	struct tf_wait *waits;     /* by their threads */
 	struct tf_timer *timers;   /* by their ids */
 	struct tf_filter *filters; /* by their chains */
 	uint64_t *code;            /* struct sock_filter */
 	struct tf_object *objects;
+	struct tf_use *uses; /* of each object; does not travel */
+	uint32_t *next_use;  /* of each map */
 	struct tf_map *maps;
 	struct tf_fd *fds;
 	struct tf_sigaction *sigactions; /* [0] is signal 1 */
@@ -438,6 +456,10 @@ uint64_t tf_image_address(const struct tf_image *img, uint64_t offset, uint64_t 
 /* Whether its memory may come when the process runs already (post-copy): private, of ordinary
  * pages, and nothing that the kernel looks at itself before. */
 bool tf_map_may_wait(const struct tf_map *m);
+
+/* Fills img->uses and img->next_use: which mappings each object has. tf_image_decode() does. 0 or
+ * _NOMEM. */
+int tf_image_link_objects(struct tf_image *img, struct tf_arena *a);
 
 /* The map that holds addr, or NULL. */
 const struct tf_map *tf_image_map_at(const struct tf_image *img, uint64_t addr);

@@ -100,6 +100,7 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 	X(ATTRIBUTES, "attributes",                                                                \
 		"all threads', of a known process, or none; values that a thread can have")        \
 	X(TIMERS, "timers", "timers have ascending ids, known clocks, a signal and a time")        \
+	X(WAITS, "waits", "who waits is a thread, once, in order, and for a time")                 \
 	X(SIGNATURES, "signatures",                                                                \
 		"signed words are aligned and in writable memory; at most one register")           \
 	X(LATER, "later",                                                                          \

@@ -318,6 +318,13 @@ static const struct tf_field timer_fields[] = {
 #undef F
 #undef N
 
+#define F(member, kind, text) FIELD(struct tf_wait, member, kind, text)
+static const struct tf_field wait_fields[] = {
+	F(thread, U32, "its number"),
+	F(left, TIME, "until the limit of the call that its registers make"),
+};
+#undef F
+
 #define F(member, kind, text)    FIELD(struct tf_pending, member, kind, text)
 #define A(member, kind, n, text) ARRAY(struct tf_pending, member, kind, n, text)
 static const struct tf_field pending_fields[] = {
@@ -642,6 +649,16 @@ static const char *check_timer(const struct tf_image *img, const struct tf_arch 
 										  : RULE(TIMERS);
 }
 
+static const char *check_wait(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_wait *w = &img->waits[i];
+
+	(void)arch;
+	return w->thread < img->n_threads && (!i || w->thread > w[-1].thread) && TIME_OK(w->left)
+		       ? NULL
+		       : RULE(WAITS);
+}
+
 /* --- the table --- */
 
 #define SINGLE(number, label, member, list, fn, txt)                                               \
@@ -695,6 +712,8 @@ const struct tf_kind tf_kinds[] = {
 		"POSIX timers"),
 	MANY(22, "later", later, n_later, TF_MAX_LATER, later_fields, check_later,
 		"memory that comes when the process runs already"),
+	MANY(24, "wait", waits, n_waits, TF_MAX_THREADS, wait_fields, check_wait,
+		"calls with a time limit that threads wait in"),
 	MANY(10, "edit", edits, n_edits, TF_MAX_EDITS, edit_fields, check_edit,
 		"what a yoyo brings back: changes of mappings"),
 };

@@ -6,6 +6,8 @@
  */
 #include "core/image/image.h"
 
+#include <sys/mman.h>
+
 struct maker {
 	struct tf_image *img;
 	struct tf_segment *out; /* NULL: only count */
@@ -168,4 +170,23 @@ const struct tf_map *tf_image_map_at(const struct tf_image *img, uint64_t addr)
 			high = mid;
 	}
 	return low && addr < img->maps[low - 1].end ? &img->maps[low - 1] : NULL;
+}
+
+int tf_image_link_objects(struct tf_image *img, struct tf_arena *a)
+{
+	img->uses = tf_arena_array(a, img->n_objects + 1u, sizeof(*img->uses));
+	img->next_use = tf_arena_array(a, img->n_maps + 1u, sizeof(*img->next_use));
+	if (!img->uses || !img->next_use)
+		return TELEFORK_E_NOMEM;
+	for (uint32_t i = img->n_maps; i-- > 0;) {
+		const struct tf_map *m = &img->maps[i];
+		struct tf_use *use = m->object ? &img->uses[m->object - 1] : NULL;
+
+		if (!use)
+			continue;
+		img->next_use[i] = use->map;
+		use->map = i + 1;
+		use->written |= m->prot & PROT_WRITE || m->vmflags & TF_VMF_MAYWRITE;
+	}
+	return 0;
 }

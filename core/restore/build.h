@@ -83,9 +83,6 @@ bool tf_restore_opens(const struct tf_image *img, const struct tf_fd *fd);
 /* The flags that it is opened with: none that creates or cuts off. */
 uint32_t tf_restore_open_flags(const struct tf_fd *fd);
 
-/* Whether a mapping of the image can write to the object. */
-bool tf_object_is_written(const struct tf_image *img, uint32_t object);
-
 /* Writing to it, as root, chooses the id of the next segment (proc(5)). */
 #define TF_SHM_NEXT_ID "/proc/sys/kernel/shm_next_id"
 

@@ -115,7 +115,7 @@ static void plan_open(struct tf_build *b, const struct tf_object *o, uint32_t i)
 			o->mode | 0600);
 	else
 		plan_openat(b, o->path, tf_build_string(b, o->path),
-			tf_object_is_written(b->img, i) ? O_RDWR : O_RDONLY, 0);
+			b->img->uses[i].written ? O_RDWR : O_RDONLY, 0);
 }
 
 static void plan_object(struct tf_build *b, uint32_t i)
@@ -213,8 +213,7 @@ static void plan_read_only(struct tf_build *b, const struct tf_map *m)
 
 static bool is_read_only(const struct tf_build *b, const struct tf_map *m)
 {
-	bool opened_so =
-		tf_build_is_found(b->img, m) && !tf_object_is_written(b->img, m->object - 1);
+	bool opened_so = tf_build_is_found(b->img, m) && !b->img->uses[m->object - 1].written;
 
 	return !((m->prot & PROT_WRITE) | (m->vmflags & TF_VMF_MAYWRITE)) && !opened_so;
 }

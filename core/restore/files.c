@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -20,23 +21,39 @@ static bool is_deleted(const char *path)
 	return n > m && !strcmp(path + n - m, mark);
 }
 
+int tf_files_open(const char *path, int flags, mode_t type, struct stat *st)
+{
+	TF_CLOSE int seen = open(path, O_PATH | O_CLOEXEC | (flags & O_NOFOLLOW));
+	char same[32];
+
+	if (seen < 0 || fstat(seen, st))
+		return -1;
+	errno = S_ISLNK(st->st_mode) ? ELOOP : 0;
+	if ((st->st_mode & S_IFMT) != type)
+		return -1;
+	snprintf(same, sizeof(same), "/proc/self/fd/%d", seen);
+	return open(same, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
+}
+
 /* Why the file cannot be opened here as the process has it; NULL if it can. */
 static const char *obstacle(const struct tf_fd *fd)
 {
-	TF_CLOSE int opened = -1;
+	bool file = fd->kind == TF_FD_FILE, dir = fd->kind == TF_FD_DIR;
 	struct stat st;
+	TF_CLOSE int opened = tf_files_open(fd->path, (int)tf_restore_open_flags(fd) | O_NONBLOCK,
+		file  ? S_IFREG
+		: dir ? S_IFDIR
+		      : S_IFCHR,
+		&st);
 
-	if (stat(fd->path, &st))
-		return is_deleted(fd->path) ? "deleted at the source" : tf_errno_name(errno);
-	if (fd->kind == TF_FD_FILE && !S_ISREG(st.st_mode))
-		return "no regular file here";
-	if (fd->kind == TF_FD_DIR && !S_ISDIR(st.st_mode))
-		return "no directory here";
-	opened = open(fd->path, (int)tf_restore_open_flags(fd) | O_NONBLOCK | O_CLOEXEC);
+	if (opened < 0 && errno == ENOENT && is_deleted(fd->path))
+		return "deleted at the source";
+	if (opened < 0 && !errno)
+		return file ? "no regular file here" : dir ? "no directory here" : "no device here";
 	if (opened < 0)
 		return tf_errno_name(errno);
 	/* Behind the end of the file of that name: it is another one. */
-	if (fd->kind == TF_FD_FILE && fd->offset > (uint64_t)st.st_size && fd->offset <= fd->size)
+	if (file && fd->offset > (uint64_t)st.st_size && fd->offset <= fd->size)
 		return "shorter here than the process has come in it";
 	return NULL;
 }

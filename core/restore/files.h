@@ -4,6 +4,7 @@
 #define TF_RESTORE_FILES_H
 
 #include <linux/capability.h>
+#include <sys/stat.h>
 
 #include "core/restore/facts.h"
 
@@ -13,6 +14,10 @@
  * or _INCOMPATIBLE. hold true: 0; their descriptors' kind becomes TF_FD_OTHER, so that the plan
  * only holds their numbers, and the copy stays in the receiver's directory. */
 int tf_files_check(struct tf_image *img, bool hold, struct tf_err *e);
+
+/* Opens what is of that type (S_IFMT), and touches nothing else: opening a device may do something.
+ * A descriptor, or -1 with errno; 0: it is of another type. */
+int tf_files_open(const char *path, int flags, mode_t type, struct stat *st);
 
 /* Capabilities that open files, or let them be made, where ids do not. */
 #define TF_FILE_CAPS                                                             \

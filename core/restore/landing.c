@@ -2,7 +2,10 @@
 /* See landing.h. Stops are waited for thread by thread, so no order of events matters. */
 #include "core/restore/landing.h"
 #include "arch/arch.h"
+#include "core/base/io.h"
 #include "core/base/stop.h"
+#include "core/base/wait.h"
+#include "core/restore/fit.h"
 #include "core/restore/tracer.h"
 
 #include <errno.h>
@@ -12,12 +15,16 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD)
 #ifndef PTRACE_O_SUSPEND_SECCOMP
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21) /* linux/ptrace.h */
 #endif
 #define SYSGOOD (SIGTRAP | 0x80)
+
+/* The kernel's own, include/linux/errno.h: what a call that was interrupted returns. */
+enum { RESTARTSYS = 512, RESTART_RESTARTBLOCK = 516 };
 
 /* A handler of the receiver's for SIGCHLD must not take the stops for itself. */
 static void hold_signals(sigset_t *before)
@@ -108,23 +115,30 @@ int tf_landing_begin(struct tf_landing *l, pid_t child, const struct tf_restore 
 
 /* --- arrive --- */
 
-/* Runs the thread on to its next stop at a system call. */
+/* Runs the thread on to its next stop. */
+static int to_stop(struct tf_landing *l, pid_t tid, long how, int *ret_status, struct tf_err *e)
+{
+	pid_t got;
+
+	if (ptrace((enum __ptrace_request)how, tid, NULL, NULL))
+		return failed(l, tid, "ptrace", e);
+	do
+		got = waitpid(tid, ret_status, __WALL);
+	while (got < 0 && errno == EINTR);
+	if (got != tid || !WIFSTOPPED(*ret_status))
+		return tf_fail(e, TELEFORK_E_RESTORE,
+			"thread %d of the new process ended before it could run", (int)tid);
+	return 0;
+}
+
+/* To the next one at a system call. */
 static int to_syscall_stop(struct tf_landing *l, pid_t tid, struct tf_err *e)
 {
 	for (;;) {
-		int status;
-		pid_t got;
+		int status, rc = to_stop(l, tid, PTRACE_SYSCALL, &status, e);
 
-		if (ptrace(PTRACE_SYSCALL, tid, NULL, NULL))
-			return failed(l, tid, "ptrace", e);
-		do
-			got = waitpid(tid, &status, __WALL);
-		while (got < 0 && errno == EINTR);
-		if (got != tid || !WIFSTOPPED(status))
-			return tf_fail(e, TELEFORK_E_RESTORE,
-				"thread %d of the new process ended before it could run", (int)tid);
-		if (WSTOPSIG(status) == SYSGOOD)
-			return 0;
+		if (rc || WSTOPSIG(status) == SYSGOOD)
+			return rc;
 		/* All signals are blocked but the one that nobody can block. */
 		if (!(status >> 16))
 			l->stop = WSTOPSIG(status);
@@ -147,62 +161,164 @@ static int to_its_place(struct tf_landing *l, pid_t tid, struct tf_err *e)
 	return to_syscall_stop(l, tid, e);
 }
 
+/* Through a call that it was interrupted in, to where signals are handled, and no instruction is
+ * run. */
+static int to_interrupt_stop(struct tf_landing *l, pid_t tid, struct tf_err *e)
+{
+	for (;;) {
+		int status, rc = to_stop(l, tid, PTRACE_CONT, &status, e);
+
+		if (rc || status >> 16 == PTRACE_EVENT_STOP)
+			return rc;
+		l->stop = WSTOPSIG(status); /* as there */
+	}
+}
+
+static int interrupt(struct tf_landing *l, pid_t tid, struct tf_err *e)
+{
+	return ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) ? failed(l, tid, "interrupt", e) : 0;
+}
+
+/* Interrupted on its way into a call. *ret: what that returned. Then it can be given registers with
+ * which the kernel goes on with the call. A stop takes the interrupt that comes before it. */
+static int interrupted_call(struct tf_landing *l, pid_t tid, int64_t *ret, struct tf_err *e)
+{
+	int rc = to_syscall_stop(l, tid, e);
+
+	if (!rc)
+		rc = interrupt(l, tid, e);
+	if (!rc)
+		rc = to_syscall_stop(l, tid, e);
+	*ret = rc ? rc : tf_arch_task_result(tid);
+	if (!rc)
+		rc = interrupt(l, tid, e);
+	return rc ? rc : to_interrupt_stop(l, tid, e);
+}
+
+static int set_mask(struct tf_landing *l, pid_t tid, uint64_t mask, struct tf_err *e)
+{
+	return ptrace(PTRACE_SETSIGMASK, tid, (void *)sizeof(mask), &mask)
+		       ? failed(l, tid, "its signal mask", e)
+		       : 0;
+}
+
+/* --- waits --- */
+
+/* The restorer's range has room, which nothing needs any more. */
+static int lay_time(struct tf_landing *l, const struct tf_wait_call *c, pid_t tid, struct tf_err *e)
+{
+	uint64_t ns = c->time + (c->from_now ? tf_clock_ns(CLOCK_MONOTONIC) : 0);
+	uint64_t at = l->restore->hole.start;
+	const uint64_t ts[2] = {ns / 1000000000, ns % 1000000000};
+
+	for (size_t i = 0; i < 2 && c->has_time; i++)
+		if (ptrace(PTRACE_POKEDATA, tid, (void *)(at + 8 * i), (void *)ts[i]))
+			return failed(l, tid, "the time it has left", e);
+	return 0;
+}
+
+/* The thread makes the call that it was captured in, with the time that is left, and is interrupted
+ * there: so the kernel has it to go on with, as that of the source had. Or it is over by then. */
+static int wait_there(struct tf_landing *l, pid_t tid, const struct tf_call_way *way,
+	const struct tf_wait_call *c, struct tf_regs *regs, struct tf_err *e)
+{
+	int64_t result;
+	int rc = lay_time(l, c, tid, e);
+
+	if (!rc && tf_arch_task_call(tid, regs, way, c->nr, c->arg))
+		rc = failed(l, tid, "set registers", e);
+	if (!rc)
+		rc = interrupted_call(l, tid, &result, e);
+	if (rc)
+		return rc;
+	if (result == -RESTART_RESTARTBLOCK)
+		tf_arch_task_go_on(regs);
+	else if (result < -RESTART_RESTARTBLOCK || result > -RESTARTSYS)
+		tf_arch_task_give_up(regs, (int)-result);
+	return tf_arch_task_put(tid, regs) ? failed(l, tid, "put registers back", e) : 0;
+}
+
+static int wait_again(struct tf_landing *l, const struct tf_wait *w, const struct tf_call_way *way,
+	const struct tf_cpu *cpu, struct tf_arena *a, struct tf_err *e)
+{
+	const struct tf_thread *thread = &l->image->threads[w->thread];
+	pid_t tid = l->tids[w->thread];
+	size_t mark = a->used;
+	struct tf_cpu own = *cpu;
+	struct tf_regs regs = {0};
+	struct tf_wait_call c;
+	uint64_t arg[6];
+	int rc = tf_arch_regs_from_task(tid, &own, a, &regs, e);
+	long nr = rc ? -1 : tf_arch_next_call(&regs, arg);
+
+	if (!rc && (l->jumps || !tf_wait_is_absolute(nr, arg)) &&
+		tf_wait_shorten(nr, arg, w->left, l->restore->hole.start, &c)) {
+		rc = set_mask(l, tid, ~UINT64_C(0), e);
+		if (!rc)
+			rc = wait_there(l, tid, way, &c, &regs, e);
+		if (!rc)
+			rc = set_mask(l, tid, thread->sigmask, e);
+	}
+	tf_arena_rewind(a, mark);
+	return rc;
+}
+
+/* --- the end of the range --- */
+
 /* The restorer's own instruction makes the call that removes it: nothing is fetched from there
  * again. */
-static int unmap(struct tf_landing *l, uint64_t code, const struct tf_regs *regs, struct tf_err *e)
+static int unmap(struct tf_landing *l, const struct tf_call_way *way, const struct tf_regs *regs,
+	struct tf_err *e)
 {
 	const struct tf_restore *r = l->restore;
 	const uint64_t arg[6] = {r->hole.start, r->park_at - r->hole.start};
-	const struct tf_call_way way = {.at = r->code_at + code};
 	int64_t result = -EINTR;
 	pid_t tid = l->tids[0];
 	int rc;
 
-	if (tf_arch_task_call(tid, regs, &way, SYS_munmap, arg))
+	if (tf_arch_task_call(tid, regs, way, SYS_munmap, arg))
 		return failed(l, tid, "set registers", e);
-	rc = to_syscall_stop(l, tid, e); /* on its way in */
-	if (!rc)
-		rc = to_syscall_stop(l, tid, e);
+	rc = interrupted_call(l, tid, &result, e);
 	if (rc)
 		return rc;
-	result = tf_arch_task_result(tid);
 	if (tf_arch_task_put(tid, regs))
 		return failed(l, tid, "put registers back", e);
 	errno = (int)-result;
 	return result ? failed(l, tid, "munmap of the restorer", e) : 0;
 }
 
-static int unmap_unseen(struct tf_landing *l, uint64_t code, const struct tf_cpu *cpu,
-	struct tf_arena *a, struct tf_err *e)
+static int unmap_unseen(struct tf_landing *l, const struct tf_call_way *way,
+	const struct tf_cpu *cpu, struct tf_arena *a, struct tf_err *e)
 {
-	uint64_t all = ~UINT64_C(0), mask;
 	struct tf_regs regs = {0};
 	struct tf_cpu own = *cpu;
 	pid_t tid = l->tids[0];
 	int rc = tf_arch_regs_from_task(tid, &own, a, &regs, e);
 
-	if (rc)
-		return rc;
-	if (ptrace(PTRACE_GETSIGMASK, tid, (void *)sizeof(mask), &mask) ||
-		ptrace(PTRACE_SETSIGMASK, tid, (void *)sizeof(all), &all))
-		return failed(l, tid, "hold signals", e);
-	rc = unmap(l, code, &regs, e);
-	if (!rc && ptrace(PTRACE_SETSIGMASK, tid, (void *)sizeof(mask), &mask))
-		rc = failed(l, tid, "let signals through", e);
-	return rc;
+	if (!rc)
+		rc = set_mask(l, tid, ~UINT64_C(0), e);
+	if (!rc)
+		rc = unmap(l, way, &regs, e);
+	return rc ? rc : set_mask(l, tid, l->image->threads->sigmask, e);
 }
 
-int tf_landing_arrive(struct tf_landing *l, uint64_t code, const struct tf_cpu *cpu,
+int tf_landing_arrive(struct tf_landing *l, const uint64_t code[2], const struct tf_facts *facts,
 	struct tf_arena *a, struct tf_err *e)
 {
+	const struct tf_call_way wait = {.at = l->restore->code_at + code[0]},
+				 way = {.at = l->restore->code_at + code[1]};
+	const struct tf_image *img = l->image;
 	sigset_t before;
 	int rc = 0;
 
+	l->jumps = tf_fit_clocks(img, facts) && !(facts->flags & TF_FACT_TIME_NS);
 	hold_signals(&before);
 	for (uint32_t i = 0; i < l->n && !rc; i++)
 		rc = to_its_place(l, l->tids[i], e); /* the first lets the others go on */
+	for (uint32_t i = 0; i < img->n_waits && !rc; i++)
+		rc = wait_again(l, &img->waits[i], &wait, &facts->cpu, a, e);
 	if (!rc)
-		rc = unmap_unseen(l, code, cpu, a, e);
+		rc = unmap_unseen(l, &way, &facts->cpu, a, e);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return rc;
 }

@@ -24,6 +24,7 @@ struct tf_landing {
 	uint32_t n;  /* of them traced by us, and stopped */
 	int stop;    /* a stop signal that came meanwhile, passed on at the end; 0: none */
 	bool kept;   /* tf_landing_keep() */
+	bool jumps;  /* times of the source's monotonic clocks are others here */
 };
 
 /* Traces every thread of child, which waits at the plan's barrier, and executes all TRACER steps.
@@ -32,10 +33,12 @@ struct tf_landing {
 int tf_landing_begin(struct tf_landing *l, pid_t child, const struct tf_restore *restore,
 	const struct tf_image *image, struct tf_arena *a, struct tf_err *e);
 
-/* The process was told to go on: follows each thread to the end of its rt_sigreturn, then removes
- * the restorer's range. code: offset of a system call instruction in the restorer's code. All
+/* The process was told to go on: follows each thread to the end of its rt_sigreturn, has those that
+ * waited in a call with a time limit wait for what is left (image.waits), then removes the
+ * restorer's range. code: offsets of two system call instructions in the
+ * restorer's code: one that is interrupted in a wait would go on with that from the same one. All
  * threads are stopped afterwards. 0, or _RESTORE; then tf_landing_abandon(). */
-int tf_landing_arrive(struct tf_landing *l, uint64_t code, const struct tf_cpu *cpu,
+int tf_landing_arrive(struct tf_landing *l, const uint64_t code[2], const struct tf_facts *facts,
 	struct tf_arena *a, struct tf_err *e);
 
 /* From here on the process does not end with the receiver: should that end, it stands still, by a

@@ -15,6 +15,7 @@
 
 #include "core/base/cleanup.h"
 #include "core/base/crc32c.h"
+#include "core/restore/files.h"
 
 #define CRC_STEP ((size_t)1 << 16)
 
@@ -34,15 +35,7 @@ static bool is_file_with_name(const struct tf_object *o)
 
 static int open_regular(const char *path, int flags, struct stat *st)
 {
-	int fd = -1;
-
-	if (!stat(path, st) && S_ISREG(st->st_mode)) /* opening a device may do something */
-		fd = open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd >= 0 && (fstat(fd, st) || !S_ISREG(st->st_mode))) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
+	return tf_files_open(path, flags | O_NONBLOCK | O_NOCTTY, S_IFREG, st);
 }
 
 /* Whether as much of the mapping lies in a file of that size as did in the source's. */
@@ -118,30 +111,19 @@ static bool same_bytes(int fd, const struct tf_map *m, uint8_t *buf, uint64_t pa
 	return crc == m->crc;
 }
 
-bool tf_object_is_written(const struct tf_image *img, uint32_t object)
-{
-	for (uint32_t i = 0; i < img->n_maps; i++)
-		if (img->maps[i].object == object + 1 &&
-			(img->maps[i].prot & PROT_WRITE || img->maps[i].vmflags & TF_VMF_MAYWRITE))
-			return true;
-	return false;
-}
-
 static const char *why_not_this_file(const struct look *l, uint32_t object)
 {
 	const struct tf_object *o = &l->img->objects[object];
-	bool written = tf_object_is_written(l->img, object);
+	const struct tf_use *use = &l->img->uses[object];
 	struct stat st;
-	TF_CLOSE int fd = open_regular(o->path, written ? O_RDWR : O_RDONLY, &st);
+	TF_CLOSE int fd = open_regular(o->path, use->written ? O_RDWR : O_RDONLY, &st);
 	uint8_t buf[CRC_STEP];
 
 	if (fd < 0)
 		return errno ? tf_errno_name(errno) : "no regular file here";
-	for (uint32_t i = 0; i < l->img->n_maps; i++) {
-		const struct tf_map *m = &l->img->maps[i];
+	for (uint32_t i = use->map; i; i = l->img->next_use[i - 1]) {
+		const struct tf_map *m = &l->img->maps[i - 1];
 
-		if (m->object != object + 1)
-			continue;
 		if (!ends_alike(l->img, m, (uint64_t)st.st_size) ||
 			!same_bytes(fd, m, buf, l->f->page_size))
 			return "another file here, by its content";
@@ -173,7 +155,7 @@ static void look_for_file(struct look *l, uint32_t object)
 	why = why_not_this_file(l, object);
 	if (!why)
 		return;
-	if (tf_object_is_written(l->img, object))
+	if (l->img->uses[object].written)
 		part(l, o, TELEFORK_RESTORE_PART_FILES, why,
 			"put the same file there, or go on with memory of its own (restore --allow "
 			"shared-file)");
@@ -220,24 +202,20 @@ static void look_for_name(struct look *l, struct tf_object *o)
 /* The kernel attaches segments whole: all mappings of one have to be such a piece. */
 static bool is_whole(const struct look *l, uint32_t object)
 {
-	const struct tf_image *img = l->img;
-	uint64_t page = l->f->page_size, size = img->objects[object].size;
+	uint64_t page = l->f->page_size;
+	uint64_t size = (l->img->objects[object].size + page - 1) & ~(page - 1);
 
-	size = (size + page - 1) & ~(page - 1);
-	for (uint32_t i = 0; i < img->n_maps; i++) {
-		const struct tf_map *m = &img->maps[i];
-		uint64_t at = 0;
+	for (uint32_t i = l->img->uses[object].map; i;) {
+		uint64_t start = l->img->maps[i - 1].start, at = 0;
 
-		if (m->object != object + 1)
-			continue;
-		for (; i < img->n_maps && img->maps[i].object == object + 1 &&
-			img->maps[i].offset == at && img->maps[i].kind == TF_MAP_FILE &&
-			img->maps[i].start == m->start + at && at < size;
-			i++)
-			at += img->maps[i].end - img->maps[i].start;
+		for (const struct tf_map *m; i && at < size; i = l->img->next_use[i - 1]) {
+			m = &l->img->maps[i - 1];
+			if (m->offset != at || m->kind != TF_MAP_FILE || m->start != start + at)
+				break;
+			at += m->end - m->start;
+		}
 		if (!at || at != size)
 			return false;
-		i--;
 	}
 	return true;
 }

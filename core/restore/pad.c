@@ -20,6 +20,7 @@
 #include "arch/arch.h"
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
+#include "core/base/wait.h"
 #include "core/restore/files.h"
 #include "core/restore/fit.h"
 #include "core/restore/landing.h"
@@ -205,6 +206,19 @@ static int gather_facts(struct tf_pad *p)
 	return rc;
 }
 
+/* Nobody has the copy's threads wait for what is left. */
+static void give_up_waits(struct tf_image *img)
+{
+	for (uint32_t i = 0; i < img->n_waits; i++) {
+		struct tf_regs *regs = &img->threads[img->waits[i].thread].regs;
+		uint64_t arg[6];
+		long nr = tf_arch_next_call(regs, arg);
+
+		if (tf_wait_gives_up(nr, arg, true))
+			tf_arch_task_give_up(regs, EINTR);
+	}
+}
+
 /* Where the receiver may trace: it follows each thread to its place. Else the copy gets there
  * alone. */
 static bool lands(const struct tf_pad *p)
@@ -296,6 +310,8 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		rc = later_of(rc, look_for_files(p));
 	if (!rc)
 		rc = check_relay(p);
+	if (!rc && !lands(p))
+		give_up_waits(&p->image);
 	if (!lands(p))
 		p->restore.mark = p->mark;
 	p->restore.leads = p->mark.from;
@@ -546,13 +562,16 @@ static int hear_failure(struct tf_pad *p, int rc)
 static int land(struct tf_pad *p)
 {
 	struct tf_landing *l = &p->landing;
-	uint64_t code = tf_arch_find_syscall(__start_tf_restorer, tf_restorer_size());
+	uint64_t size = tf_restorer_size();
+	uint64_t first = tf_arch_find_syscall(__start_tf_restorer, size), next = first + 4;
+	uint64_t code[2] = {
+		first, next + tf_arch_find_syscall(__start_tf_restorer + next, size - next)};
 	int rc = tf_landing_begin(l, p->child, &p->restore, &p->image, &p->arena, &p->err);
 
 	if (!rc)
 		rc = let_go(p);
 	if (!rc)
-		rc = tf_landing_arrive(l, code, &p->facts.cpu, &p->arena, &p->err);
+		rc = tf_landing_arrive(l, code, &p->facts, &p->arena, &p->err);
 	return rc ? hear_failure(p, rc) : 0;
 }
 

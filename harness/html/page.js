@@ -302,7 +302,7 @@ function numbers(c) {
 
 function machineTable(machines) {
 	return table(["machine", "architecture", "tier", "kernel", "processor", "QEMU"], list(machines).map((m) =>
-		[m.name, m.arch, m.tier, m.kernel, m.cpu, [m.qemu, m.accelerator, m.memory_mib && m.memory_mib + " MiB"].filter(Boolean).join(", ") || "-"]), "pairs");
+		[m.name, m.arch + (m.on ? " on " + m.on : ""), m.tier, m.kernel, m.cpu, [m.qemu, m.accelerator, m.memory_mib && m.memory_mib + " MiB"].filter(Boolean).join(", ") || "-"]), "pairs");
 }
 
 function stands(c) {
@@ -397,7 +397,7 @@ function differences(c) {
 
 /* --- phases --- */
 
-const KNOWN = ["connect", "pages", "restore", "check", "commit", "plan", "description", "freeze", "probe", "verdict", "witness", "receivers", "greet", "answer"];
+const KNOWN = ["connect", "pages", "restore", "check", "commit", "plan", "description", "freeze", "probe", "verdict", "receivers", "greet", "witness", "answer", "carry", "save"];
 const hues = new Map(KNOWN.map((name, k) => [name, "p" + (k % 8)]));
 function hue(name) {
 	if (!hues.has(name)) hues.set(name, "p" + (hues.size % 8));
@@ -558,14 +558,14 @@ function drawMutants(m) {
 function drawMachines() {
 	const seen = new Map();
 	for (const m of cells.flatMap((c) => list(c.machines))) {
-		const key = [m.arch, m.tier, m.kernel, m.cpu, m.qemu, m.accelerator, m.memory_mib].join("\u0000");
+		const key = [m.arch, m.on, m.tier, m.kernel, m.cpu, m.qemu, m.accelerator, m.memory_mib].join("\u0000");
 		if (!seen.has(key)) seen.set(key, Object.assign({}, m, { n: 0, names: new Set() }));
 		seen.get(key).n++;
 		seen.get(key).names.add(m.name);
 	}
 	if (seen.size)
 		section("machines", "Machines", table(["architecture", "tier", "kernel", "processor", "QEMU", "memory", "called", "in cells"], Array.from(seen.values(), (m) =>
-			[m.arch, m.tier, m.kernel, m.cpu, [m.qemu, m.accelerator].filter(Boolean).join(", ") || "-", m.memory_mib ? m.memory_mib + " MiB" : "-", Array.from(m.names).sort().join(", "), m.n])));
+			[m.arch + (m.on ? " on " + m.on : ""), m.tier, m.kernel, m.cpu, [m.qemu, m.accelerator].filter(Boolean).join(", ") || "-", m.memory_mib ? m.memory_mib + " MiB" : "-", Array.from(m.names).sort().join(", "), m.n])));
 }
 
 /* --- all --- */

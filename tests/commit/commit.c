@@ -65,47 +65,17 @@ static void note(const char *what, const char *verdict)
 	c->n++;
 }
 
-/* docs/commit.md's table: what may come of it, the phases being those before the death. */
-static const struct {
-	enum party party;
-	const char *here, *there, *allowed; /* "": no record yet; NULL: any */
-} table[] = {
-	{SENDER, "", NULL, "here"},
-	{SENDER, "sending", NULL, "here"},
-	{SENDER, "committing", "prepared", "stopped: here, stopped: there"},
-	{SENDER, "committing", NULL, "stopped: there, there"},
-	{SENDER, "moved", NULL, "there"},
-	{SESSION, "", NULL, "here"},
-	{SESSION, "sending", NULL, "here"},
-	{SESSION, "committing", "prepared", "here"},
-	{SESSION, "committing", NULL, "there"},
-	{SESSION, "moved", NULL, "there"},
-	{RECEIVER, "", NULL, "here"},
-	{RECEIVER, "sending", NULL, "here"},
-	{RECEIVER, "committing", "prepared", "stopped: here"},
-	{RECEIVER, "committing", "committed", "stopped: there"},
-	{RECEIVER, "committing", "running", "stopped: there, there"},
-	{RECEIVER, "moved", NULL, "there"},
-};
-
-static void check_cell(enum party party, char phase[2][16], const char *verdict)
+static void check_cell(enum tf_party party, char phase[2][16], const char *verdict)
 {
-	char wanted[32], list[64];
+	const char *allowed = tf_table_death(party, phase[0], phase[1]);
 
-	for (unsigned i = 0; i < sizeof(table) / sizeof(*table); i++) {
-		if (table[i].party != party || strcmp(table[i].here, phase[0]) != 0 ||
-			(table[i].there && strcmp(table[i].there, phase[1]) != 0))
-			continue;
-		snprintf(wanted, sizeof(wanted), ", %s,", verdict);
-		snprintf(list, sizeof(list), ", %s,", table[i].allowed);
-		if (!strstr(list, wanted))
-			die("\"%s\", where the table has \"%s\"", verdict, table[i].allowed);
-		return;
-	}
-	die("\"%s\" here, \"%s\" there: this is not in the table", phase[0], phase[1]);
+	if (!allowed)
+		die("\"%s\" here, \"%s\" there: this is not in the table", phase[0], phase[1]);
+	if (!tf_table_has(allowed, verdict))
+		die("\"%s\", where the table has \"%s\"", verdict, allowed);
 }
 
-static void strike_all(enum party party, const char *name, int every)
+static void strike_all(enum tf_party party, const char *name, int every)
 {
 	char phase[2][16], call[32], what[64];
 	bool struck = true;
@@ -136,30 +106,27 @@ static void strike_all(enum party party, const char *name, int every)
 static const struct {
 	const char *message;
 	int turn, bytes;
-	const char *whole,
-		*dead; /* what comes of it if another connection can be made, and if not */
 } breaks[] = {
-	{"greeting", 0, 0, "here", "here"},
-	{"greeting", 0, 20, "here", "here"},
-	{"welcome", 1, 0, "here", "here"},
-	{"welcome", 1, 7, "here", "here"},
-	{"image", 2, 0, "here", "here"},
-	{"image", 2, 30000, "here", "here"},
-	{"prepared", 3, 0, "here", "here"},
-	{"prepared", 3, 20, "here", "here"},
-	{"commit", 4, 0, "here", "stopped: here"},
-	{"commit", 4, 10, "here", "stopped: here"},
-	{"running", 5, 0, "there", "stopped: there"},
-	{"running", 5, 20, "there", "stopped: there"},
+	{"greeting", 0, 0},
+	{"greeting", 0, 20},
+	{"welcome", 1, 0},
+	{"welcome", 1, 7},
+	{"image", 2, 0},
+	{"image", 2, 30000},
+	{"prepared", 3, 0},
+	{"prepared", 3, 20},
+	{"commit", 4, 0},
+	{"commit", 4, 10},
+	{"running", 5, 0},
+	{"running", 5, 20},
 };
 
 static void break_once(unsigned i, enum fault fault, bool dead)
 {
 	struct plan plan = {breaks[i].turn, breaks[i].bytes, fault, dead};
-	const char *wanted = dead ? breaks[i].dead : breaks[i].whole, *v;
+	const char *wanted = tf_table_break(breaks[i].turn, dead), *v;
 	char pid[16], what[64];
 	const char *argv[] = {telefork, "move", "--idle-time", SILENCE, pid, world.to, NULL};
-	pid_t relay;
 	int code;
 
 	snprintf(what, sizeof(what), "%-10s %s %s", breaks[i].message,
@@ -167,7 +134,7 @@ static void break_once(unsigned i, enum fault fault, bool dead)
 	snprintf(doing, sizeof(doing), "%s, after %d bytes", what, plan.bytes);
 	alarm(ALLOWED_SECS);
 	world_begin(&world, SILENCE);
-	relay = network_start(&world, &plan);
+	network_start(&world, &plan);
 	snprintf(pid, sizeof(pid), "%d", (int)world.source);
 	code = run(&world, world.here, "move", argv);
 	if (!network_struck())
@@ -178,8 +145,7 @@ static void break_once(unsigned i, enum fault fault, bool dead)
 	if ((code == 75) != !strncmp(v, "stopped", 7) || !code != !strcmp(v, "there"))
 		die("\"%s\", and move's exit code was %d", v, code);
 	note(what, v);
-	kill(relay, SIGKILL);
-	await(relay);
+	network_end();
 	world_end(&world);
 }
 
@@ -208,7 +174,7 @@ int main(int argc, char **argv)
 	while (i < 3 && strcmp(parties[i], argv[3]) != 0)
 		i++;
 	if (i < 3)
-		strike_all((enum party)i, parties[i], every);
+		strike_all((enum tf_party)i, parties[i], every);
 	else
 		break_all(every);
 	for (struct cell *c = cells; c->n; c++)

@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "harness/faults_table.h"
+
 #define THREADS 3
 #define TEXT    512
 
@@ -58,11 +60,9 @@ const char *verdict(struct world *w);
 
 /* --- strike.c --- */
 
-enum party { SENDER, SESSION, RECEIVER };
-
 /* Moves, and kills the party before its n-th system call that matters. False if it made no so many;
  * then the move went well. Notes the phases of both sides at that moment. */
-bool strike(struct world *w, enum party party, int n, char phase[2][16], char call[static 32]);
+bool strike(struct world *w, enum tf_party party, int n, char phase[2][16], char call[static 32]);
 
 /* --- network.c --- */
 
@@ -77,8 +77,9 @@ struct plan {
 };
 
 /* A relay to the receiver: w->to becomes its address. */
-pid_t network_start(struct world *w, const struct plan *plan);
+void network_start(struct world *w, const struct plan *plan);
 bool network_struck(void);
 void network_heal(void);
+void network_end(void);
 
 #endif

@@ -15,7 +15,7 @@
 #define OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD)
 
 struct striker {
-	enum party party;
+	enum tf_party party;
 	int left;
 	pid_t victim, parent;
 	bool struck;
@@ -49,7 +49,7 @@ static const struct {
 static const char *counted(const struct striker *s, long nr)
 {
 	for (unsigned i = 0; i < sizeof(calls) / sizeof(*calls); i++)
-		if (calls[i].nr == nr && (!calls[i].landing || s->party != SENDER))
+		if (calls[i].nr == nr && (!calls[i].landing || s->party != TF_PARTY_SENDER))
 			return calls[i].name;
 	return NULL;
 }
@@ -60,7 +60,7 @@ static void hit(struct striker *s, const char *name)
 	snprintf(s->call, 32, "%s", name);
 	phase_of(s->w->here, "moves", s->phase[0]);
 	phase_of(s->w->there, "arrivals", s->phase[1]);
-	if (s->party == RECEIVER)
+	if (s->party == TF_PARTY_RECEIVER)
 		kill(s->parent, SIGKILL);
 	kill(s->victim, SIGKILL);
 }
@@ -150,7 +150,7 @@ static void let_alone(struct striker *s, pid_t pid)
 	}
 }
 
-bool strike(struct world *w, enum party party, int n, char phase[2][16], char call[static 32])
+bool strike(struct world *w, enum tf_party party, int n, char phase[2][16], char call[static 32])
 {
 	struct striker s = {.party = party, .left = n, .w = w, .phase = phase, .call = call};
 	char pid[16];
@@ -161,12 +161,12 @@ bool strike(struct world *w, enum party party, int n, char phase[2][16], char ca
 	snprintf(pid, sizeof(pid), "%d", (int)w->source);
 	if (pipe(hold))
 		die("pipe");
-	if (party != SENDER) {
+	if (party != TF_PARTY_SENDER) {
 		s.parent = w->serve;
 		seize(w->serve, OPTIONS | PTRACE_O_TRACEFORK | PTRACE_O_TRACECLONE);
 	}
 	move = start(w, w->here, "move", hold[0], argv);
-	if (party == SENDER) {
+	if (party == TF_PARTY_SENDER) {
 		s.victim = move;
 		seize(move, OPTIONS);
 	}
@@ -175,9 +175,9 @@ bool strike(struct world *w, enum party party, int n, char phase[2][16], char ca
 	code = follow(&s, move);
 	close(hold[0]);
 	close(hold[1]);
-	if (party != SENDER && w->serve)
+	if (party != TF_PARTY_SENDER && w->serve)
 		let_alone(&s, s.parent);
-	if (!s.struck && party != SENDER)
+	if (!s.struck && party != TF_PARTY_SENDER)
 		let_alone(&s, s.victim);
 	if (!s.struck && code)
 		die("nobody was killed, and move ended with %d", code);

@@ -518,7 +518,9 @@ static int huge(void)
 {
 	int n = memfd_create("huge", MFD_HUGETLB), rc;
 
-	rc = n < 0 ? -1 : is_memory(mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, n, 0));
+	rc = n < 0 ? -1
+		   : is_memory(mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_NORESERVE, n, 0));
 	close(n);
 	return rc;
 }

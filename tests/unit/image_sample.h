@@ -225,6 +225,7 @@ static inline void sample_kept(struct tf_image *img, struct tf_arena *a, uint32_
 	};
 	static const uint64_t code[] = {0x20, UINT64_C(0x7fff000000000006), 6};
 	static const struct tf_filter filters[] = {{0, 0, 0, 2}, {0, 2, 2, 1}};
+	static const struct tf_wait waits[] = {{0, 86399000000000}};
 	static const struct tf_timer timers[] = {
 		{2, 1, TF_TIMER_SIGNAL, 34, 4711, 0x7f0000001000, 1500000000, 1000000},
 		{4, 7, TF_TIMER_NONE, 0, 0, 0, 0, 0},
@@ -250,6 +251,8 @@ static inline void sample_kept(struct tf_image *img, struct tf_arena *a, uint32_
 	img->filters = tf_arena_dup(a, filters, sizeof(filters));
 	img->n_timers = 2;
 	img->timers = tf_arena_dup(a, timers, sizeof(timers));
+	img->n_waits = 1;
+	img->waits = tf_arena_dup(a, waits, sizeof(waits));
 	img->n_attributes = n_threads;
 	img->attributes = tf_arena_array(a, n_threads, sizeof(*img->attributes));
 	for (uint32_t i = 0; i < n_threads; i++)

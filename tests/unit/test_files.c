@@ -13,7 +13,10 @@
 #include "tests/unit/plan_sample.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct tf_arena arena;
@@ -221,8 +224,64 @@ START_TEST(segment_of_no_bytes)
 	image.objects = &o;
 	for (uint32_t i = 0; i < image.n_maps; i++)
 		image.maps[i].object = !i;
+	ck_assert_int_eq(tf_image_link_objects(&image, &arena), 0);
 	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, &left, &e), 0);
 	ck_assert_uint_eq(o.how, TF_OBJECT_NAMELESS);
+}
+END_TEST
+
+/* As many as a hostile image may have: each is looked at once, not for each of the others. */
+START_TEST(many_objects)
+{
+	static struct tf_object objects[TF_MAX_OBJECTS];
+	static struct tf_map maps[4 * TF_MAX_OBJECTS];
+	struct tf_err left = {0};
+	clock_t before;
+
+	for (uint32_t i = 0; i < TF_MAX_OBJECTS; i++)
+		objects[i] = (struct tf_object){.path = "/nowhere/to/be/found", .size = 4096};
+	for (uint32_t i = 0; i < sizeof(maps) / sizeof(*maps); i++)
+		maps[i] = (struct tf_map){.start = 0x100000 + i * UINT64_C(4096),
+			.end = 0x101000 + i * UINT64_C(4096),
+			.flags = TF_MAP_SHARED,
+			.kind = TF_MAP_FILE,
+			.path = "/nowhere/to/be/found",
+			.object = i < TF_MAX_OBJECTS ? i + 1 : TF_MAX_OBJECTS};
+	image.n_objects = TF_MAX_OBJECTS;
+	image.objects = objects;
+	image.n_maps = sizeof(maps) / sizeof(*maps);
+	image.maps = maps;
+	before = clock();
+	ck_assert_int_eq(tf_image_link_objects(&image, &arena), 0);
+	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, &left, &e), 0);
+	ck_assert_msg(clock() - before < 4 * CLOCKS_PER_SEC, "%g s",
+		(double)(clock() - before) / CLOCKS_PER_SEC);
+	ck_assert_uint_eq(objects[TF_MAX_OBJECTS - 1].how, TF_OBJECT_NAMELESS);
+}
+END_TEST
+
+/* A pipe that nobody writes to: whoever opens it waits, or is seen by who waits at its other end.
+ */
+START_TEST(device_is_not_opened)
+{
+	struct tf_object o = {.path = path, .size = 4096};
+	struct tf_err left = {0};
+	struct pollfd end;
+
+	ck_assert(!mkfifo(path, 0600));
+	end = (struct pollfd){.fd = open(path, O_RDONLY | O_NONBLOCK), .events = POLLIN};
+	ck_assert_int_ge(end.fd, 0);
+	image.n_objects = 1;
+	image.objects = &o;
+	for (uint32_t i = 0; i < image.n_maps; i++)
+		image.maps[i].object = 0;
+	image.maps[0].object = 1;
+	image.maps[0].prot = PROT_READ | PROT_WRITE;
+	ck_assert_int_eq(tf_image_link_objects(&image, &arena), 0);
+	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, &left, &e), TELEFORK_E_INCOMPATIBLE);
+	ck_assert_ptr_nonnull(strstr(e.text, "no regular file here"));
+	ck_assert_int_eq(poll(&end, 1, 0), 0); /* POLLHUP: somebody has opened it and is gone */
+	close(end.fd);
 }
 END_TEST
 
@@ -244,6 +303,8 @@ int main(void)
 	tcase_add_test(t, file_cannot_be_opened);
 	tcase_add_test(t, nowhere_to_be);
 	tcase_add_test(t, segment_of_no_bytes);
+	tcase_add_test(t, many_objects);
+	tcase_add_test(t, device_is_not_opened);
 	suite_add_tcase(s, t);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

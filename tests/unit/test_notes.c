@@ -340,6 +340,9 @@ CHANGE(timer_signal, (img->timers[0].signo = 65))
 CHANGE(timer_clock, (img->timers[0].clock = -6))
 CHANGE(timer_left, (img->timers[0].left = UINT64_MAX))
 CHANGE(timer_notify, (img->timers[0].notify = TF_TIMER_NOTIFIES))
+CHANGE(wait_nobody, (img->waits[0].thread = 2))
+CHANGE(wait_twice, (img->n_waits = 2, img->waits = tf_arena_array(&arena, 2, sizeof(*img->waits))))
+CHANGE(wait_long, (img->waits[0].left = UINT64_MAX))
 CHANGE(auxv_open, (img->auxv[4] = 7))
 CHANGE(auxv_inside, (img->auxv[0] = 0))
 CHANGE(auxv_long, (img->n_auxv = 300, img->auxv = tf_arena_array(&arena, 300, 16)))
@@ -431,6 +434,9 @@ static const struct mutant mutants[] = {
 	{"timers", timer_clock},
 	{"timers", timer_left},
 	{"field", timer_notify},
+	{"waits", wait_nobody},
+	{"waits", wait_twice},
+	{"waits", wait_long},
 	{"auxv", auxv_open},
 	{"auxv", auxv_inside},
 	{"auxv", auxv_long},

@@ -36,6 +36,7 @@
 
 #include "arch/arch.h"
 #include "core/base/host.h"
+#include "core/base/io.h"
 #include "core/capture/task.h"
 #include "core/restore/pad.h"
 
@@ -60,6 +61,7 @@ static struct tf_task task;
 static struct tf_pad pad;
 static int image_fd = -1;
 static uint64_t image_pc;
+static bool jumps; /* the receiver may not keep the source's clocks */
 static char file_path[] = "/tmp/test_places.XXXXXX";
 
 /* --- the process: an exit code says how it ended --- */
@@ -389,14 +391,14 @@ static const struct blocked {
 	bool continued; /* by a stop, before */
 } blocked[] = {
 	{"futex", futex_wait, RIGHT, RIGHT, false},
-	{"futex, relative", futex_relative, GAVE_UP, RIGHT, false},
+	{"futex, relative", futex_relative, RIGHT, RIGHT, false},
 	{"futex, absolute", futex_absolute, RIGHT, RIGHT, false},
 	{"futex, a moment", futex_moment, TIMED_OUT, TIMED_OUT, false},
 	{"futex, requeued", futex_requeued, RIGHT, RIGHT, false},
 	{"futex, priority inheritance", futex_pi, RIGHT, RIGHT, false},
 	{"nanosleep", sleep_here, RIGHT, RIGHT, false},
 	{"nanosleep, a moment", sleep_moment, TIMED_OUT, TIMED_OUT, false},
-	{"nanosleep, rest elsewhere", sleep_rest, GAVE_UP, RIGHT, false},
+	{"nanosleep, rest elsewhere", sleep_rest, RIGHT, RIGHT, false},
 	{"nanosleep, continued", sleep_continued, GAVE_UP, RIGHT, true},
 	{"clock_nanosleep", clock_sleep, RIGHT, RIGHT, false},
 	{"clock_nanosleep, absolute", clock_until, RIGHT, RIGHT, false},
@@ -415,7 +417,7 @@ static const struct blocked {
 	{"epoll_wait", wait_epoll, GAVE_UP, GAVE_UP, false},
 };
 
-static int place; /* of blocked[] */
+static int place; /* of blocked[], or timed[] */
 
 static int verdict(long rc, int64_t ns)
 {
@@ -490,21 +492,31 @@ static void start(int (*fn)(void))
 }
 
 /* other_vdso: the image says that its vDSO is another than the one here. */
-static void take(bool other_vdso)
+static void describe(bool other_vdso)
+{
+	ck_assert_msg(!tf_task_stop(&task, original) && !tf_task_describe(&task), "%s",
+		task.capture.err.text);
+	ck_assert_uint_eq(task.capture.image.source.flags & TF_SOURCE_OUTSIDE, 0);
+	image_pc = tf_arch_native()->pc(&task.capture.image.threads->regs);
+	task.capture.image.vdso.digest ^= other_vdso;
+}
+
+static void save(void)
 {
 	char path[] = "/tmp/test_places.image.XXXXXX";
 
 	image_fd = mkstemp(path);
 	ck_assert_int_ge(image_fd, 0);
 	unlink(path);
-	ck_assert_msg(!tf_task_stop(&task, original) && !tf_task_describe(&task), "%s",
-		task.capture.err.text);
-	ck_assert_uint_eq(task.capture.image.source.flags & TF_SOURCE_OUTSIDE, 0);
-	image_pc = tf_arch_native()->pc(&task.capture.image.threads->regs);
-	task.capture.image.vdso.digest ^= other_vdso;
 	ck_assert_msg(!tf_task_save(&task, image_fd) && !tf_task_commit(&task), "%s",
 		task.capture.err.text);
 	tf_task_release(&task);
+}
+
+static void take(bool other_vdso)
+{
+	describe(other_vdso);
+	save();
 }
 
 static void restore(void)
@@ -512,8 +524,10 @@ static void restore(void)
 	static const struct telefork_options o = {
 		.stdio = TELEFORK_STDIO_NULL, .restore = TELEFORK_RESTORE_HOLD_FILES};
 
-	ck_assert_msg(!tf_pad_prepare(&pad, image_fd, &o, NULL) && !tf_pad_start(&pad), "%s",
-		pad.err.text);
+	ck_assert_msg(!tf_pad_prepare(&pad, image_fd, &o, NULL), "%s", pad.err.text);
+	if (jumps)
+		pad.facts.flags &= ~TF_FACT_TIME_NS;
+	ck_assert_msg(!tf_pad_start(&pad), "%s", pad.err.text);
 	copy = pad.child;
 	tf_pad_done(&pad);
 	close(image_fd);
@@ -682,8 +696,8 @@ static void wait_blocked(const char *who, pid_t pid, long *nr)
 			text[0] = '\0';
 		fclose(f);
 		now = text[0] >= '0' && text[0] <= '9' ? strtol(text, NULL, 10) : -1;
-		ck_assert_msg(!waitpid(pid, &status, WNOHANG), "%s, %s: ended, status %#x", who,
-			blocked[place].name, (unsigned)status);
+		ck_assert_msg(!waitpid(pid, &status, WNOHANG), "%s, %d: ended, status %#x", who,
+			place, (unsigned)status);
 	}
 	if (*nr < 0)
 		*nr = now;
@@ -744,6 +758,8 @@ START_TEST(in_a_call)
 		set_stopped(original, true);
 	if (stopped && b->call == sleep_rest && is_forgotten())
 		copys = RIGHT; /* the whole time anew, too long and never too short */
+	if (stopped && b->call == futex_relative && is_forgotten())
+		copys = GAVE_UP;
 	take(false);
 	restore();
 	if (stopped) {
@@ -752,6 +768,123 @@ START_TEST(in_a_call)
 	}
 	end_blocked("copy", copy, copys, nr);
 	end_blocked("original", original, b->original, nr);
+}
+END_TEST
+
+/* --- waits with a time limit --- */
+
+#define SECOND     INT64_C(1000000000)
+#define WAITED_NS  (SECOND / 10)
+#define SHORT_LEFT (3 * SECOND / 10)
+
+static long sleep_nowhere(void)
+{
+	return result(syscall(SYS_nanosleep, &day, NULL));
+}
+
+static long clock_nowhere(void)
+{
+	return result(syscall(SYS_clock_nanosleep, CLOCK_REALTIME, 0, &day, NULL));
+}
+
+static long clock_elsewhere(void)
+{
+	return result(syscall(SYS_clock_nanosleep, CLOCK_BOOTTIME, 0, &day, &rest));
+}
+
+static long ppoll_day(void)
+{
+	return result(syscall(SYS_ppoll, NULL, 0, &day, NULL, 8));
+}
+
+static long pselect_day(void)
+{
+	return result(syscall(SYS_pselect6, 0, NULL, NULL, NULL, &day, NULL));
+}
+
+static const struct timed {
+	const char *name;
+	long (*call)(void);
+	bool absolute; /* matters where the clocks are others */
+	bool kept;     /* the kernel has put the rest in the request */
+} timed[] = {
+	{"nanosleep", sleep_nowhere, false, false},
+	{"nanosleep, rest elsewhere", sleep_rest, false, false},
+	{"nanosleep, rest in the request", sleep_here, false, true},
+	{"clock_nanosleep", clock_nowhere, false, false},
+	{"clock_nanosleep, rest elsewhere", clock_elsewhere, false, false},
+	{"clock_nanosleep, absolute", clock_until, true, false},
+#ifdef SYS_poll
+	{"poll", poll_none, false, false},
+#endif
+	{"ppoll", ppoll_day, false, true},
+	{"pselect", pselect_day, false, true},
+	{"futex", futex_relative, false, false},
+	{"futex, absolute", futex_absolute, true, false},
+};
+
+static int64_t now_ns(void)
+{
+	return (int64_t)tf_clock_ns(CLOCK_MONOTONIC);
+}
+
+static int wait_timed(void)
+{
+	struct sigaction sa = {.sa_handler = hear};
+
+	sigaction(SIGUSR1, &sa, NULL);
+	return verdict(timed[place].call(), SHORT_LEFT);
+}
+
+/* Nobody can say when it fell asleep, and time that the host took does not count: too little is
+ * wrong, too much is not. */
+static void check_left(int64_t left, int64_t before, int64_t asleep)
+{
+	int64_t stopped = (int64_t)task.stopped_ns, slept = DAY * SECOND - left;
+
+	/* The kernel writes a rest when it has heard of the stop. */
+	ck_assert_msg(slept <= now_ns() - before, "%s: %lld ns too short", timed[place].name,
+		(long long)(slept - (stopped - before)));
+	ck_assert_msg(slept >= (stopped - asleep) / 8, "%s: slept %lld of %lld", timed[place].name,
+		(long long)slept, (long long)(stopped - asleep));
+}
+
+/* What is left is found, and the copy waits as long as the image says and no longer: that is made
+ * short here, where the call itself still says a day. */
+START_TEST(time_left)
+{
+	const struct timed *w = &timed[_i];
+	struct tf_image *img = &task.capture.image;
+	struct timespec wait = {.tv_nsec = WAITED_NS};
+	int64_t before, asleep;
+	long nr = -1;
+
+	place = _i;
+	start(wait_timed);
+	before = now_ns();
+	*go = 1;
+	wait_blocked("original", original, &nr);
+	asleep = now_ns();
+	nanosleep(&wait, NULL);
+	describe(false);
+	ck_assert_uint_eq(img->n_waits, !w->kept);
+	if (w->kept) {
+		ck_assert_int_eq(
+			pread(task.mem, &day, sizeof(day), (off_t)(uintptr_t)&day), sizeof(day));
+		check_left(day.tv_sec * SECOND + day.tv_nsec, before, asleep);
+		return;
+	}
+	ck_assert_uint_eq(img->waits->thread, 0);
+	check_left((int64_t)img->waits->left, before, asleep);
+	img->waits->left = SHORT_LEFT;
+	if (w->absolute)
+		img->process.boot = "another machine";
+	save();
+	jumps = w->absolute;
+	restore();
+	end("copy", copy, TIMED_OUT, w->name, nr);
+	kill(original, SIGUSR1);
+	end("original", original, RIGHT, w->name, nr);
 }
 END_TEST
 
@@ -792,6 +925,7 @@ int main(int argc, char **argv)
 	} else {
 		tcase_add_loop_test(tc, each_instruction, 0, sizeof(walks) / sizeof(*walks));
 		tcase_add_test(tc, inside_a_sequence);
+		tcase_add_loop_test(tc, time_left, 0, sizeof(timed) / sizeof(*timed));
 		tcase_add_loop_test(tc, in_a_call, 0, 2 * sizeof(blocked) / sizeof(*blocked));
 	}
 	suite_add_tcase(s, tc);

@@ -66,6 +66,7 @@ static void build(void)
 	uint8_t *head;
 
 	plan = (struct tf_restore){0};
+	ck_assert_int_eq(tf_image_link_objects(&image, &arena), 0);
 	ck_assert_int_eq(tf_image_encode(&image, &arena, &head), 0);
 	ck_assert_int_eq(tf_restore_choose_fds(&plan, &image, &facts, false, false, &e), 0);
 	ck_assert_msg(!tf_restore_build(&plan, &image, &facts, 2345, &arena, &e), "%s", e.text);
