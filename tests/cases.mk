@@ -139,6 +139,7 @@ attrs-same 120 tests/attrs.sh $(B) static rights filters same
 attrs-clocks 120 tests/attrs.sh $(B) dyn rights filters clocks namespace again
 attrs-user 120 tests/attrs.sh $(B) pie user
 attrs-mutants 240 tests/attrs_mutants.sh $(B) $(B)/tests/tools/mutate 6
+in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
 endef
