@@ -217,6 +217,7 @@ static void give_up_waits(struct tf_image *img)
 		if (tf_wait_gives_up(nr, arg, true))
 			tf_arch_task_give_up(regs, EINTR);
 	}
+	img->n_waits = 0;
 }
 
 /* Where the receiver may trace: it follows each thread to its place. Else the copy gets there
@@ -310,14 +311,15 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		rc = later_of(rc, look_for_files(p));
 	if (!rc)
 		rc = check_relay(p);
-	if (!rc && !lands(p))
-		give_up_waits(&p->image);
 	if (!lands(p))
 		p->restore.mark = p->mark;
 	p->restore.leads = p->mark.from;
 	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
 	p->restore.detached = p->options->restore & TELEFORK_RESTORE_DETACHED;
 	p->restore.post_copy = may_wait(p);
+	/* A call of a thread that lands would wait for memory that nobody brings before it runs. */
+	if (!rc && (!lands(p) || p->restore.post_copy))
+		give_up_waits(&p->image);
 	if (!rc)
 		rc = tf_restore_choose_fds(
 			&p->restore, &p->image, &p->facts, p->answers, tf_pad_relayed(p), &p->err);
