@@ -12,6 +12,7 @@
 #include "harness/evidence.h"
 #include "harness/explain.h"
 #include "harness/faults_cell.h"
+#include "harness/inputs.h"
 #include "harness/progress.h"
 #include "harness/report.h"
 #include "qemu/io.h"
@@ -439,6 +440,7 @@ int tf_run_cells(const struct tf_run_options *o, const struct tf_cells *cells,
 	uint64_t takes_ms = 0;
 	int rc = -ENOMEM;
 
+	tf_inputs_report(o->root, cells, report);
 	for (size_t i = 0; i < cells->n; i++)
 		takes_ms += (uint64_t)cells->v[i].takes_ms * o->repeat;
 	q.runs = calloc(q.n_runs, sizeof(*q.runs));

@@ -91,6 +91,7 @@ $(foreach a,$(ARCHES),$(foreach t,$(GUEST_TESTS) $(if $(filter $(HOST),$(a)),,$(
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-outside 240 $(call in_guest,$(a),outside.sh,outside-static) bash tests/outside.sh $(B_$(a)) restore static
 in-guest-$(a)-attrs 240 $(call in_guest,$(a),attrs.sh,attrs-static) bash tests/attrs.sh $(B_$(a)) static rights filters clocks namespace again
 )
+inputs 60 tests/inputs.sh $(B)/bin/telebed
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
 telebed-matrix 120 tests/telebed.sh $(B)/bin/telebed matrix
 report 60 tests/report.sh $(B)/bin/telebed
