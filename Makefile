@@ -156,6 +156,7 @@ CMD_SRC     := \
 
 PAD_SRC     := timing pad_main serve pump restore token exits journal arrival
 QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link \
+	alone \
 	faults \
 	stream \
 
