@@ -168,6 +168,7 @@ HARNESS_SRC := \
 	cmd_run \
 	cmd_exec \
 	cmd_shell \
+	cmd_replay \
 	bed \
 	cmd_machines \
 	schema \
@@ -176,6 +177,11 @@ HARNESS_SRC := \
 	cells \
 	run \
 	inputs \
+	pack \
+	alone \
+	keep \
+	rewind \
+	tap \
 	janitor \
 	journey \
 	outside \
@@ -284,6 +290,7 @@ PROBES      := \
 	attrs \
 	locks \
 	later \
+	wrong \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
@@ -340,10 +347,12 @@ CHECK_PACKAGES := openssh-client openssh-server
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 PAGE_PACKAGES := chromium fonts-dejavu-core
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
+REPLAY_PACKAGES := qemu-utils tcpdump
 NEED := $(PACKAGES) $(if $(filter check check-%,$(MAKECMDGOALS)),$(CHECK_PACKAGES)) \
 	$(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
 	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES)) \
-	$(if $(filter report-screenshots,$(MAKECMDGOALS)),$(PAGE_PACKAGES))
+	$(if $(filter report-screenshots,$(MAKECMDGOALS)),$(PAGE_PACKAGES)) \
+	$(if $(filter replay-check,$(MAKECMDGOALS)),$(REPLAY_PACKAGES))
 
 # Names what is missing, then installs it. Read by make before anything is built.
 define install_missing
@@ -649,7 +658,7 @@ own-guest: build/guest/$(ARCH)/init build/guest/$(ARCH)/root.cpio ## a guest wit
 unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text test_link test_torture)
 
 include tests/cases.mk
-export UNIT_CASES CASES
+export UNIT_CASES CASES REPLAY_CASES
 
 ifneq ($(SAN),)
 check: unit
@@ -707,6 +716,10 @@ report-screenshots: $(B)/bin/telebed ## opens the page of a report in Chromium: 
 
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
+
+.PHONY: replay-check
+replay-check: bin-$(HOST) $(ARCHES:%=bin-%) $(foreach a,$(ARCHES),$(B_$(a))/probes/registers-static $(B_$(a))/probes/wrong-static) $(B)/bin/telebed guests ## what failures of guests leave, runs that are the same bit by bit, and the way back through them
+	@echo "$$REPLAY_CASES" | LOG=build/replay-check JOBS=1 tests/check.sh
 
 fuzz: $(FUZZERS:%=fuzz-%) ## feeds the decoder and the receiver with nonsense for FUZZ_SECONDS each
 $(FUZZERS:%=fuzz-%): fuzz-%: $(B_FUZZ)/fuzz/%

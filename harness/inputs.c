@@ -34,7 +34,7 @@ static void report_guest(const char *path, struct tf_report *report)
 
 static bool is_guest(const struct tf_spec *spec)
 {
-	return spec->tier == TF_TIER_SYSTEM;
+	return spec->tier == TF_TIER_SYSTEM || spec->tier == TF_TIER_ICOUNT;
 }
 
 static bool same_guest(const struct tf_spec *a, const struct tf_spec *b)

@@ -41,7 +41,6 @@ static void add_gdb(struct tf_vm_args *args, const char *gdb)
 
 	args->failed |= !path;
 	tf_vm_args_add(args, "-S");
-	tf_vm_args_add(args, "-no-shutdown");
 	tf_vm_args_add(args, "-chardev");
 	tf_vm_args_add(args, "socket,id=gdb,path=%s,server=on,wait=off", path ? path : "");
 	tf_vm_args_add(args, "-gdb");

@@ -16,7 +16,7 @@
 enum tf_vm_alone_mode {
 	TF_VM_ALONE_RUN,
 	TF_VM_ALONE_RECORD, /* the same run, and `recording` and `snapshots` are made */
-	TF_VM_ALONE_REPLAY, /* out of these; it stands until `gdb` lets it go, and never ends */
+	TF_VM_ALONE_REPLAY, /* out of these; it stands until `gdb` lets it go */
 };
 
 /* Strings are borrowed. */

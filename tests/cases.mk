@@ -92,6 +92,7 @@ $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-outside 240 $(call in_
 in-guest-$(a)-attrs 240 $(call in_guest,$(a),attrs.sh,attrs-static) bash tests/attrs.sh $(B_$(a)) static rights filters clocks namespace again
 )
 inputs 60 tests/inputs.sh $(B)/bin/telebed
+kept-native 60 tests/kept.sh $(B)/bin/telebed native
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
 telebed-matrix 120 tests/telebed.sh $(B)/bin/telebed matrix
 report 60 tests/report.sh $(B)/bin/telebed
@@ -145,4 +146,11 @@ attrs-clocks 120 tests/attrs.sh $(B) dyn rights filters clocks namespace again
 attrs-user 120 tests/attrs.sh $(B) pie user
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
+endef
+# What make replay-check runs.
+define REPLAY_CASES
+$(foreach a,$(ARCHES),kept-$(a) 400 tests/kept.sh $(B)/bin/telebed system $(a)
+same-$(a) 900 tests/replay.sh $(B)/bin/telebed same $(a)
+replay-$(a) 1800 tests/replay.sh $(B)/bin/telebed replay $(a)
+)
 endef
