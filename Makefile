@@ -9,7 +9,7 @@
 #   JOBS=2                  cases of `make check` at a time (machines of QEMU: one at a time)
 #   FUZZ_SECONDS=60         for each target of `make fuzz`
 #   DESTDIR= PREFIX=        where `make install` installs to (/usr/local)
-#   TELEFORK_CACHE=         folder for kernels of the guests (~/.cache/telefork)
+#   TELEFORK_CACHE=         folder for packages and templates of the guests (~/.cache/telefork)
 
 VERSION  := 0.1.0
 SOVERSION := 0
@@ -32,6 +32,8 @@ STARTED := $(shell date +%s)
 MAKEFLAGS += --no-builtin-rules --no-builtin-variables --jobs=$(shell nproc) --output-sync=none
 
 comma   := ,
+empty   :=
+space   := $(empty) $(empty)
 ALL_ARCHES := x86_64 aarch64
 ARCHES  := $(if $(SAN),$(HOST),$(ALL_ARCHES))
 VARIANT := $(if $(SAN),-$(subst $(comma),-,$(SAN)))
@@ -155,6 +157,7 @@ CMD_SRC     := \
 
 PAD_SRC     := timing pad_main serve pump restore token exits journal arrival
 QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link \
+	alone \
 	faults \
 	stream \
 
@@ -166,6 +169,7 @@ HARNESS_SRC := \
 	cmd_run \
 	cmd_exec \
 	cmd_shell \
+	cmd_replay \
 	bed \
 	cmd_machines \
 	schema \
@@ -173,6 +177,12 @@ HARNESS_SRC := \
 	scenario \
 	cells \
 	run \
+	inputs \
+	pack \
+	alone \
+	keep \
+	rewind \
+	tap \
 	janitor \
 	journey \
 	outside \
@@ -282,6 +292,7 @@ PROBES      := \
 	attrs \
 	locks \
 	later \
+	wrong \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
@@ -338,10 +349,12 @@ CHECK_PACKAGES := openssh-client openssh-server
 FUZZ_PACKAGES := clang libclang-rt-14-dev
 PAGE_PACKAGES := chromium fonts-dejavu-core
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
+REPLAY_PACKAGES := qemu-utils tcpdump
 NEED := $(PACKAGES) $(if $(filter check check-%,$(MAKECMDGOALS)),$(CHECK_PACKAGES)) \
 	$(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
 	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES)) \
-	$(if $(filter report-screenshots,$(MAKECMDGOALS)),$(PAGE_PACKAGES))
+	$(if $(filter report-screenshots,$(MAKECMDGOALS)),$(PAGE_PACKAGES)) \
+	$(if $(filter replay-check,$(MAKECMDGOALS)),$(REPLAY_PACKAGES))
 
 # Names what is missing, then installs it. Read by make before anything is built.
 define install_missing
@@ -543,52 +556,54 @@ programs-$(1): $(2)/programs/churn $(2)/programs/high
 endef
 $(foreach a,$(ARCHES),$(eval $(call program_rules,$(a),$(B_$(a)),$(CC_$(a)))))
 
-# A guest: Debian's kernel, and an initramfs of Debian's programs and the agent. $(1) architecture
+# A guest: Debian's kernel, and an initramfs of Debian's programs and the agent; which versions of them
+# is in this file. $(1) architecture
+LOCK := qemu/guest/inputs.lock
 define guest_rules
 build/guest/$(1)/init: $(call obj,$(GUEST_SRC),$(B_$(1)))
 	$$(call link,$(B_$(1)),-static)
 # What tests/tools/vmcheck runs inside guests.
 build/guest/$(1)/guestprobe: $(call obj,tests/probes/guestprobe.c,$(B_$(1)))
 	$$(call link,$(B_$(1)),-static)
-build/guest/$(1)/root.cpio: qemu/guest/mkroot.sh Makefile
+build/guest/$(1)/root.cpio: qemu/guest/mkroot.sh qemu/guest/inputs.sh $(LOCK) Makefile
 	@mkdir -p $$(@D)
 	$$(call say,ROOT,$$@)
-	$(Q)sh qemu/guest/mkroot.sh $(1) $$@ $(TELEFORK_CACHE) $(GUEST_PACKAGES)
-build/guest/$(1)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpio qemu/guest/mkguest.sh
-	$$(call say,GUEST,$$@)
-	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE) build/guest/$(1)/root.cpio
-	@touch $$@
+	$(Q)sh qemu/guest/mkroot.sh $(1) $$@ $(TELEFORK_CACHE) $(LOCK) root $(GUEST_PACKAGES)
+GUEST_INPUTS += root,$(1),-,$(subst $(space),$(comma),$(GUEST_PACKAGES))
 endef
 $(foreach a,$(ARCHES),$(eval $(call guest_rules,$(a))))
 
 # For cells of the engine CRIU, and for machines whose programs are of the other architecture. $(1)
 # architecture, $(2) the other
 define program_of_guest_rules
-build/guest/$(1)/criu.tar: qemu/guest/mkprogram.sh qemu/guest/mkroot.sh
+build/guest/$(1)/criu.tar: qemu/guest/mkprogram.sh qemu/guest/mkroot.sh qemu/guest/inputs.sh $(LOCK)
 	$$(call say,GUEST,$$@)
-	$(Q)sh qemu/guest/mkprogram.sh $(1) $$@ $(TELEFORK_CACHE) usr/sbin/criu criu
-build/guest/$(1)/qemu-$(2): qemu/guest/mkprogram.sh qemu/guest/mkroot.sh
+	$(Q)sh qemu/guest/mkprogram.sh $(1) $$@ $(TELEFORK_CACHE) $(LOCK) criu usr/sbin/criu
+build/guest/$(1)/qemu-$(2): qemu/guest/mkprogram.sh qemu/guest/mkroot.sh qemu/guest/inputs.sh $(LOCK)
 	$$(call say,GUEST,$$@)
-	$(Q)sh qemu/guest/mkprogram.sh $(1) $$@.tar $(TELEFORK_CACHE) usr/bin/qemu-$(2)-static qemu-user-static
+	$(Q)sh qemu/guest/mkprogram.sh $(1) $$@.tar $(TELEFORK_CACHE) $(LOCK) qemu-user-static usr/bin/qemu-$(2)-static
 	$(Q)tar -xOf $$@.tar usr/bin/qemu-$(2)-static >$$@ && chmod 755 $$@ && rm $$@.tar
 MORE_GUESTS += build/guest/$(1)/criu.tar build/guest/$(1)/qemu-$(2)
+GUEST_INPUTS += criu,$(1),-,busybox-static,criu qemu-user-static,$(1),-,busybox-static,qemu-user-static
 endef
 $(foreach a,$(ARCHES),$(eval $(call program_of_guest_rules,$(a),$(filter-out $(a),$(ALL_ARCHES)))))
 
-# The same with another kernel. $(1) architecture, $(2) the scenarios' name for the kernel, $(3) Debian's suite, $(4) package
+# $(1) folder, $(2) architecture, $(3) the scenarios' name for the kernel, $(4) suite, $(5) package
 define kernel_rules
-build/guest/$(1)-$(2)/initramfs: build/guest/$(1)/init build/guest/$(1)/root.cpio qemu/guest/mkguest.sh
+build/guest/$(1)/initramfs: build/guest/$(2)/init build/guest/$(2)/root.cpio qemu/guest/mkguest.sh
 	@mkdir -p $$(@D)
 	$$(call say,GUEST,$$@)
-	$(Q)sh qemu/guest/mkguest.sh $(1) $$(@D) $$< $(TELEFORK_CACHE) build/guest/$(1)/root.cpio $(3) $(4)
+	$(Q)sh qemu/guest/mkguest.sh $(2) $$(@D) $$< $(TELEFORK_CACHE) $(LOCK) build/guest/$(2)/root.cpio $(3) $(4) $(5)
 	@touch $$@
-MORE_GUESTS += build/guest/$(1)-$(2)/initramfs
+GUEST_INPUTS += $(3),$(2),$(4),$(5)
+$(if $(filter 6.1,$(3)),,MORE_GUESTS += build/guest/$(1)/initramfs)
 endef
-$(eval $(call kernel_rules,x86_64,6.12,bookworm-backports,linux-image-cloud-amd64))
-$(eval $(call kernel_rules,aarch64,6.12,bookworm-backports,linux-image-cloud-arm64))
-$(eval $(call kernel_rules,aarch64,16k,bookworm-backports,linux-image-arm64-16k))
-$(eval $(call kernel_rules,x86_64,newest,sid,linux-image-cloud-amd64))
-$(eval $(call kernel_rules,aarch64,newest,sid,linux-image-cloud-arm64))
+$(foreach a,$(ARCHES),$(eval $(call kernel_rules,$(a),$(a),6.1,-,linux-image-cloud-$(DEB_$(a)))))
+$(eval $(call kernel_rules,x86_64-6.12,x86_64,6.12,bookworm-backports,linux-image-cloud-amd64))
+$(eval $(call kernel_rules,aarch64-6.12,aarch64,6.12,bookworm-backports,linux-image-cloud-arm64))
+$(eval $(call kernel_rules,aarch64-16k,aarch64,16k,bookworm-backports,linux-image-arm64-16k))
+$(eval $(call kernel_rules,x86_64-newest,x86_64,newest,sid,linux-image-cloud-amd64))
+$(eval $(call kernel_rules,aarch64-newest,aarch64,newest,sid,linux-image-cloud-arm64))
 
 # Man pages share their tables with the code.
 MAN := $(patsubst docs/man/%,build/man/%,$(wildcard docs/man/*.[1-8]))
@@ -619,6 +634,13 @@ all: $(foreach a,$(ARCHES),lib-$(a) bin-$(a) probes-$(a) examples-$(a)) $(B)/bin
 
 guests: $(ARCHES:%=build/guest/%/initramfs) ## kernels and initramfs of the QEMU machines
 
+.PHONY: guests-update
+guests-update: ## moves what guests are made of to its newest versions: writes qemu/guest/inputs.lock
+	@mkdir -p build
+	@echo '# Debian packages in guests (qemu/guest/inputs.sh): kind, architecture, package, version, SHA-256.' >build/inputs.lock
+	@printf '%s\n' $(foreach i,$(GUEST_INPUTS),'$(subst $(comma), ,$(i))') | sh qemu/guest/inputs.sh newest >>build/inputs.lock
+	@cp build/inputs.lock $(LOCK)
+
 # A QEMU beside the system's.
 build/qemu/qemu-system-$(HOST)-newer: qemu/guest/mkqemu.sh
 	$(call say,QEMU,$@)
@@ -630,15 +652,15 @@ more-guests: guests $(MORE_GUESTS) build/qemu/qemu-system-$(HOST)-newer ## guest
 ARCH ?= $(HOST)
 own-guest: build/guest/$(ARCH)/init build/guest/$(ARCH)/root.cpio ## a guest with a kernel and a root of one's own: NAME= KERNEL= ARCH= MODULES= ROOT=
 	@[ -n "$(NAME)" ] && [ -n "$(KERNEL)" ] || { echo "make own-guest NAME=... KERNEL=FILE" >&2; exit 1; }
-	$(Q)MODULES=$(MODULES) sh qemu/guest/mkguest.sh $(ARCH) build/guest/own/$(NAME) $< $(TELEFORK_CACHE) \
-		"$(or $(ROOT),build/guest/$(ARCH)/root.cpio)" file $(KERNEL)
+	$(Q)MODULES=$(MODULES) sh qemu/guest/mkguest.sh $(ARCH) build/guest/own/$(NAME) $< $(TELEFORK_CACHE) $(LOCK) \
+		"$(or $(ROOT),build/guest/$(ARCH)/root.cpio)" own file $(KERNEL)
 	@echo 'machines = ( { name = "$(NAME)"; arch = "$(ARCH)"; tier = "system"; kernel = "./kernel"; initramfs = "./initramfs"; } );' | \
 		tee build/guest/own/$(NAME)/machines.conf
 
 unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text test_link test_torture)
 
 include tests/cases.mk
-export UNIT_CASES CASES
+export UNIT_CASES CASES REPLAY_CASES
 
 ifneq ($(SAN),)
 check: unit
@@ -696,6 +718,10 @@ report-screenshots: $(B)/bin/telebed ## opens the page of a report in Chromium: 
 
 bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
 	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
+
+.PHONY: replay-check
+replay-check: bin-$(HOST) $(ARCHES:%=bin-%) $(foreach a,$(ARCHES),$(B_$(a))/probes/registers-static $(B_$(a))/probes/wrong-static) $(B)/bin/telebed guests ## what failures of guests leave, runs that are the same bit by bit, and the way back through them
+	@echo "$$REPLAY_CASES" | LOG=build/replay-check JOBS=1 tests/check.sh
 
 fuzz: $(FUZZERS:%=fuzz-%) ## feeds the decoder and the receiver with nonsense for FUZZ_SECONDS each
 $(FUZZERS:%=fuzz-%): fuzz-%: $(B_FUZZ)/fuzz/%

@@ -63,7 +63,7 @@ void tf_cells_shard(struct tf_cells *cells, unsigned shard, unsigned of)
 static bool is_chosen(const struct tf_cell *c, const char *const *texts)
 {
 	for (; *texts; texts++)
-		if (strstr(c->name, *texts))
+		if (**texts == '=' ? !strcmp(c->name, *texts + 1) : !!strstr(c->name, *texts))
 			return true;
 	return false;
 }

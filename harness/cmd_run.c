@@ -30,7 +30,7 @@ struct arguments {
 	const char *filter[FILTERS + 1], *out, *machines, *set, *report[REPORTS];
 	unsigned n_filters, n_reports, shard, of, jobs, repeat;
 	uint64_t seed;
-	bool keep, table, cells, until_fail, no_skip, has_seed;
+	bool keep, record, table, cells, until_fail, no_skip, has_seed;
 };
 
 enum {
@@ -43,6 +43,7 @@ enum {
 	KEY_MACHINES = 'm',
 	KEY_SET = 's',
 	KEY_REPEAT = 'r',
+	KEY_RECORD = 'R',
 	KEY_REPORT = 256,
 	KEY_JSON,
 	KEY_SHARD,
@@ -53,8 +54,8 @@ enum {
 
 /* Options of run and list alike. */
 static const struct argp_option chosen[] = {
-	{"filter", KEY_FILTER, "TEXT", 0, "Only cells whose name contains TEXT (one of several)",
-		0},
+	{"filter", KEY_FILTER, "TEXT", 0,
+		"Only cells whose name contains TEXT, or is NAME of =NAME (one of several)", 0},
 	{"set", KEY_SET, "SET", 0, "Without a SCENARIO: those of SET (default), or \"all\"", 0},
 	{"shard", KEY_SHARD, "K/N", 0, "Only part K of N parts that take equally long", 0},
 	{"machines", KEY_MACHINES, "FILE", 0, "Further rows of machines", 0},
@@ -134,6 +135,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_KEEP:
 		a->keep = true;
+		return 0;
+	case KEY_RECORD:
+		a->record = true;
 		return 0;
 	case KEY_OUT:
 		a->out = arg;
@@ -345,6 +349,7 @@ static int run(const struct arguments *a, struct bed *b)
 		.machines = a->machines,
 		.out = out,
 		.keep = a->keep,
+		.record = a->record,
 		.no_skip = a->no_skip,
 		.until_fail = a->until_fail,
 		.jobs = a->jobs ? a->jobs : tf_run_cores(),
@@ -379,6 +384,7 @@ int tf_bed_run(int argc, char **argv)
 	static const struct argp_option options[] = {
 		{"keep", KEY_KEEP, 0, 0, "Keep the folder of every cell, not only of failed ones",
 			0},
+		{"record", KEY_RECORD, 0, 0, "Record cells of tier icount, for telebed replay", 0},
 		{"out", KEY_OUT, "FOLDER", 0, "Folder for everything (a new one in /tmp)", 0},
 		{"table", KEY_TABLE, 0, 0, "Print a table at the end, to standard error", 0},
 		{"report", KEY_REPORT, "FILE", 0,

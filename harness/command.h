@@ -15,6 +15,7 @@ int tf_bed_exec(int argc, char **argv);
 int tf_bed_shell(int argc, char **argv);
 int tf_bed_cp(int argc, char **argv);
 int tf_bed_torture(int argc, char **argv);
+int tf_bed_replay(int argc, char **argv);
 int tf_bed_machines(int argc, char **argv);
 int tf_bed_schema(int argc, char **argv);
 int tf_bed_mutants(int argc, char **argv);

@@ -132,7 +132,8 @@ void tf_evidence_machines(struct tf_journey *j)
 	json_t *all = json_array();
 
 	for (unsigned i = 0; i < j->cell->n_machines; i++) {
-		json_t *facts = json_copy(tf_facts(j->machines[i]));
+		json_t *facts = j->machines[i] ? json_copy(tf_facts(j->machines[i]))
+					       : tf_facts_alone(&j->cell->machines[i]);
 
 		json_object_set_new(
 			facts, "name", tf_text_json(j->cell->machine_names[i], VALUE_MAX));

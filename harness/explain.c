@@ -3,13 +3,13 @@
 #include "harness/explain.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "harness/alone.h"
+#include "harness/keep.h"
 #include "qemu/io.h"
 
 #define LOG_MAX ((size_t)1 << 20)
@@ -63,26 +63,19 @@ static void copy_logs(const struct tf_journey *j)
 	}
 }
 
-static void write_text(const struct tf_journey *j, const char *name, const char *text, mode_t mode)
+static void write_text(const struct tf_journey *j, const char *name, const char *text)
 {
 	tf_vm_autofree char *path = tf_vm_format("%s/%s", j->folder, name);
 
-	if (path && text && tf_vm_write_file(path, text, strlen(text), NULL) == 0)
-		chmod(path, mode);
+	if (path && text)
+		tf_vm_write_file(path, text, strlen(text), NULL);
 }
 
 void tf_explain(const struct tf_journey *j)
 {
-	const struct tf_run_options *o = j->options;
-	tf_vm_autofree char *machines = o->machines ? realpath(o->machines, NULL) : NULL;
-	tf_vm_autofree char *repro = tf_vm_format(
-		"#!/bin/sh\n# The same cell again; its folder is kept below ./again.\n"
-		"exec '%s' run '%s' --filter '%s' --seed %" PRIu64 "%s%s%s --keep --out again\n",
-		o->telebed, j->cell->file, j->cell->name, o->seed, machines ? " --machines '" : "",
-		machines ? machines : "", machines ? "'" : "");
-
-	tf_explain_jobs(j->folder, j->machines, j->cell->n_machines);
+	if (!tf_alone_is(j->cell)) /* whose programs speak on the console */
+		tf_explain_jobs(j->folder, j->machines, j->cell->n_machines);
 	copy_logs(j);
-	write_text(j, "repro.sh", repro, 0700);
-	write_text(j, "why.txt", j->outcome->why, 0600);
+	tf_keep(j);
+	write_text(j, "why.txt", j->outcome->why);
 }

@@ -4,9 +4,9 @@
  *
  *   said.txt    every program of the cell: machine, fate, standard output and error
  *   why.txt     what did not hold
- *   NAME/       of each machine: console.log, qemu.log, cmdline
+ *   NAME/       of each machine: console.log, qemu.log, cmdline, link.pcap
  *   *.tf        images
- *   repro.sh    the same cell again
+ *   and what is in keep.h
  */
 #ifndef TF_HARNESS_EXPLAIN_H
 #define TF_HARNESS_EXPLAIN_H

@@ -138,3 +138,10 @@ json_t *tf_facts(struct tf_remote *m)
 		json_object_set_new(m->facts, "qemu", emulator_version(&m->spec));
 	return m->facts;
 }
+
+json_t *tf_facts_alone(const struct tf_spec *spec)
+{
+	return json_pack("{s:s, s:s, s:n, s:o, s:s}", "arch", spec->arch, "tier",
+		tf_tier_names[spec->tier], "kernel", "cpu",
+		tf_text_json(*spec->cpu ? spec->cpu : "default", TEXT_MAX), "accelerator", "tcg");
+}

@@ -16,6 +16,7 @@
 #include <sys/random.h>
 #include <sys/wait.h>
 
+#include "harness/alone.h"
 #include "harness/compare.h"
 #include "harness/evidence.h"
 #include "harness/faults_cell.h"
@@ -250,6 +251,7 @@ static void count(uint64_t *ret, const char *text, const char *what)
 
 void tf_journey_count(struct tf_journey *j, const char *text)
 {
+	count(&j->outcome->registers, text, "registers");
 	count(&j->outcome->mappings, text, "mappings");
 	count(&j->outcome->bytes, text, "bytes");
 }
@@ -458,6 +460,8 @@ int tf_journey_go(struct tf_journey *j, struct tf_vm_error *err)
 {
 	int rc;
 
+	if (tf_alone_is(j->cell))
+		return tf_alone_go(j, err);
 	if (j->cell->faults.n_strikes)
 		rc = tf_faults_go(j, err);
 	else if (j->cell->engine[0])

@@ -414,7 +414,7 @@ bool tf_spec_possible(const struct tf_home *home, const struct tf_spec *spec, ch
 	tf_vm_autofree char *user = tf_vm_format(
 		"%s%s", spec->qemu[0] ? "" : "qemu-", spec->qemu[0] ? spec->qemu : spec->arch);
 
-	if (spec->tier == TF_TIER_SYSTEM)
+	if (spec->tier == TF_TIER_SYSTEM || spec->tier == TF_TIER_ICOUNT)
 		return system_possible(home, spec, why);
 	if (spec->tier == TF_TIER_USER && user && !has_program(user)) {
 		snprintf(why, 256, "no %.128s (package qemu-user)", user);

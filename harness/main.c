@@ -19,6 +19,7 @@ static const struct {
 		"move a program on and on while something goes wrong each time"},
 	{"shell", tf_bed_shell, "run a shell in a machine made for it"},
 	{"cp", tf_bed_cp, "copy a file into such a machine, or out of it"},
+	{"replay", tf_bed_replay, "open a cell that was kept in gdb, at the point where it failed"},
 	{"machines", tf_bed_machines, "show the machines, and which can be had here"},
 	{"schema", tf_bed_schema, "print the reference of scenarios and machines as Markdown"},
 	{"mutants", tf_bed_mutants, "damage images on purpose: do the probes see it?"},

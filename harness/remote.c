@@ -18,7 +18,7 @@
 
 #define SET_MAX 16
 
-const char *const tf_tier_names[TF_TIERS] = {"native", "user", "system"};
+const char *const tf_tier_names[TF_TIERS] = {"native", "user", "system", "icount"};
 const char *const tf_transport_names[TF_TRANSPORTS] = {"file", "unix", "tcp"};
 
 int tf_remote_new(struct tf_site *site, const struct tf_spec *spec, const char *name,

@@ -23,6 +23,7 @@ enum tf_tier {
 	TF_TIER_NATIVE,
 	TF_TIER_USER,
 	TF_TIER_SYSTEM,
+	TF_TIER_ICOUNT, /* no struct tf_remote: see alone.h */
 	TF_TIERS,
 };
 

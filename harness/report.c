@@ -22,6 +22,7 @@ struct tf_report {
 	char started[32];
 	int64_t start_ms;
 	struct tf_outcome *v; /* total; those without a cell are not there yet */
+	json_t *inputs;       /* that are not what is pinned */
 };
 
 const char *const tf_verdict_names[TF_VERDICTS] = {"ok", "failed", "broken", "skipped", "unable"};
@@ -38,8 +39,9 @@ struct tf_report *tf_report_new(size_t total, bool stop, uint64_t seed)
 	r->seed = seed;
 	r->plan_due = stop;
 	r->v = calloc(total ? total : 1, sizeof(*r->v));
-	if (!r->v) {
-		free(r);
+	r->inputs = json_array();
+	if (!r->v || !r->inputs) {
+		tf_report_free(r);
 		return NULL;
 	}
 	r->start_ms = tf_vm_now_ms();
@@ -99,6 +101,14 @@ void tf_report_note(struct tf_report *r, const char *fmt, ...)
 	fflush(stdout);
 	tf_progress_show();
 	pthread_mutex_unlock(&r->lock);
+}
+
+void tf_report_input(
+	struct tf_report *r, const char *package, const char *version, const char *pinned)
+{
+	tf_report_note(r, "input %s is %s, not the pinned %s", package, version, pinned);
+	json_array_append_new(r->inputs, json_pack("{s:s, s:s, s:s}", "package", package, "version",
+						 version, "pinned", pinned));
 }
 
 static void print_counts(const struct tf_outcome *o)
@@ -232,6 +242,11 @@ size_t tf_report_planned(const struct tf_report *r)
 	return r->plan_due ? r->n : r->total;
 }
 
+json_t *tf_report_inputs(const struct tf_report *r)
+{
+	return r->inputs;
+}
+
 uint64_t tf_report_seed(const struct tf_report *r)
 {
 	return r->seed;
@@ -255,7 +270,9 @@ void tf_report_free(struct tf_report *r)
 		json_decref(r->v[i].excepted);
 		json_decref(r->v[i].stands);
 	}
-	if (r)
+	if (r) {
 		free(r->v);
+		json_decref(r->inputs);
+	}
 	free(r);
 }

@@ -27,6 +27,10 @@ void tf_report_close(struct tf_report *r);
 void tf_report_note(struct tf_report *r, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* A package of a guest is not the version that is pinned (qemu/guest/inputs.lock). */
+void tf_report_input(
+	struct tf_report *r, const char *package, const char *version, const char *pinned);
+
 /* How many outcomes had this verdict; those of peers count only where they hold. */
 size_t tf_report_count(const struct tf_report *r, enum tf_verdict verdict);
 
@@ -39,6 +43,7 @@ const struct tf_outcome *tf_report_outcome(const struct tf_report *r, size_t i);
 size_t tf_report_planned(const struct tf_report *r);
 const char *tf_report_started(const struct tf_report *r, int64_t *ret_ms);
 uint64_t tf_report_seed(const struct tf_report *r);
+json_t *tf_report_inputs(const struct tf_report *r); /* tf_report_input(), borrowed */
 
 void tf_report_free(struct tf_report *r);
 

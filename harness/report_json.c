@@ -144,11 +144,12 @@ json_t *tf_document_of(const struct tf_report *r, const char *bail)
 	for (size_t i = 0; (o = tf_report_outcome(r, i)); i++)
 		json_array_append_new(cells, json_outcome(o));
 	started = tf_report_started(r, &ms);
-	doc = json_pack("{s:s, s:i, s:[{s:s, s:s, s:I, s:I, s:I, s:o, s:o}], s:I, s:o}", "format",
-		FORMAT, "version", VERSION, "runs", "telefork", TF_VERSION, "started", started,
-		"ms", (json_int_t)ms, "seed", (json_int_t)tf_report_seed(r), "planned",
+	doc = json_pack("{s:s, s:i, s:[{s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:O}], s:I, s:o}",
+		"format", FORMAT, "version", VERSION, "runs", "telefork", TF_VERSION, "started",
+		started, "ms", (json_int_t)ms, "seed", (json_int_t)tf_report_seed(r), "planned",
 		(json_int_t)tf_report_planned(r), "host", tf_facts_host(), "bail", text(bail),
-		"planned", (json_int_t)tf_report_planned(r), "cells", cells);
+		"inputs", tf_report_inputs(r), "planned", (json_int_t)tf_report_planned(r), "cells",
+		cells);
 	if (doc)
 		settle(doc);
 	return doc;

@@ -9,11 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/alone.h"
 #include "harness/evidence.h"
 #include "harness/explain.h"
 #include "harness/faults_cell.h"
+#include "harness/inputs.h"
 #include "harness/progress.h"
 #include "harness/report.h"
+#include "harness/tap.h"
 #include "qemu/io.h"
 
 /* Guests that compute at once are slow together, and their limits are measured alone. */
@@ -126,6 +129,10 @@ static int prepare(
 	int rc = 0;
 
 	r->last = cell;
+	if (tf_alone_is(cell)) {
+		drop_pool(r);
+		return 0;
+	}
 	for (unsigned i = 0; i < cell->n_machines; i++)
 		want[i] = take(r, &cell->machines[i]);
 	drop_pool(r);
@@ -180,6 +187,7 @@ static void settle(struct run *r, struct tf_journey *j, int rc, const struct tf_
 		tf_journey_failed(j, "%s", r->pool[i]->why.text);
 		o->verdict = TF_VERDICT_BROKEN;
 	}
+	tf_tap_end(j);
 	if (o->verdict != TF_VERDICT_OK || r->options->keep || j->cell->fetch[0]) {
 		tf_explain(j);
 		o->folder = strdup(j->folder);
@@ -213,13 +221,14 @@ static void go(struct run *r, struct tf_journey *j)
 		stranded(r, j, &err);
 		return;
 	}
-	for (unsigned i = 0; i < cell->n_machines; i++) {
+	for (unsigned i = 0; i < cell->n_machines && r->pool[i]; i++) {
 		int scaled = r->pool[i]->ops->scale(r->pool[i], cell->limit_ms);
 
 		limit = scaled > limit ? scaled : limit;
 	}
 	begin = tf_vm_now_ms();
 	j->deadline_ms = begin + limit;
+	tf_tap_begin(j);
 	tf_evidence_begin(j);
 	tf_evidence_machines(j);
 	rc = tf_faults_begin(j, &err);
@@ -293,7 +302,7 @@ static int run_cell(struct run *r, size_t at, enum tf_verdict *ret, struct tf_vm
 static bool has_guests(const struct tf_cell *cell)
 {
 	for (unsigned i = 0; i < cell->n_machines; i++)
-		if (cell->machines[i].tier == TF_TIER_SYSTEM)
+		if (cell->machines[i].tier >= TF_TIER_SYSTEM)
 			return true;
 	return false;
 }
@@ -439,6 +448,7 @@ int tf_run_cells(const struct tf_run_options *o, const struct tf_cells *cells,
 	uint64_t takes_ms = 0;
 	int rc = -ENOMEM;
 
+	tf_inputs_report(o->root, cells, report);
 	for (size_t i = 0; i < cells->n; i++)
 		takes_ms += (uint64_t)cells->v[i].takes_ms * o->repeat;
 	q.runs = calloc(q.n_runs, sizeof(*q.runs));

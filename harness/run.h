@@ -46,6 +46,7 @@ struct tf_run_options {
 	const char *machines;       /* file of further rows, or NULL */
 	const struct tf_home *home;
 	bool keep;
+	bool record;     /* cells of tier icount */
 	bool no_skip;    /* a cell whose machines cannot be had is broken */
 	bool until_fail; /* the first that does not hold ends the run */
 	unsigned jobs;   /* sets of machines at once */
@@ -128,7 +129,7 @@ int tf_journey_blame(struct tf_journey *j, int rc, const struct tf_vm_error *err
  */
 int tf_journey_receivers(struct tf_journey *j, bool once, struct tf_vm_error *err);
 
-/* Takes numbers of mappings and bytes out of what a receiver said. */
+/* Takes numbers of registers, mappings and bytes out of what a receiver said. */
 void tf_journey_count(struct tf_journey *j, const char *text);
 
 /* Puts the files of the cell on @m. */

@@ -345,6 +345,21 @@ static int check_witness(const struct tf_conf *r, const struct tf_cell *c)
 	return 0;
 }
 
+/* Nothing comes into a machine of this tier while it runs. */
+static int check_icount(const struct tf_conf *r, const struct tf_cell *c)
+{
+	bool icount = false;
+
+	for (unsigned i = 0; i < c->n_machines; i++)
+		icount |= c->machines[i].tier == TF_TIER_ICOUNT;
+	if (icount && (c->n_machines > 1 || c->program || c->engine[0] || c->faults.given ||
+			      c->fetch[0] || c->checks & ~TF_CHECK_VERDICT))
+		return tf_conf_wrong(r, NULL,
+			"tier icount: expected a probe, no checks but its verdict, no faults, no fetch, "
+			"and a route within one machine, [ \"A\", \"A\" ]");
+	return 0;
+}
+
 static bool copy_words(const struct tf_words *w, char **to)
 {
 	for (unsigned i = 0; i < w->n; i++) {
@@ -442,7 +457,7 @@ static int fill(const struct tf_conf *r, struct tf_cells *cells, const struct sc
 	if ((sc->refused && !c->refused) || !copy_words(&sc->args, c->args) ||
 		!copy_words(&sc->files, c->files) || !copy_words(&sc->fetch, c->fetch))
 		return tf_vm_fail(r->err, -ENOMEM, "no memory");
-	return 0;
+	return check_icount(r, c);
 }
 
 /* An absent list is a list of its default. */

@@ -80,7 +80,8 @@ void tf_scenario_schema(FILE *out);
 /* The cells whose machines are alike come together, so that machines are started once. */
 void tf_cells_sort(struct tf_cells *cells);
 
-/* Drops the cells whose name contains none of @texts, which end with NULL. */
+/* Drops the cells whose name contains none of @texts, which end with NULL; "=TEXT" is a whole name.
+ */
 void tf_cells_filter(struct tf_cells *cells, const char *const *texts);
 
 /* Keeps part @shard of @of (1 to @of): every cell is in one part, whole groups of machines stay

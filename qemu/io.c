@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -126,6 +127,20 @@ int tf_vm_write_file(const char *path, const void *data, size_t len, struct tf_v
 		return 0;
 	unlink(temp);
 	return tf_vm_fail_errno(err, rc, "write %s", path);
+}
+
+int tf_vm_copy_file(const char *from, const char *to, struct tf_vm_error *err)
+{
+	tf_vm_autoclose int in = open(from, O_RDONLY | O_CLOEXEC);
+	tf_vm_autoclose int out = -1;
+	ssize_t n = 1;
+
+	if (in < 0)
+		return tf_vm_fail_errno(err, -errno, "%s", from);
+	out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	while (out >= 0 && n > 0)
+		n = sendfile(out, in, NULL, 1 << 30);
+	return out < 0 || n < 0 ? tf_vm_fail_errno(err, -errno, "%s", to) : 0;
 }
 
 int tf_vm_make_dirs(const char *path)

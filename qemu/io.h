@@ -36,6 +36,9 @@ int tf_vm_write_all(int fd, const void *data, size_t len);
 /* Make the file @path, mode 0600, with this text, under a temporary name first. */
 int tf_vm_write_file(const char *path, const void *data, size_t len, struct tf_vm_error *err);
 
+/* Copy the file @from to @to, mode 0600; what is there is replaced. */
+int tf_vm_copy_file(const char *from, const char *to, struct tf_vm_error *err);
+
 /* Make a folder and those above it (0700); fine if it exists. 0 or a negative errno. */
 int tf_vm_make_dirs(const char *path);
 

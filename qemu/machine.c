@@ -80,6 +80,25 @@ void tf_vm_args_done(struct tf_vm_args *args)
 	*args = (struct tf_vm_args){};
 }
 
+int tf_vm_args_write(const struct tf_vm_args *args, const char *path, struct tf_vm_error *err)
+{
+	tf_vm_autofree char *text = NULL;
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+
+	if (!f)
+		return tf_vm_fail(err, -ENOMEM, "no memory");
+	for (size_t i = 0; i < args->n; i++) {
+		fputs(i ? " \\\n\t'" : "'", f);
+		for (const char *p = args->v[i]; *p; p++)
+			fputs(*p == '\'' ? "'\\''" : (char[2]){*p}, f);
+		fputc('\'', f);
+	}
+	fputc('\n', f);
+	fclose(f);
+	return tf_vm_write_file(path, text, len, err);
+}
+
 const char *tf_vm_qemu_program(const char *arch)
 {
 	const struct arch *a = find_arch(arch);
@@ -152,7 +171,7 @@ int tf_vm_machine_check(const struct tf_vm_machine *m, struct tf_vm_error *err)
 }
 
 /* In QEMU's option syntax a comma inside a value is written twice. */
-static char *escape(const char *value)
+char *tf_vm_escape(const char *value)
 {
 	char *out = malloc(2 * strlen(value) + 1), *to = out;
 
@@ -169,7 +188,7 @@ static char *escape(const char *value)
 static void add_ram(
 	struct tf_vm_args *args, const struct tf_vm_machine *m, const char *ram, bool share)
 {
-	tf_vm_autofree char *path = ram ? escape(ram) : NULL;
+	tf_vm_autofree char *path = ram ? tf_vm_escape(ram) : NULL;
 
 	tf_vm_args_add(args, "-object");
 	if (path)
@@ -219,7 +238,7 @@ void tf_vm_args_kernel(
 
 void tf_vm_args_common(struct tf_vm_args *args, const char *console, int qmp_fd, int ctl_fd)
 {
-	tf_vm_autofree char *path = escape(console);
+	tf_vm_autofree char *path = tf_vm_escape(console);
 
 	args->failed |= !path;
 	tf_vm_args_add(args, "-no-user-config");
@@ -245,7 +264,7 @@ void tf_vm_args_common(struct tf_vm_args *args, const char *console, int qmp_fd,
 
 void tf_vm_args_net(struct tf_vm_args *args, const char *link_path, const uint8_t mac[static 6])
 {
-	tf_vm_autofree char *path = link_path ? escape(link_path) : NULL;
+	tf_vm_autofree char *path = link_path ? tf_vm_escape(link_path) : NULL;
 
 	args->failed |= link_path && !path;
 	tf_vm_args_add(args, "-netdev");

@@ -48,6 +48,12 @@ struct tf_vm_args {
 void tf_vm_args_add(struct tf_vm_args *args, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* @value for a place inside of one of QEMU's options, malloc'ed; NULL without memory. */
+char *tf_vm_escape(const char *value);
+
+/* Write the list into @path, one argument to a line, quoted for a shell. */
+int tf_vm_args_write(const struct tf_vm_args *args, const char *path, struct tf_vm_error *err);
+
 /* Free the strings and the vector; @args is empty afterwards. */
 void tf_vm_args_done(struct tf_vm_args *args);
 

@@ -68,26 +68,13 @@ static int check_file(const char *what, const char *path, struct tf_vm_error *er
 	return 0;
 }
 
-/* One argument to a line, quoted for a shell, so that a failure can be repeated by hand. */
+/* So that a failure can be repeated by hand. */
 static int write_cmdline(
 	const struct tf_vm *vm, const struct tf_vm_args *args, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *path = tf_vm_format("%s/cmdline", vm->rundir);
-	tf_vm_autofree char *text = NULL;
-	size_t len = 0;
-	FILE *f = open_memstream(&text, &len);
 
-	if (!f || !path)
-		return tf_vm_fail(err, -ENOMEM, "no memory");
-	for (size_t i = 0; i < args->n; i++) {
-		fputs(i ? " \\\n\t'" : "'", f);
-		for (const char *p = args->v[i]; *p; p++)
-			fputs(*p == '\'' ? "'\\''" : (char[2]){*p}, f);
-		fputc('\'', f);
-	}
-	fputc('\n', f);
-	fclose(f);
-	return tf_vm_write_file(path, text, len, err);
+	return path ? tf_vm_args_write(args, path, err) : tf_vm_fail(err, -ENOMEM, "no memory");
 }
 
 static int spawn_qemu(struct tf_vm *vm, const struct tf_vm_args *args, struct tf_vm_error *err)

@@ -91,6 +91,8 @@ $(foreach a,$(ARCHES),$(foreach t,$(GUEST_TESTS) $(if $(filter $(HOST),$(a)),,$(
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-outside 240 $(call in_guest,$(a),outside.sh,outside-static) bash tests/outside.sh $(B_$(a)) restore static
 in-guest-$(a)-attrs 240 $(call in_guest,$(a),attrs.sh,attrs-static) bash tests/attrs.sh $(B_$(a)) static rights filters clocks namespace again
 )
+inputs 60 tests/inputs.sh $(B)/bin/telebed
+kept-native 60 tests/kept.sh $(B)/bin/telebed native
 telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
 telebed-matrix 120 tests/telebed.sh $(B)/bin/telebed matrix
 report 60 tests/report.sh $(B)/bin/telebed
@@ -145,4 +147,11 @@ attrs-user 120 tests/attrs.sh $(B) pie user
 in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
+endef
+# What make replay-check runs.
+define REPLAY_CASES
+$(foreach a,$(ARCHES),kept-$(a) 400 tests/kept.sh $(B)/bin/telebed system $(a)
+same-$(a) 900 tests/replay.sh $(B)/bin/telebed same $(a)
+replay-$(a) 1800 tests/replay.sh $(B)/bin/telebed replay $(a)
+)
 endef

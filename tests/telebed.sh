@@ -39,7 +39,7 @@ words() {
 	refuses "1: expected probe" 'help = "nothing to move";'
 	refuses "2: 'colour' is none of help, set, probe" 'probe = "hop";
 colour = "red";'
-	refuses "2: tier: 'kvm' is none of native, user, system" 'probe = "hop";
+	refuses "2: tier: 'kvm' is none of native, user, system, icount" 'probe = "hop";
 tier = [ "user", "kvm" ];'
 	refuses "1: route: expected a string or a list" 'probe = "hop"; route = 7;'
 	refuses "2: build: expected strings, element 2 is none" 'probe = "hop";
@@ -67,6 +67,7 @@ faults = { lose = 1; };'
 	says "expected --tier system"
 	expect 64 "$telebed" torture --only luck
 	says "no such fault"
+	refuses "1: tier icount: expected a probe, no checks" 'probe = "hop"; tier = "icount";'
 	expect 64 "$telebed" run nowhere
 	says "nowhere.conf: no such scenario"
 	expect 64 "$telebed" run host --filter nothing-like-this

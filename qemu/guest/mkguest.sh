@@ -1,15 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT [SUITE KERNEL]
+# mkguest.sh ARCH OUTDIR AGENT CACHEDIR LOCK ROOT KERNEL SUITE PACKAGE
 #
-# Makes OUTDIR/kernel and OUTDIR/initramfs of a guest for ARCH (x86_64 or aarch64): Debian's
-# cloud kernel, the modules for virtio-serial and virtio-net, the static program AGENT as
-# /init, and ROOT, a cpio archive of Debian's programs (mkroot.sh). The kernel's package is
-# unpacked in CACHEDIR; a second call downloads nothing. The result depends only on its inputs:
-# entries sorted, times zero. KERNEL is another package, out of Debian's SUITE; where SUITE is "file",
-# KERNEL is a kernel's image, and MODULES in the environment the folder of its modules, if it needs
-# any. ROOT may then be a folder, or "" (the agent alone).
+# Makes OUTDIR/kernel, OUTDIR/initramfs and OUTDIR/inputs of a guest for ARCH (x86_64 or aarch64):
+# Debian's KERNEL of LOCK (SUITE and PACKAGE: see inputs.sh), the modules for virtio-serial and
+# virtio-net, the static program AGENT as /init, and ROOT, a cpio archive of Debian's programs
+# (mkroot.sh). The result depends only on its inputs, which OUTDIR/inputs lists: entries sorted, times
+# zero. Where SUITE is "file", PACKAGE is a kernel's image, and MODULES in the environment the folder
+# of its modules, if it needs any. ROOT may then be a folder, or "" (the agent alone).
 
 set -eu
 
@@ -19,27 +18,12 @@ die()
 	exit 1
 }
 
-[ $# -eq 5 ] || [ $# -eq 7 ] ||
-	die "usage: mkguest.sh ARCH OUTDIR AGENT CACHEDIR ROOT [SUITE KERNEL]"
-arch=$1 outdir=$2 agent=$3 cachedir=$4 programs=$5 suite=${6:-} other=${7:-}
-
-case $arch in
-x86_64)
-	debarch=amd64
-	meta=linux-image-cloud-amd64
-	;;
-aarch64)
-	debarch=arm64
-	meta=linux-image-cloud-arm64
-	;;
-*)
-	die "unknown architecture '$arch' (known: x86_64 aarch64)"
-	;;
-esac
+[ $# -eq 9 ] || die "usage: mkguest.sh ARCH OUTDIR AGENT CACHEDIR LOCK ROOT KERNEL SUITE PACKAGE"
+arch=$1 outdir=$2 agent=$3 cachedir=$4 lock=$5 programs=$6 kernel=$7 suite=$8 package=$9
 
 [ -f "$agent" ] || die "$agent: no such agent; build it first (gcc -static, for $arch)"
-for tool in apt-get apt-cache dpkg-deb cpio flock; do
-	command -v $tool >/dev/null || die "$tool is missing (packages apt, dpkg, cpio, util-linux)"
+for tool in dpkg-deb cpio; do
+	command -v $tool >/dev/null || die "$tool is missing (packages dpkg, cpio)"
 done
 
 # In load order, dependencies first. A module that is not in the package is built in.
@@ -56,47 +40,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# apt for the suite of another kernel, which the system need not know: lists of its own.
-elsewhere()
-{
-	tool=$1
-	shift
-	"$tool" -o Dir::Etc::sourcelist="$work/sources" -o Dir::Etc::sourceparts=- \
-		-o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache" \
-		-o APT::Architectures::="$debarch" -o APT::Sandbox::User=root "$@"
-}
-
-make_elsewhere()
-{
-	mkdir -p "$work/lists/partial" "$work/cache"
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-		"http://deb.debian.org/debian $suite main" >"$work/sources"
-	elsewhere apt-get -q update >"$work/apt.log" 2>&1 || die "$suite: $(tail -n 3 "$work/apt.log")"
-	meta=$other
-	apt=elsewhere
-}
-
-# The package that the meta package depends on, as "linux-image-6.1.0-56-cloud-amd64".
-kernel_package()
-{
-	$apt apt-cache depends "$meta:$debarch" |
-		sed -n 's/^ *Depends: \(linux-image-[0-9][^:]*\).*$/\1/p' | head -n 1
-}
-
-# It, and from 7.0 on those that have its parts.
-kernel_packages()
-{
-	echo "$1"
-	$apt apt-cache depends "$1:$debarch" | sed -n 's/^ *Depends: \(linux-\(binary\|modules\)-[0-9][^:]*\).*$/\1/p'
-}
-
 # A kernel of one's own: as if it came in a package.
 own_kernel()
 {
-	[ -f "$other" ] || die "$other: no such kernel"
-	unpacked=$work/unpacked
-	mkdir -p "$unpacked/boot" "$unpacked/lib/modules/own/kernel"
-	cp "$other" "$unpacked/boot/vmlinuz-own"
+	[ -f "$package" ] || die "$package: no such kernel"
+	mkdir -p "$unpacked/boot" "$unpacked/lib/modules/own/kernel" "$work/debs"
+	cp "$package" "$unpacked/boot/vmlinuz-own"
+	: >"$work/debs/taken"
 	[ -z "${MODULES:-}" ] || cp -r "$MODULES/kernel/." "$unpacked/lib/modules/own/kernel"
 }
 
@@ -109,34 +59,12 @@ own_root()
 	[ ! -f "$work/root.cpio" ] || programs=$work/root.cpio
 }
 
-# Unpack the kernel package into $unpacked unless that is there already.
-fetch_kernel()
+take_kernel()
 {
-	mkdir -p "$cachedir/kernels"
-	unpacked=$cachedir/kernels/$debarch-${other:-default}
-	[ "$suite" != sid ] || unpacked=$unpacked-newest
-	exec 9>"$unpacked.lock"
-	flock 9
-	if [ -d "$unpacked" ]; then
-		return
-	fi
-	apt=
-	[ -z "$other" ] || make_elsewhere
-	package=$(kernel_package)
-	[ -n "$package" ] || die "apt knows no $meta:$debarch: 'dpkg --add-architecture" \
-		"$debarch && apt-get update' makes it known"
-	mkdir "$work/deb"
-	rm -rf "$unpacked.tmp"
-	for part in $(kernel_packages "$package"); do
-		(cd "$work/deb" && $apt apt-get -q -o APT::Sandbox::User=root download "$part:$debarch") \
-			>"$work/apt.log" 2>&1 || {
-			cat "$work/apt.log" >&2
-			die "download of $part:$debarch failed; 'apt-get update' may be needed"
-		}
-		dpkg-deb -x "$work/deb/$part"_*.deb "$unpacked.tmp"
+	sh "$(dirname "$0")/inputs.sh" take "$lock" "$cachedir" "$work/debs" "$kernel" "$arch" "$suite" "$package"
+	for deb in "$work"/debs/*.deb; do
+		dpkg-deb -x "$deb" "$unpacked"
 	done
-	rm -rf "$unpacked.tmp/usr/share"
-	mv "$unpacked.tmp" "$unpacked"
 }
 
 # Decompress $1 into $2 by its magic number.
@@ -190,11 +118,12 @@ make_root()
 	chmod 1777 "$root/tmp"
 }
 
+unpacked=$work/unpacked
 if [ "$suite" = file ]; then
 	own_kernel
 	own_root
 else
-	fetch_kernel
+	take_kernel
 fi
 root=$work/root
 mkdir -p "$root" "$outdir"
@@ -214,6 +143,10 @@ cp "$programs" "$work/initramfs"
 (cd "$root" && find . -print0 | LC_ALL=C sort -z |
 	cpio -0 -o -H newc --reproducible --owner=0:0 --quiet) >>"$work/initramfs"
 chmod 644 "$work/kernel" "$work/initramfs"
+{
+	cat "$work/debs/taken"
+	[ ! -f "$programs.inputs" ] || cat "$programs.inputs"
+} >"$outdir/inputs"
 mv "$work/kernel" "$outdir/kernel.tmp.$$"
 mv "$outdir/kernel.tmp.$$" "$outdir/kernel"
 mv "$work/initramfs" "$outdir/initramfs.tmp.$$"

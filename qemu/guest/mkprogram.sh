@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkprogram.sh ARCH OUT CACHEDIR PROGRAM PACKAGE...
+# mkprogram.sh ARCH OUT CACHEDIR LOCK PACKAGE PROGRAM
 #
-# Makes OUT, a tar archive of the file PROGRAM of Debian packages and of the shared libraries that it needs, for
-# ARCH: unpacked in the root of a guest it runs there. mkroot.sh resolves and keeps the packages.
+# Makes OUT, a tar archive of the file PROGRAM of a Debian package and of the shared libraries that it needs, for
+# ARCH: unpacked in the root of a guest it runs there. LOCK has the packages, under the kind PACKAGE (inputs.sh).
 
 set -eu
 
@@ -14,17 +14,16 @@ die()
 	exit 1
 }
 
-[ $# -ge 5 ] || die "usage: mkprogram.sh ARCH OUT CACHEDIR PROGRAM PACKAGE..."
-arch=$1 out=$2 cachedir=$3 program=$4
-shift 4
+[ $# -eq 6 ] || die "usage: mkprogram.sh ARCH OUT CACHEDIR LOCK PACKAGE PROGRAM"
+arch=$1 out=$2 cachedir=$3 lock=$4 package=$5 program=$6
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-sh "$(dirname "$0")/mkroot.sh" "$arch" "$work/root.cpio" "$cachedir" busybox-static "$@"
+sh "$(dirname "$0")/mkroot.sh" "$arch" "$work/root.cpio" "$cachedir" "$lock" "$package" busybox-static "$package"
 mkdir "$work/root"
 (cd "$work/root" && cpio -id --quiet <"$work/root.cpio")
-[ -f "$work/root/$program" ] || die "$program is in none of $*"
+[ -f "$work/root/$program" ] || die "$program is not in $package"
 
 # The libraries of a file, then theirs.
 : >"$work/files"

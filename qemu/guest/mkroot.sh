@@ -1,13 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkroot.sh ARCH OUT CACHEDIR PACKAGE...
+# mkroot.sh ARCH OUT CACHEDIR LOCK KIND PACKAGE...
 #
 # Makes OUT, a cpio archive of Debian packages with all that they depend on, for ARCH (x86_64 or
-# aarch64): behind an initramfs of mkguest.sh it makes a guest in which Debian's programs run.
-# Packages are resolved as for an empty system and unpacked as they are, no maintainer script runs;
-# busybox gives the commands that no package has. The archive stays in CACHEDIR: a second call
-# downloads nothing.
+# aarch64): behind an initramfs of mkguest.sh it makes a guest in which Debian's programs run; and
+# OUT.inputs, the list of what is in it. LOCK says which versions, for KIND (inputs.sh). Packages are unpacked as
+# they are, no maintainer script runs; busybox gives the commands that no package has.
 
 set -eu
 
@@ -17,41 +16,13 @@ die()
 	exit 1
 }
 
-[ $# -ge 4 ] || die "usage: mkroot.sh ARCH OUT CACHEDIR PACKAGE..."
-arch=$1 out=$2 cachedir=$3
-shift 3
-
-case $arch in
-x86_64) debarch=amd64 ;;
-aarch64) debarch=arm64 ;;
-*) die "unknown architecture '$arch' (known: x86_64 aarch64)" ;;
-esac
+[ $# -ge 6 ] || die "usage: mkroot.sh ARCH OUT CACHEDIR LOCK KIND PACKAGE..."
+arch=$1 out=$2 cachedir=$3 lock=$4 kind=$5
+shift 5
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
-
-key=$({ echo "$*"; cat "$0"; } | sha256sum | cut -c1-16)
-cached=$cachedir/roots/$debarch-$key.cpio
-mkdir -p "$cachedir/roots"
-exec 9>"$cached.lock"
-flock 9
-
-# Into $work/debs. What this system has installed, and for which architecture, plays no part.
-download()
-{
-	: >"$work/status"
-	mkdir -p "$work/debs/partial"
-	apt-get -q -y --no-install-recommends --download-only \
-		-o APT::Architecture="$debarch" -o APT::Architectures::="$debarch" \
-		-o Dir::State::status="$work/status" -o Dir::Cache::archives="$work/debs" \
-		-o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= \
-		-o Debug::NoLocking=true -o APT::Sandbox::User=root \
-		install "$@" >"$work/apt.log" 2>&1 || {
-		cat "$work/apt.log" >&2
-		die "download of $* for $debarch failed; 'apt-get update' may be needed"
-	}
-}
 
 unpack()
 {
@@ -81,14 +52,12 @@ add_applets()
 	done <"$work/applets"
 }
 
-if [ ! -f "$cached" ]; then
-	root=$work/root
-	download "$@"
-	unpack
-	add_applets
-	find "$root" -exec touch -h -d @0 {} +
-	(cd "$root" && find . -print0 | LC_ALL=C sort -z |
-		cpio -0 -o -H newc --reproducible --owner=0:0 --quiet) >"$cached.tmp"
-	mv "$cached.tmp" "$cached"
-fi
-cp "$cached" "$out"
+sh "$(dirname "$0")/inputs.sh" take "$lock" "$cachedir" "$work/debs" "$kind" "$arch" - "$@"
+root=$work/root
+unpack
+add_applets
+find "$root" -exec touch -h -d @0 {} +
+(cd "$root" && find . -print0 | LC_ALL=C sort -z |
+	cpio -0 -o -H newc --reproducible --owner=0:0 --quiet) >"$out.tmp"
+cp "$work/debs/taken" "$out.inputs"
+mv "$out.tmp" "$out"

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "qemu/agent.h"
+#include "qemu/alone.h"
 #include "qemu/child.h"
 #include "qemu/io.h"
 #include "qemu/link.h"
@@ -147,6 +148,40 @@ START_TEST(command_line_of_a_template)
 	ck_assert_str_eq(line + strlen(line) - 3, " -s");
 	free(line);
 	tf_vm_args_done(&args);
+}
+END_TEST
+
+/* Nothing of the host's time or the host's randomness gets in, recorded or not. */
+START_TEST(command_line_of_a_machine_alone)
+{
+	static const char *const ways[] = {"shift=3,sleep=off",
+		"sleep=off,rr=record,rrfile=/run/a,,b,", "sleep=off,rr=replay,rrfile=/run/a,,b,"};
+	struct tf_vm_alone a = {.kernel = "/k",
+		.initramfs = "/i",
+		.recording = "/run/a,b",
+		.snapshots = "/run/s",
+		.console = "/run/console",
+		.log = "/run/log",
+		.seed = 7};
+
+	ck_assert_int_eq(tf_vm_machine_init(&a.machine, "aarch64", NULL), 0);
+	for (unsigned mode = TF_VM_ALONE_RUN; mode <= TF_VM_ALONE_REPLAY; mode++) {
+		struct tf_vm_args args = {};
+		tf_vm_autofree char *line = NULL;
+
+		a.mode = (enum tf_vm_alone_mode)mode;
+		a.gdb = mode == TF_VM_ALONE_REPLAY ? "/run/gdb" : NULL;
+		tf_vm_alone_args(&args, &a);
+		line = join(&args);
+		ck_assert_ptr_nonnull(
+			strstr(line, "-rtc base=2021-01-01,clock=vm -seed 7 -icount "));
+		ck_assert_ptr_nonnull(strstr(line, ways[mode]));
+		ck_assert_int_eq(!!strstr(line, "rr="), mode != TF_VM_ALONE_RUN);
+		ck_assert_ptr_null(strstr(line, "virtio"));
+		ck_assert_ptr_null(strstr(line, "kvm"));
+		ck_assert_int_eq(!!strstr(line, " -S "), mode == TF_VM_ALONE_REPLAY);
+		tf_vm_args_done(&args);
+	}
 }
 END_TEST
 
@@ -628,6 +663,7 @@ static Suite *qemu_suite(void)
 		machine_refuses_nonsense,
 		command_line_of_a_clone,
 		command_line_of_a_template,
+		command_line_of_a_machine_alone,
 		kvm_does_not_get_tcg_properties,
 		identities_differ,
 		wire_round_trip,
