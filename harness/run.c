@@ -180,7 +180,9 @@ static void settle(struct run *r, struct tf_journey *j, int rc, const struct tf_
 		tf_journey_failed(j, "%s", r->pool[i]->why.text);
 		o->verdict = TF_VERDICT_BROKEN;
 	}
-	if (o->verdict != TF_VERDICT_OK || r->options->keep || j->cell->fetch[0]) {
+	/* What a peer does not hold is a remark, and nobody comes for it. */
+	if ((o->verdict != TF_VERDICT_OK && (!j->cell->peer || o->verdict == TF_VERDICT_BROKEN)) ||
+		r->options->keep || j->cell->fetch[0]) {
 		tf_explain(j);
 		o->folder = strdup(j->folder);
 	} else {
