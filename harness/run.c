@@ -188,7 +188,9 @@ static void settle(struct run *r, struct tf_journey *j, int rc, const struct tf_
 		o->verdict = TF_VERDICT_BROKEN;
 	}
 	tf_tap_end(j);
-	if (o->verdict != TF_VERDICT_OK || r->options->keep || j->cell->fetch[0]) {
+	/* What a peer does not hold is a remark, and nobody comes for it. */
+	if ((o->verdict != TF_VERDICT_OK && (!j->cell->peer || o->verdict == TF_VERDICT_BROKEN)) ||
+		r->options->keep || j->cell->fetch[0]) {
 		tf_explain(j);
 		o->folder = strdup(j->folder);
 	} else {

@@ -432,8 +432,11 @@ static int fill(const struct tf_conf *r, struct tf_cells *cells, const struct sc
 {
 	const char *slash = strrchr(r->path, '/');
 	struct tf_cell *c = add_cell(cells);
-	int rc = c ? fill_machines(r, c, sc, ch) : tf_vm_fail(r->err, -ENOMEM, "no memory");
+	int rc;
 
+	if (!c)
+		return tf_vm_fail(r->err, -ENOMEM, "no memory");
+	rc = fill_machines(r, c, sc, ch);
 	if (rc < 0)
 		return rc;
 	fill_words(c, sc, ch);

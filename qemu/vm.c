@@ -18,7 +18,7 @@
 #define QMP_FD        3
 #define CTL_FD        4
 #define BOOT_MS       180000 /* some seconds, where nothing else runs */
-#define LOG_TAIL      400 /* bytes of QEMU's stderr and of the console in an error */
+#define LOG_TAIL      400    /* bytes of QEMU's stderr and of the console in an error */
 #define CONSOLE_TAIL  450
 #define CONSOLE_LOOK  8192
 #define LAST_WORDS_MS 500

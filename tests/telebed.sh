@@ -232,11 +232,35 @@ loses() {
 }
 
 machines() {
+	local code
 	# Output and exit code of a command.
 	expect 64 "$telebed" exec "$arch" -- "build/$arch/probes/registers-static"
 	says "usage: registers ADDRESS"
 	expect 69 "$telebed" exec "$arch" -- /nowhere/program
 	says "No such file"
+
+	# A shell with piped input, and files in and out while it is there.
+	mkfifo "$tmp/in"
+	"$telebed" shell "$arch" <"$tmp/in" >"$tmp/live" 2>&1 &
+	pid=$!
+	exec 9>"$tmp/in"
+	echo 'echo up; uname -m' >&9
+	wait_line "$arch"
+	echo "from here" >"$tmp/file"
+	expect 0 "$telebed" cp "$tmp/file" "$arch:folder/"
+	expect 0 "$telebed" cp "$arch:/tmp/folder/file" "$tmp/back"
+	cmp "$tmp/file" "$tmp/back"
+	expect 69 "$telebed" cp "$arch:nowhere" "$tmp/back"
+	says "No such file"
+	echo 'cat folder/file; exit 7' >&9
+	exec 9>&-
+	code=0
+	wait "$pid" || code=$?
+	pid=
+	[ "$code" = 7 ] || fail "the shell's exit code is $code, not 7"
+	wait_line "from here"
+	expect 64 "$telebed" cp "$arch:/tmp/folder/file" "$tmp/back"
+	says "no such machine runs"
 
 	# Nothing outlives a telebed that is killed.
 	start "$telebed" exec "$arch" -- "build/$arch/probes/registers-static" /tmp/i.tf --wait

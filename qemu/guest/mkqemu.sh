@@ -35,11 +35,11 @@ download()
 		-o Dir::State::lists="$work/lists" -o Dir::State::status="$work/status" \
 		-o Dir::Cache="$work" -o Dir::Cache::archives="$work/debs" \
 		-o Debug::NoLocking=true -o APT::Sandbox::User=root
-	apt-get "$@" update >"$work/apt.log" 2>&1 &&
-		apt-get "$@" install qemu-system-x86 qemu-system-arm >>"$work/apt.log" 2>&1 || {
+	if ! apt-get "$@" update >"$work/apt.log" 2>&1 ||
+		! apt-get "$@" install qemu-system-x86 qemu-system-arm >>"$work/apt.log" 2>&1; then
 		tail -n 5 "$work/apt.log" >&2
 		die "download of qemu-system-x86 and qemu-system-arm of $suite failed"
-	}
+	fi
 }
 
 mkdir -p "$cachedir" "$out"
