@@ -126,6 +126,19 @@ valid "$tmp/both.json"
 xmllint --noout --schema tests/junit.xsd "$tmp/both.xml" >"$tmp/out" 2>&1 || fail "$(cat "$tmp/out")"
 same "$(xmllint --xpath 'string(//error/@message)' "$tmp/both.xml")" "no machine" "cells that were not run"
 
+# Losses, engines that cannot, peers that fail: a report that was never run has all of it.
+python3 tests/tools/sample_report.py 400 >"$tmp/sample.json"
+valid "$tmp/sample.json"
+expect 0 "$telebed" report "$tmp/sample.json" -o "$tmp/sample.xml" -o "$tmp/sample.html"
+same "$(gojq -c '[.passed, .failed, .broken, .skipped, .unable]' "$tmp/sample.json")" \
+	"$(gojq -c '[.passed, .failed, .broken, .skipped, .unable]' <("$telebed" report "$tmp/sample.json" "$tmp/part1.json") |
+		gojq -c '.[1] -= 1')" "counts"
+xmllint --noout --schema tests/junit.xsd "$tmp/sample.xml" >"$tmp/out" 2>&1 || fail "$(cat "$tmp/out")"
+same "$(xmllint --xpath 'count(//skipped)' "$tmp/sample.xml")" \
+	"$(gojq '[.cells[] | select(.verdict == "skipped" or (.peer and .verdict != "ok"))] | length' "$tmp/sample.json")" "skipped cells"
+same "$(xmllint --xpath 'count(//failure)' "$tmp/sample.xml")" "$(gojq .failed "$tmp/sample.json")" "failures"
+page "$tmp/sample.html"
+
 # Whatever a program says is text.
 gojq '.cells[0].why = "</script><script>alert(1)</script><!-- \u2028 ]]> \u0001 \uffff \u009f &amp; \u00e9"
 	| .cells[0].said = "<img src=x onerror=alert(1)>" | .cells[0].verdict = "broken"' "$tmp/1.json" >"$tmp/evil.json"
