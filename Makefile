@@ -512,6 +512,9 @@ QEMU_OBJ := $(call obj,$(QEMU_SRC:%=qemu/%.c),$(B))
 
 $(addprefix $(B)/tests/,test_qemu test_link): $(B)/tests/%: $(B)/obj/tests/unit/%.o $(QEMU_OBJ)
 	$(call link,$(B),,-ljansson -lexpat $(LIBS_unit))
+$(B)/tests/test_evidence: $(B)/obj/tests/unit/test_evidence.o $(patsubst %,$(B)/obj/harness/%.o,$(filter-out main,$(HARNESS_SRC))) \
+	$(B)/obj/harness/html/embed.o $(HARNESS_CMD:%=$(B)/obj/core/cmd/%.o) $(QEMU_OBJ) $(B)/lib/libtelefork.a
+	$(call link,$(B),,-ljansson -lexpat -lconfig -lxml2 -lcapstone -lelf $(LIBS_unit))
 $(B)/tests/test_text: $(B)/obj/tests/unit/test_text.o $(B)/obj/harness/text.o
 	$(call link,$(B),,-ljansson $(LIBS_unit))
 $(B)/tests/test_torture: $(B)/obj/tests/unit/test_torture.o $(addprefix $(B)/obj/,harness/faults.o \
@@ -657,7 +660,7 @@ own-guest: build/guest/$(ARCH)/init build/guest/$(ARCH)/root.cpio ## a guest wit
 	@echo 'machines = ( { name = "$(NAME)"; arch = "$(ARCH)"; tier = "system"; kernel = "./kernel"; initramfs = "./initramfs"; } );' | \
 		tee build/guest/own/$(NAME)/machines.conf
 
-unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text test_link test_torture)
+unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text test_evidence test_link test_torture)
 
 include tests/cases.mk
 export UNIT_CASES CASES REPLAY_CASES

@@ -152,7 +152,11 @@ static void section(const char *title)
 /* For `make docs`: the reference in docs/testbed.md is the code's own tables. */
 int tf_bed_schema(int argc, char **argv)
 {
-	(void)argc, (void)argv;
+	static const struct argp argp = {
+		.doc = "Prints the reference of scenarios and machines as Markdown."};
+
+	if (argp_parse(&argp, argc, argv, 0, NULL, NULL))
+		return EX_USAGE;
 	section("Keys of a scenario");
 	tf_scenario_schema(stdout);
 	section("Keys of `faults`");

@@ -243,9 +243,9 @@ void tf_evidence_seen(struct tf_journey *j, const struct tf_remote *m, const cha
 
 	if (json_array_size(j->outcome->differences) >= LOSSES_MAX)
 		return;
-	o = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:n}", "witness", "qemu", "kind",
-		address ? "memory" : "register", "machine", m->name, "name",
-		tf_text_json(name, VALUE_MAX), "a", tf_text_json(image, VALUE_MAX), "b",
+	o = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:n}", "witness", "qemu", "kind",
+		address ? "memory" : "register", "machine", tf_text_json(m->name, VALUE_MAX),
+		"name", tf_text_json(name, VALUE_MAX), "a", tf_text_json(image, VALUE_MAX), "b",
 		tf_text_json(qemu, VALUE_MAX), "exception");
 	if (address)
 		json_object_set_new(o, "address", hex_address(address));

@@ -44,13 +44,14 @@ static json_t *plan_of(const struct tf_outcome *o)
 	json_t *route = json_array();
 
 	for (unsigned i = 0; i < c->n_route; i++)
-		json_array_append_new(route, json_string(c->machine_names[c->route[i]]));
-	return json_pack("{s:s, s:i, s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:s, s:o, s:b, s:s}",
-		"name", c->name, "repetition", (int)o->repetition, "scenario", c->scenario, "probe",
-		c->probe, "build", c->build, "engine", engine_of(c), "peer", c->peer, "arch",
-		c->arch, "tier", tf_tier_names[c->machines[c->route[0]].tier], "transport",
+		json_array_append_new(route, text(c->machine_names[c->route[i]]));
+	return json_pack("{s:o, s:i, s:o, s:o, s:s, s:o, s:b, s:s, s:s, s:s, s:o, s:b, s:o}",
+		"name", text(c->name), "repetition", (int)o->repetition, "scenario",
+		text(c->scenario), "probe", text(c->probe), "build", c->build, "engine",
+		text(engine_of(c)), "peer", c->peer, "arch", c->arch, "tier",
+		tf_tier_names[c->machines[c->route[0]].tier], "transport",
 		tf_transport_names[c->transport], "route", route, "fan_out", c->fan_out, "file",
-		c->file);
+		text(c->file));
 }
 
 static json_t *json_outcome(const struct tf_outcome *o)

@@ -16,6 +16,7 @@ $(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $
 ))
 unit-qemu 60 $(B)/tests/test_qemu
 unit-text 20 $(B)/tests/test_text
+unit-evidence 20 $(B)/tests/test_evidence
 unit-link 60 $(B)/tests/test_link
 unit-torture 60 $(B)/tests/test_torture
 endef
