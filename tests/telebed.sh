@@ -67,6 +67,8 @@ faults = { lose = 1; };'
 	says "expected --tier system"
 	expect 64 "$telebed" torture --only luck
 	says "no such fault"
+	expect 64 "$telebed" torture --only lose-sender
+	says "none of these can be done in tier native"
 	expect 64 "$telebed" run nowhere
 	says "nowhere.conf: no such scenario"
 	expect 64 "$telebed" run host --filter nothing-like-this
