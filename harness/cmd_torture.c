@@ -134,7 +134,12 @@ static int find_tier(struct torture *t)
 			"user mode does not have: expected --tier system, or the host's own "
 			"architecture",
 			t->a->arch, t->a->tier);
-	return 0;
+	for (i = 0; t->a->some && i < TF_FAULT_KINDS; i++)
+		if (t->a->only[i] && tf_fault_possible(i, t->tier))
+			return 0;
+	return t->a->some ? tf_vm_fail(&t->err, -EINVAL,
+				    "--only: none of these can be done in tier %s", t->a->tier)
+			  : 0;
 }
 
 static int begin(struct torture *t, const struct tf_home *home)

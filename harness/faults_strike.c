@@ -146,13 +146,16 @@ static void rest(struct strike *s)
 	poll(NULL, 0, s->step->hold_ms);
 }
 
-/* Nothing comes through for a while. */
+/* Nothing comes through for a while; between guests, from and to the sender's. */
 static int partition(struct strike *s, struct tf_vm_error *err)
 {
+	struct tf_vm *vm = remote_of(s, s->from)->ops->vm(remote_of(s, s->from));
+	uint8_t station = vm ? tf_vm_identity_of(vm)->mac[5] : 0;
 	struct tf_link_faults f = s->step->link;
 	int rc;
 
-	f.cut = true;
+	f.cut = !vm;
+	f.apart[station / 8] |= (uint8_t)((vm != NULL) << station % 8);
 	rc = tf_link_set_faults(s->link, &f, err);
 	rest(s);
 	return rc;

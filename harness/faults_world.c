@@ -269,7 +269,7 @@ int tf_campaign_program(struct tf_campaign *c, unsigned place, struct tf_vm_erro
 	char telefork[4096];
 	const char *const argv[] = {tf_remote_path(m, "telefork", telefork, sizeof(telefork)),
 		"run", "--baseline", BASELINE, "--",
-		tf_remote_path(m, "counter", path, sizeof(path)), c->file, threads, "2000", NULL};
+		tf_remote_path(m, "counter", path, sizeof(path)), c->file, threads, "5000", NULL};
 	/* QEMU's processor has less than the host's. */
 	bool lesser = c->tier == TF_TIER_USER && !strcmp(m->spec.arch, "x86_64");
 	int rc;

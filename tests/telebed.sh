@@ -68,6 +68,8 @@ faults = { lose = 1; };'
 	expect 64 "$telebed" torture --only luck
 	says "no such fault"
 	refuses "1: tier icount: expected a probe, no checks" 'probe = "hop"; tier = "icount";'
+	expect 64 "$telebed" torture --only lose-sender
+	says "none of these can be done in tier native"
 	expect 64 "$telebed" run nowhere
 	says "nowhere.conf: no such scenario"
 	expect 64 "$telebed" run host --filter nothing-like-this

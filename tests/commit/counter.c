@@ -4,6 +4,7 @@
  * never ends. Two of it that both run, be it for one instruction of one thread, write a line twice.
  * Each has memory of its own that follows from N, and looks at it as it goes.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -23,12 +24,15 @@ static uint32_t word(unsigned me, unsigned place, unsigned round)
 	return round ? (me + 1) * 2654435761u ^ place * 40503u ^ round : 0;
 }
 
+/* At the end, as the file is opened to be appended to: the descriptor's offset stays 0, so that the
+ * file may be another one where the process goes. Where there is no room it waits. */
 static void say(const char *line, int size)
 {
-	/* At the end, as the file is opened to be appended to: the descriptor's offset stays 0, so
-	 * that the file may be another one where the process goes. */
-	if (pwrite(file, line, (size_t)size, 0) != size)
-		abort();
+	while (pwrite(file, line, (size_t)size, 0) != size) {
+		if (errno != ENOSPC && errno != ENOMEM)
+			abort();
+		nanosleep(&(struct timespec){.tv_nsec = pause_ns}, NULL);
+	}
 }
 
 /* One word is written anew, and one that was is looked at. */
@@ -56,7 +60,8 @@ static void *count(void *arg)
 		char line[32];
 
 		check(words, me, n);
-		say(line, snprintf(line, sizeof(line), "%u %u\n", me, n));
+		/* 16 bytes, so that none is written in two halves, on two pages. */
+		say(line, snprintf(line, sizeof(line), "%3u %11u\n", me, n));
 		nanosleep(&pause, NULL);
 	}
 	abort();
