@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "harness/command.h"
+#include "harness/janitor.h"
 #include "harness/mutants.h"
 #include "qemu/io.h"
 #include "qemu/machine.h"
@@ -269,6 +270,7 @@ static int run(const struct arguments *a, struct tf_mutants *all, struct tf_vm_e
 	char folder[] = "/tmp/telebed.XXXXXX";
 	struct tf_home home;
 	struct tf_site site = {.folder = folder};
+	struct tf_janitor *janitor = NULL;
 	int rc = tf_home_find(&home, err);
 
 	site.root = home.root;
@@ -277,12 +279,15 @@ static int run(const struct arguments *a, struct tf_mutants *all, struct tf_vm_e
 		rc = tf_vm_cachedir(site.cache, sizeof(site.cache), err);
 	if (rc == 0 && !mkdtemp(folder))
 		rc = tf_vm_fail_errno(err, -errno, "%s", folder);
+	if (rc == 0)
+		rc = tf_janitor_start(folder, &janitor, err);
 	if (rc < 0)
 		return rc;
 	for (unsigned i = 0; i < ARCHES && rc == 0; i++)
 		rc = run_arch(a, &site, arches[i], all, err);
 	tf_site_done(&site);
 	tf_vm_remove_dir(folder);
+	tf_janitor_dismiss(janitor);
 	return rc;
 }
 

@@ -6,6 +6,7 @@
  */
 #include "harness/damage.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -237,8 +238,7 @@ static void damage_owners(struct tf_damage_walk *w)
 
 			if (!is_owner(&w->s->file.image, at))
 				continue;
-			snprintf(item, sizeof(item), "%llx",
-				(unsigned long long)(w->s->runs[r].start + i));
+			snprintf(item, sizeof(item), "%" PRIx64, w->s->runs[r].start + i);
 			tf_damage_at(w, item, "memory.owner");
 			tf_damage_word(w, at + 2, before);
 			before = at + 2;

@@ -138,9 +138,10 @@ static void damage(struct tf_damage_walk *w, const char *name, const char *neigh
 	if (old.size == v.size && !same(&old, &v) && !same(&old, &zero) &&
 		tf_damage_offer(w, "stale"))
 		set_value(w->s, name, old.at, v.size);
-	if (v.size >= 32 && tf_damage_offer(w, "upper"))
-		set_value(
-			w->s, name, memset(v.at + v.size / 2, 0, v.size / 2) ? v.at : v.at, v.size);
+	if (v.size >= 32 && tf_damage_offer(w, "upper")) {
+		memset(v.at + v.size / 2, 0, v.size / 2);
+		set_value(w->s, name, v.at, v.size);
+	}
 	if (!neighbour || v.size != n.size || same(&v, &n))
 		return;
 	snprintf(both, sizeof(both), "%s+%s", name, neighbour);

@@ -297,6 +297,8 @@ const struct tf_excuse tf_excuses[] = {
 	{"fd.kind", "told, but for what is held without a file"},
 	{"later*",
 		"memory that comes when the process runs already, of which no file has any: later-copy"},
+	{"wait*",
+		"without it a call starts anew, and how long it took is not exact: test_places(time_left)"},
 	{"edit*", "a yoyo's way back, which is no image to make a process of: yoyo_more"},
 	{"process.boot", "whether clocks are to be shifted at all: attrs-clocks"},
 	{"filter.flags", "whether the kernel's log is told of what is forbidden"},

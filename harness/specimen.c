@@ -56,8 +56,9 @@ static int read_memory(struct tf_specimen *s, struct tf_err *e)
 
 	if (rc)
 		return rc;
-	s->runs = calloc((size_t)header.count + 1, sizeof(*s->runs));
-	s->bytes = calloc((size_t)header.count + 1, sizeof(*s->bytes));
+	/* With room for one that is split. */
+	s->runs = calloc((size_t)header.count + 2, sizeof(*s->runs));
+	s->bytes = calloc((size_t)header.count + 2, sizeof(*s->bytes));
 	if (!s->runs || !s->bytes)
 		return tf_fail(e, TELEFORK_E_NOMEM, "memory of an image");
 	find_runs(s, table, header.count);
@@ -196,9 +197,7 @@ int tf_specimen_drop_page(struct tf_specimen *s, uint64_t addr)
 		return 0;
 	keep = s->runs[i].end - addr - page;
 	behind = malloc(keep + 1);
-	s->runs = realloc(s->runs, (s->n_runs + 2) * sizeof(*s->runs));
-	s->bytes = realloc(s->bytes, (s->n_runs + 2) * sizeof(*s->bytes));
-	if (!behind || !s->runs || !s->bytes)
+	if (!behind)
 		return TELEFORK_E_NOMEM;
 	memcpy(behind, s->bytes[i] + (addr - s->runs[i].start) + page, keep);
 	memmove(s->runs + i + 1, s->runs + i, (s->n_runs - i) * sizeof(*s->runs));

@@ -38,7 +38,7 @@ uint8_t *tf_specimen_page(const struct tf_specimen *s, uint64_t addr);
 /* Has n runs from first on absent. */
 void tf_specimen_drop(struct tf_specimen *s, uint64_t first, uint64_t n);
 
-/* Has one present page absent. 0, _NOMEM. */
+/* Has one present page absent; once only. 0, _NOMEM. */
 int tf_specimen_drop_page(struct tf_specimen *s, uint64_t addr);
 
 #endif
