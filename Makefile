@@ -73,6 +73,7 @@ CAPTURE_SRC := \
 	task_later \
 	task_serve \
 	task_status \
+	task_tags \
 	task_files \
 	task_cpu \
 	task_leftover \
@@ -234,6 +235,7 @@ MOVE_TESTS  := \
 	test_stop \
 	test_task \
 	test_attrs \
+	test_tags \
 	test_cpu_of \
 	test_snapshot \
 	test_sparse \
@@ -643,7 +645,7 @@ check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
 TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck) \
-	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe)
+	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe) build/qemu/qemu-system-$(HOST)-newer
 check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) $(addprefix $(B)/tests/,commit counter) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif

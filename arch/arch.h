@@ -95,6 +95,10 @@ void tf_signal_entry(int signo, void *info, void *ucontext);
 int tf_arch_regs_from_task(
 	int tid, struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs, struct tf_err *e);
 
+/* Reads the memory tags of TF_TAGS_SIZE bytes at addr, which are present and may have some. 0, or -1
+ * with errno of ptrace. */
+int tf_arch_tags_of_task(int tid, uint64_t addr, uint64_t tags[static TF_TAGS_WORDS]);
+
 /* Where the thread stands, as far as registers tell. */
 enum tf_at_call {
 	TF_AT_NO_CALL,
@@ -225,7 +229,7 @@ size_t tf_arch_frame_link(void);
 size_t tf_arch_frame_general(size_t *ret_n);
 
 /* PROT_* bits of this architecture that a mapping with these TF_VMF_* flags gets there (aarch64:
- * PROT_BTI, where the processor knows it). */
+ * PROT_BTI and PROT_MTE, where the processor knows them). */
 uint32_t tf_arch_map_prot(uint32_t vmflags, const struct tf_cpu *dst);
 
 /* Machine code for a vDSO entry point: jump to target / make system call nr and return. Returns the

@@ -11,6 +11,7 @@
  *                                                       a code pointer under the process's own
  *                                                       key 0 (A) or 1 (B); unchanged if there
  *                                                       are no such keys
+ *   long tf_r_tag(uint64_t address, uint64_t tag);      of 16 bytes of memory; 0, or -ENOSYS
  *   void tf_r_flush(uint64_t start, uint64_t size);     instruction cache
  *   uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n);
  *                                                       by instruction, raw (no inversion)

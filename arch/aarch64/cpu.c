@@ -138,9 +138,31 @@ static unsigned compat_lengths(
 	return n;
 }
 
+/* An image may say that it has tags and not that its processor had. */
+static unsigned compat_tags(const struct tf_image *img, const struct tf_cpu *dst, struct tf_err *e)
+{
+	bool tags = img->n_tags;
+
+	for (uint32_t i = 0; i < img->n_maps; i++)
+		tags |= (img->maps[i].vmflags & TF_VMF_MTE) != 0;
+	for (uint32_t i = 0; i < img->n_threads; i++) {
+		const struct tf_regset *ctrl =
+			tf_regs_find(&img->threads[i].regs, NT_ARM_TAGGED_ADDR_CTRL);
+
+		tags |= ctrl && arm_get64(ctrl->data) & ARM_TAG_CHECKS;
+	}
+	if (!tags || arm_has_tags(dst))
+		return 0;
+	tf_fail_more(e, TELEFORK_E_INCOMPATIBLE,
+		"memory tags: the process has some, and the processor here has none: a processor "
+		"with mte is needed");
+	return 1;
+}
+
 unsigned tf_arch_compat(const struct tf_image *img, const struct tf_cpu *dst, struct tf_err *e)
 {
-	return compat_features(&img->cpu, dst, e) + compat_lengths(img, dst, e);
+	return compat_features(&img->cpu, dst, e) + compat_lengths(img, dst, e) +
+	       compat_tags(img, dst, e);
 }
 
 bool tf_arch_has_crc32c(void)

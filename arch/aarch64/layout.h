@@ -136,4 +136,18 @@ static inline const struct tf_regset *arm_sve_live(const struct tf_regset *sve)
 	return sve_vl_ok(vl) && sve->size >= sve_set_size(vl) ? sve : NULL;
 }
 
+#ifndef NT_ARM_TAGGED_ADDR_CTRL
+#define NT_ARM_TAGGED_ADDR_CTRL 0x409
+#endif
+
+/* What prctl(PR_SET_TAGGED_ADDR_CTRL) knows: the addresses, two ways to check tags, which tags irg
+ * makes (include/uapi/linux/prctl.h). */
+#define ARM_TAGGED_ADDR_BITS UINT64_C(0x7ffff)
+#define ARM_TAG_CHECKS       UINT64_C(6)
+
+static inline bool arm_has_tags(const struct tf_cpu *cpu)
+{
+	return cpu->features[1] >> 18 & 1; /* HWCAP2_MTE */
+}
+
 #endif

@@ -13,13 +13,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PR_SVE_SET_VL_NR UINT64_C(50)
-#define PR_VL_INHERIT    (UINT64_C(1) << 17)
+#define PR_SVE_SET_VL_NR           UINT64_C(50)
+#define PR_SET_TAGGED_ADDR_CTRL_NR UINT64_C(55)
+#define PR_VL_INHERIT              (UINT64_C(1) << 17)
 
 int tf_arch_plan_registers(struct tf_plan *plan, const struct tf_thread *thread)
 {
 	const struct tf_regset *sve = tf_regs_find(&thread->regs, NT_ARM_SVE);
 	const struct tf_regset *tls = tf_regs_find(&thread->regs, NT_ARM_TLS);
+	const struct tf_regset *ctrl = tf_regs_find(&thread->regs, NT_ARM_TAGGED_ADDR_CTRL);
 	struct tf_step *step;
 
 	if (!tls || tls->size < 8)
@@ -35,6 +37,10 @@ int tf_arch_plan_registers(struct tf_plan *plan, const struct tf_thread *thread)
 		step->expect = TF_EXPECT_VALUE;
 		step->expected = vl;
 	}
+	/* Also 0: no copy is checked as its receiver is. Kernels before 5.4 have none. */
+	step = tf_plan_syscall(plan, "tagged addresses", SYS_prctl, 5, PR_SET_TAGGED_ADDR_CTRL_NR,
+		ctrl ? arm_get64(ctrl->data) : UINT64_C(0), UINT64_C(0), UINT64_C(0), UINT64_C(0));
+	step->expect = ctrl ? TF_EXPECT_SUCCESS : TF_EXPECT_ANY;
 	step = tf_plan_add(plan, TF_OP_ARCH, "tpidr_el0");
 	step->arg[0] = TF_ARCH_TPIDR_EL0;
 	step->arg[1] = arm_get64(tls->data);

@@ -12,6 +12,9 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#ifndef PTRACE_PEEKMTETAGS
+#define PTRACE_PEEKMTETAGS 33
+#endif
 #ifndef NT_ARM_SSVE
 #define NT_ARM_SSVE 0x40b
 #endif
@@ -45,6 +48,7 @@ static const struct {
 	{NT_ARM_PACA_KEYS, 64, true, "NT_ARM_PACA_KEYS"},
 	{NT_ARM_PACG_KEYS, 16, true, "NT_ARM_PACG_KEYS"},
 	{NT_ARM_PAC_ENABLED_KEYS, 8, true, "NT_ARM_PAC_ENABLED_KEYS"},
+	{NT_ARM_TAGGED_ADDR_CTRL, 8, true, "NT_ARM_TAGGED_ADDR_CTRL"},
 };
 
 /* The thread's own vector length counts, not this process's. */
@@ -88,12 +92,28 @@ int tf_arch_regs_from_task(
 		if (size < 0)
 			return tf_fail_errno(
 				e, TELEFORK_E_SYSTEM, errno, "%s of thread %d", sets[i].name, tid);
+		if (sets[i].type == NT_ARM_TAGGED_ADDR_CTRL && !arm_get64(data))
+			continue;
 		set = tf_regs_add(regs, a, sets[i].type, (uint32_t)size);
 		if (!set)
 			return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for registers");
 		memcpy(set->data, data, (size_t)size);
 	}
 	return refuse_streaming(tid, data, e);
+}
+
+/* The kernel gives a byte for each tag, and as many as lie in a page at a time. */
+int tf_arch_tags_of_task(int tid, uint64_t addr, uint64_t tags[static TF_TAGS_WORDS])
+{
+	uint8_t byte[TF_TAGS_SIZE / 16];
+	struct iovec iov = {byte, sizeof(byte)};
+
+	memset(tags, 0, TF_TAGS_WORDS * sizeof(*tags));
+	if (ptrace((enum __ptrace_request)PTRACE_PEEKMTETAGS, tid, (void *)addr, &iov))
+		return -1;
+	for (size_t i = 0; i < iov.iov_len; i++)
+		tags[i / 16] |= (uint64_t)(byte[i] & 15) << i % 16 * 4;
+	return 0;
 }
 
 #define MOV_X8      UINT32_C(0xd2800008) /* mov x8, #n: n << 5 */

@@ -112,6 +112,7 @@ static const struct tf_reg fixed[] = {
 	{"apdbkey", NT_ARM_PACA_KEYS, 48, 16, TF_REG_PAC},
 	{"apgakey", NT_ARM_PACG_KEYS, 0, 16, TF_REG_PAC},
 	{"pac_enabled", NT_ARM_PAC_ENABLED_KEYS, 0, 8, TF_REG_PAC},
+	{"tagged_addr_ctrl", NT_ARM_TAGGED_ADDR_CTRL, 0, 8, TF_REG_THREAD},
 	{"syscall", NT_ARM_SYSTEM_CALL, 0, 4, TF_REG_SYSTEM},
 };
 
@@ -236,10 +237,14 @@ static int check_set(const struct tf_regset *set, const struct tf_cpu *cpu, stru
 		{NT_ARM_PACA_KEYS, 64, 64, "NT_ARM_PACA_KEYS"},
 		{NT_ARM_PACG_KEYS, 16, 16, "NT_ARM_PACG_KEYS"},
 		{NT_ARM_PAC_ENABLED_KEYS, 8, 8, "NT_ARM_PAC_ENABLED_KEYS"},
+		{NT_ARM_TAGGED_ADDR_CTRL, 8, 8, "NT_ARM_TAGGED_ADDR_CTRL"},
 	};
 
 	if (set->type == NT_ARM_SVE)
 		return check_sve(set, cpu, e);
+	if (set->type == NT_ARM_TAGGED_ADDR_CTRL && set->size == 8 &&
+		arm_get64(set->data) & ~ARM_TAGGED_ADDR_BITS)
+		return tf_fail(e, TELEFORK_E_IMAGE, "NT_ARM_TAGGED_ADDR_CTRL: unknown bits");
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		if (sizes[i].type != set->type)
 			continue;

@@ -85,6 +85,16 @@ static inline uint64_t tf_r_sign(uint64_t value, uint64_t modifier, uint64_t key
 	return x17;
 }
 
+/* The tag that the register's pointer has becomes that of the memory, whatever it had. */
+static inline long tf_r_tag(uint64_t address, uint64_t tag)
+{
+	register uint64_t x16 __asm__("x16") = address | tag << 56;
+
+	/* stg x16, [x16], which assemblers take for processors of Armv8.5 only */
+	__asm__ volatile(".inst 0xd9200a10" : : "r"(x16) : "memory");
+	return 0;
+}
+
 /* Arm ARM, B2.4.4: clean data to the point of unification, then invalidate instructions, by the
  * line sizes that CTR_EL0 tells. */
 static inline void tf_r_flush(uint64_t start, uint64_t size)

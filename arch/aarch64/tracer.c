@@ -3,8 +3,8 @@
  * Pointer authentication: its keys are in no signal frame, and only a tracer reads and sets them
  * (Documentation/arm64/pointer-authentication.rst). At capture a twin tells them, since fork copies
  * them; at the destination the receiver sets them. QEMU user mode has no ptrace: there the signed
- * return addresses are noted instead (unwind.c), and signed anew. Memory tags do not travel at all.
- * Runs in a forked child: no allocator, no lock.
+ * return addresses are noted instead (unwind.c), and signed anew. Memory tags travel only
+ * when they are captured from outside (ptrace.c). Runs in a forked child: no allocator, no lock.
  */
 #include "arch/arch.h"
 #include "arch/aarch64/layout.h"
@@ -27,6 +27,7 @@
 #define FEATURE_BTI_WORD 1
 #define FEATURE_BTI_BIT  17
 #define PROT_BTI_BIT     0x10u /* arch/arm64/include/uapi/asm/mman.h */
+#define PROT_MTE_BIT     0x20u
 
 #define SCAN_MAX (UINT64_C(64) << 20) /* more code than this is taken to sign */
 
@@ -48,8 +49,8 @@ int tf_arch_refuse(struct tf_err *e)
 	if (ctrl <= 0)
 		return e->code;
 	return tf_fail_more(e, TELEFORK_E_UNSUPPORTED,
-		"%s (PR_SET_TAGGED_ADDR_CTRL is %#x) and memory tags do not travel in this "
-		"version: "
+		"%s (PR_SET_TAGGED_ADDR_CTRL is %#x) and memory tags do not travel by this "
+		"call, but by telefork send PID: "
 		"set it to 0 before the call, or start the program without it (GLIBC_TUNABLES "
 		"glibc.mem.tagging)",
 		ctrl & TCF_MASK ? "memory tagging is on" : "tagged addresses are in use", ctrl);
@@ -193,5 +194,6 @@ uint32_t tf_arch_map_prot(uint32_t vmflags, const struct tf_cpu *dst)
 {
 	bool bti = dst->features[FEATURE_BTI_WORD] >> FEATURE_BTI_BIT & 1;
 
-	return bti && vmflags & TF_VMF_BTI ? PROT_BTI_BIT : 0;
+	return (bti && vmflags & TF_VMF_BTI ? PROT_BTI_BIT : 0) |
+	       (arm_has_tags(dst) && vmflags & TF_VMF_MTE ? PROT_MTE_BIT : 0);
 }

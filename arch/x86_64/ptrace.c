@@ -277,3 +277,11 @@ int tf_arch_task_put(int tid, const struct tf_regs *regs)
 {
 	return put(tid, tf_regs_find(regs, NT_PRSTATUS)->data);
 }
+
+int tf_arch_tags_of_task(int tid, uint64_t addr, uint64_t tags[static TF_TAGS_WORDS])
+{
+	(void)tid;
+	(void)addr;
+	memset(tags, 0, TF_TAGS_WORDS * sizeof(*tags));
+	return 0;
+}

@@ -78,6 +78,13 @@ static inline uint64_t tf_r_sign(uint64_t value, uint64_t modifier, uint64_t key
 	return value;
 }
 
+static inline long tf_r_tag(uint64_t address, uint64_t tag)
+{
+	(void)address;
+	(void)tag;
+	return -38; /* ENOSYS */
+}
+
 /* Instruction fetch is coherent with stores (SDM volume 3, 9.1.3). */
 static inline void tf_r_flush(uint64_t start, uint64_t size)
 {

@@ -254,7 +254,7 @@ int tf_task_describe_rest(struct tf_task *t)
 {
 	static int (*const step[])(struct tf_task *) = {tf_task_process, describe_source,
 		tf_task_objects, finish_maps, describe_vdso, describe_auxv, tf_task_cpu,
-		tf_task_rights, tf_task_find_used, find_pages, tf_task_settle};
+		tf_task_rights, tf_task_find_used, find_pages, tf_task_tags, tf_task_settle};
 
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }

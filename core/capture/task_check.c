@@ -165,6 +165,8 @@ static void check_map(struct tf_check *c, const struct tf_map *m, const char *vm
 		/* Without a file no others can have them. */
 		if (flags[i].kind == TF_OBSTACLE_HUGETLB && m->kind == TF_MAP_ANON)
 			continue;
+		if (flags[i].kind == TF_OBSTACLE_TAGS && tf_map_may_have_tags(m))
+			continue;
 		if (strstr(vmflags, flags[i].flag)) {
 			tf_check_add(
 				c, flags[i].kind, "mapping %llx-%llx (%s)", start, end, m->path);

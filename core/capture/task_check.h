@@ -70,7 +70,8 @@
 	X(HUGETLB, "hugetlb", false, "pages of hugetlbfs", "start it without them")                \
 	X(SHARED_MEMORY, "shared-memory", true,                                                    \
 		"memory that others use, too, which parts from them", "let them unmap the memory") \
-	X(TAGS, "tags", false, "memory with tags", "start it without memory tagging")              \
+	X(TAGS, "tags", false, "memory with tags that is shared, or a file's",                     \
+		"start it without memory tagging")                                                 \
 	X(SEALED, "sealed", false, "a sealed mapping", "start it without mseal")                   \
 	X(SHADOW_STACK, "shadow-stack", false, "a thread has a shadow stack",                      \
 		"start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off")

@@ -128,6 +128,13 @@ int tf_task_describe_rest(struct tf_task *t);
 int tf_task_find_used(struct tf_task *t);
 int tf_task_scan(struct tf_task *t, const struct tf_map *m);
 
+/* task_tags.c: fills image.tags, of the pages that were found. 0, _NOMEM, _LIMIT, _SYSTEM, and
+ * _UNSUPPORTED naming a mapping whose tags do not travel. */
+int tf_task_tags(struct tf_task *t);
+
+/* Whether there are some that a fork of it has not. */
+bool tf_task_keeps_tags(const struct tf_map *maps, uint32_t n);
+
 struct tf_asking;
 
 /* task_attrs.c: what the kernel keeps for the threads: scheduling, needs no status; filters; POSIX

@@ -98,6 +98,9 @@ static int fork_and_keep(struct tf_asking *q)
 	/* They would see the fork's calls as the program's. */
 	if (img->n_filters)
 		snprintf(t->stands, sizeof(t->stands), "it has seccomp filters");
+	else if (tf_task_keeps_tags(t->before, t->n_before) ||
+		 tf_task_keeps_tags(img->maps, img->n_maps))
+		snprintf(t->stands, sizeof(t->stands), "it has memory tags that a fork has not");
 	else
 		rc = tf_task_fork(q);
 	if (rc || !t->shot.x.tid)
@@ -123,6 +126,7 @@ static void compare_before(struct tf_task *t)
 			b++;
 		same = b < end && b->start == m->start && b->end == m->end;
 		t->shot.differs |= is_kept(m) && !(same && is_kept(b));
+		t->shot.differs |= tf_task_keeps_tags(m, 1);
 		if (!same || !(b->vmflags & TF_VMF_LOCKED))
 			continue;
 		m->vmflags |= b->vmflags & (TF_VMF_LOCKED | TF_VMF_ONFAULT);

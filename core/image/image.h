@@ -30,6 +30,7 @@
 #define TF_MAX_GROUPS     1048576u              /* NGROUPS_MAX is 65,536 */
 #define TF_MAX_FILTERS    65536u                /* each has a cost of 5 instructions at least */
 #define TF_MAX_CODE       1048576u              /* instructions: 32,768 for a thread */
+#define TF_MAX_TAGS       1048576u              /* times TF_TAGS_SIZE: 4 GiB of tagged memory */
 #define TF_MAX_STR        4096u                 /* PATH_MAX */
 #define TF_MAX_HEAD       ((uint64_t)256 << 20) /* bytes before the first page of memory */
 #define TF_MAX_ADDR       ((uint64_t)1 << 57)   /* user half, five-level x86_64 */
@@ -86,6 +87,16 @@ struct tf_map {
 	uint32_t huge; /* hugetlb: log2 of the bytes of a page; else 0 */
 	uint32_t key;  /* of memory protection, pkeys(7); 0: none */
 	bool here;     /* the destination has this file: set by the receiver, does not travel */
+};
+
+#define TF_TAGS_SIZE  4096u /* bytes of memory that one record tells of */
+#define TF_TAGS_WORDS 16    /* a tag for each 16 of them */
+
+/* Memory tags (aarch64) that are not all zero: 4 bits each, from the least significant on. Sorted.
+ */
+struct tf_tags {
+	uint64_t address;
+	uint64_t tags[TF_TAGS_WORDS];
 };
 
 /* What several mappings and descriptors of a process lead to: a file, or shared memory. */
@@ -393,7 +404,7 @@ struct tf_image {
 	struct tf_process process;
 	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits,
 		n_pending, n_objects, n_attributes, n_rights, n_groups, n_timers, n_filters, n_code,
-		n_later, n_waits;
+		n_later, n_waits, n_tags;
 	struct tf_thread *threads;
 	struct tf_attributes *attributes; /* of each thread; or none at all */
 	struct tf_rights *rights;
@@ -406,6 +417,7 @@ struct tf_image {
 	struct tf_use *uses; /* of each object; does not travel */
 	uint32_t *next_use;  /* of each map */
 	struct tf_map *maps;
+	struct tf_tags *tags;
 	struct tf_fd *fds;
 	struct tf_sigaction *sigactions; /* [0] is signal 1 */
 	struct tf_pending *pending;
@@ -463,6 +475,9 @@ int tf_image_link_objects(struct tf_image *img, struct tf_arena *a);
 
 /* The map that holds addr, or NULL. */
 const struct tf_map *tf_image_map_at(const struct tf_image *img, uint64_t addr);
+
+/* Whether tags of what is mapped there travel: of private memory that has some. */
+bool tf_map_may_have_tags(const struct tf_map *m);
 
 /* --- head (elfcore.c, notes.c) --- */
 

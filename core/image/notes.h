@@ -87,6 +87,8 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 	X(MAP_DATA_END, "map-data-end", "data_end is page-aligned and inside its mapping")         \
 	X(MAP_KIND, "map-kind", "pages of hugetlbfs are whole; protection keys are below 16")      \
 	X(MAP_LIMIT, "map-limit", "mappings end at or below source.max_map_end")                   \
+	X(TAGS, "tags",                                                                            \
+		"tags are of whole pages, sorted, of private memory that has tags, on aarch64")    \
 	X(OBJECTS, "objects",                                                                      \
 		"objects have a name and a size; what leads to one is shared and inside the list") \
 	X(FDS_SORTED, "fds-sorted", "descriptors are not negative, unique and ascending")          \

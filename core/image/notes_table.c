@@ -6,6 +6,7 @@
  * notes.c. */
 #include "core/image/notes.h"
 
+#include <elf.h>
 #include <sys/mman.h>
 
 const char *const tf_image_rule_text[TF_RULES] = {
@@ -143,6 +144,15 @@ static const struct tf_field map_fields[] = {
 };
 #undef F
 #undef N
+
+#define F(member, kind, text)    FIELD(struct tf_tags, member, kind, text)
+#define A(member, kind, n, text) ARRAY(struct tf_tags, member, kind, n, text)
+static const struct tf_field tags_fields[] = {
+	F(address, ADDR, "of 4096 bytes"),
+	A(tags, HEX64, TF_TAGS_WORDS, "4 bits for each 16 of them, from the least significant on"),
+};
+#undef F
+#undef A
 
 static const char *const object_kinds[] = {"file", "shm", "memfd", "sysv"};
 static const char *const object_flags[] = {"deleted"};
@@ -474,7 +484,8 @@ static const char *check_map(const struct tf_image *img, const struct tf_arch *a
 	return m->end > img->source.max_map_end ? RULE(MAP_LIMIT) : NULL;
 }
 
-/* What may come when the process runs already is its own, and no part of a file or of huge pages. */
+/* What may come when the process runs already is its own, and no part of a file or of huge pages.
+ */
 static const char *check_later(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
 {
 	const struct tf_run *r = &img->later[i];
@@ -485,6 +496,17 @@ static const char *check_later(const struct tf_image *img, const struct tf_arch 
 		(i && r->start < r[-1].end))
 		return RULE(LATER);
 	return m && tf_map_may_wait(m) && r->end <= m->data_end ? NULL : RULE(LATER);
+}
+
+static const char *check_tags(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_tags *t = &img->tags[i];
+	const struct tf_map *m = tf_image_map_at(img, t->address);
+
+	if (arch->machine != EM_AARCH64 || t->address % TF_TAGS_SIZE || !m ||
+		!tf_map_may_have_tags(m))
+		return RULE(TAGS);
+	return i && t->address <= t[-1].address ? RULE(TAGS) : NULL;
 }
 
 static const char *check_edit(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
@@ -687,6 +709,8 @@ const struct tf_kind tf_kinds[] = {
 	MANY(20, "object", objects, n_objects, TF_MAX_OBJECTS, object_fields, check_object,
 		"files and shared memory behind shared mappings and descriptors"),
 	MANY(6, "map", maps, n_maps, TF_MAX_MAPS, map_fields, check_map, "mappings"),
+	MANY(21, "tags", tags, n_tags, TF_MAX_TAGS, tags_fields, check_tags,
+		"aarch64: tags of memory, where one is not 0"),
 	MANY(7, "fd", fds, n_fds, TF_MAX_FDS, fd_fields, check_fd, "descriptors"),
 	MANY(8, "sigaction", sigactions, n_sigactions, TF_SIGNALS, sigaction_fields,
 		check_sigaction, "signal actions, the first is signal 1"),

@@ -157,6 +157,12 @@ bool tf_map_may_wait(const struct tf_map *m)
 	       (m->kind == TF_MAP_ANON || m->kind == TF_MAP_HEAP || m->kind == TF_MAP_FILE);
 }
 
+bool tf_map_may_have_tags(const struct tf_map *m)
+{
+	return m->vmflags & TF_VMF_MTE && !(m->flags & TF_MAP_SHARED) &&
+	       (m->kind == TF_MAP_ANON || m->kind == TF_MAP_HEAP || m->kind == TF_MAP_STACK);
+}
+
 const struct tf_map *tf_image_map_at(const struct tf_image *img, uint64_t addr)
 {
 	uint32_t low = 0, high = img->n_maps;

@@ -63,6 +63,7 @@ static int plan_all(struct tf_build *b)
 	if (rc)
 		return rc;
 	tf_build_vdso_entries(b);
+	tf_build_tags(b);
 	tf_build_protections(b);
 	tf_build_objects_done(b);
 	if (b->sigbus_fd >= 0)
@@ -148,7 +149,8 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 		 more = 0;
 
 	steps += tf_build_attrs_steps(img, &more) + tf_build_rights_steps(b, &more);
-	more += tf_build_owners_size(img) + tf_build_later_size(img);
+	more += tf_build_owners_size(img) + tf_build_later_size(img) +
+		img->n_tags * sizeof(*img->tags);
 
 	r->data_max = more + 65536 + (uint64_t)TF_SIGNALS * 64 + (uint64_t)img->n_auxv * 16 +
 		      img->vdso.n_symbols * 32ull + img->n_pending * (uint64_t)TF_SIGINFO +

@@ -68,6 +68,9 @@ void tf_build_memory(struct tf_build *b);
 /* Entry points of the image's vDSO, where it is another than the destination's. */
 void tf_build_vdso_entries(struct tf_build *b);
 
+/* Tags of memory, while all that has some can be written to. */
+void tf_build_tags(struct tf_build *b);
+
 /* Protections as they were. */
 void tf_build_protections(struct tf_build *b);
 

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #define TF_MLOCK_ONFAULT 1 /* include/uapi/asm-generic/mman-common.h */
@@ -276,10 +277,12 @@ void tf_build_advice(struct tf_build *b, uint32_t i)
 				->expect = TF_EXPECT_ANY;
 }
 
-/* What a mapping can be filled with. */
+/* What a mapping can be filled with, and tagged. */
 static uint32_t fill_prot(const struct tf_build *b, const struct tf_map *m, uint32_t prot)
 {
-	return has_data(b->img, m) ? PROT_READ | PROT_WRITE : prot;
+	if (!has_data(b->img, m) && !tf_map_may_have_tags(m))
+		return prot;
+	return PROT_READ | PROT_WRITE | tf_arch_map_prot(m->vmflags & TF_VMF_MTE, &b->f->cpu);
 }
 
 static void plan_memory(struct tf_build *b, uint32_t i)
@@ -331,6 +334,23 @@ void tf_build_memory(struct tf_build *b)
 		plan_move_vdso(
 			b, b->r->park_at, tf_build_vdso_first(&b->img->vdso), "vdso, as it was");
 	tf_plan_add(&b->r->plan, TF_OP_FILL, "memory")->arg[0] = (uint64_t)b->r->fds.channel;
+}
+
+/* Whatever checks of tags the receiver lives with, the memory is no longer what its pointers say.
+ */
+void tf_build_tags(struct tf_build *b)
+{
+	const struct tf_image *img = b->img;
+	struct tf_step *s;
+
+	if (!img->n_tags)
+		return;
+	tf_plan_syscall(&b->r->plan, "tags are not checked", SYS_prctl, 5,
+		(uint64_t)PR_SET_TAGGED_ADDR_CTRL, UINT64_C(0), UINT64_C(0), UINT64_C(0),
+		UINT64_C(0));
+	s = tf_plan_add(&b->r->plan, TF_OP_TAGS, "memory");
+	s->arg[0] = tf_build_data(b, img->tags, img->n_tags * sizeof(*img->tags), 8, NULL);
+	s->arg[1] = img->n_tags;
 }
 
 /* The key by which the kernel forbids the reading of code, which only mprotect(PROT_EXEC) uses. */

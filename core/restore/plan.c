@@ -163,6 +163,7 @@ void tf_step_text(const struct tf_step *s, char *buf, size_t size)
 		[TF_OP_BARRIER] = {"barrier", 1},
 		[TF_OP_ARCH] = {"register", 3},
 		[TF_OP_SIGN] = {"sign", 4},
+		[TF_OP_TAGS] = {"tags", 2},
 		[TF_OP_TRACER] = {"tracer", 2},
 		[TF_OP_THREAD] = {"thread", 3},
 		[TF_OP_ARRIVE] = {"arrive", 0},

@@ -29,6 +29,7 @@ enum tf_op {
 	TF_OP_BARRIER,   /* write 'r' to fd arg[0], then wait for 'g' from it */
 	TF_OP_ARCH,      /* register code arg[0] = arg[1] */
 	TF_OP_SIGN,      /* arg[1], signed with modifier arg[2] and key arg[3] -> address arg[0] */
+	TF_OP_TAGS,      /* memory gets the tags of arg[1] struct tf_tags at address arg[0] */
 	TF_OP_TRACER,    /* done by the receiver at the barrier: regset type arg[0], arg[1] bytes,
 			    of the image's thread arg[2] */
 	TF_OP_THREAD,    /* a new thread: its list begins at step arg[0], its stack ends at arg[1];

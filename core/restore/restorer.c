@@ -7,6 +7,7 @@
  * build.c. */
 #include "arch/restorer.h"
 #include "core/base/crc32c.h"
+#include "core/image/image.h"
 #include "core/image/stream.h"
 #include "core/restore/plan.h"
 
@@ -217,6 +218,17 @@ static IN_BLOB void owners(const struct tf_plan_header *p, const struct tf_owner
 	tf_owners_change(o, (uint8_t *)p->buffer);
 }
 
+/* 0, or -errno where there are none. */
+static IN_BLOB int64_t tags(const struct tf_tags *t, uint64_t n)
+{
+	int64_t rc = 0;
+
+	for (uint64_t i = 0; i < n && !rc; i++)
+		for (uint64_t k = 0; k < TF_TAGS_SIZE / 16 && !rc; k++)
+			rc = tf_r_tag(t[i].address + 16 * k, t[i].tags[k / 16] >> k % 16 * 4 & 15);
+	return rc;
+}
+
 static IN_BLOB int64_t barrier(const struct tf_plan_header *p, uint64_t step, int fd)
 {
 	struct tf_report r;
@@ -338,6 +350,8 @@ static IN_BLOB int64_t run_step(struct tf_plan_header *p, struct tf_step *s, uin
 	case TF_OP_SIGN:
 		store(a[0], tf_r_sign(a[1], a[2], a[3]), 8);
 		return 0;
+	case TF_OP_TAGS:
+		return tags((const struct tf_tags *)a[0], a[1]);
 	case TF_OP_TRACER:
 		return 0; /* the receiver's */
 	case TF_OP_THREAD:

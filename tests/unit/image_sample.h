@@ -183,6 +183,10 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 		{TF_SIGN_MEMORY, 1, 0x7f00001ff828, 0x410484, 0x7f00001ff840},
 		{TF_SIGN_LINK, 0, 0, 0x410404, 0x7f00001ff800},
 	};
+	static const struct tf_tags tags[] = {
+		{0x440000, {UINT64_C(0x0123456789abcdef), 1}},
+		{0x44f000, {[TF_TAGS_WORDS - 1] = UINT64_C(0xf000000000000000)}},
+	};
 	static const uint64_t auxv[] = {AT_PAGESZ, 4096, AT_ENTRY, 0x410400, AT_NULL, 0};
 
 	img->vdso = (struct tf_vdso){
@@ -205,6 +209,9 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 	img->n_auxv = 3;
 	img->auxv = tf_arena_dup(a, auxv, sizeof(auxv));
 	if (img->source.machine == EM_AARCH64) {
+		img->maps[2].vmflags = TF_VMF_MTE;
+		img->n_tags = sizeof(tags) / sizeof(tags[0]);
+		img->tags = tf_arena_dup(a, tags, sizeof(tags));
 		img->n_signatures = sizeof(signatures) / sizeof(signatures[0]);
 		img->signatures = tf_arena_dup(a, signatures, sizeof(signatures));
 	}

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "arch/arch.h"
 #include "core/restore/build.h"
 
 #define MODEL_AREAS 4096
@@ -316,6 +317,8 @@ static inline void model_end(struct model *m)
 		uint32_t prot = tf_restore_map_prot(m->img, i);
 		const struct tf_map *map = &m->img->maps[i];
 
+		if (prot)
+			prot |= tf_arch_map_prot(map->vmflags, &m->f->cpu);
 		if (map->kind == TF_MAP_STAGE)
 			continue;
 		if (r->vdso_equal && (map->kind == TF_MAP_VDSO || map->kind == TF_MAP_VVAR))

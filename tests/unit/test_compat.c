@@ -254,6 +254,7 @@ START_TEST(features_in_use)
 	image.cpu.features[arch->features[i].word] |= UINT64_C(1) << arch->features[i].bit;
 	ck_assert_int_eq(check(), TELEFORK_E_INCOMPATIBLE);
 	ck_assert_msg(strstr(e.text, arch->features[i].name), "%s", e.text);
+	ck_assert_msg(!image.n_tags == !strstr(e.text, "memory tags"), "%s", e.text);
 	not_asked();
 	ck_assert_int_eq(check(), TELEFORK_E_INCOMPATIBLE);
 	ck_assert_ptr_nonnull(strstr(e.text, "without asking"));

@@ -288,7 +288,7 @@ static void make_many(uint32_t n, uint32_t machine)
 
 	ck_assert_int_eq(sample_image(&image, &arena, machine, 4096, 1), 0);
 	image.vdso = (struct tf_vdso){0};
-	image.n_signatures = 0;
+	image.n_signatures = image.n_tags = 0;
 	image.n_maps = n;
 	image.maps = tf_arena_array(&arena, n, sizeof(*image.maps));
 	for (uint32_t i = 0; i < n; i++) {

@@ -261,6 +261,18 @@ static struct tf_signature *sign(struct tf_image *img)
 	return img->signatures;
 }
 
+/* One good record of tags, and room for another. */
+static struct tf_tags *tag(struct tf_image *img)
+{
+	const struct tf_tags t = {0x440000, {1}};
+
+	img->maps[2].vmflags |= TF_VMF_MTE;
+	img->n_tags = 1;
+	img->tags = tf_arena_array(&arena, 2, sizeof(t));
+	img->tags[0] = img->tags[1] = t;
+	return img->tags;
+}
+
 #define CHANGE(name, statement)                \
 	static void name(struct tf_image *img) \
 	{                                      \
@@ -296,6 +308,11 @@ CHANGE(map_prot, (img->maps[0].prot = 8))
 CHANGE(map_flag, (img->maps[0].flags = 8))
 CHANGE(map_vmflag, (img->maps[0].vmflags = TF_VMF_ALL + 1))
 CHANGE(map_high, (img->source.max_map_end = 0x7f0000210000))
+CHANGE(tags_odd, (tag(img)->address += 16))
+CHANGE(tags_nowhere, (tag(img)->address = 0x900000))
+CHANGE(tags_of_others, (tag(img)->address = 0x410000))
+CHANGE(tags_untagged, (tag(img), img->maps[2].vmflags = 0))
+CHANGE(tags_twice, (tag(img), img->n_tags = 2))
 CHANGE(fd_negative, (img->fds[0].fd = -1))
 CHANGE(fd_twice, (img->fds[1].fd = 0))
 CHANGE(fd_of_itself, (img->fds[1].same = 1))
@@ -391,6 +408,11 @@ static const struct mutant mutants[] = {
 	{"field", map_flag},
 	{"field", map_vmflag},
 	{"map-limit", map_high},
+	{"tags", tags_odd},
+	{"tags", tags_nowhere},
+	{"tags", tags_of_others},
+	{"tags", tags_untagged},
+	{"tags", tags_twice},
 	{"fds-sorted", fd_negative},
 	{"fds-sorted", fd_twice},
 	{"fd-same", fd_of_itself},

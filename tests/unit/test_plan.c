@@ -539,7 +539,7 @@ START_TEST(protections)
 	ck_assert_uint_eq(s->arg[2], prot);
 	image.source.flags = TF_SOURCE_EMULATED;
 	ck_assert_uint_eq(tf_restore_map_prot(&image, 2), PROT_READ | PROT_WRITE | PROT_EXEC);
-	image.maps[2].prot = 0;
+	image.maps[2].prot = image.maps[2].vmflags = image.n_tags = 0;
 	ck_assert_uint_eq(tf_restore_map_prot(&image, 2), 0);
 	cover(NULL, 0);
 	build(false);
@@ -613,7 +613,7 @@ START_TEST(many_mappings)
 	image.maps = tf_arena_array(&arena, n, sizeof(*image.maps));
 	image.n_maps = n;
 	image.vdso = (struct tf_vdso){0};
-	image.n_signatures = 0;
+	image.n_signatures = image.n_tags = 0;
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t start = 0x10000000 + (uint64_t)i * 0x4000;
 

@@ -276,7 +276,7 @@ START_TEST(plan_signs_or_traces)
 }
 END_TEST
 
-START_TEST(guarded_code_needs_the_processor)
+START_TEST(bits_of_protection_need_the_processor)
 {
 	struct tf_cpu with, without = {0};
 
@@ -284,7 +284,10 @@ START_TEST(guarded_code_needs_the_processor)
 	ck_assert_uint_eq(tf_arch_map_prot(TF_VMF_BTI, &with),
 		tf_arch_native()->machine == EM_AARCH64 ? 16 : 0);
 	ck_assert_uint_eq(tf_arch_map_prot(TF_VMF_BTI, &without), 0);
-	ck_assert_uint_eq(tf_arch_map_prot(TF_VMF_ALL & ~TF_VMF_BTI, &with), 0);
+	ck_assert_uint_eq(tf_arch_map_prot(TF_VMF_MTE, &with),
+		tf_arch_native()->machine == EM_AARCH64 ? 32 : 0);
+	ck_assert_uint_eq(tf_arch_map_prot(TF_VMF_MTE, &without), 0);
+	ck_assert_uint_eq(tf_arch_map_prot(TF_VMF_ALL & ~(TF_VMF_BTI | TF_VMF_MTE), &with), 0);
 }
 END_TEST
 
@@ -303,7 +306,7 @@ int main(void)
 	tcase_add_test(t, tagged_memory_is_refused);
 	tcase_add_test(t, keys_need_a_tracer);
 	tcase_add_loop_test(t, plan_signs_or_traces, 0, 2);
-	tcase_add_test(t, guarded_code_needs_the_processor);
+	tcase_add_test(t, bits_of_protection_need_the_processor);
 	suite_add_tcase(s, t);
 	srunner_run_all(sr, CK_NORMAL);
 	failed = srunner_ntests_failed(sr);
