@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See rewind.h. The first time a cell is opened, gdb and QEMU go through the recording twice, on
- * their own: to the failing point, which is a number of instructions, and then to some before it,
- * where QEMU takes a snapshot. Going back is going forwards from a snapshot, with a stop at another
- * number.
+ * See rewind.h. Going back is going forwards from the snapshot at the start, with a stop one
+ * instruction earlier.
  */
 #include "harness/rewind.h"
 
@@ -23,17 +21,14 @@
 #define SOCKET_MS   60000
 #define NAP_US      20000
 #define BATCH_MS    300000
-#define NEAR        "near"  /* the snapshot; and the file that has the failing point's number */
-#define DISTANCE    3000000 /* instructions */
 
 /* One cell being gone through. */
 struct way {
 	struct tf_rewind *r;
 	char temp[32]; /* folder: a socket's path has to be short */
-	char *socket, *script, *heard, *program, *near;
+	char *socket, *script, *heard, *program;
 	struct tf_alone_files files;
-	unsigned long long pc;    /* where a signal came; 0: none did */
-	unsigned long long point; /* instructions until the failure; 0: not known */
+	unsigned long long pc; /* where a signal came; 0: none did */
 };
 
 const char *tf_rewind_text(const struct tf_rewind *r, const char *key)
@@ -130,7 +125,7 @@ static int record(struct way *w)
 
 /* --- QEMU and gdb --- */
 
-static int start_qemu(struct way *w, const char *from, struct tf_vm_child **ret)
+static int start_qemu(struct way *w, struct tf_vm_child **ret)
 {
 	struct tf_vm_alone *a = &w->files.alone;
 	tf_vm_autofree char *console = tf_vm_format("%s/replayed.log", w->temp);
@@ -142,7 +137,6 @@ static int start_qemu(struct way *w, const char *from, struct tf_vm_child **ret)
 	unlink(w->socket);
 	a->console = console;
 	a->gdb = w->socket;
-	a->from = from;
 	rc = tf_vm_alone_start(a, ret, &w->r->err);
 	while (rc == 0 && access(w->socket, F_OK) < 0) {
 		if (tf_vm_child_ended(*ret, 0, NULL) || !tf_vm_left_ms(deadline)) {
@@ -193,74 +187,20 @@ static int run_batch(struct way *w)
 	return rc ? rc : !WIFEXITED(status) || WEXITSTATUS(status) ? 1 : 0;
 }
 
-/* Runs the script on a machine that begins at the snapshot @from. */
-static int run_script(struct way *w, FILE *f, const char *from, bool batch)
+/* Runs the script on the machine. */
+static int run_script(struct way *w, FILE *f, bool batch)
 {
 	const char *argv[] = {TF_REWIND_GDB, "-nx", "-q", "-x", w->script, w->program, NULL};
 	struct tf_vm_child *qemu;
 	int rc;
 
 	fclose(f);
-	rc = start_qemu(w, from, &qemu);
+	rc = start_qemu(w, &qemu);
 	if (rc < 0)
 		return rc;
 	rc = batch ? run_batch(w) : tf_rewind_gdb(w->r, argv);
 	tf_vm_child_free(qemu);
 	return rc;
-}
-
-/* How many instructions it is to the failing point. gdb loses the machine when that ends. */
-static int find_point(struct way *w)
-{
-	static const char word[] = "instruction count = ";
-	tf_vm_autofree char *heard = NULL;
-	FILE *f = open_script(w);
-	const char *at;
-	int rc;
-
-	if (!f)
-		return tf_vm_fail_errno(&w->r->err, -errno, "%s", w->script);
-	printf("looking for the failing point\n");
-	fflush(stdout);
-	/* The code there tells the program from others that have something else at the address. */
-	fprintf(f,
-		"hbreak *(%s%#llx) if *(unsigned *)$pc == $code\n"
-		"commands\nsilent\nmonitor info replay\ncontinue\nend\n"
-		"continue\n",
-		w->pc ? "" : "(char *)&probe_lost + ", w->pc);
-	rc = run_script(w, f, NULL, true);
-	if (rc < 0)
-		return rc;
-	heard = tf_vm_file_tail(w->heard, CONSOLE_MAX);
-	/* What was lost first, but the last time that it came to where a signal ended it. */
-	for (at = heard; at && (at = strstr(at, word)) && (w->pc || !w->point);)
-		w->point = strtoull(at += sizeof(word) - 1, NULL, 10);
-	return w->point
-		       ? 0
-		       : tf_vm_fail(&w->r->err, -EIO,
-				 "%s: the program loses nothing and dies of nothing in this run; gdb "
-				 "said: %s",
-				 w->r->folder, heard ? heard : "");
-}
-
-/* A snapshot from before the failing point. */
-static int approach(struct way *w)
-{
-	FILE *f = open_script(w);
-	char number[32];
-	int rc;
-
-	if (!f)
-		return tf_vm_fail_errno(&w->r->err, -errno, "%s", w->script);
-	printf("going there again, for a snapshot from shortly before\n");
-	fflush(stdout);
-	fprintf(f, "monitor replay_break %llu\ncontinue\nmonitor savevm " NEAR "\nkill\n",
-		w->point > DISTANCE ? w->point - DISTANCE : 1);
-	rc = run_script(w, f, NULL, true);
-	if (rc < 0)
-		return rc;
-	snprintf(number, sizeof(number), "%llu\n", w->point);
-	return tf_vm_write_file(w->near, number, strlen(number), &w->r->err);
 }
 
 static int show(struct way *w)
@@ -271,16 +211,17 @@ static int show(struct way *w)
 
 	if (!f)
 		return tf_vm_fail_errno(&w->r->err, -errno, "%s", w->script);
+	/* The code there tells the program from others that have something else at the address. */
 	fprintf(f,
-		"monitor replay_break %llu\ncontinue\n"
+		"hbreak *(%s%#llx) if *(unsigned *)$pc == $code\ncontinue\n"
 		"echo failing point\\n\nx/i $pc\ninfo symbol $pc\nbacktrace 20\n",
-		w->point);
+		w->pc ? "" : "(char *)&probe_lost + ", w->pc);
 	if (w->r->batch)
 		fputs("reverse-stepi\n"
 		      "echo one instruction before\\n\nx/i $pc\ninfo symbol $pc\n"
 		      "kill\n",
 			f);
-	rc = run_script(w, f, NEAR, w->r->batch);
+	rc = run_script(w, f, w->r->batch);
 	if (rc >= 0 && w->r->batch) {
 		heard = tf_vm_file_tail(w->heard, CONSOLE_MAX);
 		fputs(heard ? heard : "", stdout);
@@ -290,27 +231,19 @@ static int show(struct way *w)
 
 static int go(struct way *w)
 {
-	tf_vm_autofree char *console = NULL, *known = NULL;
+	tf_vm_autofree char *console = NULL;
 	int rc = find_files(w, TF_VM_ALONE_REPLAY);
 
 	if (rc < 0)
 		return rc;
 	console = tf_vm_file_tail(w->files.alone.console, CONSOLE_MAX);
-	w->near = tf_vm_format("%s/%s/" NEAR, w->r->folder, tf_rewind_text(w->r, "machine"));
-	if (!console || !w->near)
+	if (!console)
 		return tf_vm_fail(&w->r->err, -ENOMEM, "no memory");
 	w->pc = signal_pc(console);
 	if (access(w->files.alone.recording, R_OK) < 0) {
 		rc = record(w);
 		if (rc == 0)
 			rc = find_files(w, TF_VM_ALONE_REPLAY);
-	}
-	known = tf_vm_file_tail(w->near, 32);
-	w->point = known ? strtoull(known, NULL, 10) : 0;
-	if (rc == 0 && !w->point) {
-		rc = find_point(w);
-		if (rc == 0)
-			rc = approach(w);
 	}
 	return rc ? rc : show(w);
 }
@@ -339,6 +272,5 @@ int tf_rewind(struct tf_rewind *r)
 	free(w.script);
 	free(w.heard);
 	free(w.program);
-	free(w.near);
 	return rc;
 }

@@ -2,8 +2,7 @@
 /*
  * The way back through a cell of tier icount. Its recording is replayed to where the probe found
  * the first thing lost (probe_lost), or to the instruction at which a signal ended it, and gdb is
- * there, with a snapshot from shortly before, so that steps back are quick. A recording that was
- * not made is made first: the same machine does the same again.
+ * there. A recording that was not made is made first: the same machine does the same again.
  */
 #ifndef TF_HARNESS_REWIND_H
 #define TF_HARNESS_REWIND_H

@@ -27,9 +27,8 @@ static void add_counting(struct tf_vm_args *args, const struct tf_vm_alone *a)
 		return;
 	}
 	args->failed |= !recording || !snapshots;
-	tf_vm_args_add(args, "shift=3,sleep=off,rr=%s,rrfile=%s,rrsnapshot=%s",
-		a->mode == TF_VM_ALONE_RECORD ? "record" : "replay", recording ? recording : "",
-		a->from ? a->from : "start");
+	tf_vm_args_add(args, "shift=3,sleep=off,rr=%s,rrfile=%s,rrsnapshot=start",
+		a->mode == TF_VM_ALONE_RECORD ? "record" : "replay", recording ? recording : "");
 	tf_vm_args_add(args, "-drive");
 	tf_vm_args_add(
 		args, "file=%s,format=qcow2,if=none,id=snapshots", snapshots ? snapshots : "");

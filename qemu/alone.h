@@ -27,11 +27,10 @@ struct tf_vm_alone {
 	enum tf_vm_alone_mode mode;
 	const char *recording; /* file; not for TF_VM_ALONE_RUN */
 	const char *snapshots; /* qcow2 file: the way back */
-	const char *from; /* TF_VM_ALONE_REPLAY: the snapshot in it to begin at; NULL: the start */
-	const char *console; /* file, made new */
-	const char *log;     /* file: what QEMU says */
-	const char *cmdline; /* file: how it was started; or NULL */
-	const char *gdb;     /* socket that gdb connects to; TF_VM_ALONE_REPLAY */
+	const char *console;   /* file, made new */
+	const char *log;       /* file: what QEMU says */
+	const char *cmdline;   /* file: how it was started; or NULL */
+	const char *gdb;       /* socket that gdb connects to; TF_VM_ALONE_REPLAY */
 };
 
 /* The command line, pure. */
