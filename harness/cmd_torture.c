@@ -122,10 +122,10 @@ static int find_tier(struct torture *t)
 {
 	unsigned i = 0;
 
-	while (i < TF_TIERS && strcmp(tf_tier_names[i], t->a->tier) != 0)
+	while (i <= TF_TIER_SYSTEM && strcmp(tf_tier_names[i], t->a->tier) != 0)
 		i++;
 	t->tier = (enum tf_tier)i;
-	if (i == TF_TIERS)
+	if (i > TF_TIER_SYSTEM)
 		return tf_vm_fail(
 			&t->err, -EINVAL, "--tier %s: expected native, user or system", t->a->tier);
 	if (i != TF_TIER_SYSTEM && strcmp(t->a->arch, tf_vm_host_arch()) != 0)
