@@ -90,7 +90,8 @@ int tf_census_read(struct tf_census *c, char *text, struct tf_vm_error *err)
 	for (const char *p = text; *p; p++)
 		lines += *p == '\n';
 	names = calloc(lines, sizeof(*names));
-	for (char *line = names ? strtok(text, "\n") : NULL; line && ok; line = strtok(NULL, "\n"))
+	for (char *rest, *line = names ? strtok_r(text, "\n", &rest) : NULL; line && ok;
+		line = strtok_r(NULL, "\n", &rest))
 		ok = take(c, line, names, &n);
 	c->files = names && ok ? join(names, n) : NULL;
 	free(names);
