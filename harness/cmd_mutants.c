@@ -251,18 +251,25 @@ static int run_arch(const struct arguments *a, struct tf_site *site, const char 
 	struct tf_mutants *all, struct tf_vm_error *err)
 {
 	struct tf_remote *machine[TF_TIERS] = {NULL};
-	int rc = 0;
+	int rc = 0, broken = 0;
 
 	for (size_t i = 0; i < tf_n_subjects && rc == 0; i++) {
 		const struct tf_subject *s = &tf_subjects[i];
 
-		if (concerns(a, s, arch))
-			rc = tf_mutants_run(&a->o, site, &machine[tf_subject_tier(s, arch)], s,
-				arch, a->o.list ? show_name : show, all, err);
+		if (!concerns(a, s, arch))
+			continue;
+		rc = tf_mutants_run(&a->o, site, &machine[tf_subject_tier(s, arch)], s, arch,
+			a->o.list ? show_name : show, all, err);
+		/* A probe that is not right even so: nothing is known of it, but of the others. */
+		if (rc == -EPROTO) {
+			printf("BROKEN    %s.%s: %s\n", arch, s->name, err->text);
+			broken = rc;
+			rc = 0;
+		}
 	}
 	for (unsigned t = 0; t < TF_TIERS; t++)
 		tf_remote_free(machine[t]);
-	return rc;
+	return rc ? rc : broken;
 }
 
 static int run(const struct arguments *a, struct tf_mutants *all, struct tf_vm_error *err)
@@ -283,8 +290,8 @@ static int run(const struct arguments *a, struct tf_mutants *all, struct tf_vm_e
 		rc = tf_janitor_start(folder, &janitor, err);
 	if (rc < 0)
 		return rc;
-	for (unsigned i = 0; i < ARCHES && rc == 0; i++)
-		rc = run_arch(a, &site, arches[i], all, err);
+	for (unsigned i = 0; i < ARCHES && (rc == 0 || rc == -EPROTO); i++)
+		rc = run_arch(a, &site, arches[i], all, err) ?: rc;
 	tf_site_done(&site);
 	tf_vm_remove_dir(folder);
 	tf_janitor_dismiss(janitor);
@@ -323,7 +330,7 @@ int tf_bed_mutants(int argc, char **argv)
 		return EX_USAGE;
 	tf_damage_states(check_state, &err);
 	rc = *err.text ? -EINVAL : run(&a, &all, &err);
-	if (rc == 0 && !a.o.list)
+	if (!a.o.list && all.n)
 		show_table(&all);
 	if (rc == 0 && a.json)
 		rc = write_json(&a, &all, &err);

@@ -195,6 +195,8 @@ bool tf_damage_flag_means(const struct tf_image *img, const struct tf_kind *k, u
 {
 	if (!shows_emulated(img, k, i, f, flag))
 		return false;
+	if (IS(k->name, "attributes") && flag == TF_ATTR_SLACK)
+		return attribute_means(img, &img->attributes[i], "slack", 0);
 	if (IS(k->name, "map") && IS(f->name, "vmflags"))
 		return advice_means(&img->maps[i], flag);
 	if (IS(k->name, "object") && IS(f->name, "seals"))

@@ -133,6 +133,15 @@ static uint64_t some_byte(const struct tf_damage_walk *w, const uint8_t *p, uint
 	return (from + i) % page;
 }
 
+/* A file that has a name, or a private mapping of any. */
+static bool is_from_file(const struct tf_image *img, const struct tf_map *m)
+{
+	const struct tf_object *o = m->object ? &img->objects[m->object - 1] : NULL;
+
+	return m->kind == TF_MAP_FILE &&
+	       (!o || (o->kind == TF_OBJECT_FILE && !(o->flags & TF_OBJECT_DELETED)));
+}
+
 static void damage_page(
 	struct tf_damage_walk *w, const struct tf_map *m, uint64_t at, uint64_t page)
 {
@@ -140,11 +149,11 @@ static void damage_page(
 	uint8_t *p = tf_specimen_page(w->s, at), *next = tf_specimen_page(w->s, at + page);
 	const uint8_t *old = w->older ? tf_specimen_page(w->older, at) : NULL;
 	uint8_t keep[65536];
-	bool from_file = m->kind == TF_MAP_FILE && !(m->flags & TF_MAP_SHARED);
+	bool from_file = is_from_file(&w->s->file.image, m);
 
 	if (tf_damage_offer(w, "flip"))
 		p[some_byte(w, p, page)] ^= 0x10;
-	/* What is absent of a private file is read from the file, and may be the same. */
+	/* What is absent is read from the file, and may be the same. */
 	if (memcmp(p, zero, page) && !from_file && tf_damage_offer(w, "drop"))
 		tf_specimen_drop_page(w->s, at);
 	if (w->made) /* the page may be gone */

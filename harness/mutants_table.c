@@ -299,6 +299,7 @@ const struct tf_excuse tf_excuses[] = {
 		"memory that comes when the process runs already, of which no file has any: later-copy"},
 	{"wait*",
 		"without it a call starts anew, and how long it took is not exact: test_places(time_left)"},
+	{"tags*", "of processors that tag memory, in their guests only: unit-aarch64-test_tags"},
 	{"edit*", "a yoyo's way back, which is no image to make a process of: yoyo_more"},
 	{"process.boot", "whether clocks are to be shifted at all: attrs-clocks"},
 	{"filter.flags", "whether the kernel's log is told of what is forbidden"},
