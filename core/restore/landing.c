@@ -179,6 +179,15 @@ static int interrupt(struct tf_landing *l, pid_t tid, struct tf_err *e)
 	return ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) ? failed(l, tid, "interrupt", e) : 0;
 }
 
+/* From there on no instruction is run, and all registers are shown as they are: in a stop at a
+ * system call aarch64 has a mark of its own in x7 (arch/arm64/kernel/ptrace.c, report_syscall()). */
+static int to_where_it_shows(struct tf_landing *l, pid_t tid, struct tf_err *e)
+{
+	int rc = interrupt(l, tid, e);
+
+	return rc ? rc : to_interrupt_stop(l, tid, e);
+}
+
 /* Interrupted on its way into a call. *ret: what that returned. Then it can be given registers with
  * which the kernel goes on with the call. A stop takes the interrupt that comes before it. */
 static int interrupted_call(struct tf_landing *l, pid_t tid, int64_t *ret, struct tf_err *e)
@@ -313,8 +322,11 @@ int tf_landing_arrive(struct tf_landing *l, const uint64_t code[2], const struct
 
 	l->jumps = tf_fit_clocks(img, facts) && !(facts->flags & TF_FACT_TIME_NS);
 	hold_signals(&before);
-	for (uint32_t i = 0; i < l->n && !rc; i++)
+	for (uint32_t i = 0; i < l->n && !rc; i++) {
 		rc = to_its_place(l, l->tids[i], e); /* the first lets the others go on */
+		if (!rc)
+			rc = to_where_it_shows(l, l->tids[i], e);
+	}
 	for (uint32_t i = 0; i < img->n_waits && !rc; i++)
 		rc = wait_again(l, &img->waits[i], &wait, &facts->cpu, a, e);
 	if (!rc)
