@@ -33,7 +33,7 @@ static const struct tf_row builtin[] = {
 	{"x86_64-large", "memory for much at once",
 		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .memory_mib = 1024}, 1, 1, 0},
 	{"x86_64-on-aarch64", "an aarch64 machine whose programs run under qemu-x86_64",
-		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .on = "aarch64", .memory_mib = 512}, 1,
+		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .on = "aarch64", .memory_mib = 1536}, 1,
 		1, 0},
 	{"x86_64-user", "QEMU user mode on the host", {.arch = "x86_64", .tier = TF_TIER_USER}, 1,
 		1, 0},

@@ -218,7 +218,7 @@ loses() {
 	local signal=$1 text=$2 code=0 qemu
 	printf 'probe = "registers"; arguments = [ "--wait" ]; arch = "%s"; tier = "system"; limit = 4;\n' \
 		"$arch" >"$tmp/stands.conf"
-	start "$telebed" run "$tmp/stands.conf" guests --filter "-static.$arch." --out "$tmp/lost$signal"
+	start "$telebed" run "$tmp/stands.conf" guests --jobs 1 --filter "-static.$arch." --out "$tmp/lost$signal"
 	wait_line "B: $arch machine"
 	qemu=$(qemu_of "$pid" | sort -n | tail -1)
 	kill "-$signal" "$qemu"
