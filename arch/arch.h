@@ -95,8 +95,8 @@ void tf_signal_entry(int signo, void *info, void *ucontext);
 int tf_arch_regs_from_task(
 	int tid, struct tf_cpu *cpu, struct tf_arena *a, struct tf_regs *regs, struct tf_err *e);
 
-/* Reads the memory tags of TF_TAGS_SIZE bytes at addr, which are present and may have some. 0, or -1
- * with errno of ptrace. */
+/* Reads the memory tags of TF_TAGS_SIZE bytes at addr, which are present and may have some. 0, or
+ * -1 with errno of ptrace. */
 int tf_arch_tags_of_task(int tid, uint64_t addr, uint64_t tags[static TF_TAGS_WORDS]);
 
 /* Where the thread stands, as far as registers tell. */

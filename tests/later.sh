@@ -120,7 +120,7 @@ move)
 	asked
 	;;
 all)
-	as=(setpriv --bounding-set -sys_ptrace,-sys_admin)
+	as=(setpriv '--bounding-set=-sys_ptrace,-sys_admin')
 	[ "$(cat /proc/sys/vm/unprivileged_userfaultfd)" = 0 ] || as=(false)
 	serve "unix:$tmp/socket"
 	start 16
@@ -130,7 +130,7 @@ all)
 	;;
 broken)
 	begin_to_move
-	kill $(pgrep -P "$gate")
+	pkill -P "$gate"
 	wait "$sender" && fail "moved" || [ $? = 75 ] || fail "move: $?"
 	grep -q 'settle --resume-here' "$tmp/send.err" || fail "what move says"
 	end_of_move

@@ -91,11 +91,11 @@ struct tf_task {
 	struct tf_run *object_runs; /* of all mappings of objects: what travels with them; sorted */
 	uint64_t n_object_runs;
 
-	bool post_copy; /* most memory goes when the process runs there: set before saving */
-	bool all_first; /* but the receiver wanted all of it before */
+	bool post_copy;    /* most memory goes when the process runs there: set before saving */
+	bool all_first;    /* but the receiver wanted all of it before */
 	uint64_t requests; /* for addresses, that came from there */
-	uint64_t gone;  /* bytes of memory, so far */
-	uint8_t *buffer; /* TF_EXTENT_MAX bytes */
+	uint64_t gone;     /* bytes of memory, so far */
+	uint8_t *buffer;   /* TF_EXTENT_MAX bytes */
 
 	/* Called now and then while memory goes out, with the bytes that have gone (may be NULL).
 	 */
@@ -126,8 +126,8 @@ int tf_task_snapshot(struct tf_task *t, pid_t pid);
 int tf_task_save(struct tf_task *t, int fd);
 int tf_task_commit(struct tf_task *t);
 
-/* After it: the receiver's answer; message has TELEFORK_MESSAGE_MAX bytes. Of a post-copy, a receiver
- * that cannot wait for memory gets everything before it answers (t->all_first). 0, or as
+/* After it: the receiver's answer; message has TELEFORK_MESSAGE_MAX bytes. Of a post-copy, a
+ * receiver that cannot wait for memory gets everything before it answers (t->all_first). 0, or as
  * tf_reply_read(). */
 int tf_task_answer(struct tf_task *t, struct tf_reply *reply, char *message);
 

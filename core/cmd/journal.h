@@ -20,14 +20,14 @@
 
 /* X(NAME, text): in the order in which a move can go through them. Those before MOVED and GONE are
  * unfinished. */
-#define TF_PHASES(X)                                                                        \
-	X(SENDING, "sending")       /* whatever fails, the process goes on here */          \
-	X(COMMITTING, "committing") /* stopped here, until the receiver's word is known */  \
-	X(MOVED, "moved")           /* it runs there, and has ended here */                 \
-	X(HERE, "here")             /* nothing came of it: the process goes on here */      \
-	X(PREPARED, "prepared")     /* the copy is whole, and has not run an instruction */ \
-	X(COMMITTED, "committed")   /* the copy is the process; it is being let go */       \
-	X(RUNNING, "running")       /* the copy was let go */                               \
+#define TF_PHASES(X)                                                                          \
+	X(SENDING, "sending")       /* whatever fails, the process goes on here */            \
+	X(COMMITTING, "committing") /* stopped here, until the receiver's word is known */    \
+	X(MOVED, "moved")           /* it runs there, and has ended here */                   \
+	X(HERE, "here")             /* nothing came of it: the process goes on here */        \
+	X(PREPARED, "prepared")     /* the copy is whole, and has not run an instruction */   \
+	X(COMMITTED, "committed")   /* the copy is the process; it is being let go */         \
+	X(RUNNING, "running")       /* the copy was let go */                                 \
 	X(GONE, "gone")             /* the copy was ended before it had run an instruction */ \
 	X(LOST, "lost")             /* it ran, and was ended before all its memory had come */
 

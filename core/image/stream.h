@@ -13,7 +13,8 @@
  *
  * Post-copy, where the image has memory that comes later: behind the trailer, and the answer that
  * the process runs, the extents of that memory follow, and a trailer of their own; then comes a
- * second answer. Meanwhile the receiver may ask for an address whose extent is to come next: tf_want.
+ * second answer. Meanwhile the receiver may ask for an address whose extent is to come next:
+ * tf_want.
  */
 #ifndef TF_IMAGE_STREAM_H
 #define TF_IMAGE_STREAM_H

@@ -50,8 +50,8 @@ struct tf_restore {
 	uint64_t *object_step; /* of each object: the step that makes or opens it */
 	uint64_t first_thread; /* step that starts the second thread; the others follow it */
 	bool leads;            /* the child leads a session already: set before building */
-	bool same_ids; /* process and threads get the ids that they had: set before building */
-	bool detached; /* nobody waits for it: set before building */
+	bool same_ids;  /* process and threads get the ids that they had: set before building */
+	bool detached;  /* nobody waits for it: set before building */
 	bool post_copy; /* memory that comes later does: set before building */
 	struct tf_mark
 		mark; /* the copy's own last step but for rt_sigreturn: set before building */

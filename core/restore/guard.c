@@ -21,7 +21,7 @@
 #define SPACES_MAX 1000 /* more that are forked are not held */
 #define LOOK_MS    200
 #define LOW        UINT64_C(65536) /* vm.mmap_min_addr: where nobody has memory to come */
-#define HIGH ((UINT64_C(1) << 47) - LOW)
+#define HIGH       ((UINT64_C(1) << 47) - LOW)
 
 union control {
 	char bytes[CMSG_SPACE(sizeof(int))];

@@ -180,7 +180,8 @@ static int interrupt(struct tf_landing *l, pid_t tid, struct tf_err *e)
 }
 
 /* From there on no instruction is run, and all registers are shown as they are: in a stop at a
- * system call aarch64 has a mark of its own in x7 (arch/arm64/kernel/ptrace.c, report_syscall()). */
+ * system call aarch64 has a mark of its own in x7 (arch/arm64/kernel/ptrace.c, report_syscall()).
+ */
 static int to_where_it_shows(struct tf_landing *l, pid_t tid, struct tf_err *e)
 {
 	int rc = interrupt(l, tid, e);

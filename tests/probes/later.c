@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * later [MIB]: a program that knows nothing of telefork, with MIB (64) of memory that it checks. It
- * says "ready" and waits, until it finds itself to be another process, or SIGUSR1 comes. Then it does
- * at once to its memory what a program may do, and what is hard to get right where memory comes
- * later: reads all of it, in threads and in a child that it forks; has the kernel read it; moves a
- * part of it, gives a part up, unmaps a part; unlocks what it holds, in locks that lie across pages;
- * touches what it has never touched. "right", exit code 0, or what was wrong.
+ * says "ready" and waits, until it finds itself to be another process, or SIGUSR1 comes. Then it
+ * does at once to its memory what a program may do, and what is hard to get right where memory
+ * comes later: reads all of it, in threads and in a child that it forks; has the kernel read it;
+ * moves a part of it, gives a part up, unmaps a part; unlocks what it holds, in locks that lie
+ * across pages; touches what it has never touched. "right", exit code 0, or what was wrong.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -198,8 +198,8 @@ static void unlock(void)
 
 int main(int argc, char **argv)
 {
-	struct parts p = {pattern(PART, 1), pattern(PART, 2), pattern(PART, 3), map(PART),
-		pattern(PART, 5)};
+	struct parts p = {
+		pattern(PART, 1), pattern(PART, 2), pattern(PART, 3), map(PART), pattern(PART, 5)};
 	pid_t pid = getpid(), child;
 	pthread_t thread[READERS];
 	uint64_t reads = 0;

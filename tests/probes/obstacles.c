@@ -588,8 +588,8 @@ static int tagged(void)
 {
 	/* PR_TAGGED_ADDR_ENABLE | PR_MTE_TCF_SYNC; PROT_MTE */
 	return prctl(PR_SET_TAGGED_ADDR_CTRL, 3, 0, 0, 0) ||
-	       is_memory(mmap(NULL, PAGE, PROT_READ | PROT_WRITE | 0x20,
-		       MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+	       is_memory(mmap(NULL, PAGE, PROT_READ | PROT_WRITE | 0x20, MAP_SHARED | MAP_ANONYMOUS,
+		       -1, 0));
 }
 
 /* Only what a C library made on demand (GLIBC_TUNABLES) can return from main(). */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * gate PORT BYTES: stands between a sender and the receiver at 127.0.0.1:PORT. Prints its own port
- * and passes everything on, but of each connection's bytes towards the receiver the first BYTES only:
- * then it prints "held" and keeps the connection as it is, until SIGTERM ends it.
+ * and passes everything on, but of each connection's bytes towards the receiver the first BYTES
+ * only: then it prints "held" and keeps the connection as it is, until SIGTERM ends it.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
