@@ -51,7 +51,12 @@ static const struct tf_claim by_held[] = {
 	ENDS("register.general", "register %s:"),
 	ENDS("register.pc", "register %s:"),
 	ENDS("register.thread", "register %s:"),
-	{.states = "register.*", .words = "register %s:"},
+	SEES("register.flags", "register %s:"),
+	SEES("register.fpcontrol", "register %s:"),
+	SEES("register.x87", "register %s:"),
+	SEES("register.vector", "register %s:"),
+	SEES("register.predicate", "register %s:"),
+	SEES("register.pkru", "register %s:"),
 	{0},
 };
 
