@@ -420,7 +420,8 @@ START_TEST(cancelled)
 	}
 	travel(&now);
 	ck_assert_int_eq(now.result.error, TELEFORK_E_CANCELLED);
-	ck_assert_int_eq(report.pid, TELEFORK_E_CLOSED);
+	/* On a loaded machine all may have been sent by then. */
+	ck_assert(report.pid == TELEFORK_E_CLOSED || report.pid > 0);
 	ck_assert_str_eq(report.differs, "");
 	travel(&late);
 	check_arrived(&late, "cancelled when it was over");
