@@ -199,8 +199,8 @@ int telefork_wait(struct telefork_job *job, struct telefork_result *result);
 int telefork_job_fd(const struct telefork_job *job);
 
 /* Gives up: the snapshot ends, the other side destroys its half. telefork_wait() then reports
- * TELEFORK_E_CANCELLED, or success if the word that the copy runs was here already. If that word was
- * on its way, the copy runs although TELEFORK_E_CANCELLED is reported. */
+ * TELEFORK_E_CANCELLED, or success if the word that the copy runs was here already. If that word
+ * was on its way, the copy runs although TELEFORK_E_CANCELLED is reported. */
 int telefork_cancel(struct telefork_job *job);
 
 /*
