@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Runs every case given on standard input, one a line: NAME LIMIT COMMAND...
-# JOBS of them at a time (2, or 1 on a single core), but never two that start QEMU machines (telebed,
-# vmcheck): those begin first and go one after the other. Prints the outcome of each as it ends, the
+# JOBS of them at a time (2, or 1 on a single core), but never two that start QEMU machines (by their
+# names): those begin first and go one after the other. Prints the outcome of each as it ends, the
 # output of those that fail, the ten slowest, and "N passed, N failed" as the last line. Logs are in
 # $LOG/NAME.log (build/check), the outcomes in $LOG/results (ok, failed, or skipped:
 # a line of it began with "skip:"). Exit code 0: all passed.
@@ -20,8 +20,10 @@ machine_pid=
 
 while read -r name limit command; do
 	[ -n "$name" ] || continue
-	case $command in
-	*bin/telebed* | *tests/tools/vmcheck*) machines+=("$name $limit $command") ;;
+	case $name in
+	in-guest-* | guests-* | machines-* | telebed-x86_64 | telebed-aarch64 | faults-x86_64 | faults-aarch64)
+		machines+=("$name $limit $command")
+		;;
 	*) others+=("$name $limit $command") ;;
 	esac
 done
