@@ -246,6 +246,7 @@ MOVE_TESTS  := \
 	test_task \
 	test_attrs \
 	test_tags \
+	test_swap \
 	test_cpu_of \
 	test_snapshot \
 	test_sparse \

@@ -145,6 +145,8 @@ attrs-plain 120 tests/attrs.sh $(B) pie again
 attrs-same 120 tests/attrs.sh $(B) static rights filters same
 attrs-clocks 120 tests/attrs.sh $(B) dyn rights filters clocks namespace again
 attrs-user 120 tests/attrs.sh $(B) pie user
+$(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/test_swap here
+)
 in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'

@@ -30,7 +30,7 @@ done
 modules="net/core/failover drivers/virtio/virtio_ring drivers/virtio/virtio
 	drivers/virtio/virtio_pci_modern_dev drivers/virtio/virtio_pci_legacy_dev
 	drivers/virtio/virtio_pci drivers/net/net_failover drivers/net/virtio_net
-	drivers/char/virtio_console"
+	drivers/char/virtio_console drivers/block/brd"
 # What CRIU asks the kernel for; its adapter loads them (harness/engines/criu).
 criu_modules="lib/libcrc32c net/netfilter/nfnetlink net/netfilter/nf_tables net/ipv4/inet_diag
 	net/ipv4/tcp_diag net/ipv4/udp_diag net/ipv4/raw_diag net/unix/unix_diag
