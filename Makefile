@@ -664,14 +664,14 @@ own-guest: build/guest/$(ARCH)/init build/guest/$(ARCH)/root.cpio ## a guest wit
 unit: $(foreach a,$(ARCHES),unit-$(a)) $(addprefix $(B)/tests/,test_qemu test_text test_evidence test_link test_torture)
 
 include tests/cases.mk
-export UNIT_CASES CASES REPLAY_CASES
+export UNIT_CASES CASES GUEST_CASES REPLAY_CASES
 
 ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
 TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck gate) \
-	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe) build/qemu/qemu-system-$(HOST)-newer
+	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe)
 check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) $(addprefix $(B)/tests/,commit counter) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
 endif
@@ -708,9 +708,8 @@ demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines an
 pairs: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/telebed more-guests ## moves between machines that differ: kernel, processor, vector length, pages
 	$(B)/bin/telebed run --set pairs --no-skip --table
 
-in-guests: bin-$(FOREIGN) unit-$(FOREIGN) probes-$(FOREIGN) $(B)/bin/telebed guests ## what make check has no time for in a guest: every place and obstacle of the foreign architecture
-	$(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40
-	$(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static) bash tests/obstacles.sh $(B_$(FOREIGN))
+in-guests: bin-$(FOREIGN) $(ARCHES:%=unit-%) probes-$(FOREIGN) $(B)/bin/telebed guests build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, every place and obstacle of the foreign architecture
+	@echo "$$GUEST_CASES" | LOG=build/in-guests tests/check.sh
 
 transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back
 	@rm -rf build/transcript

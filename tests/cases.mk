@@ -145,11 +145,16 @@ attrs-plain 120 tests/attrs.sh $(B) pie again
 attrs-same 120 tests/attrs.sh $(B) static rights filters same
 attrs-clocks 120 tests/attrs.sh $(B) dyn rights filters clocks namespace again
 attrs-user 120 tests/attrs.sh $(B) pie user
-$(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/test_swap here
-)
-in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
+endef
+# What make in-guests runs: there is no time for it in make check.
+define GUEST_CASES
+$(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/test_swap here
+)in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
+in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40
+in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static) bash tests/obstacles.sh $(B_$(FOREIGN))
+in-guest-$(FOREIGN)-files 400 $(call in_guest,$(FOREIGN),files.sh,files-static) bash tests/files.sh $(B_$(FOREIGN)) static
 endef
 # What make replay-check runs.
 define REPLAY_CASES
