@@ -301,7 +301,7 @@ PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c t
 	tests/probes/outmem_process.c tests/probes/clib_threads.c tests/probes/clib_process.c \
 	tests/probes/attrs_see.c tests/probes/attrs_rights.c tests/probes/attrs_timers.c
 # Moments of the spin probe in make check; make moments has 500 of each.
-MOMENTS_qemu_aarch64 := 100
+MOMENTS_qemu_aarch64 := 60
 MOMENTS_qemu_x86_64  := 30
 PROBE_ARCH_SRC := registers.S state.c keys.c
 

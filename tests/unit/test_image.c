@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "core/base/host.h"
 #include "core/image/file.h"
 #include "core/image/notes.h"
 #include "tests/unit/image_sample.h"
@@ -238,20 +239,27 @@ static int decode_changed(const uint8_t *bytes, size_t n)
 	return r;
 }
 
+/* Heads of both architectures are decoded by both builds: under an emulator, which is slow, every
+ * seventh byte is enough. */
+static unsigned step_of_bytes(void)
+{
+	return tf_host_emulated() ? 7 : 1;
+}
+
 /* Each byte whole, and one bit of it in turn. */
 START_TEST(every_byte_flipped)
 {
-	unsigned refused = 0;
+	unsigned refused = 0, step = step_of_bytes();
 
 	make(machines[_i % 2], 4096, 2);
-	for (size_t i = 0; i < image.head_size; i++) {
+	for (size_t i = 0; i < image.head_size; i += step) {
 		uint8_t mask = _i / 2 ? (uint8_t)(1u << i % 8) : 0xff;
 
 		head[i] ^= mask;
 		refused += decode_changed(head, image.head_size) != 0;
 		head[i] ^= mask;
 	}
-	ck_assert_uint_gt(refused, 1000);
+	ck_assert_uint_gt(refused, 1000 / step);
 	ck_assert_int_eq(decode_changed(head, image.head_size), 0);
 }
 END_TEST
@@ -263,12 +271,12 @@ START_TEST(every_truncation)
 	uint64_t notes, size;
 
 	make(machines[_i], 4096, 2);
-	for (size_t n = 0; n < image.head_size; n++)
+	for (size_t n = 0; n < image.head_size; n += step_of_bytes())
 		must(decode_changed(head, n));
 	memcpy(&notes, head + 128 + 8, 8);
 	memcpy(&size, head + 128 + 32, 8);
 	bytes = tf_arena_alloc(&arena, image.head_size);
-	for (uint64_t n = 0; n < size; n++) {
+	for (uint64_t n = 0; n < size; n += step_of_bytes()) {
 		uint64_t end = (notes + n + 4095) & ~(uint64_t)4095;
 
 		memset(bytes, 0, image.head_size);
