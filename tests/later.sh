@@ -42,7 +42,7 @@ start() {
 }
 
 serve() {
-	(exec "${as[@]}" "$build/bin/telefork" serve --insecure "$1" >"$tmp/serve.out" 2>"$tmp/serve.err") &
+	(exec "${as[@]}" "$build/bin/telefork" serve --insecure --idle-time 5 "$1" >"$tmp/serve.out" 2>"$tmp/serve.err") &
 	server=$!
 	pids+=("$server")
 	within "the receiver does not start" test -s "$tmp/serve.out"

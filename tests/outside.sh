@@ -222,9 +222,9 @@ asked)
 	;;
 progress)
 	start here 300
-	# The pipe is read late: by then it is time to say something.
+	# The pipe is read late: when the rest is read, it is time to say something.
 	cat >"$tmp/copy" <<-EOF
-		"$build/bin/telefork" copy \$1 $pid - | { sleep 0.5; cat >"$tmp/stream"; }
+		"$build/bin/telefork" copy \$1 $pid - | { head -c 1; sleep 0.5; cat; } >"$tmp/stream"
 	EOF
 	script -qec "bash '$tmp/copy' ''" "$tmp/tty" >"$tmp/script.out"
 	grep -Eaq $'\r\033\\[K\\[#* *\\] +[0-9]+%  [0-9.]+ [KM]iB of [0-9.]+ MiB  [0-9.]+ [KM]iB/s  [0-9:]+ (s )?left' \

@@ -100,7 +100,7 @@ def main():
     cells.sort(key=lambda c: c["name"])
     count = {v: sum(c["verdict"] == v and (v == "ok" or not c["peer"]) for c in cells)
              for v in ("ok", "failed", "broken", "skipped", "unable")}
-    run = {"telefork": "0.1.0", "started": "2026-11-26T03:32:13Z", "ms": 290056, "planned": len(cells) + 2, "seed": 4,
+    run = {"telefork": "0.1.0", "started": "2026-11-26T03:32:13Z", "ms": 290056, "planned": len(cells) + 2, "seed": 4, "inputs": [],
            "host": {"arch": "x86_64", "kernel": "6.1.0", "cpu": "a processor"}, "bail": "C: no answer in 60 s"}
     json.dump({"format": "telebed-report", "version": 1, "runs": [run], "planned": len(cells) + 2,
                "passed": count["ok"], "failed": count["failed"], "broken": count["broken"], "skipped": count["skipped"],
