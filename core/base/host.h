@@ -17,7 +17,7 @@ bool tf_host_emulated(void);
 unsigned tf_host_threads(void);
 
 /* Whether no other thread is left. One that was joined can be seen for a moment yet: waits for up
- * to 20 ms until it is gone. */
+ * to 100 ms until it is gone. */
 bool tf_host_alone(void);
 
 /* Processors that this thread may run on; 0 if it cannot be told. */

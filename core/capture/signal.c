@@ -105,7 +105,7 @@ void tf_signal_arrived(int signo, const void *ucontext)
 	fcntl(on.status_fd, F_SETFL, 0); /* the attempt before this one comes first */
 	collect(true);
 	errno = saved; /* the copy's, too */
-	if (tf_host_threads() > 1)
+	if (!tf_host_alone()) /* one that was joined a moment ago may be there still */
 		refuse(TELEFORK_E_THREADS,
 			"the process has other threads: a signal can only copy the one it interrupts");
 	else if (tf_snapshot_fork(&s, &on.status_fd, &on.snapshot, &on.child, &e) !=
