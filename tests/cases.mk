@@ -154,7 +154,7 @@ $(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$
 )in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40
 in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static) bash tests/obstacles.sh $(B_$(FOREIGN))
-in-guest-$(FOREIGN)-files 400 $(call in_guest,$(FOREIGN),files.sh,files-static) bash tests/files.sh $(B_$(FOREIGN)) static
+in-guest-$(FOREIGN)-files 400 $(call in_guest,$(FOREIGN),files.sh,files-static outside-static) bash tests/files.sh $(B_$(FOREIGN)) static
 endef
 # What make replay-check runs.
 define REPLAY_CASES
