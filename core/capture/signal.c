@@ -104,7 +104,7 @@ void tf_signal_arrived(int signo, const void *ucontext)
 		return;
 	fcntl(on.status_fd, F_SETFL, 0); /* the attempt before this one comes first */
 	collect(true);
-	errno = saved; /* the copy's, too */
+	errno = saved;        /* the copy's, too */
 	if (!tf_host_alone()) /* one that was joined a moment ago may be there still */
 		refuse(TELEFORK_E_THREADS,
 			"the process has other threads: a signal can only copy the one it interrupts");

@@ -25,9 +25,9 @@
 #include "core/restore/pad.h"
 #include "core/telefork.h"
 
-#define DISK       "/dev/ram0" /* of the guest's kernel module brd */
-#define PAGES      64u
-#define SWAPPED    (UINT64_C(1) << 62) /* /proc/PID/pagemap */
+#define DISK    "/dev/ram0" /* of the guest's kernel module brd */
+#define PAGES   64u
+#define SWAPPED (UINT64_C(1) << 62) /* /proc/PID/pagemap */
 
 enum way { STANDS, FORKED, BY_ITSELF, WAYS };
 
