@@ -154,24 +154,11 @@ static int start_program(struct tf_journey *j, struct tf_vm_error *err)
 	struct tf_remote *m = machine_at(j, 0);
 	const char *argv[TF_CELL_ARGS + 5] = {
 		"/bin/sh", "-c", "cd \"${0%/*}\" && exec \"$0\" \"$@\""};
-	char *args[TF_CELL_ARGS] = {NULL};
 	char path[4096];
 	size_t n = 3;
-	int rc = 0;
 
 	argv[n++] = tf_remote_path(m, j->cell->probe, path, sizeof(path));
-	for (unsigned i = 0; j->cell->args[i] && rc == 0; i++) {
-		args[i] = tf_journey_argument(j->cell->args[i], m);
-		argv[n++] = args[i];
-		if (!args[i])
-			rc = tf_vm_fail(err, -ENOMEM, "no memory");
-	}
-	argv[n] = NULL;
-	if (rc == 0)
-		rc = tf_job_start(m, argv, false, &j->probe, err);
-	for (unsigned i = 0; i < TF_CELL_ARGS; i++)
-		free(args[i]);
-	return rc;
+	return tf_journey_start(j, m, argv, n, err);
 }
 
 /* It is saved, and gone from there; or the engine said why not. */

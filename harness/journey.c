@@ -166,12 +166,31 @@ int tf_journey_put_files(struct tf_journey *j, struct tf_remote *m, struct tf_vm
 }
 
 /* Starts the probe at the first place, with @first and further addresses. */
+int tf_journey_start(struct tf_journey *j, struct tf_remote *m, const char **argv, size_t n,
+	struct tf_vm_error *err)
+{
+	char *args[TF_CELL_ARGS] = {NULL};
+	int rc = 0;
+
+	for (unsigned i = 0; j->cell->args[i] && rc == 0; i++) {
+		args[i] = tf_journey_argument(j->cell->args[i], m);
+		argv[n++] = args[i];
+		if (!args[i])
+			rc = tf_vm_fail(err, -ENOMEM, "no memory");
+	}
+	argv[n] = NULL;
+	if (rc == 0)
+		rc = tf_job_start(m, argv, false, &j->probe, err);
+	for (unsigned i = 0; i < TF_CELL_ARGS; i++)
+		free(args[i]);
+	return rc;
+}
+
 static int start_probe(struct tf_journey *j, bool wait, struct tf_vm_error *err)
 {
 	struct tf_remote *m = machine_at(j, 0);
 	tf_vm_autofree char *name = tf_vm_format("%s-%s", j->cell->probe, j->cell->build);
 	const char *argv[ARGV_MAX];
-	char *args[TF_CELL_ARGS] = {NULL};
 	char path[4096];
 	size_t n = 0;
 	int rc;
@@ -195,18 +214,7 @@ static int start_probe(struct tf_journey *j, bool wait, struct tf_vm_error *err)
 	}
 	if (wait)
 		argv[n++] = "--wait";
-	for (unsigned i = 0; j->cell->args[i] && rc == 0; i++) {
-		args[i] = tf_journey_argument(j->cell->args[i], m);
-		argv[n++] = args[i];
-		if (!args[i])
-			rc = tf_vm_fail(err, -ENOMEM, "no memory");
-	}
-	argv[n] = NULL;
-	if (rc == 0)
-		rc = tf_job_start(m, argv, false, &j->probe, err);
-	for (unsigned i = 0; i < TF_CELL_ARGS; i++)
-		free(args[i]);
-	return rc;
+	return tf_journey_start(j, m, argv, n, err);
 }
 
 /* What the probe was to leave; a probe that failed may have left nothing. */

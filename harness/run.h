@@ -121,6 +121,10 @@ int tf_journey_expected(const struct tf_journey *j, char **ret, struct tf_vm_err
 /* An argument of the cell on @m, "{dir}" replaced. NULL without memory. */
 char *tf_journey_argument(const char *arg, const struct tf_remote *m);
 
+/* Starts j->probe on @m: the @n words of @argv, which has room, and the cell's arguments. */
+int tf_journey_start(struct tf_journey *j, struct tf_remote *m, const char **argv, size_t n,
+	struct tf_vm_error *err);
+
 /* A program that does not end, or ends early, has failed (0); a machine that dies is another matter
  * (@rc). */
 int tf_journey_blame(struct tf_journey *j, int rc, const struct tf_vm_error *err);

@@ -9,13 +9,13 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <time.h>
 
 #include "core/base/zero.h"
+#include "core/restore/build.h"
 #include "core/restore/owners.h"
 
 #define BLOCK    65536u      /* goes at a time where one address is asked for */
@@ -63,13 +63,6 @@ static uint64_t block_end(const struct serving *s, uint32_t run, uint64_t at)
 	return end < s->t->capture.image.later[run].end ? end : s->t->capture.image.later[run].end;
 }
 
-static int by_id(const void *a, const void *b)
-{
-	uint32_t x = ((const struct tf_owner *)a)->old, y = ((const struct tf_owner *)b)->old;
-
-	return (x > y) - (x < y);
-}
-
 static int prepare_owners(struct serving *s)
 {
 	const struct tf_image *img = &s->t->capture.image;
@@ -81,7 +74,7 @@ static int prepare_owners(struct serving *s)
 		o[i] = (struct tf_owner){.old = (uint32_t)img->threads[i].tid,
 			.now = (uint32_t)img->threads[i].tid ^ OTHER_ID,
 			.robust = img->threads[i].robust_head};
-	qsort(o, img->n_threads, sizeof(*o), by_id);
+	tf_owners_sort(o, img->n_threads);
 	s->owners = (struct tf_owners){
 		.owner = o, .n_owners = img->n_threads, .page = img->source.page_size};
 	return 0;
@@ -199,19 +192,13 @@ static int send_range(struct serving *s, uint32_t run, uint64_t at, uint64_t end
 
 /* --- what it asks for --- */
 
-/* Its words come one by one; waits for the next so long at most. 1: an address. 0: none, or it has
- * answered. */
-static int hear(struct serving *s, uint64_t wait_ns, uint64_t *ret_address)
+/* Its words come one by one. 1: an address. 0: it has answered. */
+static int read_word(struct serving *s, uint64_t *ret_address)
 {
 	struct tf_capture *c = &s->t->capture;
-	struct pollfd p = {.fd = c->io.fd, .events = POLLIN};
-	const struct timespec ts = {.tv_nsec = (long)wait_ns};
 	struct tf_want w;
-	int n = ppoll(&p, 1, &ts, NULL), rc;
+	int rc = tf_io_read(&c->io, w.magic, sizeof(w.magic), &c->err);
 
-	if (n <= 0 || s->over)
-		return 0;
-	rc = tf_io_read(&c->io, w.magic, sizeof(w.magic), &c->err);
 	if (rc)
 		return rc;
 	if (memcmp(w.magic, TF_WANT_MAGIC, sizeof(w.magic))) {
@@ -222,6 +209,15 @@ static int hear(struct serving *s, uint64_t wait_ns, uint64_t *ret_address)
 	rc = tf_io_read(&c->io, &w.address, sizeof(w.address), &c->err);
 	*ret_address = w.address;
 	return rc ? rc : 1;
+}
+
+/* The same, if one comes in so long; 0: none, too. */
+static int hear(struct serving *s, uint64_t wait_ns, uint64_t *ret_address)
+{
+	struct pollfd p = {.fd = s->t->capture.io.fd, .events = POLLIN};
+	const struct timespec ts = {.tv_nsec = (long)wait_ns};
+
+	return ppoll(&p, 1, &ts, NULL) > 0 && !s->over ? read_word(s, ret_address) : 0;
 }
 
 /* The run that holds it; n_later: none. */
@@ -322,25 +318,14 @@ static int send_run(struct serving *s, uint32_t run)
 	return rc;
 }
 
+/* What it asked for meanwhile has gone. */
 static int await_answer(struct serving *s)
 {
+	uint64_t address;
 	int rc = 0;
 
-	while (!rc && !s->over) {
-		struct tf_capture *c = &s->t->capture;
-		struct tf_want w;
-
-		rc = tf_io_read(&c->io, w.magic, sizeof(w.magic), &c->err);
-		if (!rc && !memcmp(w.magic, TF_WANT_MAGIC, sizeof(w.magic))) {
-			rc = tf_io_read(&c->io, &w.address, sizeof(w.address), &c->err);
-			continue;
-		}
-		if (!rc) {
-			memcpy(s->reply->magic, w.magic, sizeof(w.magic));
-			s->over = true;
-			rc = tf_reply_read_rest(&c->io, s->reply, s->message, &c->err);
-		}
-	}
+	while (rc >= 0 && !s->over)
+		rc = read_word(s, &address);
 	return rc;
 }
 

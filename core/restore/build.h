@@ -91,6 +91,9 @@ uint32_t tf_restore_open_flags(const struct tf_fd *fd);
 int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const struct tf_facts *f,
 	uint64_t restorer_size, struct tf_arena *a, struct tf_err *e);
 
+/* Sorts them as a table of owners is (plan.h). */
+void tf_owners_sort(struct tf_owner *owners, uint32_t n);
+
 /* The range that the image's map occupies in the copy: a stack is mapped whole, down to the limit
  * it had, or to its neighbour (qemu-user.md rule 6; kernels refuse growth into what they put
  * below). */

@@ -20,6 +20,11 @@ static int by_id(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+void tf_owners_sort(struct tf_owner *owners, uint32_t n)
+{
+	qsort(owners, n, sizeof(*owners), by_id);
+}
+
 static int by_address(const void *a, const void *b)
 {
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -82,7 +87,7 @@ void tf_build_owner_frame(struct tf_build *b, uint32_t thread, uint64_t at)
 void tf_build_owners_done(struct tf_build *b)
 {
 	if (b->owners)
-		qsort(b->owners, b->img->n_threads, sizeof(*b->owners), by_id);
+		tf_owners_sort(b->owners, b->img->n_threads);
 }
 
 /* The next segment from *i on with bytes that the process may write to, and its neighbours. Files
