@@ -11,7 +11,7 @@ set -eu
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/later-${3-pie}
 tmp=$(mktemp -d)
 export XDG_STATE_HOME=$tmp/state
-pids=() as=() mib=${4-64}
+pids=() as=() mib=${4-128}
 trap 'kill -CONT "${pids[@]}" 2>/dev/null; kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
 telefork() { "$build/bin/telefork" "$@"; }

@@ -218,7 +218,11 @@ static int receive(struct tf_pad *pad, int fd, struct serve *s)
 		rc = tf_pad_start(pad);
 	if (!rc)
 		rc = take_later(pad, s);
-	return rc || !pad->restore.post_copy ? rc : tf_pad_answer(pad, TF_OUTCOME_RUNNING);
+	if (rc || !pad->restore.post_copy)
+		return rc;
+	rc = tf_pad_answer(pad, TF_OUTCOME_RUNNING);
+	tf_pad_hang_up(pad);
+	return rc;
 }
 
 /* The copy is held and recorded: lets it run on the sender's word. */
@@ -246,6 +250,8 @@ static int commit(
 	tf_arrival_running(a);
 	pad->err = (struct tf_err){0};
 	tf_pad_answer(pad, TF_OUTCOME_RUNNING); /* if it is lost, the sender asks */
+	if (pad->restore.post_copy)
+		tf_pad_hang_up(pad);
 	pad->err = (struct tf_err){0};
 	return 0;
 }

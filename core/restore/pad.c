@@ -725,17 +725,12 @@ int tf_pad_page(struct tf_pad *p)
 	return rc;
 }
 
-void tf_pad_refuse(struct tf_pad *p)
+void tf_pad_hang_up(struct tf_pad *p)
 {
-	struct tf_reply r = {.code = p->err.code};
-	struct tf_err quiet = {0};
 	uint64_t until = tf_now_ns() + REFUSE_NS;
 	char sink[65536];
 
-	if (!p->answers)
-		return;
-	p->io.deadline_ns = until;
-	if (tf_reply_write(&p->io, &r, p->err.text, &quiet) || !p->io.socket)
+	if (!p->io.socket)
 		return;
 	shutdown(p->io.fd, SHUT_WR);
 	while (tf_now_ns() < until) {
@@ -745,6 +740,18 @@ void tf_pad_refuse(struct tf_pad *p)
 			recv(p->io.fd, sink, sizeof(sink), MSG_DONTWAIT) <= 0)
 			break;
 	}
+}
+
+void tf_pad_refuse(struct tf_pad *p)
+{
+	struct tf_reply r = {.code = p->err.code};
+	struct tf_err quiet = {0};
+
+	if (!p->answers)
+		return;
+	p->io.deadline_ns = tf_now_ns() + REFUSE_NS;
+	if (!tf_reply_write(&p->io, &r, p->err.text, &quiet))
+		tf_pad_hang_up(p);
 }
 
 void tf_pad_done(struct tf_pad *p)

@@ -87,6 +87,10 @@ void tf_pad_kill(struct tf_pad *p);
  * tf_pad_start(), the caller runs p->relay (tf_relay_run), or hands it on. */
 bool tf_pad_relayed(const struct tf_pad *p);
 
+/* After the last answer to a sender that may be sending still (its process has ended early): what
+ * comes is swallowed for a moment, so that the answer is not lost with the connection. */
+void tf_pad_hang_up(struct tf_pad *p);
+
 /* Tells the sender why nothing came of it (when it reads answers), and swallows for a moment what
  * it still sends, so that the answer is not lost with the connection. */
 void tf_pad_refuse(struct tf_pad *p);
