@@ -75,6 +75,7 @@ CAPTURE_SRC := \
 	task_later \
 	task_serve \
 	task_status \
+	tags \
 	task_tags \
 	task_files \
 	task_cpu \

@@ -58,10 +58,16 @@ void tf_arch_cpu_of(struct tf_cpu *cpu, const struct tf_cpu_clues *clues);
 int tf_arch_regs_from_frame(const void *ucontext, const struct tf_cpu *cpu, struct tf_arena *a,
 	struct tf_regs *regs, struct tf_err *e);
 
-/* Names each state of the calling thread that cannot travel in this version and that no mapping
- * shows (aarch64: memory tagging), one reason a line, into e (_UNSUPPORTED). Returns e's code.
- * [child] */
-int tf_arch_refuse(struct tf_err *e);
+/* How the kernel and the processor check pointers of the calling thread (aarch64:
+ * PR_GET_TAGGED_ADDR_CTRL, tagged addresses and memory tags); 0: there is nothing of the kind. */
+uint64_t tf_arch_checks(void);
+
+/* From now on every pointer is good that those checks let pass, and every other that leads to
+ * memory. [child] */
+void tf_arch_no_checks(uint64_t checks);
+
+/* Adds them to the registers. 0, -TELEFORK_E_NOMEM. [child] */
+int tf_arch_add_checks(struct tf_regs *regs, struct tf_arena *a, uint64_t checks);
 
 /* Adds to the image's first thread, whose frame was read, what only a tracer can read (aarch64:
  * pointer authentication keys, from a twin, see core/base/twin.h), and TF_SOURCE_SIGNS. Needs img's
@@ -98,6 +104,9 @@ int tf_arch_regs_from_task(
 /* Reads the memory tags of TF_TAGS_SIZE bytes at addr, which are present and may have some. 0, or
  * -1 with errno of ptrace. */
 int tf_arch_tags_of_task(int tid, uint64_t addr, uint64_t tags[static TF_TAGS_WORDS]);
+
+/* The same of the calling process, which may read them. [child] */
+void tf_arch_tags(uint64_t addr, uint64_t tags[static TF_TAGS_WORDS]);
 
 /* Where the thread stands, as far as registers tell. */
 enum tf_at_call {

@@ -101,6 +101,7 @@ static _Noreturn void copy_main(const struct yoyo *y)
 	c = tf_arena_dup(&at_home.arena, &at_home, sizeof(at_home));
 	c->arena = at_home.arena;
 	tf_capture_before(&c->before);
+	c->returns = true;
 	if (tf_changes_begin(c, y->stack))
 		give_up(c);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &y->sigmask, NULL, sizeof(y->sigmask));

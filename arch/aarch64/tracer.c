@@ -3,8 +3,8 @@
  * Pointer authentication: its keys are in no signal frame, and only a tracer reads and sets them
  * (Documentation/arm64/pointer-authentication.rst). At capture a twin tells them, since fork copies
  * them; at the destination the receiver sets them. QEMU user mode has no ptrace: there the signed
- * return addresses are noted instead (unwind.c), and signed anew. Memory tags travel only
- * when they are captured from outside (ptrace.c). Runs in a forked child: no allocator, no lock.
+ * return addresses are noted instead (unwind.c), and signed anew. Memory tags a process reads
+ * by itself (ptrace.c: of another). Runs in a forked child: no allocator, no lock.
  */
 #include "arch/arch.h"
 #include "arch/aarch64/layout.h"
@@ -21,7 +21,6 @@
 #ifndef PR_GET_TAGGED_ADDR_CTRL
 #define PR_GET_TAGGED_ADDR_CTRL 56
 #endif
-#define TCF_MASK 6 /* PR_MTE_TCF_MASK: tag faults are reported */
 
 #define HWCAP_PAC        (3ul << 30) /* HWCAP_PACA, HWCAP_PACG */
 #define FEATURE_BTI_WORD 1
@@ -42,18 +41,38 @@ static const struct {
 
 #define N_KEYS (sizeof(keys) / sizeof(keys[0]))
 
-int tf_arch_refuse(struct tf_err *e)
+uint64_t tf_arch_checks(void)
 {
 	int ctrl = prctl(PR_GET_TAGGED_ADDR_CTRL, 0, 0, 0, 0);
 
-	if (ctrl <= 0)
-		return e->code;
-	return tf_fail_more(e, TELEFORK_E_UNSUPPORTED,
-		"%s (PR_SET_TAGGED_ADDR_CTRL is %#x) and memory tags do not travel by this "
-		"call, but by telefork send PID: "
-		"set it to 0 before the call, or start the program without it (GLIBC_TUNABLES "
-		"glibc.mem.tagging)",
-		ctrl & TCF_MASK ? "memory tagging is on" : "tagged addresses are in use", ctrl);
+	return ctrl > 0 ? (uint64_t)ctrl : 0; /* -1: Linux before 5.4 */
+}
+
+void tf_arch_no_checks(uint64_t checks)
+{
+	if (checks)
+		prctl(PR_SET_TAGGED_ADDR_CTRL, PR_TAGGED_ADDR_ENABLE, 0, 0, 0);
+}
+
+int tf_arch_add_checks(struct tf_regs *regs, struct tf_arena *a, uint64_t checks)
+{
+	struct tf_regset *set = checks ? tf_regs_add(regs, a, NT_ARM_TAGGED_ADDR_CTRL, 8) : NULL;
+
+	if (set)
+		arm_put64(set->data, checks);
+	return checks && !set ? TELEFORK_E_NOMEM : 0;
+}
+
+void tf_arch_tags(uint64_t addr, uint64_t tags[static TF_TAGS_WORDS])
+{
+	memset(tags, 0, TF_TAGS_WORDS * sizeof(*tags));
+	for (unsigned i = 0; i < TF_TAGS_SIZE / 16; i++) {
+		register uint64_t x16 __asm__("x16") = addr + 16 * i;
+
+		/* ldg x16, [x16], which assemblers take for processors of Armv8.5 only */
+		__asm__ volatile(".inst 0xd9600210" : "+r"(x16) : : "memory");
+		tags[i / 16] |= (x16 >> 56 & 15) << i % 16 * 4;
+	}
 }
 
 bool tf_arch_traced(void)

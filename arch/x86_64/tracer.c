@@ -5,9 +5,30 @@
  */
 #include "arch/arch.h"
 
-int tf_arch_refuse(struct tf_err *e)
+#include <string.h>
+
+uint64_t tf_arch_checks(void)
 {
-	return e->code;
+	return 0;
+}
+
+void tf_arch_no_checks(uint64_t checks)
+{
+	(void)checks;
+}
+
+int tf_arch_add_checks(struct tf_regs *regs, struct tf_arena *a, uint64_t checks)
+{
+	(void)regs;
+	(void)a;
+	(void)checks;
+	return 0;
+}
+
+void tf_arch_tags(uint64_t addr, uint64_t tags[static TF_TAGS_WORDS])
+{
+	(void)addr;
+	memset(tags, 0, TF_TAGS_WORDS * sizeof(*tags));
 }
 
 int tf_arch_capture_traced(struct tf_image *img, struct tf_arena *a, struct tf_err *e)

@@ -20,7 +20,8 @@ struct tf_before {
 	struct tf_altstack altstack;
 	uint64_t robust_head, robust_len, tid_addr;
 	struct tf_rseq rseq;
-	bool tid_there; /* tid_addr holds tid (glibc; musl keeps something else there) */
+	uint64_t checks; /* how pointers are checked, tf_arch_checks() */
+	bool tid_there;  /* tid_addr holds tid (glibc; musl keeps something else there) */
 };
 
 /* A shared mapping's content at the moment of the fork: shared memory is not frozen by it. */
@@ -36,6 +37,7 @@ struct tf_capture {
 	struct tf_err err;
 	struct tf_io io;
 	uint32_t origin; /* TF_ORIGIN_* */
+	bool returns;    /* a yoyo's way there or back */
 	int channel_fd;  /* the descriptor of the channel in the process */
 	int peer_keep;   /* a second descriptor not to list as the program's (status), or -1 */
 	bool file;       /* io.fd is a regular file */
@@ -92,6 +94,10 @@ int tf_capture_files(struct tf_capture *c);
 
 /* Finds the present pages: runs, memory. */
 int tf_capture_find_pages(struct tf_capture *c);
+
+/* Fills image.tags, of the pages that were found, of thread tid, or (0) of this process's own
+ * memory. 0, _NOMEM, _LIMIT, _SYSTEM. [child] */
+int tf_capture_tags(struct tf_capture *c, int tid);
 
 /* The parts of it that changes.c uses: image.maps without what is the library's own; their vmflags,
  * naming every obstacle that only smaps shows; [start, end) to the runs, which stand at the arena's

@@ -54,6 +54,7 @@ void tf_capture_before(struct tf_before *b)
 
 	*b = (struct tf_before){.pid = getpid(), .ppid = getppid(), .saved_errno = errno};
 	b->tid = (int32_t)syscall(SYS_gettid);
+	b->checks = tf_arch_checks();
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &b->sigmask, sizeof(b->sigmask));
 	sigaltstack(NULL, &ss);
 	b->altstack = (struct tf_altstack){(uint64_t)ss.ss_sp, ss.ss_size, ss.ss_flags};

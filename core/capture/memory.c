@@ -54,7 +54,7 @@ static void check_map(struct tf_capture *c, const struct tf_map *m)
 	bool shared = m->flags & TF_MAP_SHARED;
 	const char *why = NULL;
 
-	if (m->vmflags & TF_VMF_MTE)
+	if (m->vmflags & TF_VMF_MTE && (c->returns || !tf_map_may_have_tags(m)))
 		why = "has memory tags (PROT_MTE)";
 	else if (strstr(p, "hugepage"))
 		why = "uses hugetlb pages";

@@ -165,6 +165,8 @@ int tf_capture_from_frame(
 		return rc;
 	t = c->image.threads;
 	rc = tf_arch_regs_from_frame(ucontext, &c->image.cpu, &c->arena, &t->regs, &c->err);
+	if (!rc)
+		rc = tf_arch_add_checks(&t->regs, &c->arena, c->before.checks);
 	if (rc)
 		return tf_fail(&c->err, rc, "the signal frame is not understood");
 	if (c->origin == TF_ORIGIN_SIGNAL)
@@ -172,6 +174,8 @@ int tf_capture_from_frame(
 	if (result)
 		tf_arch_native()->set_result(&t->regs, result);
 	rc = c->base ? tf_changes_find(c) : tf_capture_find_pages(c);
+	if (!rc)
+		rc = tf_capture_tags(c, 0);
 	if (!rc)
 		rc = tf_arch_capture_traced(&c->image, &c->arena, &c->err);
 	if (!rc)
@@ -233,7 +237,13 @@ static int freeze(struct tf_capture *c)
 	int keep[2] = {c->channel_fd, status_fd};
 	int rc = tf_capture_files(c);
 
-	tf_arch_refuse(&c->err);
+	if (c->before.checks && (c->returns || tf_host_emulated()))
+		tf_fail_more(&c->err, TELEFORK_E_UNSUPPORTED,
+			"tagged addresses are in use, and memory tags do not travel %s: set "
+			"PR_SET_TAGGED_ADDR_CTRL to 0 before the call, or start the program "
+			"without it (GLIBC_TUNABLES glibc.mem.tagging)",
+			c->returns ? "with a function that returns" : "out of QEMU user mode");
+	tf_arch_no_checks(c->before.checks);
 	if (!rc)
 		rc = tf_capture_freeze(c);
 	if (!rc)
@@ -261,6 +271,7 @@ static int child_main(const struct tf_snapshot *s, const struct tf_before *befor
 	c->before = *before;
 	c->origin = s->origin;
 	c->channel_fd = s->channel_fd;
+	c->returns = s->origin == TF_ORIGIN_YOYO;
 	c->peer_keep = out;
 	c->drop = true;
 	rc = tf_arena_init(&c->arena, TF_ARENA_DEFAULT);

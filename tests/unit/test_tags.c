@@ -2,7 +2,8 @@
 /*
  * Memory tags, there and back in one program, so that it runs in a guest: a child with memory of
  * many tags, whose threads have their pointers checked each in its own way, is captured from
- * outside and made anew by a parent that has them checked otherwise. Copy and original then look
+ * outside, or one without threads saves itself; a parent that has them checked otherwise makes it
+ * anew. Copy and original then look
  * at each tag by themselves: a pointer with it works, one with another faults. Where there are no
  * tags, or nobody has ptrace (QEMU user mode), nothing is to be seen, and that is said; an argument
  * makes it a failure.
@@ -15,9 +16,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +31,7 @@
 #include "core/capture/task.h"
 #include "core/image/file.h"
 #include "core/restore/pad.h"
+#include "core/telefork.h"
 
 #define PROT_TAGS 0x20 /* PROT_MTE of arch/arm64/include/uapi/asm/mman.h */
 #define WRONG_TAG 9    /* SEGV_MTESERR */
@@ -34,12 +39,13 @@
 #define PAGES     12u
 #define GRANULES  (PAGE / 16)
 #define ALL       (PAGES * GRANULES)
-#define CHECKED   0x7fff3 /* of the first thread: at once; irg makes any tag but 0 */
-#define UNCHECKED 0x00001 /* of the second: addresses may have a tag */
-#define RECEIVER  0x00ff5 /* of the receiver: now and then */
-#define READ_ONLY 9u      /* the first page that cannot be written to */
-#define UNTAGGED  5u      /* a page without tags */
-#define UNTOUCHED 7u      /* a page that is not there */
+#define CHECKED   0x7fff3     /* of the first thread: at once; irg makes any tag but 0 */
+#define UNCHECKED 0x00001     /* of the second: addresses may have a tag */
+#define RECEIVER  0x00ff5     /* of the receiver: now and then */
+#define READ_ONLY 9u          /* the first page that cannot be written to */
+#define HIDDEN    (PAGES - 1) /* nor read */
+#define UNTAGGED  5u          /* a page without tags */
+#define UNTOUCHED 7u          /* a page that is not there */
 #define WITH_TAGS (PAGES - 2)
 
 static volatile int *ready; /* shared with the child */
@@ -119,6 +125,7 @@ static int look_at_all(void)
 {
 	struct sigaction sa = {.sa_sigaction = take_fault, .sa_flags = SA_SIGINFO};
 
+	mprotect((void *)(memory + HIDDEN * PAGE), PAGE, PROT_READ | PROT_TAGS);
 	sigaction(SIGSEGV, &sa, NULL);
 	if (controls() != CHECKED)
 		return 1;
@@ -132,12 +139,8 @@ static int look_at_all(void)
 	return *at(0, tag_of(0)) == 4711 ? 0 : 4;
 }
 
-static _Noreturn void have_tags(void)
+static void make_tags(void)
 {
-	pthread_t thread[2];
-	sigset_t set;
-	int signo, wrong;
-
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	memory = (uint64_t)mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE | PROT_TAGS,
 		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -149,6 +152,16 @@ static _Noreturn void have_tags(void)
 	}
 	mprotect((void *)(memory + READ_ONLY * PAGE), (PAGES - READ_ONLY) * PAGE,
 		PROT_READ | PROT_TAGS);
+	mprotect((void *)(memory + HIDDEN * PAGE), PAGE, PROT_NONE | PROT_TAGS);
+}
+
+static _Noreturn void have_tags(void)
+{
+	pthread_t thread[2];
+	sigset_t set;
+	int signo, wrong;
+
+	make_tags();
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -167,12 +180,26 @@ static _Noreturn void have_tags(void)
 	_exit(wrong);
 }
 
+static _Noreturn void save_itself(void)
+{
+	struct telefork_result result = {0};
+	int rc;
+
+	make_tags();
+	prctl(PR_SET_TAGGED_ADDR_CTRL, CHECKED, 0, 0, 0);
+	rc = telefork_save(path, NULL, &result);
+	if (rc < 0)
+		fprintf(stderr, "%s\n", result.message);
+	_exit(rc < 0 ? 20 : look_at_all());
+}
+
 /* --- the parent --- */
 
 /* System machines of QEMU before 8.0 keep one pair of tags for all of a page. */
 static bool keeps_tags(void)
 {
 	struct tf_tags tags;
+	uint64_t before = memory;
 	pid_t child;
 
 	memory = (uint64_t)mmap(
@@ -189,6 +216,7 @@ static bool keeps_tags(void)
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
 	munmap((void *)memory, PAGE);
+	memory = before;
 	return tags.tags[0] == UINT64_C(0xfedcba9876543210);
 }
 
@@ -204,6 +232,35 @@ static const char *no_tags(void)
 	prctl(PR_SET_TAGGED_ADDR_CTRL, before, 0, 0, 0);
 	return keeps_tags() ? NULL : "this QEMU does not keep memory tags";
 }
+
+/* What a snapshot does, for which QEMU user mode is enough. */
+START_TEST(of_its_own)
+{
+	struct sigaction sa = {.sa_sigaction = take_fault, .sa_flags = SA_SIGINFO};
+	uint64_t tags[TF_TAGS_WORDS];
+
+	memory = (uint64_t)mmap(
+		NULL, PAGE, PROT_READ | PROT_WRITE | PROT_TAGS, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (prctl(PR_SET_TAGGED_ADDR_CTRL, CHECKED, 0, 0, 0) || memory == (uint64_t)MAP_FAILED)
+		return; /* not known to this processor */
+	for (uint32_t i = 0; i < GRANULES; i++)
+		tf_r_tag((uint64_t)at(i, 0), tag_of(i));
+	tf_arch_tags(memory, tags);
+	if (!tf_host_emulated() && no_tags())
+		return;
+	for (uint32_t i = 0; i < GRANULES; i++)
+		ck_assert_uint_eq(tags[i / 16] >> i % 16 * 4 & 15, tag_of(i));
+	sigaction(SIGSEGV, &sa, NULL);
+	faulted = 0;
+	if (!sigsetjmp(back, 1))
+		*at(1, tag_of(1) ^ 1) = 1;
+	ck_assert_int_eq(faulted, WRONG_TAG);
+	ck_assert_uint_eq(tf_arch_checks(), CHECKED);
+	tf_arch_no_checks(CHECKED);
+	ck_assert_uint_eq(tf_arch_checks(), UNCHECKED);
+	*at(1, tag_of(1) ^ 1) = 1;
+}
+END_TEST
 
 static void capture(pid_t pid, bool snapshot)
 {
@@ -246,24 +303,45 @@ static void ends_well(const char *who, pid_t pid)
 {
 	int status = 0;
 
-	kill(pid, SIGUSR1);
+	kill(pid, SIGUSR1); /* threads wait for it */
 	waitpid(pid, &status, 0);
 	ck_assert_msg(!status, "%s: exit status %d, signal %d", who, WEXITSTATUS(status),
 		WTERMSIG(status));
 }
 
-START_TEST(there_and_back)
+static bool nothing_to_see(void)
+{
+	const char *missing = no_tags();
+
+	if (!missing)
+		return false;
+	ck_assert_msg(!must, "%s", missing);
+	printf("%s\n", missing);
+	return true;
+}
+
+/* What was captured, by a receiver that lives otherwise. */
+static void copy_ends_well(void)
 {
 	static struct tf_pad pad;
-	const char *missing = no_tags();
-	pid_t child;
-	int fd;
+	int fd = open(path, O_RDONLY);
 
-	if (missing) {
-		ck_assert_msg(!must, "%s", missing);
-		printf("%s\n", missing);
+	check_image();
+	prctl(PR_SET_TAGGED_ADDR_CTRL, RECEIVER, 0, 0, 0);
+	ck_assert_msg(
+		!tf_pad_prepare(&pad, fd, NULL, NULL) && !tf_pad_start(&pad), "%s", pad.err.text);
+	ends_well("copy", pad.child);
+	close(fd);
+	unlink(path);
+	printf("%u tags were seen\n", ALL);
+}
+
+START_TEST(there_and_back)
+{
+	pid_t child;
+
+	if (nothing_to_see())
 		return;
-	}
 	ready = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	close(mkstemp(path));
 	child = fork();
@@ -272,16 +350,79 @@ START_TEST(there_and_back)
 	while (*ready < 3 && !waitpid(child, NULL, WNOHANG))
 		sched_yield();
 	capture(child, _i);
-	check_image();
-	prctl(PR_SET_TAGGED_ADDR_CTRL, RECEIVER, 0, 0, 0);
-	fd = open(path, O_RDONLY);
-	ck_assert_msg(
-		!tf_pad_prepare(&pad, fd, NULL, NULL) && !tf_pad_start(&pad), "%s", pad.err.text);
-	ends_well("copy", pad.child);
 	ends_well("original", child);
+	copy_ends_well();
+}
+END_TEST
+
+START_TEST(by_itself)
+{
+	pid_t child;
+
+	if (nothing_to_see())
+		return;
+	close(mkstemp(path));
+	signal(SIGUSR1, SIG_IGN);
+	child = fork();
+	if (!child)
+		save_itself();
+	ends_well("original", child);
+	copy_ends_well();
+}
+END_TEST
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+/* A receiver that greets and takes whatever comes. */
+static pid_t greeter(const struct sockaddr_un *at)
+{
+	static const char greeting[16] = "TFHELLO1";
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), peer;
+	char byte[4096];
+	pid_t pid;
+
+	ck_assert(!bind(fd, (const struct sockaddr *)at, sizeof(*at)) && !listen(fd, 1));
+	pid = fork();
+	if (!pid) {
+		peer = accept(fd, NULL, NULL);
+		while (write(peer, greeting, sizeof(greeting)) > 0 &&
+			read(peer, byte, sizeof(byte)) > 0)
+			;
+		_exit(0);
+	}
 	close(fd);
+	return pid;
+}
+
+/* What a function changes there is not brought back, and QEMU user mode tells nobody of tags. */
+START_TEST(refused_by_name)
+{
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	struct telefork_result result = {0};
+	struct telefork_options options = {.result = &result};
+	char uri[64];
+	pid_t pid;
+
+	if (prctl(PR_SET_TAGGED_ADDR_CTRL, PR_TAGGED_ADDR_ENABLE, 0, 0, 0))
+		return; /* not known to this kernel */
+	close(mkstemp(path));
 	unlink(path);
-	printf("%u tags were seen\n", ALL);
+	strcpy(to.sun_path, path);
+	snprintf(uri, sizeof(uri), "unix:%s", path);
+	pid = greeter(&to);
+	telefork_yoyo(uri, nothing, NULL, &options);
+	ck_assert_msg(result.error == TELEFORK_E_UNSUPPORTED &&
+			      strstr(result.message, "PR_SET_TAGGED_ADDR_CTRL"),
+		"%d: %s", result.error, result.message);
+	unlink(path);
+	waitpid(pid, NULL, 0);
+	if (!tf_host_emulated())
+		return;
+	ck_assert_int_eq(telefork_save(path, NULL, &result), TELEFORK_E_UNSUPPORTED);
+	ck_assert_msg(strstr(result.message, "QEMU user mode"), "%s", result.message);
 }
 END_TEST
 
@@ -296,6 +437,9 @@ int main(int argc, char **argv)
 	must = argc > 1;
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, there_and_back, 0, 2);
+	tcase_add_test(t, of_its_own);
+	tcase_add_test(t, by_itself);
+	tcase_add_test(t, refused_by_name);
 	suite_add_tcase(s, t);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);

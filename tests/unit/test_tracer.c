@@ -7,7 +7,6 @@
 #include <elf.h>
 #include <errno.h>
 #include <linux/filter.h>
-#include <linux/prctl.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stddef.h>
@@ -178,20 +177,6 @@ START_TEST(steps_set_registers)
 }
 END_TEST
 
-/* --- refusals --- */
-
-START_TEST(tagged_memory_is_refused)
-{
-	struct tf_err e = {0};
-
-	ck_assert_int_eq(tf_arch_refuse(&e), 0);
-	if (prctl(PR_SET_TAGGED_ADDR_CTRL, PR_TAGGED_ADDR_ENABLE, 0, 0, 0))
-		return; /* not known to this kernel */
-	ck_assert_int_eq(tf_arch_refuse(&e), TELEFORK_E_UNSUPPORTED);
-	ck_assert_msg(strstr(e.text, "PR_SET_TAGGED_ADDR_CTRL"), "%s", e.text);
-}
-END_TEST
-
 /* An image of this architecture whose first thread has every regset of TRACER steps. */
 static void keyed_image(struct tf_image *img, bool signs)
 {
@@ -303,7 +288,6 @@ int main(void)
 	tcase_add_test(t, twin_stands_still_and_goes);
 	tcase_add_loop_test(t, forbidden_ptrace_is_noticed, 0, 2);
 	tcase_add_test(t, steps_set_registers);
-	tcase_add_test(t, tagged_memory_is_refused);
 	tcase_add_test(t, keys_need_a_tracer);
 	tcase_add_loop_test(t, plan_signs_or_traces, 0, 2);
 	tcase_add_test(t, bits_of_protection_need_the_processor);
