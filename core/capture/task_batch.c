@@ -131,6 +131,11 @@ static int next_stop(struct tf_asking *q, int *ret_event)
 	}
 }
 
+int tf_batch_read(struct tf_asking *q, uint32_t n, struct tf_batch_call *call)
+{
+	return tf_task_read(q->t, q->result, call, n * sizeof(*call));
+}
+
 int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, int *ret_event)
 {
 	for (;;) {
@@ -138,9 +143,9 @@ int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, 
 
 		if (!rc && *ret_event < 0 && q->x->own_tid)
 			rc = fail(q, "has ended");
-		if (!rc)
-			rc = tf_task_read(q->t, q->result, call, n * sizeof(*call));
-		if (rc || *ret_event || call[n - 1].result != UNANSWERED)
+		if (!rc && call)
+			rc = tf_batch_read(q, n, call);
+		if (rc || *ret_event || (call && call[n - 1].result != UNANSWERED))
 			return rc;
 		/* Somebody else has sent it the same signal. */
 		rc = go_on(q, 0);

@@ -195,26 +195,23 @@ int tf_asking_call(struct tf_asking *q, long nr, const uint64_t arg[6], int64_t 
 /* --- frames --- */
 
 /* Into q->bytes, which is a slot. */
-static int make_frame(
-	struct tf_asking *q, struct tf_thread *thread, uint64_t slot, struct tf_call_way *ret_way)
+static int make_frame(struct tf_asking *q, const struct tf_thread *thread, const struct tf_cpu *cpu,
+	uint64_t at, struct tf_call_way *ret_way)
 {
 	struct tf_capture *c = &q->t->capture;
 	uint8_t *bytes = q->bytes + TF_ASK_RESULT;
-	uint64_t sp, at = slot + TF_ASK_RESULT;
-	int rc;
+	uint64_t sp;
+	int rc = tf_arch_frame_from_regs(
+		thread, &c->image.cpu, cpu, bytes, q->frame, at, &sp, &c->err);
 
-	memset(bytes, 0, q->frame);
-	rc = tf_arch_frame_from_regs(
-		thread, &c->image.cpu, &q->t->here, bytes, q->frame, at, &sp, &c->err);
 	if (!rc)
 		*ret_way = tf_arch_task_way(&q->t->exits, bytes, at, sp);
 	return rc;
 }
 
-static int lay(struct tf_asking *q, uint64_t slot, size_t from, size_t to)
+static int lay(struct tf_asking *q, size_t from, size_t to, uint64_t at)
 {
-	return pwrite(q->t->mem, q->bytes + from, to - from, (off_t)(slot + from)) ==
-			       (ssize_t)(to - from)
+	return pwrite(q->t->mem, q->bytes + from, to - from, (off_t)at) == (ssize_t)(to - from)
 		       ? 0
 		       : fail(q, "a frame could not be laid");
 }
@@ -226,21 +223,21 @@ static int make_own_frame(struct tf_asking *q)
 	int rc = tf_task_settle_thread(q->t, q->x, &thread, true);
 
 	if (!rc)
-		rc = make_frame(q, &thread, q->result, &q->way);
+		rc = make_frame(q, &thread, &q->t->here, q->result + TF_ASK_RESULT, &q->way);
 	q->x->way = q->way;
 	return rc;
 }
 
 int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n)
 {
-	size_t size = n * sizeof(*call);
+	size_t from = n ? 0 : TF_ASK_RESULT, size = n * sizeof(*call);
 	int rc = q->x->held ? 0 : make_own_frame(q);
 
 	if (rc)
 		return rc;
 	if (n)
 		memcpy(q->bytes, call, size);
-	return lay(q, q->result, 0, q->x->held ? size : TF_ASK_RESULT + q->frame);
+	return lay(q, from, q->x->held ? size : TF_ASK_RESULT + q->frame, q->result + from);
 }
 
 /* That are asked at a time. */
@@ -263,17 +260,31 @@ uint64_t tf_asking_spare(const struct tf_asking *q)
 	return slot_at(q, q->t->n_traced);
 }
 
-int tf_asking_spare_frame(
-	struct tf_asking *q, const struct tf_regs *regs, struct tf_call_way *ret_way)
+/* What every frame has. */
+static struct tf_regs plain(const struct tf_regs *regs)
 {
-	struct tf_thread thread = *q->thread;
+	return (struct tf_regs){.n = 2,
+		.set = {*tf_regs_find(regs, NT_PRSTATUS), *tf_regs_find(regs, NT_FPREGSET)}};
+}
 
-	uint64_t slot = tf_asking_spare(q);
+static const struct tf_cpu plain_cpu;
+
+int tf_asking_spare_frame(
+	struct tf_asking *q, long nr, const uint64_t arg[6], struct tf_call_way *ret_way)
+{
+	const struct tf_call_way call = {.at = q->t->exits.call_return};
+	uint64_t at = tf_asking_spare(q) + TF_ASK_SPARE;
+	struct tf_thread thread = *q->thread;
+	struct tf_regset *set = thread.regs.set;
 	int rc;
 
-	thread.regs = *regs;
-	rc = make_frame(q, &thread, slot, ret_way);
-	return rc ? rc : lay(q, slot, TF_ASK_RESULT, TF_ASK_RESULT + q->frame);
+	thread.regs = plain(&q->x->as_found);
+	set->data = tf_arena_dup(&q->t->capture.arena, set->data, set->size);
+	if (!set->data)
+		return tf_fail(&q->t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
+	tf_arch_regs_call(&thread.regs, &call, nr, arg);
+	rc = make_frame(q, &thread, &plain_cpu, at, ret_way);
+	return rc ? rc : lay(q, TF_ASK_RESULT, TF_ASK_RESULT + q->spare - TF_ASK_SPARE, at);
 }
 
 static bool has_exits(const struct tf_task *t)
@@ -523,9 +534,10 @@ static uint64_t find_place(struct tf_task *t, const struct tf_map *m, uint64_t s
 static void find_stack(struct tf_asking *q)
 {
 	struct tf_task *t = q->t;
-	size_t size = 2 * q->slot;
+	size_t size = q->slot + q->spare;
 	uint64_t at = 0;
 
+	q->stack_size = size;
 	q->under = tf_arena_alloc(&q->t->capture.arena, size);
 	for (uint32_t i = 0; i < t->n_before && !at; i++)
 		if (t->before[i].kind == TF_MAP_STACK)
@@ -537,6 +549,7 @@ static void find_stack(struct tf_asking *q)
 
 int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 {
+	struct tf_regs few;
 	bool needed;
 	int rc = 0;
 
@@ -547,6 +560,8 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 		q->frame = n > q->frame ? n : q->frame;
 	}
 	q->slot = (TF_ASK_RESULT + q->frame + 63) & ~(size_t)63;
+	few = plain(&t->traced[0].as_found);
+	q->spare = TF_ASK_SPARE + tf_arch_frame_size(&few, &plain_cpu);
 	q->bytes = tf_arena_alloc(&t->capture.arena, q->slot);
 	if (!q->bytes)
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
@@ -574,7 +589,7 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 
 int tf_asking_end(struct tf_asking *q)
 {
-	size_t size = 2 * q->slot;
+	size_t size = q->stack_size;
 	bool interrupted = false;
 	int rc = 0, back;
 

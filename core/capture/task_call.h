@@ -36,17 +36,21 @@ struct tf_question {
  */
 #define TF_ASK_WAVE 16
 
+/* Of the child in between that makes a fork, task_fork.c. */
+#define TF_ASK_SPARE (2 * sizeof(struct tf_batch_call))
+
 /* A slot holds results and a frame; there is one for the main thread, one for each of those that
- * are asked at a time, and one more. */
+ * are asked at a time, and one more, for a thread that has nothing to lose and needs little. */
 struct tf_asking {
 	struct tf_task *t;
-	size_t frame, slot;       /* bytes */
-	uint8_t *bytes;           /* a slot, before it is laid */
-	uint64_t stack;           /* the main thread's slot and the one more, below its stack; 0 */
-	uint8_t *under;           /* what lay there */
-	uint64_t room, room_size; /* all slots, mapped in the process; 0 */
-	uint64_t code;            /* that makes many calls, in the room */
-	int quiet;                /* the signal that ends them; 0: each call is made by itself */
+	size_t frame, slot, spare; /* bytes; of the one more */
+	uint8_t *bytes;            /* a slot, before it is laid */
+	uint64_t stack;            /* the main thread's slot and the one more, below its stack; 0 */
+	size_t stack_size;         /* of both */
+	uint8_t *under;            /* what lay there */
+	uint64_t room, room_size;  /* all slots, mapped in the process; 0 */
+	uint64_t code;             /* that makes many calls, in the room */
+	int quiet;                 /* the signal that ends them; 0: each call is made by itself */
 	const struct tf_question *own; /* that the main thread is yet to be asked */
 	uint32_t n_own;
 	uint32_t begun;   /* calls of which the fork is one */
@@ -105,10 +109,10 @@ int tf_asking_await(struct tf_asking *q, int *ret_event);
 /* Goes on to that. 0, or _SYSTEM. */
 int tf_asking_resume(struct tf_asking *q);
 
-/* Lays a frame of these registers into the slot that is beyond those of the threads. A thread whose
- * stack pointer becomes *ret's sp, and that returns, takes it. */
+/* Lays a frame of a call that the main thread would never make into the slot that is beyond those
+ * of the threads. A thread whose stack pointer becomes *ret's sp, and that returns, makes it. */
 int tf_asking_spare_frame(
-	struct tf_asking *q, const struct tf_regs *regs, struct tf_call_way *ret_way);
+	struct tf_asking *q, long nr, const uint64_t arg[6], struct tf_call_way *ret_way);
 
 /* Where that slot is. */
 uint64_t tf_asking_spare(const struct tf_asking *q);
@@ -123,9 +127,12 @@ int tf_batch_signal(const struct tf_task *t);
 int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n);
 
 /* Until it has sent its signal, *ret_event is 0; or stands at an event, PTRACE_EVENT_*, with more
- * to do; or, if it sends none, has ended, -1. call[] tells what it has done. */
+ * to do; or, if it sends none, has ended, -1. call[] tells what it has done; of one that sends
+ * none, NULL: that is read later, if at all. */
 int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, int *ret_event);
 int tf_batch_resume(struct tf_asking *q);
+
+int tf_batch_read(struct tf_asking *q, uint32_t n, struct tf_batch_call *call);
 
 /* Takes their answers. */
 int tf_batch_take(struct tf_asking *q, const struct tf_question *question, uint32_t n,
