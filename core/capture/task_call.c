@@ -154,6 +154,17 @@ static int check_filters(struct tf_asking *q, long nr, const uint64_t arg[6])
 	return tf_task_check_call(q->t, thread, q->way.at, nr, arg);
 }
 
+/* After its registers: so there is no moment at which our death would leave it without its mask. */
+int tf_asking_hold(struct tf_asking *q, uint64_t but)
+{
+	uint64_t mask = ~but;
+
+	if (ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(mask), &mask))
+		return fail(q, "hold signals");
+	q->x->held = true;
+	return 0;
+}
+
 int tf_asking_start(struct tf_asking *q, long nr, const uint64_t arg[6])
 {
 	int rc = check_filters(q, nr, arg);
@@ -162,7 +173,9 @@ int tf_asking_start(struct tf_asking *q, long nr, const uint64_t arg[6])
 		return rc;
 	if (tf_arch_task_call(q->x->tid, &q->x->as_found, &q->way, nr, arg))
 		return fail(q, "set registers");
-	return go_on(q, 0);
+	if (!q->x->held)
+		rc = tf_asking_hold(q, 0);
+	return rc ? rc : go_on(q, 0);
 }
 
 int tf_asking_enter(struct tf_asking *q, bool last)
@@ -230,14 +243,13 @@ static int make_own_frame(struct tf_asking *q)
 
 int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n)
 {
-	size_t from = n ? 0 : TF_ASK_RESULT, size = n * sizeof(*call);
+	size_t size = n * sizeof(*call);
 	int rc = q->x->held ? 0 : make_own_frame(q);
 
 	if (rc)
 		return rc;
-	if (n)
-		memcpy(q->bytes, call, size);
-	return lay(q, from, q->x->held ? size : TF_ASK_RESULT + q->frame, q->result + from);
+	memcpy(q->bytes, call, size);
+	return lay(q, 0, q->x->held ? size : TF_ASK_RESULT + q->frame, q->result);
 }
 
 /* That are asked at a time. */
@@ -269,22 +281,26 @@ static struct tf_regs plain(const struct tf_regs *regs)
 
 static const struct tf_cpu plain_cpu;
 
-int tf_asking_spare_frame(
-	struct tf_asking *q, long nr, const uint64_t arg[6], struct tf_call_way *ret_way)
+int tf_asking_lay_spare(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n, long nr,
+	const uint64_t arg[6], struct tf_call_way *ret_way)
 {
-	const struct tf_call_way call = {.at = q->t->exits.call_return};
-	uint64_t at = tf_asking_spare(q) + TF_ASK_SPARE;
+	const struct tf_call_way last = {.at = q->t->exits.call_return};
+	uint64_t at = tf_asking_spare(q);
 	struct tf_thread thread = *q->thread;
 	struct tf_regset *set = thread.regs.set;
+	size_t from = TF_ASK_RESULT - TF_ASK_SPARE;
 	int rc;
 
 	thread.regs = plain(&q->x->as_found);
 	set->data = tf_arena_dup(&q->t->capture.arena, set->data, set->size);
 	if (!set->data)
 		return tf_fail(&q->t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
-	tf_arch_regs_call(&thread.regs, &call, nr, arg);
-	rc = make_frame(q, &thread, &plain_cpu, at, ret_way);
-	return rc ? rc : lay(q, TF_ASK_RESULT, TF_ASK_RESULT + q->spare - TF_ASK_SPARE, at);
+	tf_arch_regs_call(&thread.regs, &last, nr, arg);
+	rc = make_frame(q, &thread, &plain_cpu, at + TF_ASK_SPARE, ret_way);
+	if (rc)
+		return rc;
+	memcpy(q->bytes + from, call, n * sizeof(*call));
+	return lay(q, from, from + q->spare, at);
 }
 
 static bool has_exits(const struct tf_task *t)
@@ -294,32 +310,18 @@ static bool has_exits(const struct tf_task *t)
 
 /* --- to hold, and to put back --- */
 
-/* In this order there is no moment at which our death would leave it without its mask. */
-static int hold(struct tf_asking *q)
+int tf_asking_ready(struct tf_asking *q)
 {
 	static const uint64_t none[6];
-	uint64_t all = ~UINT64_C(0);
-	int rc = check_filters(q, SYS_gettid, none);
-
-	if (!rc && q->way.sp)
-		rc = check_filters(q, SYS_rt_sigreturn, none);
-	if (rc)
-		return rc;
-	if (tf_arch_task_call(q->x->tid, &q->x->as_found, &q->way, SYS_gettid, none) ||
-		ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(all), &all))
-		return fail(q, "hold signals");
-	q->x->held = true;
-	return 0;
-}
-
-int tf_asking_hold(struct tf_asking *q)
-{
-	int rc = 0;
+	int rc;
 
 	q->x->way = q->way = (struct tf_call_way){.at = q->t->code};
-	if (has_exits(q->t))
-		rc = tf_asking_lay(q, NULL, 0);
-	return rc ? rc : hold(q);
+	if (!has_exits(q->t))
+		return 0;
+	rc = make_own_frame(q);
+	if (!rc)
+		rc = lay(q, TF_ASK_RESULT, TF_ASK_RESULT + q->frame, q->result + TF_ASK_RESULT);
+	return rc ? rc : check_filters(q, SYS_rt_sigreturn, none);
 }
 
 /* From a stop in or at the end of a system call to one where signals are handled: no instruction is
@@ -487,12 +489,10 @@ static int map_room(struct tf_asking *q, bool needed)
 static int unmap_room(struct tf_asking *q)
 {
 	const uint64_t arg[6] = {q->room, q->room_size};
-	int rc;
 
 	if (!q->stack) /* its frame goes with the room */
 		q->way = (struct tf_call_way){.at = q->t->code};
-	rc = tf_asking_start(q, SYS_munmap, arg);
-	return rc ? rc : tf_asking_enter(q, true);
+	return tf_asking_start(q, SYS_munmap, arg);
 }
 
 static int reap(struct tf_asking *q)
@@ -567,12 +567,10 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
 	find_stack(q);
 	tf_asking_turn(q, 0);
-	if (q->stack) {
-		rc = tf_asking_hold(q);
-	} else {
+	if (q->stack)
+		rc = tf_asking_ready(q);
+	else
 		q->x->way = q->way = (struct tf_call_way){.at = t->code};
-		rc = hold(q);
-	}
 	q->quiet = q->stack ? tf_batch_signal(t) : 0;
 	/* Whose memory is locked may have said so of all that is to come: a mapping tells. */
 	needed = !q->stack || t->n_traced > 1 || locked_before(q);
@@ -582,29 +580,56 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 	rc = map_room(q, needed);
 	if (!rc && !q->stack) {
 		tf_asking_turn(q, 0);
-		rc = tf_asking_hold(q);
+		rc = tf_asking_ready(q);
 	}
 	return rc;
 }
 
+/* A part of its stack as it was. */
+static int restore(struct tf_asking *q, size_t from, size_t to)
+{
+	return pwrite(q->t->mem, q->under + from, to - from, (off_t)(q->stack + from)) ==
+			       (ssize_t)(to - from)
+		       ? 0
+		       : fail(q, "its stack could not be put back as it was");
+}
+
+/* All but the frame, while the last call is under way. */
+static int restore_most(struct tf_asking *q)
+{
+	int rc = restore(q, 0, TF_ASK_RESULT);
+
+	return rc ? rc : restore(q, q->slot, q->stack_size);
+}
+
+/* *ret: the main thread has given back the room, and is on its way to stop. */
+static int end_calls(struct tf_asking *q, bool *ret)
+{
+	int rc = q->to_reap && q->x->stopped ? reap(q) : 0, most = 0;
+
+	if (rc || !q->room || !q->x->stopped)
+		return rc;
+	rc = unmap_room(q);
+	if (q->stack)
+		most = restore_most(q);
+	if (!rc)
+		rc = tf_asking_enter(q, true);
+	*ret = !rc;
+	return rc ? rc : most;
+}
+
 int tf_asking_end(struct tf_asking *q)
 {
-	size_t size = q->stack_size;
 	bool interrupted = false;
-	int rc = 0, back;
+	int rc = 0, back = 0;
 
 	tf_asking_turn(q, 0);
-	if (!q->x->held)
-		return 0;
-	if (q->to_reap && q->x->stopped)
-		rc = reap(q);
-	if (!rc && q->room && q->x->stopped) {
-		rc = unmap_room(q);
-		interrupted = !rc;
+	if (q->x->held) {
+		rc = end_calls(q, &interrupted);
+		back = interrupted ? tf_asking_put_back(q) : tf_asking_recover(q);
 	}
-	back = interrupted ? tf_asking_put_back(q) : tf_asking_recover(q);
-	rc = rc ? rc : back;
-	if (q->stack && pwrite(q->t->mem, q->under, size, (off_t)q->stack) != (ssize_t)size && !rc)
-		rc = fail(q, "its stack could not be put back as it was");
-	return rc;
+	if (q->stack && !back)
+		back = interrupted ? restore(q, TF_ASK_RESULT, q->slot)
+				   : restore(q, 0, q->stack_size);
+	return rc ? rc : back;
 }

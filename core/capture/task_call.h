@@ -80,14 +80,15 @@ int tf_asking_end(struct tf_asking *q);
 /* From now on it is thread i's turn. */
 void tf_asking_turn(struct tf_asking *q, uint32_t i);
 
-/* Holds the thread's signals, and lays its frame; it has to be put back, in two parts: between
- * them others can be told the same. */
-int tf_asking_hold(struct tf_asking *q);
+/* Lays the thread's frame; with its first call its signals are held, all but some. It has to be put
+ * back then, in two parts: between them others can be told the same. */
+int tf_asking_ready(struct tf_asking *q);
+int tf_asking_hold(struct tf_asking *q, uint64_t but);
 int tf_asking_interrupt(struct tf_asking *q);
 int tf_asking_settle(struct tf_asking *q); /* waits until it is, if nobody did */
 int tf_asking_put_back(struct tf_asking *q);
 
-/* Lays the thread's frame, unless it is held and has one, and calls for it to make. */
+/* Lays calls for the thread to make, and its frame, unless it is held and has one. */
 int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n);
 
 /* Both, wherever in a call the thread is. */
@@ -109,10 +110,12 @@ int tf_asking_await(struct tf_asking *q, int *ret_event);
 /* Goes on to that. 0, or _SYSTEM. */
 int tf_asking_resume(struct tf_asking *q);
 
-/* Lays a frame of a call that the main thread would never make into the slot that is beyond those
- * of the threads. A thread whose stack pointer becomes *ret's sp, and that returns, makes it. */
-int tf_asking_spare_frame(
-	struct tf_asking *q, long nr, const uint64_t arg[6], struct tf_call_way *ret_way);
+/* Lays calls, and a frame of one that the main thread would never make, into the slot that is
+ * beyond those of the threads. A thread whose stack pointer becomes *ret's sp, and that returns,
+ * makes it.
+ */
+int tf_asking_lay_spare(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n, long nr,
+	const uint64_t arg[6], struct tf_call_way *ret_way);
 
 /* Where that slot is. */
 uint64_t tf_asking_spare(const struct tf_asking *q);
@@ -122,9 +125,13 @@ uint64_t tf_asking_spare(const struct tf_asking *q);
  * and by nobody when we are gone. 0: there is none. */
 int tf_batch_signal(const struct tf_task *t);
 
-/* A held thread sets off to make calls, fewer than TF_ASK_CALLS, and what its signal needs; one
- * whose own_tid is 0 sends none. */
+/* A thread sets off to make calls, fewer than TF_ASK_CALLS, and what its signal needs; one whose
+ * own_tid is 0 sends none. In parts: the calls, of which there are as many as returned, laid by
+ * somebody; and off. */
 int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n);
+uint32_t tf_batch_compose(const struct tf_asking *q, const struct tf_question *question, uint32_t n,
+	struct tf_batch_call *call);
+int tf_batch_go(struct tf_asking *q, uint32_t n);
 
 /* Until it has sent its signal, *ret_event is 0; or stands at an event, PTRACE_EVENT_*, with more
  * to do; or, if it sends none, has ended, -1. call[] tells what it has done; of one that sends

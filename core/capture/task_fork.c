@@ -109,18 +109,28 @@ static int fork_singly(struct tf_asking *q)
 }
 
 /* Both calls at once: where it may not close, or fork, it ends. */
+static const struct tf_question both[] = {
+	{.nr = SYS_close_range, .arg = {0, ~0u, CLOSE_RANGE_UNSHARE_}}, {.nr = SYS_clone}};
+
+_Static_assert(sizeof(both) / sizeof(*both) == TF_ASK_SPARE / sizeof(struct tf_batch_call), "room");
+
+/* Lays them, and the way back of the child in between, should it ever go on. */
+static int prepare(struct tf_asking *b, struct tf_asking *q)
+{
+	static const uint64_t none[6];
+	struct tf_batch_call call[2];
+	int rc;
+
+	b->result = tf_asking_spare(q);
+	tf_batch_compose(b, both, 2, call);
+	rc = tf_asking_lay_spare(q, call, 2, SYS_exit_group, none, &b->way);
+	return rc;
+}
+
 static int fork_at_once(struct tf_asking *q)
 {
-	static const struct tf_question calls[] = {
-		{.nr = SYS_close_range, .arg = {0, ~0u, CLOSE_RANGE_UNSHARE_}}, {.nr = SYS_clone}};
-	int event, rc, aside;
+	int event, rc = tf_batch_go(q, 2), aside = tf_task_describe_aside(q->t);
 
-	_Static_assert(
-		sizeof(calls) / sizeof(*calls) <= TF_ASK_SPARE / sizeof(struct tf_batch_call),
-		"room for them");
-	q->result = tf_asking_spare(q);
-	rc = tf_batch_start(q, calls, 2);
-	aside = tf_task_describe_aside(q->t);
 	if (!rc)
 		rc = tf_batch_await(q, 2, NULL, &event);
 	if (!rc && event == PTRACE_EVENT_CLONE)
@@ -240,10 +250,8 @@ static void note_ours(const struct tf_asking *q)
 
 int tf_task_fork(struct tf_asking *q, int (*rest)(struct tf_task *t))
 {
-	static const uint64_t none[6];
 	struct tf_traced between = {.as_found = q->x->as_found, .held = true};
 	struct tf_asking b = *q;
-	struct tf_call_way way;
 	int64_t result;
 	bool adopting;
 	int rc, resumed;
@@ -252,17 +260,16 @@ int tf_task_fork(struct tf_asking *q, int (*rest)(struct tf_task *t))
 		return refused(q, "its code has no signal return", 0);
 	if (adopts_orphans(q->t))
 		return adopts(q);
-	rc = tf_asking_spare_frame(q, SYS_exit_group, none, &way);
+	b.x = &between;
+	rc = prepare(&b, q);
 	if (!rc)
 		rc = set_options(q, PTRACE_O_TRACEVFORK);
 	if (!rc)
-		rc = begin(q, &way, &between.tid, &result);
+		rc = begin(q, &b.way, &between.tid, &result);
 	if (rc)
 		return rc;
 	if (!between.tid)
 		return refused(q, "fork", result);
-	b.x = &between;
-	b.way = way;
 	adopting = adopts_orphans(q->t);
 	if (!adopting)
 		rc = fork_shot(&b);
@@ -277,10 +284,9 @@ int tf_task_fork(struct tf_asking *q, int (*rest)(struct tf_task *t))
 		resumed = finish(q);
 	note_ours(q);
 	q->t->shot.x.as_found = q->x->as_found;
+	q->t->shot.x.held = true;
 	q->t->shot.x.way = (struct tf_call_way){.at = q->t->exits.call_return};
 	rc = rc ? rc : resumed;
-	if (!rc)
-		rc = set_options(q, 0);
 	return rc || !adopting ? rc : adopts(q);
 }
 
