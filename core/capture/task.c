@@ -242,11 +242,21 @@ static int each_step(struct tf_task *t, int (*const step[])(struct tf_task *), s
 	return 0;
 }
 
-int tf_task_describe_standing(struct tf_task *t)
+int tf_task_describe_threads(struct tf_task *t)
 {
-	static int (*const step[])(struct tf_task *) = {tf_task_threads, tf_task_pending,
-		tf_task_attributes, describe_moment, tf_task_files};
+	static int (*const step[])(struct tf_task *) = {
+		tf_task_threads, tf_task_pending, tf_task_attributes, describe_moment};
 
+	return each_step(t, step, sizeof(step) / sizeof(*step));
+}
+
+int tf_task_describe_aside(struct tf_task *t)
+{
+	static int (*const step[])(struct tf_task *) = {tf_task_files, tf_task_scheduling};
+
+	if (t->aside)
+		return 0;
+	t->aside = true;
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }
 
@@ -261,8 +271,8 @@ int tf_task_describe_rest(struct tf_task *t)
 
 int tf_task_describe(struct tf_task *t)
 {
-	static int (*const step[])(struct tf_task *) = {tf_task_describe_standing,
-		tf_task_describe_maps, ask_standing, tf_task_describe_rest};
+	static int (*const step[])(struct tf_task *) = {tf_task_describe_threads,
+		tf_task_describe_aside, tf_task_describe_maps, ask_standing, tf_task_describe_rest};
 
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }

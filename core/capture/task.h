@@ -65,6 +65,7 @@ struct tf_task {
 	struct tf_known_fd *known; /* descriptors, task_files.c */
 	uint32_t n_known;
 	DIR *fd_list;
+	bool opens_memory; /* a descriptor of shared memory, or of a deleted file */
 	struct tf_exits exits;
 	uint64_t code; /* a system call instruction */
 	struct tf_cpu here;
@@ -78,6 +79,7 @@ struct tf_task {
 	struct tf_smap *used; /* parts of its mappings that have pages, sorted; NULL: look at all */
 	uint32_t n_used;
 	const char *status; /* of the main thread, and of the process */
+	bool aside;         /* tf_task_describe_aside() was there */
 	char *status_texts; /* task_status.c, as the next three */
 	atomic_uint next_status;
 	bool has_reader;

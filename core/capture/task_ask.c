@@ -159,7 +159,7 @@ static int ask_singly(struct tf_asking *q, uint32_t first, uint32_t end)
 
 	for (uint32_t i = first; i < end && !rc; i++) {
 		tf_asking_turn(q, i);
-		rc = tf_asking_hold(q);
+		rc = tf_asking_ready(q);
 	}
 	for (size_t k = 0; k < OF_THREAD && !rc; k++)
 		rc = ask_question(q, first, end, &of_thread[k]);

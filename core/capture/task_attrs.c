@@ -196,7 +196,7 @@ static int merge_rights(struct tf_task *t)
 	return 0;
 }
 
-static int read_attributes(struct tf_task *t, uint32_t thread)
+static int read_scheduling(struct tf_task *t, uint32_t thread)
 {
 	struct tf_attributes *at = &t->capture.image.attributes[thread];
 	pid_t tid = t->traced[thread].tid;
@@ -205,13 +205,10 @@ static int read_attributes(struct tf_task *t, uint32_t thread)
 	if (syscall(SYS_sched_getattr, tid, &s, sizeof(s), 0))
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, errno,
 			"scheduling of thread %d", (int)tid);
-	*at = (struct tf_attributes){
-		.policy = s.policy,
-		.priority = s.priority,
-		.nice = 20 - (int32_t)syscall(SYS_getpriority, PRIO_PROCESS, tid),
-		.sched_flags = (uint32_t)s.flags & 7, /* without utilisation clamps */
-		.chain = TF_NO_CHAIN,
-	};
+	at->policy = s.policy;
+	at->priority = s.priority;
+	at->nice = 20 - (int32_t)syscall(SYS_getpriority, PRIO_PROCESS, tid);
+	at->sched_flags = (uint32_t)s.flags & 7; /* without utilisation clamps */
 	if (s.policy == SCHED_DEADLINE) {
 		at->runtime = s.runtime;
 		at->deadline = s.deadline;
@@ -234,17 +231,10 @@ int tf_task_rights(struct tf_task *t)
 
 int tf_task_scheduling(struct tf_task *t)
 {
-	struct tf_image *img = &t->capture.image;
 	int rc = 0;
 
-	img->attributes = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->attributes));
-	img->rights = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->rights));
-	if (!img->attributes || !img->rights)
-		return TELEFORK_E_NOMEM;
-	for (uint32_t i = 0; i < t->n_traced && !rc; i++) {
-		rc = read_attributes(t, i);
-		img->n_attributes += !rc;
-	}
+	for (uint32_t i = 0; i < t->n_traced && !rc; i++)
+		rc = read_scheduling(t, i);
 	return rc;
 }
 
@@ -310,9 +300,15 @@ int tf_task_attributes(struct tf_task *t)
 	struct tf_image *img = &t->capture.image;
 	int rc = 0;
 
+	img->attributes = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->attributes));
+	img->rights = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->rights));
+	if (!img->attributes || !img->rights)
+		return TELEFORK_E_NOMEM;
+	img->n_attributes = t->n_traced;
 	for (uint32_t i = 0; i < t->n_traced && !rc; i++) {
 		const char *mode = strstr(t->traced[i].status, "\nSeccomp:\t");
 
+		img->attributes[i].chain = TF_NO_CHAIN;
 		if (mode && mode[10] != '0')
 			rc = tf_task_filters(t, t->traced[i].tid, &img->attributes[i]);
 	}

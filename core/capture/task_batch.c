@@ -56,10 +56,10 @@ int tf_batch_signal(const struct tf_task *t)
 	return 0;
 }
 
-static uint32_t compose(const struct tf_asking *q, const struct tf_question *question, uint32_t n,
+uint32_t tf_batch_compose(const struct tf_asking *q, const struct tf_question *question, uint32_t n,
 	struct tf_batch_call *call)
 {
-	memset(call, 0, TF_ASK_RESULT);
+	memset(call, 0, n * sizeof(*call));
 	for (uint32_t k = 0; k < n; k++) {
 		call[k].nr = (uint64_t)question[k].nr;
 		memcpy(call[k].arg, question[k].arg, sizeof(call[k].arg));
@@ -70,10 +70,9 @@ static uint32_t compose(const struct tf_asking *q, const struct tf_question *que
 	}
 	if (!q->x->own_tid)
 		return n;
-	call[n].nr = SYS_tgkill;
-	call[n].arg[0] = (uint64_t)q->t->traced[0].own_tid;
-	call[n].arg[1] = (uint64_t)q->x->own_tid;
-	call[n].arg[2] = (uint64_t)q->quiet;
+	call[n] = (struct tf_batch_call){.nr = SYS_tgkill,
+		.arg = {(uint64_t)q->t->traced[0].own_tid, (uint64_t)q->x->own_tid,
+			(uint64_t)q->quiet}};
 	return n + 1;
 }
 
@@ -90,22 +89,24 @@ int tf_batch_resume(struct tf_asking *q)
 	return go_on(q, 0);
 }
 
-/* In the order of tf_asking_hold(). */
+int tf_batch_go(struct tf_asking *q, uint32_t n)
+{
+	int rc;
+
+	if (tf_arch_task_batch(q->x->tid, &q->x->as_found, &q->way, q->code, q->result, n))
+		return fail(q, "set registers");
+	rc = tf_asking_hold(q, bit(q->quiet));
+	return rc ? rc : go_on(q, 0);
+}
+
 int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n)
 {
 	struct tf_batch_call call[TF_ASK_CALLS];
-	uint64_t mask = ~bit(q->quiet);
 	int rc;
 
-	n = compose(q, question, n, call);
+	n = tf_batch_compose(q, question, n, call);
 	rc = tf_asking_lay(q, call, n);
-	if (rc)
-		return rc;
-	if (tf_arch_task_batch(q->x->tid, &q->x->as_found, &q->way, q->code, q->result, n) ||
-		ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(mask), &mask))
-		return fail(q, "hold signals");
-	q->x->held = true;
-	return go_on(q, 0);
+	return rc ? rc : tf_batch_go(q, n);
 }
 
 /* The next stop but of SIGSTOP, which cannot be held and takes its course. */
@@ -131,6 +132,11 @@ static int next_stop(struct tf_asking *q, int *ret_event)
 	}
 }
 
+int tf_batch_read(struct tf_asking *q, uint32_t n, struct tf_batch_call *call)
+{
+	return tf_task_read(q->t, q->result, call, n * sizeof(*call));
+}
+
 int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, int *ret_event)
 {
 	for (;;) {
@@ -138,9 +144,9 @@ int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, 
 
 		if (!rc && *ret_event < 0 && q->x->own_tid)
 			rc = fail(q, "has ended");
-		if (!rc)
-			rc = tf_task_read(q->t, q->result, call, n * sizeof(*call));
-		if (rc || *ret_event || call[n - 1].result != UNANSWERED)
+		if (!rc && call)
+			rc = tf_batch_read(q, n, call);
+		if (rc || *ret_event || (call && call[n - 1].result != UNANSWERED))
 			return rc;
 		/* Somebody else has sent it the same signal. */
 		rc = go_on(q, 0);

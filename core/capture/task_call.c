@@ -154,6 +154,17 @@ static int check_filters(struct tf_asking *q, long nr, const uint64_t arg[6])
 	return tf_task_check_call(q->t, thread, q->way.at, nr, arg);
 }
 
+/* After its registers: so there is no moment at which our death would leave it without its mask. */
+int tf_asking_hold(struct tf_asking *q, uint64_t but)
+{
+	uint64_t mask = ~but;
+
+	if (ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(mask), &mask))
+		return fail(q, "hold signals");
+	q->x->held = true;
+	return 0;
+}
+
 int tf_asking_start(struct tf_asking *q, long nr, const uint64_t arg[6])
 {
 	int rc = check_filters(q, nr, arg);
@@ -162,7 +173,9 @@ int tf_asking_start(struct tf_asking *q, long nr, const uint64_t arg[6])
 		return rc;
 	if (tf_arch_task_call(q->x->tid, &q->x->as_found, &q->way, nr, arg))
 		return fail(q, "set registers");
-	return go_on(q, 0);
+	if (!q->x->held)
+		rc = tf_asking_hold(q, 0);
+	return rc ? rc : go_on(q, 0);
 }
 
 int tf_asking_enter(struct tf_asking *q, bool last)
@@ -195,26 +208,23 @@ int tf_asking_call(struct tf_asking *q, long nr, const uint64_t arg[6], int64_t 
 /* --- frames --- */
 
 /* Into q->bytes, which is a slot. */
-static int make_frame(
-	struct tf_asking *q, struct tf_thread *thread, uint64_t slot, struct tf_call_way *ret_way)
+static int make_frame(struct tf_asking *q, const struct tf_thread *thread, const struct tf_cpu *cpu,
+	uint64_t at, struct tf_call_way *ret_way)
 {
 	struct tf_capture *c = &q->t->capture;
 	uint8_t *bytes = q->bytes + TF_ASK_RESULT;
-	uint64_t sp, at = slot + TF_ASK_RESULT;
-	int rc;
+	uint64_t sp;
+	int rc = tf_arch_frame_from_regs(
+		thread, &c->image.cpu, cpu, bytes, q->frame, at, &sp, &c->err);
 
-	memset(bytes, 0, q->frame);
-	rc = tf_arch_frame_from_regs(
-		thread, &c->image.cpu, &q->t->here, bytes, q->frame, at, &sp, &c->err);
 	if (!rc)
 		*ret_way = tf_arch_task_way(&q->t->exits, bytes, at, sp);
 	return rc;
 }
 
-static int lay(struct tf_asking *q, uint64_t slot, size_t from, size_t to)
+static int lay(struct tf_asking *q, size_t from, size_t to, uint64_t at)
 {
-	return pwrite(q->t->mem, q->bytes + from, to - from, (off_t)(slot + from)) ==
-			       (ssize_t)(to - from)
+	return pwrite(q->t->mem, q->bytes + from, to - from, (off_t)at) == (ssize_t)(to - from)
 		       ? 0
 		       : fail(q, "a frame could not be laid");
 }
@@ -226,7 +236,7 @@ static int make_own_frame(struct tf_asking *q)
 	int rc = tf_task_settle_thread(q->t, q->x, &thread, true);
 
 	if (!rc)
-		rc = make_frame(q, &thread, q->result, &q->way);
+		rc = make_frame(q, &thread, &q->t->here, q->result + TF_ASK_RESULT, &q->way);
 	q->x->way = q->way;
 	return rc;
 }
@@ -238,9 +248,8 @@ int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_
 
 	if (rc)
 		return rc;
-	if (n)
-		memcpy(q->bytes, call, size);
-	return lay(q, q->result, 0, q->x->held ? size : TF_ASK_RESULT + q->frame);
+	memcpy(q->bytes, call, size);
+	return lay(q, 0, q->x->held ? size : TF_ASK_RESULT + q->frame, q->result);
 }
 
 /* That are asked at a time. */
@@ -263,17 +272,35 @@ uint64_t tf_asking_spare(const struct tf_asking *q)
 	return slot_at(q, q->t->n_traced);
 }
 
-int tf_asking_spare_frame(
-	struct tf_asking *q, const struct tf_regs *regs, struct tf_call_way *ret_way)
+/* What every frame has. */
+static struct tf_regs plain(const struct tf_regs *regs)
 {
-	struct tf_thread thread = *q->thread;
+	return (struct tf_regs){.n = 2,
+		.set = {*tf_regs_find(regs, NT_PRSTATUS), *tf_regs_find(regs, NT_FPREGSET)}};
+}
 
-	uint64_t slot = tf_asking_spare(q);
+static const struct tf_cpu plain_cpu;
+
+int tf_asking_lay_spare(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n, long nr,
+	const uint64_t arg[6], struct tf_call_way *ret_way)
+{
+	const struct tf_call_way last = {.at = q->t->exits.call_return};
+	uint64_t at = tf_asking_spare(q);
+	struct tf_thread thread = *q->thread;
+	struct tf_regset *set = thread.regs.set;
+	size_t from = TF_ASK_RESULT - TF_ASK_SPARE;
 	int rc;
 
-	thread.regs = *regs;
-	rc = make_frame(q, &thread, slot, ret_way);
-	return rc ? rc : lay(q, slot, TF_ASK_RESULT, TF_ASK_RESULT + q->frame);
+	thread.regs = plain(&q->x->as_found);
+	set->data = tf_arena_dup(&q->t->capture.arena, set->data, set->size);
+	if (!set->data)
+		return tf_fail(&q->t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
+	tf_arch_regs_call(&thread.regs, &last, nr, arg);
+	rc = make_frame(q, &thread, &plain_cpu, at + TF_ASK_SPARE, ret_way);
+	if (rc)
+		return rc;
+	memcpy(q->bytes + from, call, n * sizeof(*call));
+	return lay(q, from, from + q->spare, at);
 }
 
 static bool has_exits(const struct tf_task *t)
@@ -283,32 +310,18 @@ static bool has_exits(const struct tf_task *t)
 
 /* --- to hold, and to put back --- */
 
-/* In this order there is no moment at which our death would leave it without its mask. */
-static int hold(struct tf_asking *q)
+int tf_asking_ready(struct tf_asking *q)
 {
 	static const uint64_t none[6];
-	uint64_t all = ~UINT64_C(0);
-	int rc = check_filters(q, SYS_gettid, none);
-
-	if (!rc && q->way.sp)
-		rc = check_filters(q, SYS_rt_sigreturn, none);
-	if (rc)
-		return rc;
-	if (tf_arch_task_call(q->x->tid, &q->x->as_found, &q->way, SYS_gettid, none) ||
-		ptrace(PTRACE_SETSIGMASK, q->x->tid, (void *)sizeof(all), &all))
-		return fail(q, "hold signals");
-	q->x->held = true;
-	return 0;
-}
-
-int tf_asking_hold(struct tf_asking *q)
-{
-	int rc = 0;
+	int rc;
 
 	q->x->way = q->way = (struct tf_call_way){.at = q->t->code};
-	if (has_exits(q->t))
-		rc = tf_asking_lay(q, NULL, 0);
-	return rc ? rc : hold(q);
+	if (!has_exits(q->t))
+		return 0;
+	rc = make_own_frame(q);
+	if (!rc)
+		rc = lay(q, TF_ASK_RESULT, TF_ASK_RESULT + q->frame, q->result + TF_ASK_RESULT);
+	return rc ? rc : check_filters(q, SYS_rt_sigreturn, none);
 }
 
 /* From a stop in or at the end of a system call to one where signals are handled: no instruction is
@@ -476,12 +489,10 @@ static int map_room(struct tf_asking *q, bool needed)
 static int unmap_room(struct tf_asking *q)
 {
 	const uint64_t arg[6] = {q->room, q->room_size};
-	int rc;
 
 	if (!q->stack) /* its frame goes with the room */
 		q->way = (struct tf_call_way){.at = q->t->code};
-	rc = tf_asking_start(q, SYS_munmap, arg);
-	return rc ? rc : tf_asking_enter(q, true);
+	return tf_asking_start(q, SYS_munmap, arg);
 }
 
 static int reap(struct tf_asking *q)
@@ -523,9 +534,10 @@ static uint64_t find_place(struct tf_task *t, const struct tf_map *m, uint64_t s
 static void find_stack(struct tf_asking *q)
 {
 	struct tf_task *t = q->t;
-	size_t size = 2 * q->slot;
+	size_t size = q->slot + q->spare;
 	uint64_t at = 0;
 
+	q->stack_size = size;
 	q->under = tf_arena_alloc(&q->t->capture.arena, size);
 	for (uint32_t i = 0; i < t->n_before && !at; i++)
 		if (t->before[i].kind == TF_MAP_STACK)
@@ -537,6 +549,7 @@ static void find_stack(struct tf_asking *q)
 
 int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 {
+	struct tf_regs few;
 	bool needed;
 	int rc = 0;
 
@@ -547,17 +560,17 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 		q->frame = n > q->frame ? n : q->frame;
 	}
 	q->slot = (TF_ASK_RESULT + q->frame + 63) & ~(size_t)63;
+	few = plain(&t->traced[0].as_found);
+	q->spare = TF_ASK_SPARE + tf_arch_frame_size(&few, &plain_cpu);
 	q->bytes = tf_arena_alloc(&t->capture.arena, q->slot);
 	if (!q->bytes)
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
 	find_stack(q);
 	tf_asking_turn(q, 0);
-	if (q->stack) {
-		rc = tf_asking_hold(q);
-	} else {
+	if (q->stack)
+		rc = tf_asking_ready(q);
+	else
 		q->x->way = q->way = (struct tf_call_way){.at = t->code};
-		rc = hold(q);
-	}
 	q->quiet = q->stack ? tf_batch_signal(t) : 0;
 	/* Whose memory is locked may have said so of all that is to come: a mapping tells. */
 	needed = !q->stack || t->n_traced > 1 || locked_before(q);
@@ -567,29 +580,56 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 	rc = map_room(q, needed);
 	if (!rc && !q->stack) {
 		tf_asking_turn(q, 0);
-		rc = tf_asking_hold(q);
+		rc = tf_asking_ready(q);
 	}
 	return rc;
 }
 
+/* A part of its stack as it was. */
+static int restore(struct tf_asking *q, size_t from, size_t to)
+{
+	return pwrite(q->t->mem, q->under + from, to - from, (off_t)(q->stack + from)) ==
+			       (ssize_t)(to - from)
+		       ? 0
+		       : fail(q, "its stack could not be put back as it was");
+}
+
+/* All but the frame, while the last call is under way. */
+static int restore_most(struct tf_asking *q)
+{
+	int rc = restore(q, 0, TF_ASK_RESULT);
+
+	return rc ? rc : restore(q, q->slot, q->stack_size);
+}
+
+/* *ret: the main thread has given back the room, and is on its way to stop. */
+static int end_calls(struct tf_asking *q, bool *ret)
+{
+	int rc = q->to_reap && q->x->stopped ? reap(q) : 0, most = 0;
+
+	if (rc || !q->room || !q->x->stopped)
+		return rc;
+	rc = unmap_room(q);
+	if (q->stack)
+		most = restore_most(q);
+	if (!rc)
+		rc = tf_asking_enter(q, true);
+	*ret = !rc;
+	return rc ? rc : most;
+}
+
 int tf_asking_end(struct tf_asking *q)
 {
-	size_t size = 2 * q->slot;
 	bool interrupted = false;
-	int rc = 0, back;
+	int rc = 0, back = 0;
 
 	tf_asking_turn(q, 0);
-	if (!q->x->held)
-		return 0;
-	if (q->to_reap && q->x->stopped)
-		rc = reap(q);
-	if (!rc && q->room && q->x->stopped) {
-		rc = unmap_room(q);
-		interrupted = !rc;
+	if (q->x->held) {
+		rc = end_calls(q, &interrupted);
+		back = interrupted ? tf_asking_put_back(q) : tf_asking_recover(q);
 	}
-	back = interrupted ? tf_asking_put_back(q) : tf_asking_recover(q);
-	rc = rc ? rc : back;
-	if (q->stack && pwrite(q->t->mem, q->under, size, (off_t)q->stack) != (ssize_t)size && !rc)
-		rc = fail(q, "its stack could not be put back as it was");
-	return rc;
+	if (q->stack && !back)
+		back = interrupted ? restore(q, TF_ASK_RESULT, q->slot)
+				   : restore(q, 0, q->stack_size);
+	return rc ? rc : back;
 }

@@ -36,17 +36,21 @@ struct tf_question {
  */
 #define TF_ASK_WAVE 16
 
+/* Of the child in between that makes a fork, task_fork.c. */
+#define TF_ASK_SPARE (2 * sizeof(struct tf_batch_call))
+
 /* A slot holds results and a frame; there is one for the main thread, one for each of those that
- * are asked at a time, and one more. */
+ * are asked at a time, and one more, for a thread that has nothing to lose and needs little. */
 struct tf_asking {
 	struct tf_task *t;
-	size_t frame, slot;       /* bytes */
-	uint8_t *bytes;           /* a slot, before it is laid */
-	uint64_t stack;           /* the main thread's slot and the one more, below its stack; 0 */
-	uint8_t *under;           /* what lay there */
-	uint64_t room, room_size; /* all slots, mapped in the process; 0 */
-	uint64_t code;            /* that makes many calls, in the room */
-	int quiet;                /* the signal that ends them; 0: each call is made by itself */
+	size_t frame, slot, spare; /* bytes; of the one more */
+	uint8_t *bytes;            /* a slot, before it is laid */
+	uint64_t stack;            /* the main thread's slot and the one more, below its stack; 0 */
+	size_t stack_size;         /* of both */
+	uint8_t *under;            /* what lay there */
+	uint64_t room, room_size;  /* all slots, mapped in the process; 0 */
+	uint64_t code;             /* that makes many calls, in the room */
+	int quiet;                 /* the signal that ends them; 0: each call is made by itself */
 	const struct tf_question *own; /* that the main thread is yet to be asked */
 	uint32_t n_own;
 	uint32_t begun;   /* calls of which the fork is one */
@@ -76,14 +80,15 @@ int tf_asking_end(struct tf_asking *q);
 /* From now on it is thread i's turn. */
 void tf_asking_turn(struct tf_asking *q, uint32_t i);
 
-/* Holds the thread's signals, and lays its frame; it has to be put back, in two parts: between
- * them others can be told the same. */
-int tf_asking_hold(struct tf_asking *q);
+/* Lays the thread's frame; with its first call its signals are held, all but some. It has to be put
+ * back then, in two parts: between them others can be told the same. */
+int tf_asking_ready(struct tf_asking *q);
+int tf_asking_hold(struct tf_asking *q, uint64_t but);
 int tf_asking_interrupt(struct tf_asking *q);
 int tf_asking_settle(struct tf_asking *q); /* waits until it is, if nobody did */
 int tf_asking_put_back(struct tf_asking *q);
 
-/* Lays the thread's frame, unless it is held and has one, and calls for it to make. */
+/* Lays calls for the thread to make, and its frame, unless it is held and has one. */
 int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n);
 
 /* Both, wherever in a call the thread is. */
@@ -105,10 +110,12 @@ int tf_asking_await(struct tf_asking *q, int *ret_event);
 /* Goes on to that. 0, or _SYSTEM. */
 int tf_asking_resume(struct tf_asking *q);
 
-/* Lays a frame of these registers into the slot that is beyond those of the threads. A thread whose
- * stack pointer becomes *ret's sp, and that returns, takes it. */
-int tf_asking_spare_frame(
-	struct tf_asking *q, const struct tf_regs *regs, struct tf_call_way *ret_way);
+/* Lays calls, and a frame of one that the main thread would never make, into the slot that is
+ * beyond those of the threads. A thread whose stack pointer becomes *ret's sp, and that returns,
+ * makes it.
+ */
+int tf_asking_lay_spare(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n, long nr,
+	const uint64_t arg[6], struct tf_call_way *ret_way);
 
 /* Where that slot is. */
 uint64_t tf_asking_spare(const struct tf_asking *q);
@@ -118,14 +125,21 @@ uint64_t tf_asking_spare(const struct tf_asking *q);
  * and by nobody when we are gone. 0: there is none. */
 int tf_batch_signal(const struct tf_task *t);
 
-/* A held thread sets off to make calls, fewer than TF_ASK_CALLS, and what its signal needs; one
- * whose own_tid is 0 sends none. */
+/* A thread sets off to make calls, fewer than TF_ASK_CALLS, and what its signal needs; one whose
+ * own_tid is 0 sends none. In parts: the calls, of which there are as many as returned, laid by
+ * somebody; and off. */
 int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n);
+uint32_t tf_batch_compose(const struct tf_asking *q, const struct tf_question *question, uint32_t n,
+	struct tf_batch_call *call);
+int tf_batch_go(struct tf_asking *q, uint32_t n);
 
 /* Until it has sent its signal, *ret_event is 0; or stands at an event, PTRACE_EVENT_*, with more
- * to do; or, if it sends none, has ended, -1. call[] tells what it has done. */
+ * to do; or, if it sends none, has ended, -1. call[] tells what it has done; of one that sends
+ * none, NULL: that is read later, if at all. */
 int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, int *ret_event);
 int tf_batch_resume(struct tf_asking *q);
+
+int tf_batch_read(struct tf_asking *q, uint32_t n, struct tf_batch_call *call);
 
 /* Takes their answers. */
 int tf_batch_take(struct tf_asking *q, const struct tf_question *question, uint32_t n,

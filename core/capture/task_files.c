@@ -176,8 +176,9 @@ static void know_fd(struct tf_task *t, int number)
 		k->info = -1;
 	}
 	if (k->info >= 0 && !read_info(t, number, k->info, info) && !stat(path, &k->st) &&
-		!describe_fd(t, &k->as, number, &k->st) && is_told_by_inode(t, &k->as) &&
-		is_settled(&k->st)) {
+		!describe_fd(t, &k->as, number, &k->st))
+		t->opens_memory |= tf_task_opens_memory(&k->as);
+	if (k->as.path && is_told_by_inode(t, &k->as) && is_settled(&k->st)) {
 		k->mount = tf_text_number(info, "mnt_id:", 10, 0);
 		k->ino = tf_text_number(info, "ino:", 10, 0);
 		t->n_known++;

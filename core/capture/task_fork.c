@@ -95,21 +95,6 @@ static int adopts(struct tf_asking *q)
 	return refused(q, "it adopts orphans, and would see its own fork", 0);
 }
 
-/* The way back of the child in between, should it ever go on. */
-static int lay_exit(struct tf_asking *q, struct tf_call_way *ret_way)
-{
-	const struct tf_call_way call = {.at = q->t->exits.call_return};
-	struct tf_arena *a = &q->t->capture.arena;
-	struct tf_regs regs = q->x->as_found;
-	struct tf_regset *set = tf_regs_find(&regs, NT_PRSTATUS);
-
-	set->data = tf_arena_dup(a, set->data, set->size);
-	if (!set->data)
-		return tf_fail(&q->t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
-	tf_arch_regs_call(&regs, &call, SYS_exit_group, (const uint64_t[6]){0});
-	return tf_asking_spare_frame(q, &regs, ret_way);
-}
-
 /* Call by call. */
 static int fork_singly(struct tf_asking *q)
 {
@@ -124,19 +109,41 @@ static int fork_singly(struct tf_asking *q)
 }
 
 /* Both calls at once: where it may not close, or fork, it ends. */
+static const struct tf_question both[] = {
+	{.nr = SYS_close_range, .arg = {0, ~0u, CLOSE_RANGE_UNSHARE_}}, {.nr = SYS_clone}};
+
+_Static_assert(sizeof(both) / sizeof(*both) == TF_ASK_SPARE / sizeof(struct tf_batch_call), "room");
+
+/* Lays them, and the way back of the child in between, should it ever go on. */
+static int prepare(struct tf_asking *b, struct tf_asking *q)
+{
+	static const uint64_t none[6];
+	struct tf_batch_call call[2];
+	int rc;
+
+	b->result = tf_asking_spare(q);
+	tf_batch_compose(b, both, 2, call);
+	rc = tf_asking_lay_spare(q, call, 2, SYS_exit_group, none, &b->way);
+	return rc;
+}
+
 static int fork_at_once(struct tf_asking *q)
 {
-	static const struct tf_question calls[] = {
-		{.nr = SYS_close_range, .arg = {0, ~0u, CLOSE_RANGE_UNSHARE_}}, {.nr = SYS_clone}};
-	struct tf_batch_call call[2] = {{0}};
-	int event, rc;
+	int event, rc = tf_batch_go(q, 2), aside = tf_task_describe_aside(q->t);
 
-	q->result = tf_asking_spare(q);
-	rc = tf_batch_start(q, calls, 2);
 	if (!rc)
-		rc = tf_batch_await(q, 2, call, &event);
+		rc = tf_batch_await(q, 2, NULL, &event);
 	if (!rc && event == PTRACE_EVENT_CLONE)
 		rc = child_of(q, &q->t->shot.x.tid);
+	return rc ? rc : aside;
+}
+
+/* Of both. */
+static int check_calls(struct tf_asking *q)
+{
+	struct tf_batch_call call[2];
+	int rc = tf_batch_read(q, 2, call);
+
 	if (rc || (!call[0].result && q->t->shot.x.tid))
 		return rc;
 	tf_task_shot_end(q->t);
@@ -158,11 +165,10 @@ static int fork_shot(struct tf_asking *q)
 	return q->quiet ? fork_at_once(q) : fork_singly(q);
 }
 
-static void end_between(struct tf_asking *b)
+static void await_end(struct tf_asking *b)
 {
 	int status;
 
-	kill(b->x->tid, SIGKILL);
 	while (tf_task_wait_any(b->t, b->x, UINT64_MAX, &status) == 1)
 		;
 }
@@ -204,14 +210,21 @@ static int begin(struct tf_asking *q, const struct tf_call_way *way, pid_t *ret_
 	return call_clone(q, (const uint64_t[6]){BETWEEN, way->sp}, ret_child, ret);
 }
 
+/* The child in between has been told to end. The main thread sets off at once: it waits for that by
+ * itself. */
+static int resume(struct tf_asking *q)
+{
+	return q->quiet ? tf_batch_resume(q) : tf_asking_resume(q);
+}
+
 /* The main thread's clone returns, with the child's number in its own pid namespace. */
 static int finish(struct tf_asking *q)
 {
 	struct tf_batch_call call[TF_ASK_CALLS];
 	int64_t child;
-	int event, rc = q->quiet ? tf_batch_resume(q) : tf_asking_resume(q);
+	int event, rc = 0;
 
-	if (!rc && q->quiet) {
+	if (q->quiet) {
 		rc = tf_batch_await(q, q->begun, call, &event);
 		return rc || !event ? rc : fail(q, "has ended");
 	}
@@ -229,46 +242,52 @@ static void note_ours(const struct tf_asking *q)
 
 	s->result = q->result;
 	s->stack = q->stack;
-	s->size = q->stack ? 2 * q->slot : 0;
+	s->size = q->stack ? q->stack_size : 0;
 	s->under = q->under;
 	s->room = q->room;
 	s->room_size = q->room_size;
 }
 
-int tf_task_fork(struct tf_asking *q)
+int tf_task_fork(struct tf_asking *q, int (*rest)(struct tf_task *t))
 {
 	struct tf_traced between = {.as_found = q->x->as_found, .held = true};
 	struct tf_asking b = *q;
-	struct tf_call_way way;
 	int64_t result;
-	int rc, finished;
+	bool adopting;
+	int rc, resumed;
 
 	if (!q->t->exits.call_return || !q->t->exits.sigreturn)
 		return refused(q, "its code has no signal return", 0);
 	if (adopts_orphans(q->t))
 		return adopts(q);
-	rc = lay_exit(q, &way);
+	b.x = &between;
+	rc = prepare(&b, q);
 	if (!rc)
 		rc = set_options(q, PTRACE_O_TRACEVFORK);
 	if (!rc)
-		rc = begin(q, &way, &between.tid, &result);
+		rc = begin(q, &b.way, &between.tid, &result);
 	if (rc)
 		return rc;
 	if (!between.tid)
 		return refused(q, "fork", result);
-	b.x = &between;
-	b.way = way;
-	if (!adopts_orphans(q->t))
+	adopting = adopts_orphans(q->t);
+	if (!adopting)
 		rc = fork_shot(&b);
-	end_between(&b);
-	finished = finish(q);
+	kill(between.tid, SIGKILL);
+	resumed = resume(q);
+	if (!rc && !adopting && q->quiet)
+		rc = check_calls(&b);
+	if (!rc && q->t->shot.x.tid)
+		rc = rest(q->t);
+	await_end(&b);
+	if (!resumed)
+		resumed = finish(q);
 	note_ours(q);
 	q->t->shot.x.as_found = q->x->as_found;
+	q->t->shot.x.held = true;
 	q->t->shot.x.way = (struct tf_call_way){.at = q->t->exits.call_return};
-	rc = rc ? rc : finished;
-	if (!rc)
-		rc = set_options(q, 0);
-	return rc || !adopts_orphans(q->t) ? rc : adopts(q);
+	rc = rc ? rc : resumed;
+	return rc || !adopting ? rc : adopts(q);
 }
 
 int tf_task_shot_ready(struct tf_task *t)

@@ -49,9 +49,10 @@ void tf_task_files_close(struct tf_task *t);
  */
 int tf_task_objects(struct tf_task *t);
 
-/* Whether there is one whose bytes others than its fork could change: mappings of it, or
- * descriptors. It is to be looked at while the process stands. */
-bool tf_task_has_memory(const struct tf_task *t, const struct tf_map *maps, uint32_t n);
+/* Whether there is one whose bytes others than its fork could change: of mappings, of a descriptor.
+ * It is to be looked at while the process stands. */
+bool tf_task_maps_memory(const struct tf_map *maps, uint32_t n);
+bool tf_task_opens_memory(const struct tf_fd *f);
 
 /* Adds the runs of a mapping of an object: what travels with it. */
 int tf_task_object_pages(struct tf_task *t, const struct tf_map *m);
@@ -116,9 +117,12 @@ int tf_task_pagemap(struct tf_task *t);
 /* Lets the threads go on; the rest stays. */
 void tf_task_let_go(struct tf_task *t);
 
-/* The parts of tf_task_describe(): what only the standing process tells; its mappings, of any
- * /proc; what a fork of it tells as well, and pages. */
-int tf_task_describe_standing(struct tf_task *t);
+/* The parts of tf_task_describe(): what only the standing process tells, and has to be known before
+ * it makes calls for us; what it tells while it makes them as well, without a tracer, and the time
+ * costs nothing then (once: again is nothing); its mappings, of any /proc; what a fork of it tells
+ * as well, and pages. */
+int tf_task_describe_threads(struct tf_task *t);
+int tf_task_describe_aside(struct tf_task *t);
 int tf_task_describe_maps(struct tf_task *t);
 int tf_task_describe_rest(struct tf_task *t);
 
@@ -137,10 +141,10 @@ bool tf_task_keeps_tags(const struct tf_map *maps, uint32_t n);
 
 struct tf_asking;
 
-/* task_attrs.c: what the kernel keeps for the threads: scheduling, needs no status; filters; POSIX
- * timers. */
-int tf_task_scheduling(struct tf_task *t);
+/* task_attrs.c: what the kernel keeps for the threads: filters; POSIX timers; after that,
+ * scheduling. */
 int tf_task_attributes(struct tf_task *t);
+int tf_task_scheduling(struct tf_task *t);
 
 /* What it keeps for the process, and a fork inherits: limits, oom_score_adj. */
 int tf_task_process(struct tf_task *t);
@@ -181,9 +185,10 @@ int tf_task_ask(struct tf_task *t, int (*meanwhile)(struct tf_asking *q));
 int tf_task_ask_shot(struct tf_task *t);
 
 /* task_fork.c: has the main thread fork, and asks it what it is yet to be asked (q->own) if it can.
- * Sets t->shot, or t->stands. 0, or what must not happen. */
+ * Sets t->shot, or t->stands; if there is a shot, rest is called when it is, while the main thread
+ * is on its way back. 0, or what must not happen. */
 #define TF_FORK_CALLS 2
-int tf_task_fork(struct tf_asking *q);
+int tf_task_fork(struct tf_asking *q, int (*rest)(struct tf_task *t));
 
 /* Waits until the shot stands, ready for calls; takes what we had on its stack out of it. */
 int tf_task_shot_ready(struct tf_task *t);

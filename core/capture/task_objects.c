@@ -169,6 +169,11 @@ static bool is_memory_name(const char *path)
 	       ((n > m && !strcmp(path + n - m, mark)) || kind_by_name(path) != TF_OBJECT_FILE);
 }
 
+bool tf_task_opens_memory(const struct tf_fd *f)
+{
+	return f->ino && f->fd > STDERR_FILENO && is_memory_name(f->path);
+}
+
 static int list_opened(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
@@ -179,7 +184,7 @@ static int list_opened(struct tf_task *t)
 		struct tf_object *o;
 		bool deleted;
 
-		if (!f->ino || f->fd <= STDERR_FILENO || !is_memory_name(f->path))
+		if (!tf_task_opens_memory(f))
 			continue;
 		o = object_of(t, f->dev, f->ino);
 		if (!o)
@@ -514,19 +519,13 @@ static int sum_all(struct tf_task *t)
 	return rc;
 }
 
-bool tf_task_has_memory(const struct tf_task *t, const struct tf_map *maps, uint32_t n)
+bool tf_task_maps_memory(const struct tf_map *maps, uint32_t n)
 {
-	const struct tf_image *img = &t->capture.image;
-
 	for (uint32_t i = 0; i < n; i++)
 		if (tf_map_has_object(&maps[i]) &&
 			(maps[i].flags & TF_MAP_DELETED || maps[i].prot & PROT_WRITE ||
 				maps[i].vmflags & TF_VMF_MAYWRITE ||
 				kind_by_name(maps[i].path) != TF_OBJECT_FILE))
-			return true;
-	for (uint32_t i = 0; i < img->n_fds; i++)
-		if (img->fds[i].ino && img->fds[i].fd > STDERR_FILENO &&
-			is_memory_name(img->fds[i].path))
 			return true;
 	return false;
 }

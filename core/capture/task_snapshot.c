@@ -84,16 +84,33 @@ static bool is_smaller(const struct tf_task *t)
 	       tf_text_number(t->status, "\nVmSize:", 10, 0) * 1024 + (s->room ? s->room_size : 0);
 }
 
+/* Since it was looked at. */
+static bool opens_memory(const struct tf_task *t)
+{
+	const struct tf_image *img = &t->capture.image;
+
+	for (uint32_t i = 0; i < img->n_fds; i++)
+		if (tf_task_opens_memory(&img->fds[i]))
+			return true;
+	return false;
+}
+
 static bool is_exact(const struct tf_task *t)
 {
 	return t->capture.image.maps;
 }
 
+static int keep_all(struct tf_task *t)
+{
+	const struct tf_image *img = &t->capture.image;
+
+	return is_exact(t) ? keep(t, img->maps, img->n_maps) : keep(t, t->before, t->n_before);
+}
+
 static int fork_and_keep(struct tf_asking *q)
 {
 	struct tf_task *t = q->t;
-	struct tf_image *img = &t->capture.image;
-	int rc = 0;
+	const struct tf_image *img = &t->capture.image;
 
 	/* They would see the fork's calls as the program's. */
 	if (img->n_filters)
@@ -102,12 +119,8 @@ static int fork_and_keep(struct tf_asking *q)
 		 tf_task_keeps_tags(img->maps, img->n_maps))
 		snprintf(t->stands, sizeof(t->stands), "it has memory tags that a fork has not");
 	else
-		rc = tf_task_fork(q);
-	if (rc || !t->shot.x.tid)
-		return rc;
-	if (is_exact(t))
-		return keep(t, img->maps, img->n_maps);
-	return keep(t, t->before, t->n_before);
+		return tf_task_fork(q, keep_all);
+	return 0;
 }
 
 /* Takes over what only the process itself showed, and it only before it stood: locked memory is not
@@ -154,7 +167,7 @@ static int turn_to_shot(struct tf_task *t)
 	int rc;
 
 	tf_task_let_go(t);
-	t->shot.differs = !is_exact(t) && is_smaller(t);
+	t->shot.differs = !is_exact(t) && (is_smaller(t) || opens_memory(t));
 	if (t->shot.differs)
 		return 0;
 	t->seen = t->shot.x.tid;
@@ -171,9 +184,11 @@ static int turn_to_shot(struct tf_task *t)
 static int describe_and_fork(struct tf_task *t, bool exact)
 {
 	const char *why = NULL;
-	int rc = tf_task_describe_standing(t);
+	int rc = tf_task_describe_threads(t);
 
-	exact |= tf_task_has_memory(t, t->before, t->n_before);
+	exact |= t->opens_memory || tf_task_maps_memory(t->before, t->n_before);
+	if (!rc && exact)
+		rc = tf_task_describe_aside(t);
 	if (!rc && exact)
 		rc = tf_task_describe_maps(t);
 	if (!rc && exact)
@@ -186,6 +201,8 @@ static int describe_and_fork(struct tf_task *t, bool exact)
 		tf_task_unasked(t);
 		snprintf(t->stands, sizeof(t->stands), "%s", why);
 	}
+	if (!rc)
+		rc = tf_task_describe_aside(t);
 	if (!rc && t->shot.x.tid)
 		rc = turn_to_shot(t);
 	else if (!rc && !exact)

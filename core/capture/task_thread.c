@@ -135,8 +135,6 @@ int tf_task_threads(struct tf_task *t)
 	img->threads = tf_arena_array(&t->capture.arena, t->n_traced, sizeof(*img->threads));
 	if (!rc)
 		rc = img->threads ? read_threads(t) : TELEFORK_E_NOMEM;
-	if (!rc)
-		rc = tf_task_scheduling(t);
 	told = t->status_texts ? tf_task_status_end(t) : rc;
 	t->status = t->traced->status;
 	for (uint32_t i = 0; i < t->n_traced && !rc && !told; i++)
