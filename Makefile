@@ -102,6 +102,7 @@ RESTORE_SRC := \
 	plan \
 	build \
 	build_memory \
+	build_fill \
 	build_process \
 	build_threads \
 	build_owners \

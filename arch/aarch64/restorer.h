@@ -12,6 +12,7 @@
 #define TF_ARCH_TESTING_HEADER "arch/aarch64/testing.h"
 
 /* include/uapi/asm-generic/unistd.h; there is no poll: use ppoll. */
+#define TF_R_NR_ioctl         29
 #define TF_R_NR_close         57
 #define TF_R_NR_read          63
 #define TF_R_NR_write         64

@@ -18,6 +18,7 @@
 #define TF_R_NR_ppoll         271
 #define TF_R_NR_poll          7
 #define TF_R_NR_rt_sigreturn  15
+#define TF_R_NR_ioctl         16
 #define TF_R_NR_pread64       17
 #define TF_R_NR_mincore       27
 #define TF_R_NR_madvise       28

@@ -149,7 +149,7 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 		 more = 0;
 
 	steps += tf_build_attrs_steps(img, &more) + tf_build_rights_steps(b, &more);
-	more += tf_build_owners_size(img) + tf_build_later_size(img) +
+	more += tf_build_owners_size(img) + tf_build_later_size(img) + tf_build_fill_size(img) +
 		img->n_tags * sizeof(*img->tags);
 
 	r->data_max = more + 65536 + (uint64_t)TF_SIGNALS * 64 + (uint64_t)img->n_auxv * 16 +
@@ -197,8 +197,9 @@ static int place(struct tf_build *b, uint64_t restorer_size, struct tf_arena *a)
 	if (b->f->vdso.size)
 		park = b->f->vdso.base + b->f->vdso.size - first;
 	body = TF_PAGE_UP(sizeof(struct tf_plan_header), 64) + TF_PAGE_UP(fills, 64) +
-	       TF_PAGE_UP(steps, 64) + TF_PAGE_UP(r->data_max, 64) + TF_PLAN_BUFFER +
-	       TF_RESTORER_STACK;
+	       TF_PAGE_UP(steps, 64) + TF_PAGE_UP(r->data_max, 64) +
+	       TF_OWNER_FOUND * sizeof(uint64_t);
+	body = TF_PAGE_UP(body, page) + TF_PLAN_BUFFER + TF_RESTORER_STACK;
 	body = TF_PAGE_UP(body, page);
 	stacks = TF_PAGE_UP((b->img->n_threads - 1) * (uint64_t)TF_THREAD_STACK, page);
 	size = body + stacks + TF_PAGE_UP(restorer_size, page) + TF_PAGE_UP(park, page);
@@ -215,7 +216,8 @@ static int place(struct tf_build *b, uint64_t restorer_size, struct tf_arena *a)
 	r->fills_at = r->hole.start + TF_PAGE_UP(sizeof(struct tf_plan_header), 64);
 	r->steps_at = r->fills_at + TF_PAGE_UP(fills, 64);
 	r->data_at = r->steps_at + TF_PAGE_UP(steps, 64);
-	r->buffer_at = r->data_at + TF_PAGE_UP(r->data_max, 64);
+	r->found_at = r->data_at + TF_PAGE_UP(r->data_max, 64);
+	r->buffer_at = TF_PAGE_UP(r->found_at + TF_OWNER_FOUND * sizeof(uint64_t), page);
 	r->stack_top = r->hole.start + body;
 	return 0;
 }

@@ -44,8 +44,9 @@ struct tf_restore {
 	struct tf_range hole;      /* everything, park included */
 	uint64_t code_at, park_at; /* addresses; park_at == hole.end: nothing is parked */
 	uint64_t data_at;          /* address of the data part */
-	uint64_t steps_at, fills_at, buffer_at, stack_top, thread_stacks;
-	uint8_t *data; /* built in the arena, data_size bytes used of data_max */
+	uint64_t steps_at, fills_at, found_at, buffer_at, stack_top, thread_stacks;
+	uint64_t owners_at; /* struct tf_owners; 0: no id changes */
+	uint8_t *data;      /* built in the arena, data_size bytes used of data_max */
 	uint64_t data_size, data_max;
 	uint64_t *object_step; /* of each object: the step that makes or opens it */
 	uint64_t first_thread; /* step that starts the second thread; the others follow it */

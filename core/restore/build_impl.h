@@ -65,6 +65,9 @@ void tf_build_advice(struct tf_build *b, uint32_t i);
 /* All mappings, writable where data is to come, and the data. */
 void tf_build_memory(struct tf_build *b);
 
+/* Whether bytes come for the mapping. */
+bool tf_build_has_data(const struct tf_image *img, const struct tf_map *m);
+
 /* Entry points of the image's vDSO, where it is another than the destination's. */
 void tf_build_vdso_entries(struct tf_build *b);
 
@@ -79,6 +82,17 @@ void tf_build_locks(struct tf_build *b);
 
 /* Where file offsets land: r->fills. 0 or _NOMEM. */
 int tf_build_fills(struct tf_build *b, struct tf_arena *a);
+
+/* --- build_fill.c --- */
+
+/* Whether the mapping's pages are to be put there as a whole: TF_FILL_PUT. */
+bool tf_build_puts(const struct tf_build *b, const struct tf_map *m);
+
+/* The bytes. */
+void tf_build_fill(struct tf_build *b);
+
+/* Bytes of data that it takes. */
+uint64_t tf_build_fill_size(const struct tf_image *img);
 
 /* --- build_later.c --- */
 

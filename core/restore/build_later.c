@@ -74,14 +74,16 @@ void tf_build_later(struct tf_build *b)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = TF_UFFD_FEATURES};
 	struct tf_plan *p = &b->r->plan;
+	struct tf_step *s;
 	uint64_t uffd;
 	uint32_t k = 0;
 
 	if (!b->img->n_later)
 		return;
 	if (!b->r->post_copy) {
-		tf_plan_add(p, TF_OP_FILL, "memory that could wait")->arg[0] =
-			(uint64_t)b->r->fds.channel;
+		s = tf_plan_add(p, TF_OP_FILL, "memory that could wait");
+		s->arg[0] = (uint64_t)b->r->fds.channel;
+		s->arg[1] = UINT64_MAX;
 		return;
 	}
 	tf_plan_syscall(

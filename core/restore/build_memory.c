@@ -211,7 +211,7 @@ static void plan_beyond_end(struct tf_build *b, const struct tf_map *m, uint32_t
 	s->expected = m->data_end;
 }
 
-static bool has_data(const struct tf_image *img, const struct tf_map *m)
+bool tf_build_has_data(const struct tf_image *img, const struct tf_map *m)
 {
 	uint32_t low = 0, high = img->n_segments;
 
@@ -280,7 +280,7 @@ void tf_build_advice(struct tf_build *b, uint32_t i)
 /* What a mapping can be filled with, and tagged. */
 static uint32_t fill_prot(const struct tf_build *b, const struct tf_map *m, uint32_t prot)
 {
-	if (!has_data(b->img, m) && !tf_map_may_have_tags(m))
+	if (!tf_build_has_data(b->img, m) && !tf_map_may_have_tags(m))
 		return prot;
 	return PROT_READ | PROT_WRITE | tf_arch_map_prot(m->vmflags & TF_VMF_MTE, &b->f->cpu);
 }
@@ -313,7 +313,7 @@ static void plan_map(struct tf_build *b, uint32_t i)
 	const struct tf_map *m = &b->img->maps[i];
 
 	if (m->object)
-		b->mapped_prot[i] = tf_build_object_map(b, i, has_data(b->img, m));
+		b->mapped_prot[i] = tf_build_object_map(b, i, tf_build_has_data(b->img, m));
 	else if (m->here)
 		plan_file(b, m, fill_prot(b, m, map_prot(b, i)));
 	else
@@ -333,7 +333,7 @@ void tf_build_memory(struct tf_build *b)
 	if (b->r->vdso_equal)
 		plan_move_vdso(
 			b, b->r->park_at, tf_build_vdso_first(&b->img->vdso), "vdso, as it was");
-	tf_plan_add(&b->r->plan, TF_OP_FILL, "memory")->arg[0] = (uint64_t)b->r->fds.channel;
+	tf_build_fill(b);
 }
 
 /* Whatever checks of tags the receiver lives with, the memory is no longer what its pointers say.
@@ -445,11 +445,13 @@ void tf_build_protections(struct tf_build *b)
 }
 
 /* What comes for a file that is here is compared with it. */
-static enum tf_fill_how fill_how(const struct tf_image *img, const struct tf_map *m)
+static enum tf_fill_how fill_how(const struct tf_build *b, const struct tf_map *m)
 {
-	if (m && tf_build_is_found(img, m))
+	if (m && tf_build_is_found(b->img, m))
 		return TF_FILL_EQUAL;
-	return m && m->here ? TF_FILL_DIFFERENT : TF_FILL_WRITE;
+	if (m && m->here)
+		return TF_FILL_DIFFERENT;
+	return m && tf_build_puts(b, m) ? TF_FILL_PUT : TF_FILL_WRITE;
 }
 
 int tf_build_fills(struct tf_build *b, struct tf_arena *a)
@@ -466,7 +468,7 @@ int tf_build_fills(struct tf_build *b, struct tf_arena *a)
 
 		if (s->filesz)
 			b->r->fills[b->r->n_fills++] = (struct tf_fill){
-				s->offset, s->filesz, drop ? 0 : s->vaddr, fill_how(img, m)};
+				s->offset, s->filesz, drop ? 0 : s->vaddr, fill_how(b, m)};
 	}
 	return 0;
 }
@@ -489,7 +491,7 @@ static bool in_vdso(const struct tf_image *img, uint64_t addr, uint64_t n)
 {
 	const struct tf_map *m = tf_image_map_at(img, addr);
 
-	return m && m->kind == TF_MAP_VDSO && n <= m->end - addr && has_data(img, m);
+	return m && m->kind == TF_MAP_VDSO && n <= m->end - addr && tf_build_has_data(img, m);
 }
 
 /* The old pages are data; their entry points lead to the destination's functions or to the kernel.

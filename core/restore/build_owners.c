@@ -160,6 +160,7 @@ void tf_build_owners(struct tf_build *b)
 	if (b->r->same_ids || b->r->plan.full)
 		return;
 	o->page = b->page;
+	o->found = (uint64_t *)b->r->found_at;
 	o->n_owners = b->img->n_threads;
 	o->owner = (struct tf_owner *)put_owners(b);
 	o->n_ranges = count_ranges(b->img);
@@ -168,6 +169,7 @@ void tf_build_owners(struct tf_build *b)
 	s = tf_plan_add(&b->r->plan, TF_OP_OWNERS, "held locks");
 	s->arg[0] = at;
 	s->arg[1] = o->n_owners;
+	b->r->owners_at = at;
 }
 
 uint64_t tf_build_owners_size(const struct tf_image *img)

@@ -21,6 +21,7 @@
 #define TF_FACT_EXE        512u  /* the image's program is here, and can be the link exe */
 #define TF_FACT_EXE_SAME   2048u /* it is the receiver's own program: the link leads there */
 #define TF_FACT_UFFD       4096u /* memory may come later: userfaultfd(2), of kernel faults, too */
+#define TF_FACT_THP        8192u /* memory gets huge pages unasked */
 #define TF_FACT_KEYS       1024u /* memory protection keys can be allocated */
 
 #define TF_FACT_KEEP_MAX 8

@@ -67,6 +67,16 @@ static void gather_huge(struct tf_facts *f)
 	}
 }
 
+/* Whether huge pages come to whom does not ask for them. */
+static bool has_huge_pages(struct tf_arena *a)
+{
+	static const char path[] = "/sys/kernel/mm/transparent_hugepage/enabled";
+	char *text;
+	size_t size;
+
+	return !tf_proc_read(a, path, &text, &size, NULL) && strstr(text, "[always]");
+}
+
 /* A process that has keys already would hand them on. */
 static bool has_keys(void)
 {
@@ -86,4 +96,6 @@ void tf_facts_memory(struct tf_facts *f, struct tf_arena *a)
 	gather_huge(f);
 	if (!(f->flags & TF_FACT_EMULATED) && has_keys())
 		f->flags |= TF_FACT_KEYS;
+	if (has_huge_pages(a))
+		f->flags |= TF_FACT_THP;
 }

@@ -52,7 +52,7 @@ TF_OWNERS_FN const struct tf_owner *tf_owner_find(const struct tf_owners *o, uin
 	return 0;
 }
 
-TF_OWNERS_FN bool tf_owner_inside(const struct tf_owners *o, uint64_t at, uint64_t n)
+TF_OWNERS_FN const struct tf_owner_range *tf_owner_range_at(const struct tf_owners *o, uint64_t at)
 {
 	uint64_t low = 0, high = o->n_ranges;
 
@@ -65,9 +65,16 @@ TF_OWNERS_FN bool tf_owner_inside(const struct tf_owners *o, uint64_t at, uint64
 		else if (at >= r->end)
 			low = middle + 1;
 		else
-			return n <= r->end - at;
+			return r;
 	}
-	return false;
+	return 0;
+}
+
+TF_OWNERS_FN bool tf_owner_inside(const struct tf_owners *o, uint64_t at, uint64_t n)
+{
+	const struct tf_owner_range *r = tf_owner_range_at(o, at);
+
+	return r && n <= r->end - at;
 }
 
 TF_OWNERS_FN bool tf_owner_is_named(const struct tf_owners *o, uint64_t at)
@@ -215,8 +222,35 @@ TF_OWNERS_FN void tf_owner_try(
 	}
 }
 
-/* [from, to) of the range. In both an owner is the lower half of an aligned word of 8 bytes with a
- * small upper half. */
+/* Whether a word may hold an owner: both have one as the lower half of an aligned word of 8 bytes
+ * with a small upper half. */
+static inline __attribute__((always_inline)) bool tf_owner_may_be(
+	uint64_t word, uint32_t low, uint32_t span)
+{
+	return (uint32_t)word - low <= span && word >> 32 <= TF_OWNER_USERS;
+}
+
+/* While memory comes it is in the cache: notes what is to be looked at once the new ids are known.
+ * n bytes that stand, or will stand, at this address. */
+TF_OWNERS_FN void tf_owner_note(struct tf_owners *o, uint64_t at, uint64_t bytes, uint64_t n)
+{
+	uint32_t low = o->owner[0].old, span = o->owner[o->n_owners - 1].old - low;
+
+	if ((at | n) & 7)
+		o->n_found = TF_OWNER_FOUND + 1; /* of words in halves nothing is known */
+	for (uint64_t i = 0; i < n; i += 8) {
+		uint64_t word = *(const tf_owner_u64 *)(bytes + i);
+
+		if (!tf_owner_may_be(word, low, span) || !tf_owner_find(o, (uint32_t)word))
+			continue;
+		if (o->n_found < TF_OWNER_FOUND)
+			o->found[o->n_found++] = at + i;
+		else
+			o->n_found = TF_OWNER_FOUND + 1;
+	}
+}
+
+/* [from, to) of the range. */
 TF_OWNERS_FN void tf_owner_search(
 	const struct tf_owners *o, const struct tf_owner_range *r, uint64_t from, uint64_t to)
 {
@@ -225,7 +259,7 @@ TF_OWNERS_FN void tf_owner_search(
 	for (uint64_t at = from; at < to; at += 8) {
 		uint64_t word = *(const tf_owner_u64 *)at;
 
-		if (word >> 32 <= TF_OWNER_USERS && (uint32_t)word - low <= span)
+		if (tf_owner_may_be(word, low, span))
 			tf_owner_try(o, r, at, (uint32_t)word);
 	}
 }
@@ -248,6 +282,14 @@ TF_OWNERS_FN void tf_owner_search_pages(
 	}
 }
 
+TF_OWNERS_FN void tf_owner_try_noted(const struct tf_owners *o, uint64_t at)
+{
+	const struct tf_owner_range *r = tf_owner_range_at(o, at);
+
+	if (r && r->end - at >= 8)
+		tf_owner_try(o, r, at, (uint32_t) * (const tf_owner_u64 *)at);
+}
+
 /* All of it; now of each owner is set. there: TF_OWNER_PAGES bytes of scratch. */
 TF_OWNERS_FN void tf_owners_change(const struct tf_owners *o, uint8_t *there)
 {
@@ -257,6 +299,11 @@ TF_OWNERS_FN void tf_owners_change(const struct tf_owners *o, uint8_t *there)
 		tf_owner_list(o, &o->owner[i]);
 		if (tf_owner_waits(o, &o->owner[i]))
 			tf_owner_at_hand(o, &o->owner[i]);
+	}
+	if (o->found && o->n_found <= TF_OWNER_FOUND) {
+		for (uint64_t i = 0; i < o->n_found; i++)
+			tf_owner_try_noted(o, o->found[i]);
+		return;
 	}
 	for (uint64_t i = 0; i < o->n_ranges; i++)
 		tf_owner_search_pages(o, &o->range[i], there);

@@ -163,6 +163,8 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 		.crc_instruction = tf_arch_has_crc32c(),
 		.control_fd = r->fds.control,
 		.buffer = r->buffer_at,
+		.page = p->facts.page_size,
+		.owners = r->owners_at,
 		.count = p->count,
 		.chain = p->chain,
 		.max_bytes = p->to_come,

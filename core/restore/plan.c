@@ -84,6 +84,8 @@ static const struct {
 	{SYS_gettid, "gettid", 0},
 	{SYS_rt_sigqueueinfo, "rt_sigqueueinfo", 3},
 	{SYS_rt_tgsigqueueinfo, "rt_tgsigqueueinfo", 4},
+	{SYS_userfaultfd, "userfaultfd", 1},
+	{SYS_ioctl, "ioctl", 3},
 	{SYS_close, "close", 1},
 	{SYS_chdir, "chdir", 1},
 	{SYS_umask, "umask", 1},
@@ -155,7 +157,7 @@ void tf_step_text(const struct tf_step *s, char *buf, size_t size)
 		const char *name;
 		unsigned args;
 	} ops[TF_OPS] = {
-		[TF_OP_FILL] = {"fill", 1},
+		[TF_OP_FILL] = {"fill", 2},
 		[TF_OP_STORE] = {"store", 3},
 		[TF_OP_STORE_IF] = {"store_if", 4},
 		[TF_OP_COPY] = {"copy", 3},

@@ -20,7 +20,8 @@
 
 enum tf_op {
 	TF_OP_SYSCALL,  /* nr(arg[0..5]) -> result */
-	TF_OP_FILL,     /* read extents from fd arg[0] until the trailer, into memory */
+	TF_OP_FILL,     /* read extents from fd arg[0] until the trailer, into memory; arg[1]: a
+			   userfaultfd for TF_FILL_PUT, or an error */
 	TF_OP_STORE,    /* arg[2] bytes (4 or 8) of arg[1] -> address arg[0] */
 	TF_OP_STORE_IF, /* the same, if the word there is arg[3] */
 	TF_OP_OWNERS, /* locks that know who holds them get the new ids: struct tf_owners (owners.h)
@@ -71,6 +72,7 @@ struct tf_step {
 /* How bytes come to stand at their address. */
 enum tf_fill_how {
 	TF_FILL_WRITE,
+	TF_FILL_PUT,       /* nothing is there: the kernel makes pages of the bytes, if it can */
 	TF_FILL_DIFFERENT, /* pages that are there already stay untouched: they are a file's */
 	TF_FILL_EQUAL,     /* all must be there already: they are a file's, and shared */
 };
@@ -103,8 +105,12 @@ struct tf_owners {
 	const struct tf_owner_range *range;
 	const uint64_t *word; /* addresses of locks that calls name, sorted, each once */
 	uint64_t n_owners, n_ranges, n_words;
-	uint64_t page; /* bytes */
+	uint64_t page;            /* bytes */
+	uint64_t *found, n_found; /* addresses of what may be one, TF_OWNER_FOUND: noted while
+				     memory came. More: not all were noted. NULL: none */
 };
+
+#define TF_OWNER_FOUND 4096u
 
 /* "TFRESTOR": by this and its own address a range is known that was left in a process. */
 #define TF_PLAN_MARK UINT64_C(0x524f545345524654)
@@ -120,6 +126,8 @@ struct tf_plan_header {
 	uint32_t crc_instruction; /* non-zero: use the processor's */
 	int32_t control_fd;       /* reports: struct tf_report */
 	uint64_t buffer;          /* scratch, TF_PLAN_BUFFER bytes */
+	uint64_t page;            /* bytes */
+	uint64_t owners;          /* address of struct tf_owners; 0: no id changes */
 	uint32_t count, chain;    /* of the head's extents, which were read before */
 	uint64_t bytes;           /* result: bytes filled */
 	uint64_t max_bytes;       /* of all extents: no sender goes on for ever */
@@ -127,10 +135,10 @@ struct tf_plan_header {
 	uint32_t arrived; /* threads that are ready: counted, and waited for, by the restorer */
 	uint64_t thread_entry; /* address of tf_restorer_thread */
 	uint32_t go;           /* non-zero: they may go on */
-	uint32_t reserved;
+	int32_t uffd;          /* of the FILL under way; negative: none */
 };
 
-#define TF_PLAN_BUFFER  65536u
+#define TF_PLAN_BUFFER  131072u
 #define TF_PLAN_PAGE    4096u /* TF_FILL_DIFFERENT writes whole ones; the smallest page there is */
 #define TF_THREAD_STACK 4096u /* of another thread than the first, in the restorer's range */
 

@@ -11,6 +11,9 @@
 #include "core/image/stream.h"
 #include "core/restore/plan.h"
 
+#include <linux/ioctl.h>
+#include <linux/userfaultfd.h>
+
 #define IN_BLOB     __attribute__((section("tf_restorer"), noinline))
 #define IS_ERROR(x) ((uint64_t)(x) > (uint64_t)-4096)
 
@@ -142,6 +145,63 @@ static IN_BLOB int64_t settle(
 	return 0;
 }
 
+static IN_BLOB int64_t ask_uffd(const struct tf_plan_header *p, uint64_t request, void *arg)
+{
+	return tf_r_syscall(TF_R_NR_ioctl, p->uffd, (long)request, (long)arg, 0, 0, 0);
+}
+
+/* Into what may be there, or is not watched: what is missing becomes zero, and is then written to
+ * as any memory. 0 or -errno. */
+static IN_BLOB int64_t put_bytes(
+	const struct tf_plan_header *p, uint64_t to, uint64_t from, uint64_t n)
+{
+	struct uffdio_zeropage z;
+	int64_t rc;
+
+	z.range.start = to & ~(p->page - 1);
+	z.range.len = p->page;
+	z.mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE;
+	do
+		rc = ask_uffd(p, UFFDIO_ZEROPAGE, &z);
+	while (rc == -11 /* EAGAIN */);
+	if (rc && rc != -17 /* EEXIST */ && rc != -2 /* ENOENT: not watched */ &&
+		rc != -22 /* EINVAL: nothing is */)
+		return rc;
+	copy(to, from, n);
+	return 0;
+}
+
+/* Pages that are missing, made of what came. 0 or -errno. */
+static IN_BLOB int64_t put(const struct tf_plan_header *p, uint64_t to, uint64_t from, uint64_t n)
+{
+	int64_t rc = 0;
+
+	while (n && !rc) {
+		uint64_t part = p->page - to % p->page;
+		struct uffdio_copy c;
+
+		c.dst = to;
+		c.src = from;
+		c.len = n & ~(p->page - 1);
+		c.mode = UFFDIO_COPY_MODE_DONTWAKE;
+		c.copy = 0;
+		if (part == p->page && n >= part)
+			ask_uffd(p, UFFDIO_COPY, &c);
+		if (c.copy > 0) {
+			part = (uint64_t)c.copy;
+		} else if (c.copy != -11 /* EAGAIN */) {
+			part = part < n ? part : n;
+			rc = put_bytes(p, to, from, part);
+		} else {
+			part = 0;
+		}
+		to += part;
+		from += part;
+		n -= part;
+	}
+	return rc;
+}
+
 /* One extent's data, into place or (address 0) nowhere. Returns 0 or what went wrong. */
 static IN_BLOB int64_t read_extent(
 	const struct tf_plan_header *p, int fd, const struct tf_extent *x, uint64_t *ret_where)
@@ -155,7 +215,8 @@ static IN_BLOB int64_t read_extent(
 		return TF_REPORT_IMAGE;
 	while (left && !rc) {
 		uint64_t to = f->address + (x->offset - f->offset) + (x->size - left);
-		bool aside = !f->address || f->how != TF_FILL_WRITE;
+		bool puts = f->address && f->how == TF_FILL_PUT && p->uffd >= 0;
+		bool aside = !f->address || f->how > TF_FILL_PUT || puts;
 		uint64_t n = aside && left > TF_PLAN_BUFFER ? TF_PLAN_BUFFER : left;
 		uint64_t at = aside ? p->buffer : to;
 
@@ -163,7 +224,11 @@ static IN_BLOB int64_t read_extent(
 		if (rc)
 			return rc;
 		state = crc(p, state, (const void *)at, n);
-		if (aside && f->address)
+		if (p->owners && f->address)
+			tf_owner_note((struct tf_owners *)p->owners, to, at, n);
+		if (puts)
+			rc = put(p, to, at, n);
+		else if (aside && f->address)
 			rc = settle(f, to, at, n, ret_where);
 		left -= n;
 	}
@@ -328,6 +393,7 @@ static IN_BLOB int64_t run_step(struct tf_plan_header *p, struct tf_step *s, uin
 			return 0;
 		return IS_ERROR(s->result) ? (int64_t)s->result : -17 /* EEXIST: another place */;
 	case TF_OP_FILL:
+		p->uffd = IS_ERROR(a[1]) ? -1 : (int32_t)a[1];
 		return fill(p, (int)a[0], ret_where);
 	case TF_OP_STORE:
 		store(a[0], a[1], a[2]);

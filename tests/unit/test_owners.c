@@ -21,6 +21,8 @@ static uint64_t words[2];
 static struct tf_owner_range range[2];
 static struct tf_owners owners;
 static uint8_t there[TF_OWNER_PAGES], *memory;
+static uint64_t found[TF_OWNER_FOUND];
+static bool noted; /* while it came */
 static size_t page;
 
 static void set_up(void)
@@ -41,7 +43,14 @@ static void set_up(void)
 		.word = words,
 		.n_owners = 3,
 		.n_ranges = 2,
-		.page = page};
+		.page = page,
+		.found = noted ? found : NULL};
+}
+
+static void set_up_noted(void)
+{
+	noted = true;
+	set_up();
 }
 
 static void tear_down(void)
@@ -59,8 +68,17 @@ static uint64_t address(const void *p)
 	return (uint64_t)(uintptr_t)p;
 }
 
+static void note(void)
+{
+	owners.n_found = 0;
+	for (unsigned i = 0; i < 2; i++)
+		tf_owner_note(&owners, range[i].start, range[i].start, page);
+}
+
 static void change(void)
 {
+	if (noted)
+		note();
 	tf_owners_change(&owners, there);
 }
 
@@ -312,14 +330,42 @@ START_TEST(at_hand)
 }
 END_TEST
 
-int main(void)
-{
-	Suite *s = suite_create("owners");
-	TCase *tc = tcase_create("owners");
-	SRunner *r;
-	int failed;
+/* --- noted while it came --- */
 
-	tcase_add_checked_fixture(tc, set_up, tear_down);
+START_TEST(noted_elsewhere)
+{
+	put(at(0, 8), looks[0].m, 10);
+	tf_owner_note(
+		&owners, range[1].start, range[0].start, page); /* a copy of what will be there */
+	ck_assert_uint_eq(owners.n_found, 1);
+	ck_assert_uint_eq(found[0], range[1].start + 16);
+	put(at(1, 8), looks[0].m, 10);
+	tf_owner_note(&owners, range[1].end, range[0].start, 64); /* in no range: not looked at */
+	ck_assert_uint_eq(owners.n_found, 2);
+	tf_owners_change(&owners, there);
+	ck_assert_uint_eq(at(0, 8)[2], 101);
+	ck_assert_uint_eq(at(1, 8)[2], 102);
+}
+END_TEST
+
+/* More than there is room for, or halves of words: everything is looked at. */
+START_TEST(noted_not_all)
+{
+	put(at(1, 8), looks[0].m, 10);
+	if (_i)
+		tf_owner_note(&owners, range[0].start, range[0].start, 20);
+	for (size_t i = 0; i < page && !_i; i += 8)
+		*(uint64_t *)at(0, i) = 101;
+	for (unsigned i = 0; i <= TF_OWNER_FOUND * 8 / page && !_i; i++)
+		tf_owner_note(&owners, range[0].start, range[0].start, page);
+	ck_assert_uint_gt(owners.n_found, TF_OWNER_FOUND);
+	tf_owners_change(&owners, there);
+	ck_assert_uint_eq(at(1, 8)[2], 102);
+}
+END_TEST
+
+static void add(TCase *tc)
+{
 	tcase_add_loop_test(tc, mutexes, 0, sizeof(looks) / sizeof(*looks));
 	tcase_add_loop_test(tc, rwlocks, 0, sizeof(rwlooks) / sizeof(*rwlooks));
 	tcase_add_test(tc, named);
@@ -329,7 +375,23 @@ int main(void)
 	tcase_add_test(tc, not_listed_alone);
 	tcase_add_test(tc, listed_nowhere);
 	tcase_add_test(tc, at_hand);
-	suite_add_tcase(s, tc);
+}
+
+int main(void)
+{
+	Suite *s = suite_create("owners");
+	TCase *searched = tcase_create("searched"), *seen = tcase_create("noted");
+	SRunner *r;
+	int failed;
+
+	tcase_add_checked_fixture(searched, set_up, tear_down);
+	tcase_add_checked_fixture(seen, set_up_noted, tear_down);
+	add(searched);
+	add(seen);
+	tcase_add_test(seen, noted_elsewhere);
+	tcase_add_loop_test(seen, noted_not_all, 0, 2);
+	suite_add_tcase(s, searched);
+	suite_add_tcase(s, seen);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);

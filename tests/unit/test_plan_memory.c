@@ -127,6 +127,42 @@ START_TEST(file_that_is_here)
 }
 END_TEST
 
+static void fills_heap(enum tf_fill_how expected)
+{
+	bool asks;
+
+	build();
+	asks = plan_step(&plan, "pages for memory", 0);
+	ck_assert_uint_eq(how(0x440000), expected);
+	ck_assert_int_eq(asks, expected == TF_FILL_PUT);
+}
+
+/* Pages are made of what comes, where it is much, and nothing huge is to be had. */
+START_TEST(pages_are_put)
+{
+	struct tf_map *m = &image.maps[2];
+	const struct tf_step *s;
+
+	ck_assert_uint_eq(m->start, 0x440000);
+	m->vmflags = image.n_tags = 0;
+	fills_heap(TF_FILL_PUT);
+	s = plan_step(&plan, "memory", 0);
+	for (unsigned i = 0; s->op != TF_OP_FILL; i++)
+		s = plan_step(&plan, "memory", i);
+	ck_assert_int_eq(plan.plan.steps[s->arg[1]].nr, SYS_userfaultfd);
+	ck_assert_uint_eq(how(0x410000), TF_FILL_WRITE); /* too little */
+	m->vmflags |= TF_VMF_HUGEPAGE;
+	fills_heap(TF_FILL_WRITE);
+	m->vmflags = TF_VMF_LOCKED;
+	fills_heap(TF_FILL_WRITE);
+	m->vmflags = 0;
+	facts.flags |= TF_FACT_THP;
+	fills_heap(TF_FILL_WRITE);
+	facts.flags &= ~TF_FACT_THP;
+	fills_heap(TF_FILL_PUT);
+}
+END_TEST
+
 /* A file of the destination is compared, never written; unless somebody may, it is opened so. */
 START_TEST(shared_file)
 {
@@ -318,6 +354,7 @@ int main(void)
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_add_test(t, file_that_is_here);
+	tcase_add_test(t, pages_are_put);
 	tcase_add_test(t, shared_file);
 	tcase_add_test(t, memory_with_a_name);
 	tcase_add_test(t, sealed);

@@ -7,11 +7,14 @@
  */
 #include <check.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,12 +27,14 @@
 #define ROOM       ((size_t)4 << 20)
 #define N_PIECES   5
 #define MAX_BOUNDS 64
+#define WATCHED    0x10000 /* bytes of memory that are, by userfaultfd */
 
 static struct tf_arena arena;
 static struct tf_image image;
 static uint8_t *head, *memory; /* memory: where the restorer fills, shared with the child */
 static struct tf_err e;
 static uint64_t max_bytes = UINT64_MAX; /* of all extents, for the restorer */
+static bool puts_pages;                 /* the restorer is to put pages where none are */
 
 /* A stream: its bytes, and where its records begin. */
 static uint8_t *stream;
@@ -134,7 +139,8 @@ static uint64_t make_fills(struct tf_fill *fills)
 
 		if (!s->filesz)
 			continue;
-		fills[n++] = (struct tf_fill){s->offset, s->filesz, i == 2 ? 0 : at, TF_FILL_WRITE};
+		fills[n++] = (struct tf_fill){s->offset, s->filesz, i == 2 ? 0 : at,
+			puts_pages ? TF_FILL_PUT : TF_FILL_WRITE};
 		at += s->filesz;
 	}
 	ck_assert_uint_le(at, (uint64_t)memory + ROOM);
@@ -154,6 +160,20 @@ static uint8_t *address_of(uint64_t offset)
 	return NULL;
 }
 
+/* A userfaultfd, or -1 where there is none: the restorer does without. Only the beginning is
+ * watched. */
+static int64_t watch(void)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register reg = {
+		.range = {(uint64_t)memory, WATCHED}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+	int fd = (int)syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */);
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &reg))
+		return -1;
+	return fd;
+}
+
 static _Noreturn void child(int fd, int control, uint32_t chain, uint32_t count, bool table)
 {
 	static struct tf_fill fills[16];
@@ -169,6 +189,7 @@ static _Noreturn void child(int fd, int control, uint32_t chain, uint32_t count,
 		.crc_instruction = !table,
 		.control_fd = control,
 		.buffer = (uint64_t)buffer,
+		.page = (uint64_t)sysconf(_SC_PAGESIZE),
 		.count = count,
 		.chain = chain,
 		.max_bytes = max_bytes,
@@ -176,6 +197,7 @@ static _Noreturn void child(int fd, int control, uint32_t chain, uint32_t count,
 
 	tf_crc32c_table(crc_table);
 	steps[0].arg[0] = (uint64_t)fd;
+	steps[0].arg[1] = puts_pages ? (uint64_t)watch() : UINT64_MAX;
 	steps[1].arg[0] = (uint64_t)control;
 	tf_restorer_main(&plan);
 }
@@ -240,7 +262,8 @@ static int receive(const uint8_t *bytes, size_t n, bool table)
 START_TEST(round_trip)
 {
 	make_stream();
-	ck_assert_int_eq(receive(stream, stream_size, _i), 0);
+	puts_pages = _i & 2;
+	ck_assert_int_eq(receive(stream, stream_size, _i & 1), 0);
 	for (int i = 0; i < N_PIECES; i++) {
 		uint64_t offset = image.segments[pieces[i].segment].offset + pieces[i].from;
 
@@ -603,7 +626,7 @@ int main(void)
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_set_timeout(t, 300);
-	tcase_add_loop_test(t, round_trip, 0, 2);
+	tcase_add_loop_test(t, round_trip, 0, 4);
 	tcase_add_test(t, sink_splits);
 	tcase_add_loop_test(t, every_header_flipped, 0, 2);
 	tcase_add_test(t, one_byte_of_each_extent_flipped);
