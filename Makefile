@@ -125,6 +125,14 @@ RESTORE_SRC := \
 	result \
 	restorer \
 
+# With libraries of their own, which what is linked with libtelefork need not have.
+PACK_SRC    := \
+	codec \
+	store \
+	choose \
+	packer \
+	unpack \
+
 LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \
@@ -142,6 +150,7 @@ CMD_SRC     := \
 	check \
 	ask \
 	send \
+	packing \
 	progress \
 	journal \
 	arrival \
@@ -265,6 +274,7 @@ SAN_TESTS   := \
 	test_image \
 	test_notes \
 	test_owners \
+	test_pack \
 	test_plan \
 	test_plan_memory \
 	test_registers \
@@ -323,6 +333,7 @@ SHARED := -shared -Wl,-soname,libtelefork.so.$(SOVERSION) -Wl,-z,now -Wl,--versi
 LOWEST := -Wl,-Ttext-segment=0x10000
 
 LIBS_telefork := -lcapstone -lelf -lz -ljansson
+LIBS_pack     := -llz4 -lzstd -lnettle
 LIBS_probe    := -lm -lpthread
 LIBS_unit     := -lcheck -lsubunit -lm -lrt -lpthread
 
@@ -335,7 +346,8 @@ PACKAGES := gcc libc6-dev binutils gcc-$(CROSS) libc6-dev-$(DEB_$(FOREIGN))-cros
 	libconfig-dev libexpat1-dev libxml2-dev qemu-user qemu-system-x86 qemu-system-arm gdb-multiarch cpio xz-utils zstd luajit \
 	bc gojq python3-minimal python3-jsonschema python3-yaml libxml2-utils libgcc-s1:$(DEB_$(FOREIGN))
 # For both architectures.
-PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check,\
+PACKAGES += $(foreach p,libc6 libelf-dev libcapstone-dev libjansson-dev libpng-dev zlib1g-dev check \
+	liblz4-dev libzstd-dev nettle-dev,\
 	$(p) $(p):$(DEB_$(FOREIGN)))
 # In the guests; what they depend on comes along.
 GUEST_PACKAGES := \
@@ -433,10 +445,10 @@ $(2)/lib/libtelefork.a: $(call obj,$(LIB_SRC) $(ARCH_SRC:%=arch/$(1)/%),$(2))
 $(2)/lib/libtelefork.so: $(call obj,$(LIB_SRC) $(ARCH_SRC:%=arch/$(1)/%),$(2)) core/telefork.map
 	$$(call link,$(2),$$(SHARED))
 
-$(2)/bin/telefork: $(call obj,$(CMD_SRC:%=core/cmd/%.c),$(2)) $(2)/lib/libtelefork.a
-	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_telefork))
-$(2)/bin/telefork-pad: $(call obj,$(PAD_SRC:%=core/cmd/%.c),$(2)) $(2)/lib/libtelefork.a
-	$$(call link,$(2),$$(STATIC_$(2)) $(if $(4),,$$(LOWEST)))
+$(2)/bin/telefork: $(call obj,$(CMD_SRC:%=core/cmd/%.c) $(PACK_SRC:%=core/pack/%.c),$(2)) $(2)/lib/libtelefork.a
+	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_telefork) $(LIBS_pack))
+$(2)/bin/telefork-pad: $(call obj,$(PAD_SRC:%=core/cmd/%.c) $(PACK_SRC:%=core/pack/%.c),$(2)) $(2)/lib/libtelefork.a
+	$$(call link,$(2),$$(STATIC_$(2)) $(if $(4),,$$(LOWEST)),$(LIBS_pack))
 $(2)/bin/telefork-witness: $(2)/obj/core/cmd/witness_main.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)))
 # What telebed needs in its machines.
@@ -465,6 +477,8 @@ $(2)/probes/pathtracer-static: $(2)/examples/pathtracer
 	$(Q)ln -f $$< $$@
 
 $(2)/tests/test_places: $(2)/obj/tests/probes/$(1)/places.o
+$(2)/tests/test_pack: $(2)/obj/tests/unit/test_pack.o $(call obj,$(PACK_SRC:%=core/pack/%.c),$(2)) $(2)/lib/libtelefork.a
+	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_pack) $(LIBS_unit))
 $(2)/tests/%: $(2)/obj/tests/unit/%.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_unit))
 endef
@@ -497,12 +511,16 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 	$(call say,LD,$@)
 	$(Q)$(CC_$(HOST)) $(SANFLAGS) $^ -o $@
 
+$(B)/tests/tools/slow: $(B)/obj/tests/tools/slow.o $(LINK_SRC:%=$(B)/obj/qemu/%.o)
+	$(call link,$(B))
+
 # The cells of docs/commit.md, and the program that is moved in them.
 $(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o) $(B)/obj/harness/faults_table.o
 	$(call link,$(B))
 
-$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c,$(B)) $(B)/lib/libtelefork.a
-	$(call link,$(B),,-ljansson)
+$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c tests/bench/again.c \
+		$(PACK_SRC:%=core/pack/%.c),$(B)) $(B)/lib/libtelefork.a | $(B)/tests/tools/slow
+	$(call link,$(B),,-ljansson $(LIBS_pack))
 
 # libFuzzer is clang's.
 B_FUZZ := build/$(HOST)-fuzz
@@ -554,11 +572,11 @@ $(2)/programs/churn: tests/programs/churn.c
 	@mkdir -p $$(@D)
 	$$(call say,LD,$$@)
 	$(Q)$(3) -O1 -g -fsanitize=address -static-libasan $$< -o $$@
-$(2)/programs/high: tests/programs/high.c
+$(2)/programs/high $(2)/programs/again: $(2)/programs/%: tests/programs/%.c
 	@mkdir -p $$(@D)
 	$$(call say,LD,$$@)
 	$(Q)$(3) -O1 -static $$< -o $$@
-programs-$(1): $(2)/programs/churn $(2)/programs/high
+programs-$(1): $(2)/programs/churn $(2)/programs/high $(2)/programs/again
 endef
 $(foreach a,$(ARCHES),$(eval $(call program_rules,$(a),$(B_$(a)),$(CC_$(a)))))
 
@@ -672,7 +690,7 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck gate) \
+TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck gate slow) \
 	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe)
 check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) $(addprefix $(B)/tests/,commit counter) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh

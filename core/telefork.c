@@ -93,7 +93,7 @@ int tf_result_from(struct telefork_result *result, const struct tf_err *e)
 }
 
 int tf_dial(const struct tf_address *a, const struct telefork_options *options,
-	const struct tf_errand *errand, struct tf_err *e)
+	const struct tf_errand *errand, uint32_t *ret_offers, struct tf_err *e)
 {
 	struct tf_resolved r;
 	struct tf_ssh ssh;
@@ -119,7 +119,7 @@ int tf_dial(const struct tf_address *a, const struct telefork_options *options,
 		io.deadline_ns = start + (uint64_t)options->deadline_ms * 1000000u;
 	if (a->kind == TF_ADDRESS_SSH && io.idle_ms < TF_SSH_LOGIN_MS)
 		io.idle_ms = TF_SSH_LOGIN_MS;
-	rc = tf_greet_server(&io, options ? options->token : NULL, errand, e);
+	rc = tf_greet_server(&io, options ? options->token : NULL, errand, ret_offers, e);
 	if (a->kind == TF_ADDRESS_SSH)
 		return tf_ssh_settle(&ssh, a, rc, e);
 	if (!rc)
@@ -139,7 +139,7 @@ int telefork_dial(
 	if (!fd)
 		fd = tf_address_parse(uri, &a, &e);
 	if (!fd)
-		fd = tf_dial(&a, &o, NULL, &e);
+		fd = tf_dial(&a, &o, NULL, NULL, &e);
 	tf_result_from(result, &e);
 	return fd < 0 && !e.code ? TELEFORK_E_SYSTEM : fd;
 }

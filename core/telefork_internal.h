@@ -16,9 +16,10 @@ int tf_options_take(const struct telefork_options *given, struct telefork_option
 int tf_result_from(struct telefork_result *result, const struct tf_err *e);
 
 /* Opens the channel of a parsed address, greeting included, with an errand (NULL: to bring a
- * process). A descriptor or an error. */
+ * process). *ret_offers (may be NULL) is left alone where there is no greeting. A descriptor or an
+ * error. */
 int tf_dial(const struct tf_address *a, const struct telefork_options *options,
-	const struct tf_errand *errand, struct tf_err *e);
+	const struct tf_errand *errand, uint32_t *ret_offers, struct tf_err *e);
 
 /* Forks a snapshot as a job. As tf_snapshot_fork(); in the copy everything is tidied up. */
 int tf_job_start(struct tf_snapshot *s, struct telefork_job **ret_job, struct tf_err *e);

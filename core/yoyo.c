@@ -290,7 +290,7 @@ __attribute__((noinline)) int telefork_yoyo(
 		rc = tf_fail(
 			&y.err, TELEFORK_E_ADDRESS, "%s: nobody can come back from there", uri);
 	if (!rc)
-		rc = y.fd = above_stdio(tf_dial(&address, &y.options, NULL, &y.err), &y.err);
+		rc = y.fd = above_stdio(tf_dial(&address, &y.options, NULL, NULL, &y.err), &y.err);
 	if (rc >= 0) {
 		y.sigmask = block_handled();
 		rc = there_and_back(&y);

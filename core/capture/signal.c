@@ -44,7 +44,7 @@ static int open_channel(void *ctx, struct tf_err *e)
 	if (on.channel_fd < 0 || on.address.kind == TF_ADDRESS_FILE)
 		return on.channel_fd;
 	tf_io_init(&io, on.channel_fd, &on.options);
-	return tf_greet_server(&io, on.options.token, NULL, e) ?: on.channel_fd;
+	return tf_greet_server(&io, on.options.token, NULL, NULL, e) ?: on.channel_fd;
 }
 
 static int publish(void *ctx, struct tf_err *e)

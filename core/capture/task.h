@@ -93,6 +93,7 @@ struct tf_task {
 	struct tf_run *object_runs; /* of all mappings of objects: what travels with them; sorted */
 	uint64_t n_object_runs;
 
+	struct tf_packer *packer; /* of a stream; NULL: none */
 	bool post_copy;    /* most memory goes when the process runs there: set before saving */
 	bool all_first;    /* but the receiver wanted all of it before */
 	uint64_t requests; /* for addresses, that came from there */

@@ -77,10 +77,16 @@ bool tf_move_id_parse(const char *text, uint8_t id[static TF_MOVE_ID]);
  * The greeting that comes before a stream on a socket, answered by 16 bytes and a text:
  *   client  "TFHELLO1" u32 version u32 token_size, u32 errand u8 id[16], token
  *   server  "TFHELLO1" i32 code    u32 text_size,  text
+ * The text of code 0 has a word for each thing that the server can do besides; others are ignored.
  */
-/* Client's part; errand NULL: it brings a process. [child] */
-int tf_greet_server(
-	struct tf_io *io, const char *token, const struct tf_errand *errand, struct tf_err *e);
+#define TF_OFFER_LZ4   1u /* "lz4": it takes extents that are compressed so */
+#define TF_OFFER_ZSTD  2u /* "zstd" */
+#define TF_OFFER_STORE 4u /* "store": and lists of hashes, for it keeps pages */
+
+/* Client's part; errand NULL: it brings a process. *ret_offers (NULL: not asked for): TF_OFFER_*.
+ * [child] */
+int tf_greet_server(struct tf_io *io, const char *token, const struct tf_errand *errand,
+	uint32_t *ret_offers, struct tf_err *e);
 
 /* Server's part: hears the client out, and compares the token in constant time; token NULL: any is
  * accepted. What is wrong stands in e (which may hold a reason already), for tf_greet_tell().
@@ -88,7 +94,7 @@ int tf_greet_server(
 int tf_greet_hear(struct tf_io *io, const char *token, struct tf_errand *ret, struct tf_err *e);
 
 /* Tells the client that it is welcome, or why not. Returns e->code. */
-int tf_greet_tell(struct tf_io *io, struct tf_err *e);
+int tf_greet_tell(struct tf_io *io, uint32_t offers, struct tf_err *e);
 
 /* The word of a sender that its process stands still for good, and that the copy is to run:
  * "TFCOMMIT" and the move's id. Reading: _PROTOCOL if it is another one, or as tf_io_read(). */

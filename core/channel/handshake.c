@@ -17,8 +17,38 @@ struct greeting {
 	uint32_t size; /* of the token or text that follows */
 };
 
-int tf_greet_server(
-	struct tf_io *io, const char *token, const struct tf_errand *errand, struct tf_err *e)
+static const char *const offer_words[] = {"lz4", "zstd", "store"};
+
+#define OFFERS (sizeof(offer_words) / sizeof(*offer_words))
+
+static void offers_text(uint32_t offers, char *text, size_t size)
+{
+	size_t n = 0;
+
+	text[0] = '\0';
+	for (unsigned i = 0; i < OFFERS; i++)
+		if (offers >> i & 1)
+			n += (size_t)snprintf(
+				text + n, size - n, "%s%s", n ? " " : "", offer_words[i]);
+}
+
+static uint32_t offers_parse(const char *text)
+{
+	uint32_t offers = 0;
+
+	while (*text) {
+		size_t n = strcspn(text, " ");
+
+		for (unsigned i = 0; i < OFFERS; i++)
+			if (n == strlen(offer_words[i]) && !memcmp(text, offer_words[i], n))
+				offers |= 1u << i;
+		text += n + (text[n] == ' ');
+	}
+	return offers;
+}
+
+int tf_greet_server(struct tf_io *io, const char *token, const struct tf_errand *errand,
+	uint32_t *ret_offers, struct tf_err *e)
 {
 	static const struct tf_errand bring = {.kind = TF_ERRAND_BRING};
 	size_t n = token ? strlen(token) : 0;
@@ -43,7 +73,11 @@ int tf_greet_server(
 		return rc;
 	text[g.size] = '\0';
 	tf_message_safe(text);
-	return g.value ? tf_fail(e, g.value, "%s", text) : 0;
+	if (g.value)
+		return tf_fail(e, g.value, "%s", text);
+	if (ret_offers)
+		*ret_offers = offers_parse(text);
+	return 0;
 }
 
 static bool same_secret(const char *a, size_t n_a, const char *b)
@@ -94,10 +128,15 @@ int tf_greet_hear(struct tf_io *io, const char *token, struct tf_errand *ret, st
 	return 0;
 }
 
-int tf_greet_tell(struct tf_io *io, struct tf_err *e)
+int tf_greet_tell(struct tf_io *io, uint32_t offers, struct tf_err *e)
 {
-	struct greeting g = {.value = e->code, .size = (uint32_t)strlen(e->text)};
-	struct iovec iov[2] = {{&g, sizeof(g)}, {e->text, g.size}};
+	char words[64];
+	char *text = e->code ? e->text : words;
+	struct greeting g = {.value = e->code};
+	struct iovec iov[2] = {{&g, sizeof(g)}, {text, 0}};
+
+	offers_text(offers, words, sizeof(words));
+	iov[1].iov_len = g.size = (uint32_t)strlen(text);
 
 	memcpy(g.magic, GREETING, sizeof(g.magic));
 	tf_io_writev(io, iov, 2, e);

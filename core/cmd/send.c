@@ -12,6 +12,7 @@
 #include "core/capture/task.h"
 #include "core/cmd/check.h"
 #include "core/cmd/cmd.h"
+#include "core/cmd/packing.h"
 #include "core/cmd/progress.h"
 #include "core/cmd/settle.h"
 #include "core/cmd/timing.h"
@@ -40,9 +41,11 @@ struct sending {
 	bool kill, quiet;
 	struct telefork_options options; /* of the way */
 	struct tf_allowed allowed;
+	struct tf_pack_wishes wishes;
 
 	struct tf_address address;
 	struct tf_task task;
+	struct tf_packer *packer; /* NULL: none */
 	struct tf_progress progress;
 	struct tf_timing timing;
 	int fd;
@@ -67,6 +70,7 @@ static int open_channel(struct sending *s)
 	static char token[TELEFORK_TOKEN_MAX + 1];
 	struct tf_err *e = &s->task.capture.err;
 	int rc = s->what == DUMP ? 0 : tf_address_parse(s->to, &s->address, e), flags;
+	uint32_t offers = 0;
 
 	s->options.token = s->token_file ? token : NULL;
 	if (!rc && s->token_file)
@@ -74,14 +78,14 @@ static int open_channel(struct sending *s)
 	if (rc)
 		return rc;
 	s->fd = s->what == DUMP ? tf_file_create(s->to, e)
-				: tf_dial(&s->address, &s->options, &s->errand, e);
+				: tf_dial(&s->address, &s->options, &s->errand, &offers, e);
 	if (s->fd < 0)
 		return s->fd;
 	flags = fcntl(s->fd, F_GETFL);
 	s->answers = s->what != DUMP && s->address.kind != TF_ADDRESS_FILE &&
 		     (flags & O_ACCMODE) == O_RDWR;
 	if (s->what != MOVE || s->answers)
-		return 0;
+		return tf_packer_new(&s->wishes, offers, &s->packer, e);
 	return tf_fail(e, TELEFORK_E_ADDRESS,
 		"%s: nobody answers there: move to tcp://host:port, ssh://host or unix:path; to a file: "
 		"telefork dump --kill",
@@ -383,6 +387,7 @@ static int transfer(struct sending *s)
 	if (!s->quiet)
 		tf_progress_begin(&s->progress);
 	s->task.options = &s->options;
+	s->task.packer = s->packer;
 	s->task.progress = tf_progress_tell;
 	s->task.ctx = &s->progress;
 	tf_timing_begin(&s->timing, "pages");
@@ -413,9 +418,11 @@ static void summarise(const struct sending *s, uint64_t sent)
 	if (s->task.post_copy)
 		fprintf(out, "runs after %.1f ms, %" PRIu64 " requests, ",
 			(double)(s->runs_ns - s->start_ns) / 1e6, s->task.requests);
-	fprintf(out, "total %.1f ms, %s of memory, %s sent\n",
+	fprintf(out, "total %.1f ms, %s of memory, %s sent",
 		(double)(tf_now_ns() - s->start_ns) / 1e6,
 		tf_bytes_text(s->task.capture.memory, memory), tf_bytes_text(sent, bytes));
+	tf_packing_tell(out, s->packer);
+	fputc('\n', out);
 }
 
 /* A receiver's refusal has a code of its own that says nothing about the line between. */
@@ -491,6 +498,7 @@ static int run(struct sending *s)
 		summarise(s, sent);
 	}
 	tf_timing_tell(&s->timing);
+	tf_packer_free(s->packer);
 	tf_task_release(&s->task);
 	end_record(s);
 	if (s->fd >= 0)
@@ -540,6 +548,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--tcp %s: only reset", arg);
 		s->task.reset_tcp = s->allowed.kind[TF_OBSTACLE_TCP] = true;
 		return 0;
+	case ARGP_KEY_INIT:
+		if (s->what != DUMP)
+			state->child_inputs[0] = &s->wishes;
+		return 0;
 	case ARGP_KEY_ARG:
 		if (s->pid && (s->what == DUMP || s->to))
 			argp_error(state, s->what == DUMP ? "one PID only" : "one PID and one URI");
@@ -554,6 +566,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (!s->to)
 			argp_error(
 				state, s->what == DUMP ? "which FILE? say -o FILE" : "which URI?");
+		if (s->task.post_copy && (s->wishes.compress == TF_WISH_ALWAYS ||
+						 s->wishes.store == TF_WISH_ALWAYS))
+			argp_error(state, "--lazy: memory comes as it is: leave --compress and "
+					  "--store away");
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -631,6 +647,7 @@ int tf_cmd_copy(int argc, char **argv)
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",
+		.children = tf_packing_children,
 		.doc = "Sends a copy of a running process to a receiver. The original stands still "
 		       "for as long as a fork of it takes.",
 		.help_filter = tf_exit_help};
@@ -646,6 +663,7 @@ int tf_cmd_move(int argc, char **argv)
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",
+		.children = tf_packing_children,
 		.doc = "Moves a running process to a receiver. Until the receiver has all of it, "
 		       "whatever fails leaves the process here running as it was. Should the "
 		       "receiver's word be missing afterwards, it stays stopped here until "

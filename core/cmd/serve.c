@@ -10,6 +10,7 @@
 #include "core/cmd/cmd.h"
 #include "core/cmd/pump.h"
 #include "core/cmd/timing.h"
+#include "core/pack/unpack.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -34,7 +35,7 @@ struct arguments {
 	const char *address, *token_file;
 	bool insecure, once, detach, timing;
 	int jobs, handshake_ms, idle_ms;
-	uint64_t max_memory;
+	uint64_t max_memory, store;
 	unsigned restore; /* TELEFORK_RESTORE_* */
 };
 
@@ -44,7 +45,9 @@ struct serve {
 	struct telefork_options options;
 	bool once, detach;
 	int jobs, handshake_ms, running;
-	pid_t *session; /* running ones */
+	pid_t *session;         /* running ones */
+	struct tf_store *store; /* of pages, of all sessions; NULL: none is kept */
+	struct tf_unpacker *unpacker;
 	struct tf_timing timing;
 };
 
@@ -59,6 +62,7 @@ enum {
 	KEY_ALLOW,
 	KEY_IDLE,
 	KEY_TIMING,
+	KEY_STORE,
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -87,6 +91,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->max_memory = strtoull(arg, NULL, 0) << 20;
 		if (!a->max_memory)
 			argp_error(state, "--max-memory %s: MiB, at least 1", arg);
+		return 0;
+	case KEY_STORE:
+		a->store = strtoull(arg, NULL, 0) << 20;
+		if (!a->store)
+			argp_error(state, "--store %s: MiB, at least 1", arg);
 		return 0;
 	case KEY_HANDSHAKE:
 		a->handshake_ms = tf_parse_seconds(arg);
@@ -149,7 +158,7 @@ static int greet(
 	if (full && errand->kind != TF_ERRAND_SETTLE)
 		tf_fail(e, TELEFORK_E_LIMIT, "this receiver has %d processes already: try later",
 			s->jobs);
-	return tf_greet_tell(&io, e);
+	return tf_greet_tell(&io, tf_unpack_offers(s->store), e);
 }
 
 /* Until the plan is made the handshake's time runs. */
@@ -167,6 +176,7 @@ static int prepare(struct tf_pad *pad, int fd, struct serve *s, const struct tf_
 		tf_timing_begin(&s->timing, "restore");
 	pad->options = &s->options;
 	pad->io.deadline_ns = 0;
+	pad->unpacker = s->unpacker = tf_unpacker_new(s->store);
 	return rc;
 }
 
@@ -522,6 +532,8 @@ static int start(const struct arguments *a, struct tf_err *e)
 		fd = tf_fail(e, TELEFORK_E_AUTH, NO_TOKEN, a->address);
 	if (!fd && a->token_file)
 		fd = tf_read_token(a->token_file, token, e);
+	if (!fd && a->store && !(s.store = tf_store_new(a->store, e)))
+		fd = e->code;
 	if (!fd && s.address.kind == TF_ADDRESS_STDIO) {
 		fd = take_stdin(a, &s.address, e);
 		return fd < 0 ? fd : session(fd, &s, false);
@@ -560,6 +572,10 @@ int tf_cmd_serve(int argc, char **argv)
 		{"idle-time", KEY_IDLE, "SECONDS", 0,
 			"Give a sender up that moves no byte for so long (30)", 0},
 		{"max-memory", KEY_MEMORY, "MIB", 0, "Most memory of one process", 0},
+		{"store", KEY_STORE, "MIB", 0,
+			"Keep pages in so much memory, so that what comes again need not be sent "
+			"again",
+			0},
 		{"timing", KEY_TIMING, 0, 0, "Say when each phase began and ended, for programs",
 			0},
 		{0},

@@ -39,7 +39,7 @@ int tf_settle_ask(const struct tf_record *r, int idle_ms, struct tf_reply *reply
 	if (!rc && !tf_move_id_parse(r->id, errand.id))
 		rc = tf_fail(e, TELEFORK_E_INVAL, "%s is no id of a move", r->id);
 	if (!rc)
-		rc = fd = tf_dial(&a, &o, &errand, e);
+		rc = fd = tf_dial(&a, &o, &errand, NULL, e);
 	if (rc < 0)
 		return rc;
 	tf_io_init(&io, fd, &o);

@@ -93,6 +93,13 @@ static int queue(
 int tf_sink_data(struct tf_sink *s, uint64_t offset, const void *data, uint64_t size,
 	bool *ret_flushed, struct tf_err *e)
 {
+	return s->packer ? s->packer->data(s->packer, s, offset, data, size, ret_flushed, e)
+			 : tf_sink_plain(s, offset, data, size, ret_flushed, e);
+}
+
+int tf_sink_plain(struct tf_sink *s, uint64_t offset, const void *data, uint64_t size,
+	bool *ret_flushed, struct tf_err *e)
+{
 	const uint8_t *p = data;
 
 	while (size) {
@@ -136,8 +143,12 @@ static int end_file(struct tf_sink *s, const struct tf_image *img, struct tf_err
 
 int tf_sink_end(struct tf_sink *s, const struct tf_image *img, struct tf_err *e)
 {
-	struct tf_extent trailer = {TF_TRAILER_OFFSET, s->count, s->chain};
-	int rc = tf_sink_flush(s, e);
+	struct tf_extent trailer;
+	int rc = s->packer ? s->packer->end(s->packer, s, e) : 0;
+
+	if (!rc)
+		rc = tf_sink_flush(s, e);
+	trailer = (struct tf_extent){TF_TRAILER_OFFSET, s->count, s->chain};
 
 	if (rc)
 		return rc;

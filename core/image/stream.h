@@ -36,6 +36,28 @@
 	(UINT64_MAX - 2) /* u64[]: addresses of words in which a thread's id stands, because \
 			    it holds a lock; of the next extent of bytes */
 
+/* Of a stream to a receiver that offered it: what follows has extents that are packed, until the
+ * next such mark. The upper bits of a packed extent's size say how; its data begins with a u32, how
+ * many bytes follow, but for TF_PACK_LIST, where hashes of pages (core/pack/store.h) follow. Its
+ * crc covers what it stands for, as if it were not packed; of a list, what stands there. */
+#define TF_PACKED_OFFSET (UINT64_MAX - 3)
+#define TF_PACK_SHIFT    24
+#define TF_PACK_CODEC    0xfu  /* enum tf_codec */
+#define TF_PACK_LIST     0x10u /* hashes of its pages: a tf_lacks comes back */
+#define TF_PACK_REST     0x20u /* the pages of the oldest list that were lacking */
+#define TF_PACK_WINDOW   8u    /* lists whose rest has not come */
+
+#define TF_LACKS_MAGIC "TFLACKS1"
+
+/* Which pages of a list the receiver has not got. */
+struct tf_lacks {
+	char magic[8];
+	uint64_t offset;                    /* of the list */
+	uint8_t lacks[TF_EXTENT_MAX >> 15]; /* a bit for each page of 4096 bytes */
+	uint32_t size;                      /* of the list */
+	uint32_t crc;                       /* of all before */
+};
+
 #define TF_WANT_MAGIC "TFWANT01"
 #define TF_WANT_ALL   UINT64_MAX /* everything comes before the process runs */
 
@@ -91,6 +113,16 @@ struct tf_reply {
 	uint32_t outcome;             /* enum tf_outcome */
 };
 
+struct tf_sink;
+
+/* Sends extents of memory in a way of its own (core/pack/packer.h). */
+struct tf_packer {
+	/* In place of tf_sink_data(), whose parameters these are; and before the trailer. */
+	int (*data)(struct tf_packer *p, struct tf_sink *s, uint64_t offset, const void *data,
+		uint64_t size, bool *ret_flushed, struct tf_err *e);
+	int (*end)(struct tf_packer *p, struct tf_sink *s, struct tf_err *e);
+};
+
 /* Where extents go: a stream, or a file at their offsets with the table collected in the arena. */
 struct tf_sink {
 	struct tf_io *io;
@@ -102,7 +134,8 @@ struct tf_sink {
 	struct iovec iov[512];
 	int n_batch;
 	uint32_t batch_bytes;
-	uint64_t data; /* bytes of extents written, head included */
+	uint64_t data;            /* bytes of extents written, head included */
+	struct tf_packer *packer; /* NULL: none; set it behind the head */
 };
 
 /* The crc of an extent over data. */
@@ -120,6 +153,10 @@ int tf_sink_begin(struct tf_sink *s, struct tf_io *io, bool file, const struct t
 /* Queues [data, data+size) as extents at offset; data must stay as it is until the next flush.
  * Flushes by itself when enough is queued; *ret_flushed (may be NULL) is then set. */
 int tf_sink_data(struct tf_sink *s, uint64_t offset, const void *data, uint64_t size,
+	bool *ret_flushed, struct tf_err *e);
+
+/* The same past the packer. */
+int tf_sink_plain(struct tf_sink *s, uint64_t offset, const void *data, uint64_t size,
 	bool *ret_flushed, struct tf_err *e);
 
 /* Writes out what is queued. */

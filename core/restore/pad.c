@@ -388,6 +388,22 @@ int tf_pad_explain(struct tf_pad *p, const struct tf_report *r)
 		"step %llu, %s: %s", (unsigned long long)r->step, text, tf_errno_name(-r->error));
 }
 
+/* The child has come to extents that are packed. */
+static int unpack(struct tf_pad *p, struct tf_io *control)
+{
+	uint64_t deadline = p->io.deadline_ns;
+	int rc;
+
+	if (!p->unpacker)
+		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
+			"what comes is packed, which this receiver did not offer to take");
+	p->io.deadline_ns = control->deadline_ns;
+	tf_io_widen(control);
+	rc = p->unpacker->run(p->unpacker, &p->io, control, &p->err);
+	p->io.deadline_ns = deadline;
+	return rc;
+}
+
 /* The child's word, within the time limits: 0 when it is ready. */
 static int await_ready(struct tf_pad *p)
 {
@@ -399,7 +415,9 @@ static int await_ready(struct tf_pad *p)
 	tf_io_init(&control, p->control, NULL);
 	control.deadline_ns = last_moment(p, p->to_come);
 	control.idle_ms = INT32_MAX; /* the child's own reads time out */
-	rc = tf_io_read(&control, &r, sizeof(r), &quiet);
+	while (!(rc = tf_io_read(&control, &r, sizeof(r), &quiet)) && r.tag == 'p')
+		if (unpack(p, &control))
+			return p->err.code;
 	if (rc == TELEFORK_E_CLOSED) {
 		while (waitpid(p->child, &status, 0) < 0 && errno == EINTR)
 			;

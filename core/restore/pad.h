@@ -14,6 +14,14 @@
 #include "core/restore/pager.h"
 #include "core/restore/relay.h"
 
+/* Unpacks what follows in a stream (core/pack/unpack.h). */
+struct tf_unpacker {
+	/* Extents from the channel, as they would be if they were not packed, to the new process,
+	 * until the section ends: its mark is passed on, too. 0 also if the process does not listen
+	 * any more; else what was wrong, in e. */
+	int (*run)(struct tf_unpacker *u, struct tf_io *from, struct tf_io *to, struct tf_err *e);
+};
+
 struct tf_pad {
 	const struct telefork_options *options; /* never NULL here */
 	struct tf_arena arena;
@@ -43,6 +51,8 @@ struct tf_pad {
 	struct tf_pager pager; /* post-copy */
 	struct tf_relay relay; /* TF_STREAM_RELAY: what we stand between, once it runs */
 	struct telefork_result result;
+	struct tf_unpacker
+		*unpacker; /* NULL: nothing that is packed is taken. Set before it starts */
 	struct tf_err err;
 	struct tf_err left; /* what it goes without, if the options allow that; code 0: nothing */
 };

@@ -85,6 +85,12 @@ static IN_BLOB uint32_t crc(
 	return tf_crc32c_slice((const uint32_t(*)[256])p->crc_table, state, data, n);
 }
 
+/* Who unpacks for us keeps the time himself. */
+static IN_BLOB int32_t patience(const struct tf_plan_header *p, int fd)
+{
+	return fd == p->control_fd ? 0 : p->idle_ms;
+}
+
 /* The fill entry that holds [offset, offset + size), or 0. */
 static IN_BLOB const struct tf_fill *find_fill(
 	const struct tf_plan_header *p, uint64_t offset, uint64_t size)
@@ -220,7 +226,7 @@ static IN_BLOB int64_t read_extent(
 		uint64_t n = aside && left > TF_PLAN_BUFFER ? TF_PLAN_BUFFER : left;
 		uint64_t at = aside ? p->buffer : to;
 
-		rc = read_all(fd, p->idle_ms, at, n);
+		rc = read_all(fd, patience(p, fd), at, n);
 		if (rc)
 			return rc;
 		state = crc(p, state, (const void *)at, n);
@@ -235,11 +241,26 @@ static IN_BLOB int64_t read_extent(
 	return rc ? rc : ~state == x->crc ? 0 : TF_REPORT_CHECKSUM;
 }
 
-static IN_BLOB int64_t fill(struct tf_plan_header *p, int fd, uint64_t *ret_where)
+/* From here on extents come over the control socket: the receiver unpacks them. */
+static IN_BLOB int ask_to_unpack(const struct tf_plan_header *p)
 {
+	struct tf_report r;
+
+	r.tag = 'p';
+	r.reserved[0] = r.reserved[1] = r.reserved[2] = 0;
+	r.error = 0;
+	r.step = r.value = r.where = 0;
+	tf_r_syscall(TF_R_NR_write, p->control_fd, (long)&r, sizeof(r), 0, 0, 0);
+	return p->control_fd;
+}
+
+static IN_BLOB int64_t fill(struct tf_plan_header *p, int channel, uint64_t *ret_where)
+{
+	int fd = channel;
+
 	for (;;) {
 		struct tf_extent x; /* the kernel fills it, unseen by analyzers */
-		int64_t rc = read_all(fd, p->idle_ms, (uint64_t)&x, sizeof(x));
+		int64_t rc = read_all(fd, patience(p, fd), (uint64_t)&x, sizeof(x));
 
 		if (rc)
 			return rc;
@@ -248,6 +269,10 @@ static IN_BLOB int64_t fill(struct tf_plan_header *p, int fd, uint64_t *ret_wher
 			rc = x.size == p->count && x.crc == p->chain ? 0 : TF_REPORT_CHECKSUM;
 			p->count = p->chain = 0; /* of what may come behind it */
 			return rc;
+		}
+		if (x.offset == TF_PACKED_OFFSET) {
+			fd = fd == channel ? ask_to_unpack(p) : channel;
+			continue;
 		}
 		if (!x.size || x.size > TF_EXTENT_MAX || x.size > p->max_bytes - p->bytes)
 			return TF_REPORT_IMAGE;

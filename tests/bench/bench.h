@@ -40,6 +40,10 @@ int bench_measure(uint64_t size, bool huge, const struct bench_receivers *receiv
  * and appends it to list. 0, or -1 with words on stderr. */
 int bench_outside(bool quick, json_t *list);
 
+/* Measures what need not be sent again, and what is compressed, to the receiver at uri, which keeps
+ * pages. Prints rows, and appends them to list. 0, or -1 with words on stderr. */
+int bench_again(const char *uri, bool quick, json_t *list);
+
 /* A heap of incompressible content. NULL on failure. */
 uint8_t *bench_heap(uint64_t size, bool huge);
 

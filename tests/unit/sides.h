@@ -212,7 +212,7 @@ static int greeted(int fd, struct telefork_result *r)
 	struct tf_io io;
 
 	tf_io_init(&io, fd, NULL);
-	r->error = tf_greet_hear(&io, TOKEN, &errand, &e) ?: tf_greet_tell(&io, &e);
+	r->error = tf_greet_hear(&io, TOKEN, &errand, &e) ?: tf_greet_tell(&io, 0, &e);
 	snprintf(r->message, sizeof(r->message), "%s", e.text);
 	return r->error;
 }

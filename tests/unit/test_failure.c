@@ -131,7 +131,7 @@ static int greet_with(int fd, const char *token)
 	int rc;
 
 	tf_io_init(&io, fd, NULL);
-	rc = tf_greet_server(&io, token, NULL, &e);
+	rc = tf_greet_server(&io, token, NULL, NULL, &e);
 	ck_assert(!rc || e.text[0]);
 	return rc;
 }

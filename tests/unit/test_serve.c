@@ -133,11 +133,14 @@ static int greet(const char *where)
 {
 	int32_t greeting[9] = {0, 0, TELEFORK_FORMAT}, answer[4];
 	int fd = connect_to(where);
+	char words[64];
 
 	memcpy(greeting, "TFHELLO1", 8);
 	ck_assert(write(fd, greeting, sizeof(greeting)) == sizeof(greeting));
 	ck_assert(recv(fd, answer, 16, MSG_WAITALL) == 16);
 	ck_assert_int_eq(answer[2], 0);
+	ck_assert_int_lt(answer[3], (int)sizeof(words));
+	ck_assert(recv(fd, words, (size_t)answer[3], MSG_WAITALL) == answer[3]);
 	return fd;
 }
 

@@ -563,7 +563,7 @@ START_TEST(greeting_commands_nobody)
 	ck_assert_int_eq(write(pair[0], answer, sizeof(answer)), sizeof(answer));
 	ck_assert_int_eq(write(pair[0], text, sizeof(text) - 1), sizeof(text) - 1);
 	tf_io_init(&io, pair[1], NULL);
-	ck_assert_int_eq(tf_greet_server(&io, NULL, NULL, &e), TELEFORK_E_LIMIT);
+	ck_assert_int_eq(tf_greet_server(&io, NULL, NULL, NULL, &e), TELEFORK_E_LIMIT);
 	ck_assert_str_eq(e.text, "no \\x1b[2J");
 	close(pair[0]);
 	close(pair[1]);

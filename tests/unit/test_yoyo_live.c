@@ -66,7 +66,7 @@ static _Noreturn void receive(int listener)
 
 	close(listener);
 	tf_io_init(&io, fd, NULL);
-	if (tf_greet_hear(&io, NULL, &errand, &e) || tf_greet_tell(&io, &e))
+	if (tf_greet_hear(&io, NULL, &errand, &e) || tf_greet_tell(&io, 0, &e))
 		_exit(8);
 	pid = telepad(fd, &o, NULL);
 	if (pid > 0)
@@ -312,7 +312,7 @@ static _Noreturn void lie(int listener)
 	int fd = accept(listener, NULL, NULL);
 
 	tf_io_init(&io, fd, NULL);
-	if (tf_greet_hear(&io, NULL, &errand, &e) || tf_greet_tell(&io, &e) ||
+	if (tf_greet_hear(&io, NULL, &errand, &e) || tf_greet_tell(&io, 0, &e) ||
 		tf_io_read(&io, &h, sizeof(h), &e) || !(shared->acted = true) ||
 		tf_reply_write(&io, &ok, NULL, &e))
 		_exit(8);

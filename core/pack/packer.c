@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT */
+/* See packer.h. Lists of hashes go some extents ahead of the pages, so that the line is not idle
+ * while the receiver answers. */
+#include "core/pack/packer.h"
+#include "core/base/crc32c.h"
+#include "core/channel/channel.h"
+#include "core/pack/choose.h"
+#include "core/pack/store.h"
+
+#include <linux/sockios.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#define PAGES  (TF_EXTENT_MAX / TF_STORE_PAGE)
+#define WHY_MS 1000 /* so long a receiver that has closed may take to say why */
+
+/* A list that has gone, and what it stands for. */
+struct waiting {
+	struct tf_extent x;
+	uint8_t *bytes; /* TF_EXTENT_MAX */
+};
+
+struct packing {
+	struct tf_packer base;
+	struct tf_pack_wishes wishes;
+	struct tf_chooser choice;
+	struct tf_codec_state *codec;
+	struct tf_pack_counts counts;
+	bool store;              /* the receiver has one */
+	bool inside;             /* of a section */
+	unsigned first, waiting; /* in window */
+	struct waiting window[TF_PACK_WINDOW];
+	uint8_t *rest, *out; /* TF_EXTENT_MAX each */
+};
+
+/* --- what the user wants --- */
+
+bool tf_pack_parse_compress(struct tf_pack_wishes *w, const char *text)
+{
+	w->compress = !strcmp(text, "auto") ? TF_WISH_AUTO : TF_WISH_ALWAYS;
+	for (unsigned i = 0; i < TF_CODECS; i++)
+		if (!strcmp(text, tf_codec_name((enum tf_codec)i))) {
+			w->codec = (enum tf_codec)i;
+			w->compress = i ? TF_WISH_ALWAYS : TF_WISH_NEVER;
+			return true;
+		}
+	return w->compress == TF_WISH_AUTO;
+}
+
+bool tf_pack_parse_store(struct tf_pack_wishes *w, const char *text)
+{
+	static const char *const names[] = {"auto", "never", "always"};
+
+	for (unsigned i = 0; i < sizeof(names) / sizeof(*names); i++)
+		if (!strcmp(text, names[i])) {
+			w->store = (enum tf_wish)i;
+			return true;
+		}
+	return false;
+}
+
+/* --- sections --- */
+
+static int mark(struct packing *p, struct tf_sink *s, bool inside, struct tf_err *e)
+{
+	struct tf_extent x = {.offset = TF_PACKED_OFFSET, .size = inside};
+
+	if (p->inside == inside)
+		return 0;
+	p->inside = inside;
+	return tf_io_write(s->io, &x, sizeof(x), e);
+}
+
+/* x.size: of the bytes that it stands for. n: that follow. */
+static int write_packed(struct packing *p, struct tf_sink *s, struct tf_extent x, unsigned how,
+	void *bytes, uint32_t n, struct tf_err *e)
+{
+	struct iovec iov[3] = {{&x, sizeof(x)}, {&n, sizeof(n)}, {bytes, n}};
+	int rc = tf_sink_flush(s, e);
+
+	if (!rc)
+		rc = mark(p, s, true, e);
+	s->chain = tf_chain_crc(s->chain, x.crc);
+	s->count++;
+	s->data += x.size;
+	x.size |= how << TF_PACK_SHIFT;
+	return rc ? rc : tf_io_writev(s->io, iov, 3, e);
+}
+
+static void look(struct packing *p, const struct tf_sink *s)
+{
+	int unsent;
+
+	if (!ioctl(s->io->fd, SIOCOUTQNSD, &unsent) || !ioctl(s->io->fd, SIOCOUTQ, &unsent))
+		tf_choose_look(&p->choice, tf_now_ns(), s->io->sent, (uint32_t)unsent);
+}
+
+/* --- compression --- */
+
+/* Into p->out. How many bytes; *ret_codec is NONE, if it is better to leave them as they are. */
+static uint32_t compress(
+	struct packing *p, uint64_t sent, const void *bytes, uint32_t n, enum tf_codec *ret_codec)
+{
+	enum tf_codec codec = p->wishes.codec;
+	uint64_t start = tf_now_ns();
+	uint32_t packed;
+
+	*ret_codec = TF_CODEC_NONE;
+	if (p->wishes.compress == TF_WISH_AUTO)
+		codec = tf_choose_codec(&p->choice, sent, n);
+	if (codec == TF_CODEC_NONE || !n)
+		return n;
+	packed = (uint32_t)tf_codec_pack(p->codec, codec, p->out, n - 1, bytes, n);
+	tf_choose_learn(&p->choice, codec, sent, n, packed ? packed : n, tf_now_ns() - start);
+	if (!packed)
+		return n;
+	p->counts.in[codec] += n;
+	p->counts.out[codec] += packed;
+	*ret_codec = codec;
+	return packed;
+}
+
+/* One extent without a list. */
+static int send_extent(struct packing *p, struct tf_sink *s, uint64_t offset, const uint8_t *bytes,
+	uint32_t n, bool *ret_flushed, struct tf_err *e)
+{
+	struct tf_extent x = {.offset = offset, .size = n};
+	enum tf_codec codec;
+	uint32_t packed = compress(p, s->data, bytes, n, &codec);
+
+	if (codec == TF_CODEC_NONE)
+		return tf_sink_plain(s, offset, bytes, n, ret_flushed, e);
+	x.crc = tf_extent_crc(offset, n, bytes);
+	if (ret_flushed)
+		*ret_flushed = true;
+	return write_packed(p, s, x, codec, p->out, packed, e);
+}
+
+/* --- lists --- */
+
+/* What the receiver says to a list; in place of that it may say why it wants no more. */
+static int read_lacks(
+	struct tf_sink *s, const struct tf_extent *x, struct tf_lacks *l, struct tf_err *e)
+{
+	char message[TELEFORK_MESSAGE_MAX];
+	struct tf_reply r;
+	int rc = tf_io_read(s->io, l->magic, sizeof(l->magic), e);
+
+	if (!rc && !memcmp(l->magic, TF_REPLY_MAGIC, sizeof(l->magic))) {
+		memcpy(r.magic, l->magic, sizeof(r.magic));
+		rc = tf_reply_read_rest(s->io, &r, message, e);
+		return rc ? rc : tf_fail(e, r.code ? r.code : TELEFORK_E_PROTOCOL, "%s", message);
+	}
+	if (!rc)
+		rc = tf_io_read(
+			s->io, (char *)l + sizeof(l->magic), sizeof(*l) - sizeof(l->magic), e);
+	if (rc)
+		return rc;
+	if (memcmp(l->magic, TF_LACKS_MAGIC, sizeof(l->magic)) || l->offset != x->offset ||
+		l->size != x->size || l->crc != tf_crc32c(0, l, offsetof(struct tf_lacks, crc)))
+		return tf_fail(e, TELEFORK_E_PROTOCOL,
+			"the receiver's answer to a list of pages is none, or is damaged");
+	return 0;
+}
+
+/* A receiver that gives up may have said why before it closed. */
+static int hear_why(struct packing *p, struct tf_sink *s, int rc, struct tf_err *e)
+{
+	struct tf_err why = {0};
+	struct tf_lacks l;
+
+	if (rc != TELEFORK_E_CLOSED)
+		return rc;
+	s->io->idle_ms = WHY_MS;
+	while (!read_lacks(s, &p->window[p->first].x, &l, &why))
+		p->first = (p->first + 1) % TF_PACK_WINDOW;
+	if (!why.code || why.code == TELEFORK_E_CLOSED)
+		return rc;
+	*e = why;
+	return why.code;
+}
+
+/* The pages that it lacks, of the oldest list. */
+static int send_rest(struct packing *p, struct tf_sink *s, struct tf_err *e)
+{
+	struct waiting *w = &p->window[p->first];
+	struct tf_lacks l;
+	enum tf_codec codec;
+	uint32_t n = 0, packed;
+	int rc = read_lacks(s, &w->x, &l, e);
+
+	if (rc)
+		return rc;
+	p->first = (p->first + 1) % TF_PACK_WINDOW;
+	p->waiting--;
+	for (uint32_t i = 0; i < w->x.size / TF_STORE_PAGE; i++) {
+		if (!(l.lacks[i / 8] >> i % 8 & 1))
+			continue;
+		memcpy(p->rest + n, w->bytes + (size_t)i * TF_STORE_PAGE, TF_STORE_PAGE);
+		n += TF_STORE_PAGE;
+	}
+	p->counts.listed += w->x.size;
+	p->counts.known += w->x.size - n;
+	packed = compress(p, s->data, p->rest, n, &codec);
+	return write_packed(p, s, w->x, TF_PACK_REST | codec, codec ? p->out : p->rest, packed, e);
+}
+
+static int send_list(struct packing *p, struct tf_sink *s, uint64_t offset, const uint8_t *bytes,
+	uint32_t n, struct tf_err *e)
+{
+	struct tf_extent head = {.offset = offset, .size = n | TF_PACK_LIST << TF_PACK_SHIFT};
+	struct tf_hash hash[PAGES];
+	struct iovec iov[2] = {{&head, sizeof(head)}, {hash, n / TF_STORE_PAGE * sizeof(*hash)}};
+	struct waiting *w;
+	uint64_t start;
+	int rc = p->waiting == TF_PACK_WINDOW ? send_rest(p, s, e) : 0;
+
+	w = &p->window[(p->first + p->waiting) % TF_PACK_WINDOW];
+	if (!rc && !w->bytes && !(w->bytes = malloc(TF_EXTENT_MAX)))
+		rc = tf_fail(e, TELEFORK_E_NOMEM, "out of memory for pages");
+	if (!rc)
+		rc = tf_sink_flush(s, e);
+	if (!rc)
+		rc = mark(p, s, true, e);
+	if (rc)
+		return rc;
+	memcpy(w->bytes, bytes, n);
+	start = tf_now_ns();
+	for (uint32_t i = 0; i < n / TF_STORE_PAGE; i++)
+		tf_hash_page(&hash[i], w->bytes + (size_t)i * TF_STORE_PAGE);
+	tf_choose_hashed(&p->choice, n, tf_now_ns() - start);
+	w->x = (struct tf_extent){offset, n, tf_extent_crc(offset, n, w->bytes)};
+	head.crc = tf_hash_crc(offset, hash, n / TF_STORE_PAGE);
+	s->io->heed = false; /* what it says early is not a refusal */
+	p->waiting++;
+	return tf_io_writev(s->io, iov, 2, e);
+}
+
+/* --- the packer --- */
+
+static bool is_listed(const struct packing *p, uint64_t n)
+{
+	if (!p->store || p->wishes.store == TF_WISH_NEVER || n < TF_STORE_PAGE)
+		return false;
+	return p->wishes.store == TF_WISH_ALWAYS || tf_choose_list(&p->choice);
+}
+
+static int data(struct tf_packer *base, struct tf_sink *s, uint64_t offset, const void *bytes,
+	uint64_t size, bool *ret_flushed, struct tf_err *e)
+{
+	struct packing *p = (struct packing *)base;
+	const uint8_t *at = bytes;
+	int rc = 0;
+
+	while (size && !rc) {
+		bool list;
+		uint64_t most;
+
+		look(p, s);
+		list = is_listed(p, size);
+		most = list ? TF_EXTENT_MAX : TF_EXTENT_SIZE;
+		if (most > size)
+			most = list ? size / TF_STORE_PAGE * TF_STORE_PAGE : size;
+		rc = list ? send_list(p, s, offset, at, (uint32_t)most, e)
+			  : send_extent(p, s, offset, at, (uint32_t)most, ret_flushed, e);
+		at += most;
+		offset += most;
+		size -= most;
+	}
+	return hear_why(p, s, rc, e);
+}
+
+static int end(struct tf_packer *base, struct tf_sink *s, struct tf_err *e)
+{
+	struct packing *p = (struct packing *)base;
+	int rc = tf_sink_flush(s, e);
+
+	while (p->waiting && !rc)
+		rc = send_rest(p, s, e);
+	if (!rc)
+		rc = mark(p, s, false, e);
+	return hear_why(p, s, rc, e);
+}
+
+static int check_wishes(const struct tf_pack_wishes *w, uint32_t offers, struct tf_err *e)
+{
+	static const uint32_t offer[] = {0, TF_OFFER_LZ4, TF_OFFER_ZSTD};
+
+	if (w->compress == TF_WISH_ALWAYS && !(offers & offer[w->codec]))
+		return tf_fail(e, TELEFORK_E_UNSUPPORTED,
+			"the receiver does not take %s: leave --compress away",
+			tf_codec_name(w->codec));
+	if (w->store == TF_WISH_ALWAYS && !(offers & TF_OFFER_STORE))
+		return tf_fail(e, TELEFORK_E_UNSUPPORTED,
+			"the receiver keeps no pages: leave --store away, or start it with "
+			"telefork serve --store MIB");
+	return 0;
+}
+
+static unsigned codecs(const struct tf_pack_wishes *w, uint32_t offers)
+{
+	if (w->compress == TF_WISH_NEVER)
+		return 0;
+	return (offers & TF_OFFER_LZ4 ? 1u << TF_CODEC_LZ4 : 0) |
+	       (offers & TF_OFFER_ZSTD ? 1u << TF_CODEC_ZSTD : 0);
+}
+
+int tf_packer_new(const struct tf_pack_wishes *wishes, uint32_t offers, struct tf_packer **ret,
+	struct tf_err *e)
+{
+	struct packing *p;
+	int rc = check_wishes(wishes, offers, e);
+
+	*ret = NULL;
+	if (rc)
+		return rc;
+	if (!codecs(wishes, offers) &&
+		(!(offers & TF_OFFER_STORE) || wishes->store == TF_WISH_NEVER))
+		return 0;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for packing");
+	*ret = &p->base;
+	p->base = (struct tf_packer){.data = data, .end = end};
+	p->wishes = *wishes;
+	p->store = offers & TF_OFFER_STORE;
+	tf_choose_begin(&p->choice, codecs(wishes, offers));
+	p->codec = tf_codec_new();
+	p->rest = malloc(TF_EXTENT_MAX);
+	p->out = malloc(TF_EXTENT_MAX);
+	return p->codec && p->rest && p->out
+		       ? 0
+		       : tf_fail(e, TELEFORK_E_NOMEM, "out of memory for packing");
+}
+
+void tf_packer_free(struct tf_packer *base)
+{
+	struct packing *p = (struct packing *)base;
+
+	if (!p)
+		return;
+	for (unsigned i = 0; i < TF_PACK_WINDOW; i++)
+		free(p->window[i].bytes);
+	tf_codec_free(p->codec);
+	free(p->rest);
+	free(p->out);
+	free(p);
+}
+
+struct tf_pack_counts tf_packer_counts(const struct tf_packer *base)
+{
+	return base ? ((const struct packing *)base)->counts : (struct tf_pack_counts){0};
+}

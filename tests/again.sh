@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# again.sh BUILD CASE: what need not be sent, or not as it is (tests/programs/again.c). Cases: second (a program that
+# comes again, with one page in a hundred changed, is 3 percent of its bytes), small (a store that holds a part of it
+# only), slow (a slow line: compressed), old (a receiver that
+# keeps no pages).
+set -eu
+# shellcheck source=tests/bare.sh
+. "$(dirname "$0")/bare.sh"
+build=$(cd "$1" && pwd) case=$2
+tmp=$(mktemp -d)
+export XDG_STATE_HOME=$tmp/state
+pids=() n=0 right=0
+trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+
+telefork() { "$build/bin/telefork" "$@"; }
+fail() {
+	echo "FAILED: $*" >&2
+	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
+	exit 1
+}
+
+# within WHAT COMMAND...: comes true, in a minute at most.
+within() {
+	local what=$1 until=$((SECONDS + 60))
+	shift
+	until "$@"; do
+		[ "$SECONDS" -lt "$until" ] || fail "$what"
+		sleep 0.02
+	done
+}
+
+counts() { [ "$(grep -c "$1" "$2")" -ge "$3" ]; }
+
+start() {
+	(
+		close_descriptors
+		exec "$build/programs/again" "$@" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
+	) &
+	pid=$!
+	pids+=("$pid")
+	within "it does not start" grep -q ready "$tmp/here.out"
+}
+
+serve() {
+	(
+		close_descriptors
+		exec "$build/bin/telefork" serve --insecure "$@" >"$tmp/serve.out" 2>"$tmp/serve.err"
+	) &
+	pids+=("$!")
+	within "the receiver does not start" test -s "$tmp/serve.out"
+	address=$(cat "$tmp/serve.out")
+}
+
+slow() {
+	"$build/tests/tools/slow" "${address##*:}" "$1" >"$tmp/slow.out" &
+	pids+=("$!")
+	within "no slow line" test -s "$tmp/slow.out"
+	address=tcp://127.0.0.1:$(cat "$tmp/slow.out")
+}
+
+change() {
+	n=$((n + 1))
+	kill -USR1 "$pid"
+	within "it does not change" counts changed "$tmp/here.out" "$n"
+}
+
+# Bytes that FIELD's text stands for: "64.7 MiB of memory, 1.0 MiB sent".
+bytes() {
+	sed -n "s/.*[ ,]\([0-9.]*\) \([KMG]iB\|bytes\) $1.*/\1 \2/p" "$tmp/send.out" | sed \
+		's/ bytes//; s/ KiB/*1024/; s/ MiB/*1048576/; s/ GiB/*1073741824/' | bc | cut -d. -f1
+}
+
+copy() {
+	telefork copy "$@" "$pid" "$address" >"$tmp/send.out" 2>"$tmp/send.err" || fail "copy $*: $?"
+	right=$((right + 1))
+	within "over there" counts '^right' "$tmp/serve.err" "$right"
+}
+
+case $case in
+second)
+	serve --store 128 tcp://127.0.0.1:0
+	start 48
+	copy --store=always
+	change
+	copy --store=always
+	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 3 / 100)) ] || fail "sent: $(cat "$tmp/send.out")"
+	change
+	telefork move --store=always "$pid" "$address" >"$tmp/send.out" || fail "move: $?"
+	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 3 / 100)) ] || fail "moved: $(cat "$tmp/send.out")"
+	within "over there" counts '^right' "$tmp/serve.err" $((right + 1))
+	;;
+small)
+	serve --store 8 "unix:$tmp/socket"
+	start 24
+	copy --store=always
+	copy --store=always --compress=lz4
+	grep -q 'were there' "$tmp/send.out" || fail "nothing was there: $(cat "$tmp/send.out")"
+	;;
+slow)
+	serve tcp://127.0.0.1:0
+	start 32 soft
+	slow 16000000
+	copy
+	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 8 / 10)) ] || fail "sent: $(cat "$tmp/send.out")"
+	;;
+old)
+	serve tcp://127.0.0.1:0
+	start 8
+	telefork copy --store=always "$pid" "$address" 2>"$tmp/send.err" && fail "it keeps pages?"
+	grep -q 'the receiver keeps no pages' "$tmp/send.err" || fail "what copy says"
+	copy
+	;;
+*)
+	echo "no such case: $case" >&2
+	exit 2
+	;;
+esac

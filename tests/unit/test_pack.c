@@ -1,0 +1,700 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Packed extents: what a packer makes of memory, an unpacker makes memory of again, whatever was
+ * there already; then each bit of it flips, and either side lies. This process is the sender, a
+ * thread of it the receiver, and a list of extents what the new process would read.
+ */
+#include <check.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/channel/channel.h"
+#include "core/pack/choose.h"
+#include "core/pack/packer.h"
+#include "core/pack/unpack.h"
+
+#define PAGE  TF_STORE_PAGE
+#define PAGES 2200u /* more than the window's: lists wait for their rests */
+#define SIZE  ((size_t)PAGES * PAGE)
+#define BASE  UINT64_C(0x10000) /* their offset */
+#define ALL   (TF_OFFER_LZ4 | TF_OFFER_ZSTD | TF_OFFER_STORE)
+
+static uint8_t *memory;
+static struct tf_store *store;
+
+/* What a receiver got. */
+struct receiver {
+	int fd;
+	struct tf_store *store;
+	uint8_t *got; /* SIZE */
+	uint32_t count, chain;
+	struct tf_extent trailer;
+	uint64_t received;
+	int rc;
+	struct tf_err e;
+};
+
+static uint64_t mix(uint64_t x)
+{
+	x = (x ^ x >> 31) * UINT64_C(0x7fb5d329728ea185);
+	return x ^ x >> 27;
+}
+
+/* soft: it can be compressed to a half. */
+static void fill(uint8_t *to, uint64_t page, uint64_t seed, bool soft)
+{
+	for (uint64_t i = 0; i < PAGE / 8; i++) {
+		uint64_t word = mix((seed * PAGES + page) * PAGE + (soft ? i % 200 : i));
+
+		memcpy(to + i * 8, &word, 8);
+	}
+}
+
+static void set_up(void)
+{
+	struct tf_err e = {0};
+
+	memory = malloc(SIZE);
+	for (unsigned i = 0; i < PAGES; i++)
+		fill(memory + (size_t)i * PAGE, i, 1, i % 2);
+	store = tf_store_new(2 * SIZE, &e);
+	ck_assert_ptr_nonnull(store);
+}
+
+static void tear_down(void)
+{
+	tf_store_free(store);
+	free(memory);
+}
+
+/* --- the receiver --- */
+
+/* Takes the plain extents that are in a file, as the restorer would. */
+static int take_plain(struct receiver *r, int file)
+{
+	struct tf_extent x;
+
+	lseek(file, 0, SEEK_SET);
+	while (read(file, &x, sizeof(x)) == sizeof(x)) {
+		if (x.offset == TF_PACKED_OFFSET)
+			break;
+		if (x.offset < BASE || x.size > SIZE || x.offset - BASE > SIZE - x.size)
+			return TELEFORK_E_IMAGE;
+		ck_assert_int_eq(read(file, r->got + (x.offset - BASE), x.size), x.size);
+		if (x.crc != tf_extent_crc(x.offset, x.size, r->got + (x.offset - BASE)))
+			return TELEFORK_E_CHECKSUM;
+		r->chain = tf_chain_crc(r->chain, x.crc);
+		r->count++;
+	}
+	return ftruncate(file, 0);
+}
+
+static int receive(struct receiver *r, struct tf_io *io, struct tf_unpacker *u, int file)
+{
+	struct tf_io to;
+	struct tf_extent x;
+	int rc;
+
+	tf_io_init(&to, file, NULL);
+	while (!(rc = tf_io_read(io, &x, sizeof(x), &r->e)) && x.offset != TF_TRAILER_OFFSET) {
+		lseek(file, 0, SEEK_SET);
+		if (x.offset == TF_PACKED_OFFSET) {
+			rc = u->run(u, io, &to, &r->e);
+		} else {
+			uint8_t *bytes = malloc(x.size);
+
+			rc = tf_io_read(io, bytes, x.size, &r->e);
+			ck_assert_int_eq(write(file, &x, sizeof(x)), sizeof(x));
+			ck_assert_int_eq(write(file, bytes, x.size), x.size);
+			free(bytes);
+		}
+		if (!rc)
+			rc = take_plain(r, file);
+		if (rc)
+			return rc;
+	}
+	r->trailer = x;
+	return rc;
+}
+
+static void *receiver_main(void *arg)
+{
+	struct receiver *r = arg;
+	struct tf_unpacker *u = tf_unpacker_new(r->store);
+	int file = memfd_create("extents", MFD_CLOEXEC);
+	struct tf_io io;
+
+	tf_io_init(&io, r->fd, NULL);
+	io.idle_ms = 60000;
+	r->count = r->chain = 0;
+	r->rc = receive(r, &io, u, file);
+	r->received = io.received;
+	if (r->rc) /* as a receiver that gives up */
+		shutdown(r->fd, SHUT_RDWR);
+	tf_unpacker_free(u);
+	close(file);
+	return NULL;
+}
+
+/* --- the sender --- */
+
+/* Sends memory, in pieces of that size; returns what the sender says, and r what the receiver. */
+static int carry(const struct tf_pack_wishes *wishes, uint32_t offers, size_t piece,
+	struct receiver *r, struct tf_pack_counts *ret_counts, struct tf_err *e)
+{
+	static struct tf_sink sink;
+	struct tf_packer *p;
+	struct tf_io io;
+	pthread_t t;
+	int fd[2], rc;
+
+	*e = (struct tf_err){0};
+	*r = (struct receiver){.store = r->store, .got = calloc(1, SIZE)};
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd));
+	r->fd = fd[1];
+	ck_assert(!pthread_create(&t, NULL, receiver_main, r));
+	tf_io_init(&io, fd[0], NULL);
+	io.idle_ms = 60000;
+	io.heed = true;
+	sink = (struct tf_sink){.io = &io};
+	rc = tf_packer_new(wishes, offers, &p, e);
+	sink.packer = p;
+	for (size_t at = 0; at < SIZE && !rc; at += piece) {
+		rc = tf_sink_data(&sink, BASE + at, memory + at,
+			SIZE - at < piece ? SIZE - at : piece, NULL, e);
+		if (!rc)
+			rc = tf_sink_flush(&sink, e);
+	}
+	if (!rc)
+		rc = tf_sink_end(&sink, NULL, e);
+	shutdown(fd[0], SHUT_WR);
+	ck_assert(!pthread_join(t, NULL));
+	*ret_counts = tf_packer_counts(p);
+	if (!rc && !r->rc) {
+		ck_assert_uint_eq(r->count, sink.count);
+		ck_assert_uint_eq(r->trailer.size, sink.count);
+		ck_assert_uint_eq(r->chain, sink.chain);
+		ck_assert_uint_eq(r->trailer.crc, sink.chain);
+		ck_assert_uint_eq(sink.data, SIZE);
+	}
+	tf_packer_free(p);
+	close(fd[0]);
+	close(fd[1]);
+	return rc;
+}
+
+static uint64_t carry_right(const struct tf_pack_wishes *wishes, uint32_t offers, size_t piece,
+	struct tf_store *in, struct tf_pack_counts *n)
+{
+	struct receiver r = {.store = in};
+	struct tf_err e;
+
+	int rc = carry(wishes, offers, piece, &r, n, &e);
+
+	ck_assert_msg(!rc && !r.rc, "sender: %s; receiver: %d %s", e.text, r.rc, r.e.text);
+	ck_assert(!memcmp(r.got, memory, SIZE));
+	free(r.got);
+	return r.received;
+}
+
+/* --- what arrives --- */
+
+START_TEST(compressed)
+{
+	static const size_t pieces[] = {TF_EXTENT_MAX, 3 * PAGE, 100000};
+	struct tf_pack_wishes w = {.compress = TF_WISH_ALWAYS, .store = TF_WISH_NEVER};
+	struct tf_pack_counts n;
+
+	for (w.codec = TF_CODEC_LZ4; w.codec < TF_CODECS; w.codec++)
+		for (unsigned i = 0; i < 3; i++) {
+			uint64_t bytes = carry_right(&w, ALL, pieces[i], NULL, &n);
+
+			ck_assert_uint_lt(bytes, SIZE * 9 / 10);
+			ck_assert_uint_gt(n.in[w.codec], SIZE / 2);
+			ck_assert_uint_eq(n.in[w.codec] - n.out[w.codec] > SIZE / 10, 1);
+		}
+}
+END_TEST
+
+START_TEST(not_offered)
+{
+	struct tf_pack_wishes automatic = {0},
+			      w = {.compress = TF_WISH_ALWAYS, .codec = TF_CODEC_LZ4};
+	struct tf_pack_counts n;
+	struct tf_packer *p;
+	struct tf_err e = {0};
+
+	ck_assert_uint_ge(carry_right(&automatic, 0, TF_EXTENT_MAX, NULL, &n), SIZE);
+	ck_assert_int_eq(tf_packer_new(&w, TF_OFFER_ZSTD, &p, &e), TELEFORK_E_UNSUPPORTED);
+	ck_assert_ptr_nonnull(strstr(e.text, "does not take lz4"));
+	w = (struct tf_pack_wishes){.store = TF_WISH_ALWAYS};
+	e = (struct tf_err){0};
+	ck_assert_int_eq(tf_packer_new(&w, TF_OFFER_LZ4, &p, &e), TELEFORK_E_UNSUPPORTED);
+	ck_assert_ptr_nonnull(strstr(e.text, "keeps no pages"));
+}
+END_TEST
+
+/* One page of a hundred is another: at most 3 percent of the bytes. */
+START_TEST(again)
+{
+	struct tf_pack_wishes w = {.store = TF_WISH_ALWAYS};
+	struct tf_pack_counts n;
+
+	ck_assert_uint_ge(carry_right(&w, ALL, TF_EXTENT_MAX, store, &n), SIZE * 7 / 10);
+	ck_assert_uint_eq(n.listed, SIZE);
+	ck_assert_uint_eq(n.known, 0);
+	for (unsigned i = 7; i < PAGES; i += 100)
+		fill(memory + (size_t)i * PAGE, i, 2, false);
+	ck_assert_uint_lt(carry_right(&w, ALL, TF_EXTENT_MAX, store, &n), SIZE * 3 / 100);
+	ck_assert_uint_eq(n.known, SIZE - PAGES / 100 * PAGE);
+	/* In pieces, too, and pages that are elsewhere now. */
+	memmove(memory, memory + 1000 * (size_t)PAGE, 100 * (size_t)PAGE);
+	ck_assert_uint_lt(carry_right(&w, ALL, 3 * PAGE, store, &n), SIZE * 3 / 100);
+	ck_assert_uint_eq(n.known, SIZE);
+	/* What is no whole page goes as it is. */
+	ck_assert_uint_lt(carry_right(&w, ALL, 100 * PAGE + 100, store, &n), SIZE);
+	ck_assert_uint_lt(n.known, SIZE);
+}
+END_TEST
+
+/* What is there twice comes once, wherever its second place is. */
+START_TEST(twins)
+{
+	struct tf_pack_wishes w = {.store = TF_WISH_ALWAYS};
+	struct tf_pack_counts n;
+	unsigned copies = 0;
+
+	for (unsigned i = 0; i < PAGES; i += i % 7 + 1, copies++)
+		memcpy(memory + (size_t)i * PAGE, memory + i / 3 * (size_t)PAGE, PAGE);
+	carry_right(&w, ALL, TF_EXTENT_MAX, store, &n);
+	ck_assert_uint_gt(n.known, copies / 2 * PAGE);
+	for (unsigned i = 0; i < PAGES; i++)
+		fill(memory + (size_t)i * PAGE, 0, 3, false);
+	ck_assert_uint_lt(carry_right(&w, ALL, TF_EXTENT_MAX, store, &n), SIZE / 100);
+	ck_assert_uint_eq(n.known, SIZE - PAGE);
+}
+END_TEST
+
+START_TEST(both)
+{
+	struct tf_pack_wishes w = {
+		.store = TF_WISH_ALWAYS, .compress = TF_WISH_ALWAYS, .codec = TF_CODEC_ZSTD};
+	struct tf_pack_counts n;
+
+	ck_assert_uint_lt(carry_right(&w, ALL, TF_EXTENT_MAX, store, &n), SIZE * 9 / 10);
+	ck_assert_uint_lt(carry_right(&w, ALL, TF_EXTENT_MAX, store, &n), SIZE / 100);
+}
+END_TEST
+
+/* A store that is too small has something, and gives nothing wrong. */
+START_TEST(full)
+{
+	struct tf_pack_wishes w = {.store = TF_WISH_ALWAYS};
+	struct tf_err e = {0};
+	struct tf_store *small = tf_store_new(SIZE / 3, &e);
+	struct tf_pack_counts n;
+
+	for (unsigned i = 0; i < 3; i++)
+		carry_right(&w, ALL, TF_EXTENT_MAX, small, &n);
+	ck_assert_uint_gt(n.known, SIZE / 20);
+	ck_assert_uint_lt(n.known, SIZE / 2);
+	tf_store_free(small);
+	ck_assert_ptr_null(tf_store_new(PAGE, &e));
+	ck_assert_int_eq(e.code, TELEFORK_E_INVAL);
+}
+END_TEST
+
+/* --- the store --- */
+
+START_TEST(nearly_all_places)
+{
+	unsigned held = 0;
+	struct tf_hash h;
+	uint8_t page[PAGE];
+	struct tf_err e = {0};
+	/* Room for PAGES and their hashes. */
+	struct tf_store *s = tf_store_new(PAGES * (uint64_t)(PAGE + TF_HASH) + 3 * PAGE, &e);
+
+	for (unsigned i = 0; i < PAGES; i++) {
+		tf_hash_page(&h, memory + (size_t)i * PAGE);
+		tf_store_put(s, &h, memory + (size_t)i * PAGE);
+		tf_store_put(s, &h, memory + (size_t)i * PAGE);
+	}
+	for (unsigned i = 0; i < PAGES; i++) {
+		tf_hash_page(&h, memory + (size_t)i * PAGE);
+		held += tf_store_get(s, &h, page) && !memcmp(page, memory + (size_t)i * PAGE, PAGE);
+	}
+	ck_assert_uint_gt(held, PAGES * 93 / 100);
+	tf_store_free(s);
+}
+END_TEST
+
+START_TEST(shared_and_looked_at)
+{
+	struct tf_hash h;
+	uint8_t page[PAGE], *at;
+	int status;
+	pid_t pid;
+
+	tf_hash_page(&h, memory);
+	ck_assert(!tf_store_get(store, &h, page));
+	pid = fork();
+	if (!pid) {
+		tf_store_put(store, &h, memory);
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(tf_store_get(store, &h, page));
+	ck_assert(!memcmp(page, memory, PAGE));
+	at = memmem(store, 2 * SIZE, memory, PAGE); /* as if somebody was writing to it */
+	ck_assert_ptr_nonnull(at);
+	at[PAGE - 1] ^= 1;
+	ck_assert(!tf_store_get(store, &h, page));
+	tf_store_put(store, &h, memory);
+	ck_assert(tf_store_get(store, &h, page));
+}
+END_TEST
+
+/* --- damage and lies --- */
+
+/* A stream that somebody wrote by hand: a section of one extent, or what is to be refused. */
+struct crafted {
+	uint8_t bytes[1 << 17];
+	size_t n;
+};
+
+static void put(struct crafted *c, const void *p, size_t n)
+{
+	ck_assert_uint_le(n, sizeof(c->bytes) - c->n);
+	memcpy(c->bytes + c->n, p, n);
+	c->n += n;
+}
+
+static void put_extent(
+	struct crafted *c, uint64_t offset, uint32_t size, uint32_t how, uint32_t crc)
+{
+	struct tf_extent x = {offset, size | how << TF_PACK_SHIFT, crc};
+
+	put(c, &x, sizeof(x));
+}
+
+static void put_counted(struct crafted *c, const void *p, uint32_t n)
+{
+	put(c, &n, sizeof(n));
+	put(c, p, n);
+}
+
+static void put_end(struct crafted *c)
+{
+	put_extent(c, TF_PACKED_OFFSET, 0, 0, 0);
+	put_extent(c, TF_TRAILER_OFFSET, 1, 0, 0);
+}
+
+static void put_list(struct crafted *c, uint32_t pages, const uint8_t *of, uint32_t spoil)
+{
+	struct tf_hash h[16];
+
+	for (uint32_t i = 0; i < pages; i++)
+		tf_hash_page(&h[i], of + (size_t)i * PAGE);
+	put_extent(c, BASE, pages * PAGE, TF_PACK_LIST, tf_hash_crc(BASE, h, pages) ^ spoil);
+	put(c, h, pages * sizeof(*h));
+}
+
+static struct crafted crafted(void)
+{
+	static struct crafted c;
+
+	c.n = 0;
+	put_extent(&c, TF_PACKED_OFFSET, 1, 0, 0);
+	return c;
+}
+
+/* What a receiver says to it. */
+static int hear(const struct crafted *c, struct receiver *r)
+{
+	pthread_t t;
+	int fd[2];
+
+	*r = (struct receiver){.store = r->store, .got = calloc(1, SIZE)};
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd));
+	r->fd = fd[1];
+	ck_assert(!pthread_create(&t, NULL, receiver_main, r));
+	for (size_t at = 0; at < c->n;) {
+		ssize_t n = send(fd[0], c->bytes + at, c->n - at, MSG_NOSIGNAL);
+
+		if (n < 0)
+			break;
+		at += (size_t)n;
+	}
+	shutdown(fd[0], SHUT_WR);
+	ck_assert(!pthread_join(t, NULL));
+	close(fd[0]);
+	close(fd[1]);
+	return r->rc;
+}
+
+/* Every bit of a compressed block, and of what stands before it. zstd has some that say nothing. */
+START_TEST(flipped)
+{
+	static uint8_t packed[16 * PAGE];
+	struct tf_codec_state *codec = tf_codec_new();
+	struct receiver r = {0};
+	unsigned right = 0;
+
+	for (enum tf_codec k = TF_CODEC_LZ4; k < TF_CODECS; k++) {
+		struct crafted good = crafted();
+		uint32_t size = 2 * PAGE, from = (uint32_t)good.n, n;
+
+		n = (uint32_t)tf_codec_pack(codec, k, packed, size - 1, memory + PAGE, size);
+		ck_assert_uint_gt(n, 0);
+		put_extent(&good, BASE, size, k, tf_extent_crc(BASE, size, memory + PAGE));
+		put_counted(&good, packed, n);
+		put_end(&good);
+		ck_assert_msg(!hear(&good, &r), "%s", r.e.text);
+		free(r.got);
+		for (size_t bit = from * 8; bit < (from + 20 + n) * 8; bit += bit < 400 ? 1 : 97) {
+			struct crafted bad = good;
+
+			bad.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+			ck_assert_msg(hear(&bad, &r) || !memcmp(r.got, memory + PAGE, size),
+				"%s: bit %zu", tf_codec_name(k), bit);
+			right += !r.rc;
+			free(r.got);
+		}
+	}
+	ck_assert_uint_le(right, 2);
+	tf_codec_free(codec);
+}
+END_TEST
+
+/* A sender that lies: what it is told. */
+START_TEST(lying_sender)
+{
+	uint8_t *wrong = memory + 5 * (size_t)PAGE;
+	static const uint8_t bomb[] = {
+		0x1f, 0, 1, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 10};
+	struct {
+		const char *says;
+		int code;
+		struct crafted c;
+	} *t = calloc(12, sizeof(*t));
+	unsigned n = 0;
+
+#define LIE(WHAT, CODE, ...)                  \
+	do {                                  \
+		struct crafted c = crafted(); \
+		__VA_ARGS__;                  \
+		t[n].says = WHAT;             \
+		t[n].code = CODE;             \
+		t[n++].c = c;                 \
+	} while (0)
+	LIE("not the one that was announced", TELEFORK_E_IMAGE, {
+		put_list(&c, 2, memory, 0);
+		put_extent(&c, BASE, 2 * PAGE, TF_PACK_REST, 0);
+		put_counted(&c, wrong, 2 * PAGE);
+	});
+	LIE("arrived damaged", TELEFORK_E_CHECKSUM, put_list(&c, 2, memory, 1));
+	LIE("more bytes than there can be", TELEFORK_E_IMAGE, {
+		put_list(&c, 2, memory, 0);
+		put_extent(&c, BASE, 2 * PAGE, TF_PACK_REST, 0);
+		put_counted(&c, memory, 3 * PAGE);
+	});
+	LIE("no list has announced", TELEFORK_E_IMAGE, {
+		put_list(&c, 2, memory, 0);
+		put_extent(&c, BASE + PAGE, 2 * PAGE, TF_PACK_REST, 0);
+	});
+	LIE("no list has announced", TELEFORK_E_IMAGE, put_extent(&c, BASE, PAGE, TF_PACK_REST, 0));
+	LIE("one too many", TELEFORK_E_IMAGE, {
+		for (unsigned i = 0; i <= TF_PACK_WINDOW; i++)
+			put_list(&c, 1, memory, 0);
+	});
+	LIE("half a page", TELEFORK_E_IMAGE, put_extent(&c, BASE, PAGE + 1, TF_PACK_LIST, 0));
+	LIE("ends too early", TELEFORK_E_IMAGE, {
+		put_list(&c, 2, memory, 0);
+		put_end(&c);
+	});
+	LIE("impossible size", TELEFORK_E_IMAGE, put_extent(&c, BASE, TF_EXTENT_MAX + 1, 1, 0));
+	LIE("a way that is not known", TELEFORK_E_IMAGE, {
+		put_extent(&c, BASE, PAGE, TF_CODECS, 0);
+		put_counted(&c, memory, 100);
+	});
+	LIE("it is no lz4 of 4096 bytes", TELEFORK_E_CHECKSUM, {
+		put_extent(&c, BASE, PAGE, TF_CODEC_LZ4, 0);
+		put_counted(&c, bomb, sizeof(bomb));
+	});
+	for (unsigned i = 0; i < n; i++) {
+		struct receiver r = {.store = store};
+
+		ck_assert_int_eq(hear(&t[i].c, &r), t[i].code);
+		ck_assert_msg(strstr(r.e.text, t[i].says) != NULL, "\"%s\": no \"%s\"", r.e.text,
+			t[i].says);
+		free(r.got);
+		r.store = NULL;
+		ck_assert_int_ne(hear(&t[i].c, &r), 0);
+		free(r.got);
+	}
+	free(t);
+}
+END_TEST
+
+struct liar {
+	int fd;
+	unsigned how;
+};
+
+/* A receiver that answers lists with something else. */
+static void *lie(void *arg)
+{
+	struct liar *l = arg;
+	struct tf_lacks a = {.magic = TF_LACKS_MAGIC, .offset = BASE, .size = PAGE};
+	struct tf_reply r = {.code = TELEFORK_E_LIMIT, .message_size = 5};
+	char sink[65536];
+
+	a.crc = 1;
+	if (l->how == 1)
+		memset(&a, 0xff, sizeof(a));
+	memcpy(r.magic, TF_REPLY_MAGIC, sizeof(r.magic));
+	if (l->how < 2) {
+		send(l->fd, &a, sizeof(a), MSG_NOSIGNAL);
+	} else {
+		send(l->fd, &r, sizeof(r), MSG_NOSIGNAL);
+		send(l->fd, "enoug", 5, MSG_NOSIGNAL);
+		if (l->how == 3)
+			shutdown(l->fd, SHUT_RDWR);
+	}
+	while (recv(l->fd, sink, sizeof(sink), 0) > 0)
+		;
+	return NULL;
+}
+
+START_TEST(lying_receiver)
+{
+	static const int codes[] = {
+		TELEFORK_E_PROTOCOL, TELEFORK_E_PROTOCOL, TELEFORK_E_LIMIT, TELEFORK_E_LIMIT};
+	struct tf_pack_wishes w = {.store = TF_WISH_ALWAYS};
+	static struct tf_sink sink;
+	struct liar l = {.how = (unsigned)_i};
+	struct tf_packer *p;
+	struct tf_err e = {0};
+	struct tf_io io;
+	pthread_t t;
+	int fd[2], rc;
+
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd));
+	l.fd = fd[1];
+	ck_assert(!pthread_create(&t, NULL, lie, &l));
+	tf_io_init(&io, fd[0], NULL);
+	sink = (struct tf_sink){.io = &io};
+	ck_assert(!tf_packer_new(&w, ALL, &p, &e));
+	sink.packer = p;
+	rc = tf_sink_data(&sink, BASE, memory, SIZE, NULL, &e);
+	ck_assert_msg(rc == codes[_i], "%d: %s", rc, e.text);
+	ck_assert_int_eq(e.code, rc);
+	shutdown(fd[0], SHUT_RDWR);
+	ck_assert(!pthread_join(t, NULL));
+	tf_packer_free(p);
+	close(fd[0]);
+	close(fd[1]);
+}
+END_TEST
+
+/* --- what pays --- */
+
+#define MS UINT64_C(1000000)
+
+/* A line of so many bytes a second that always has a queue. */
+static void line(struct tf_chooser *c, double rate, uint32_t unsent)
+{
+	for (unsigned i = 0; i < 4; i++)
+		tf_choose_look(c, (i + 1) * 10 * MS, unsent + (uint64_t)(rate / 100 * i), unsent);
+}
+
+START_TEST(chosen)
+{
+	struct tf_chooser c;
+
+	tf_choose_begin(&c, 1u << TF_CODEC_LZ4 | 1u << TF_CODEC_ZSTD);
+	ck_assert_int_eq(tf_choose_codec(&c, 0, 131072), TF_CODEC_NONE); /* nothing is known */
+	ck_assert(!tf_choose_list(&c));
+	line(&c, 3e9, 1 << 20); /* loopback */
+	ck_assert_int_eq(tf_choose_codec(&c, 0, 131072), TF_CODEC_NONE);
+	ck_assert(!tf_choose_list(&c));
+
+	tf_choose_begin(&c, 1u << TF_CODEC_LZ4 | 1u << TF_CODEC_ZSTD);
+	line(&c, 10e6, 1 << 20);
+	ck_assert(tf_choose_list(&c));
+	ck_assert_int_eq(tf_choose_codec(&c, 0, 131072), TF_CODEC_LZ4); /* is tried */
+	tf_choose_learn(&c, TF_CODEC_LZ4, 0, 1000000, 700000, MS);
+	ck_assert_int_eq(tf_choose_codec(&c, 131072, 131072), TF_CODEC_ZSTD);
+	tf_choose_learn(&c, TF_CODEC_ZSTD, 131072, 1000000, 500000, 3 * MS);
+	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_ZSTD); /* makes less of it */
+	line(&c, 120e6, 1 << 20); /* then it is the slower one */
+	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_LZ4);
+	c.unsent = 0; /* the line would wait */
+	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_NONE);
+
+	/* What brings nothing is tried ever less. */
+	tf_choose_begin(&c, 1u << TF_CODEC_LZ4);
+	line(&c, 10e6, 1 << 20);
+	{
+		unsigned tries = 0;
+
+		for (uint64_t sent = 0; sent < UINT64_C(1) << 30; sent += 131072)
+			if (tf_choose_codec(&c, sent, 131072)) {
+				tf_choose_learn(&c, TF_CODEC_LZ4, sent, 131072, 131072, MS / 5);
+				tries++;
+			}
+		ck_assert_uint_ge(tries, 4);
+		ck_assert_uint_le(tries, 10);
+	}
+}
+END_TEST
+
+/* An idle line tells nothing of itself, but that it can do what it did. */
+START_TEST(idle)
+{
+	struct tf_chooser c;
+
+	tf_choose_begin(&c, 1u << TF_CODEC_LZ4);
+	for (unsigned i = 1; i < 10; i++)
+		tf_choose_look(&c, i * 10 * MS, i * 1000, 0);
+	ck_assert(c.line <= 0);
+	line(&c, 10e6, 1 << 20);
+	ck_assert(c.line > 5e6 && c.line < 15e6);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("pack");
+	TCase *t = tcase_create("pack");
+	SRunner *sr;
+	int failed;
+
+	suite_add_tcase(s, t);
+	tcase_set_timeout(t, 120);
+	tcase_add_checked_fixture(t, set_up, tear_down);
+	tcase_add_test(t, compressed);
+	tcase_add_test(t, not_offered);
+	tcase_add_test(t, again);
+	tcase_add_test(t, twins);
+	tcase_add_test(t, both);
+	tcase_add_test(t, full);
+	tcase_add_test(t, nearly_all_places);
+	tcase_add_test(t, shared_and_looked_at);
+	tcase_add_test(t, flipped);
+	tcase_add_test(t, lying_sender);
+	tcase_add_loop_test(t, lying_receiver, 0, 4);
+	tcase_add_test(t, chosen);
+	tcase_add_test(t, idle);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_NORMAL);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed != 0;
+}
