@@ -442,6 +442,8 @@ $(2)/bin/telebed-hand: $(2)/obj/harness/hand.o
 	$$(call link,$(2),$$(STATIC_$(2)))
 $(2)/tests/counter: $(2)/obj/tests/commit/counter.o
 	$$(call link,$(2),$$(STATIC_$(2)),-lpthread)
+$(2)/tests/tools/gate: $(2)/obj/tests/tools/gate.o
+	$$(call link,$(2),$$(STATIC_$(2)))
 
 # What probes share, and each probe three ways: static, dynamic at a fixed address, and PIE.
 $(2)/lib/libprobe.a: $(call obj,$(PROBE_SRC) $(PROBE_ARCH_SRC:%=tests/probes/$(1)/%),$(2))
@@ -470,7 +472,7 @@ endef
 define arch_targets
 B_$(1) := build/$(1)$(VARIANT)
 lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
-bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness telebed-hand,$$(B_$(1))/bin/$$b) $(if $(SAN),,$$(B_$(1))/tests/counter)
+bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness telebed-hand,$$(B_$(1))/bin/$$b) $(if $(SAN),,$$(B_$(1))/tests/counter $$(B_$(1))/tests/tools/gate)
 probes-$(1): $$(foreach p,$(PROBES),$$(foreach v,static pie dyn,$$(B_$(1))/probes/$$p-$$v))
 examples-$(1): $$(B_$(1))/examples/pathtracer $$(B_$(1))/probes/pathtracer-static
 unit-$(1): $$(UNIT_TESTS:%=$$(B_$(1))/tests/%) $(if $(SAN),,$$(B_$(1))/bin/telefork-pad)
@@ -670,7 +672,7 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck gate) \
+TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck) \
 	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe)
 check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) $(addprefix $(B)/tests/,commit counter) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
