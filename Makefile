@@ -501,7 +501,7 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 $(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o) $(B)/obj/harness/faults_table.o
 	$(call link,$(B))
 
-$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c,$(B)) $(B)/lib/libtelefork.a
+$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c tests/bench/later.c,$(B)) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)
 
 # libFuzzer is clang's.
