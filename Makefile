@@ -456,6 +456,8 @@ $(2)/bin/telebed-hand: $(2)/obj/harness/hand.o
 	$$(call link,$(2),$$(STATIC_$(2)))
 $(2)/tests/counter: $(2)/obj/tests/commit/counter.o
 	$$(call link,$(2),$$(STATIC_$(2)),-lpthread)
+$(2)/tests/tools/gate: $(2)/obj/tests/tools/gate.o
+	$$(call link,$(2),$$(STATIC_$(2)))
 
 # What probes share, and each probe three ways: static, dynamic at a fixed address, and PIE.
 $(2)/lib/libprobe.a: $(call obj,$(PROBE_SRC) $(PROBE_ARCH_SRC:%=tests/probes/$(1)/%),$(2))
@@ -486,7 +488,7 @@ endef
 define arch_targets
 B_$(1) := build/$(1)$(VARIANT)
 lib-$(1): $$(B_$(1))/lib/libtelefork.a $$(B_$(1))/lib/libtelefork.so
-bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness telebed-hand,$$(B_$(1))/bin/$$b) $(if $(SAN),,$$(B_$(1))/tests/counter)
+bin-$(1): $$(foreach b,telefork telefork-pad telefork-witness telebed-hand,$$(B_$(1))/bin/$$b) $(if $(SAN),,$$(B_$(1))/tests/counter $$(B_$(1))/tests/tools/gate)
 probes-$(1): $$(foreach p,$(PROBES),$$(foreach v,static pie dyn,$$(B_$(1))/probes/$$p-$$v))
 examples-$(1): $$(B_$(1))/examples/pathtracer $$(B_$(1))/probes/pathtracer-static
 unit-$(1): $$(UNIT_TESTS:%=$$(B_$(1))/tests/%) $(if $(SAN),,$$(B_$(1))/bin/telefork-pad)
@@ -518,7 +520,7 @@ $(B)/tests/tools/slow: $(B)/obj/tests/tools/slow.o $(LINK_SRC:%=$(B)/obj/qemu/%.
 $(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o) $(B)/obj/harness/faults_table.o
 	$(call link,$(B))
 
-$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c tests/bench/again.c \
+$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c tests/bench/later.c tests/bench/again.c \
 		$(PACK_SRC:%=core/pack/%.c),$(B)) $(B)/lib/libtelefork.a | $(B)/tests/tools/slow
 	$(call link,$(B),,-ljansson $(LIBS_pack))
 
@@ -690,7 +692,7 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck gate slow) \
+TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck slow) \
 	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe)
 check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) $(addprefix $(B)/tests/,commit counter) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh

@@ -168,7 +168,7 @@ static int read_first(struct tf_io *io, struct tf_stream_header *h, struct tf_er
 		return tf_io_read(
 			io, (char *)h + sizeof(h->magic), sizeof(*h) - sizeof(h->magic), e);
 	memcpy(reply.magic, h->magic, sizeof(reply.magic));
-	rc = tf_reply_read_rest(io, &reply, text, e);
+	rc = tf_reply_read_rest(io, &reply, sizeof(reply.magic), text, e);
 	return rc ? rc : tf_fail(e, reply.code ?: TELEFORK_E_PROTOCOL, "%s", text);
 }
 

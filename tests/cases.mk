@@ -2,8 +2,8 @@
 # What `make check` runs; read by the Makefile. Those of one matter stand together.
 
 # Runs a script of tests/ with a probe in a guest, the only place where aarch64 has ptrace. $(1)
-# architecture, $(2) script, $(3) probes
-in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) tests/bare.sh $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)))) $(1) --
+# architecture, $(2) script, $(3) probes, $(4) what else of its build
+in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) tests/bare.sh $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)) $(4))) $(1) --
 # Unit tests that look from outside run there as well; of those that kill at every ptrace call, at some.
 GUEST_TESTS := test_threads test_sparse
 GUEST_TESTS_FOREIGN := test_task test_snapshot test_stop test_attrs test_cpu_of test_files
@@ -105,10 +105,11 @@ $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 $(foreach c,restore copy unix tcp many killed broken stopped refused obstacles asked progress,outside-$(c) 120 tests/outside.sh $(B) $(c)
 )
-$(foreach c,copy move all broken sender receiver,later-$(c) 120 tests/later.sh $(B) $(c)
+$(foreach c,copy move unix nobody all user broken sender receiver,later-$(c) 120 tests/later.sh $(B) $(c)
 )
 later-copy-static 120 tests/later.sh $(B) copy static
-$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_guest,$(a),later.sh,later-static) bash tests/later.sh $(B_$(a)) copy static 16
+$(if $(filter x86_64,$(HOST)),later-qemu 120 tests/later.sh $(B) qemu)
+$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_guest,$(a),later.sh,later-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) copy static 16
 )
 $(foreach c,second small old slow,again-$(c) 120 tests/again.sh $(B) $(c)
 )

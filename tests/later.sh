@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # later.sh BUILD CASE [VARIANT [MIB]]: post-copy (copy and move --lazy) of a running program that checks its memory
-# (tests/probes/later.c). Cases: copy, move (over unix and tcp), all (a receiver that may not use userfaultfd gets
-# all of it first, and that is said), broken (the connection breaks), sender and receiver (killed) while memory is
-# on its way: the copy ends, nothing is left, and the original stands stopped until settle --resume-here lets it
-# go on.
+# (tests/probes/later.c). Cases: copy, move (nothing comes until the program waits for memory, over tcp), unix,
+# all, user and qemu (a receiver that may not use userfaultfd, for want of capabilities, as an ordinary user or under
+# QEMU user mode, gets all of it first, and that is said), nobody (where nobody answers, it is refused at once), broken (the connection breaks),
+# sender and receiver (killed) while memory is on its way: the copy ends, nothing is left, and the original stands
+# stopped until settle --resume-here lets it go on.
 set -eu
 # shellcheck source=tests/bare.sh
 . "$(dirname "$0")/bare.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/later-${3-pie}
 tmp=$(mktemp -d)
+mkdir "$tmp/there"
 export XDG_STATE_HOME=$tmp/state
-pids=() as=() mib=${4-128}
-trap 'kill -CONT "${pids[@]}" 2>/dev/null; kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+pids=() as=() with=() mib=${4-128} receiver=$build/bin/telefork
+trap 'kill -CONT "${pids[@]}" 2>/dev/null || true; kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
 telefork() { "$build/bin/telefork" "$@"; }
 fail() {
@@ -34,7 +36,7 @@ within() {
 start() {
 	(
 		close_descriptors
-		exec "$probe" "$1" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
+		exec "${with[@]}" "$probe" "$1" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
 	) &
 	pid=$!
 	pids+=("$pid")
@@ -42,7 +44,7 @@ start() {
 }
 
 serve() {
-	(exec "${as[@]}" "$build/bin/telefork" serve --insecure --idle-time 5 "$1" >"$tmp/serve.out" 2>"$tmp/serve.err") &
+	(exec "${as[@]}" "$receiver" serve --insecure --idle-time 5 --allow credentials "$1" >"$tmp/serve.out" 2>"$tmp/serve.err") &
 	server=$!
 	pids+=("$server")
 	within "the receiver does not start" test -s "$tmp/serve.out"
@@ -58,8 +60,18 @@ has_come() { [ -n "$(there)" ]; }
 
 no_guard() { ! pgrep -x -r S,R,D "tfguard-$copy" >/dev/null; }
 
-# What asks gets its answers: the program looks at its memory at once.
+# open_gate ARGUMENTS...: in front of the receiver; its port is in $door.
+open_gate() {
+	"$build/tests/tools/gate" "${address##*:}" "$@" >"$tmp/gate.out" &
+	gate=$!
+	pids+=("$gate")
+	within "the gate" test -s "$tmp/gate.out"
+	door=tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")
+}
+
+# What asks gets its answers: it ran there when nothing of what comes later had come.
 asked() {
+	grep -q asked "$tmp/gate.out" || fail "it did not wait for its memory"
 	grep -Eq '[1-9][0-9]* requests' "$tmp/send.out" || fail "nothing was asked for: $(cat "$tmp/send.out")"
 }
 
@@ -67,12 +79,8 @@ asked() {
 begin_to_move() {
 	serve tcp://127.0.0.1:0
 	start "$mib"
-	"$build/tests/tools/gate" "${address##*:}" 20000000 >"$tmp/gate.out" &
-	gate=$!
-	pids+=("$gate")
-	within "the gate" test -s "$tmp/gate.out"
-	"$build/bin/telefork" move --lazy "$pid" "tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")" >"$tmp/send.out" \
-		2>"$tmp/send.err" &
+	open_gate 20000000
+	"$build/bin/telefork" move --lazy "$pid" "$door" >"$tmp/send.out" 2>"$tmp/send.err" &
 	sender=$!
 	pids+=("$sender")
 	within "it does not run there" has_come
@@ -101,11 +109,31 @@ end_of_move() {
 	grep -q '^right' "$tmp/here.out" || fail "the original: not right"
 }
 
+# Without userfaultfd: all of it comes first.
+first() {
+	serve "unix:$tmp/there/socket"
+	cd / # a folder that everybody may enter
+	start 16
+	telefork move --lazy "$pid" "$address" >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	grep -q 'cannot wait for memory' "$tmp/send.err" || fail "it does not say so"
+	arrived
+}
+
+# refused CODE TEXT COMMAND...: at once, and with the way out.
+refused() {
+	local code=$1 text=$2 rc=0
+	shift 2
+	"$@" >"$tmp/send.out" 2>"$tmp/send.err" || rc=$?
+	[ "$rc" = "$code" ] || fail "$*: exit code $rc, not $code"
+	grep -q -e "$text" "$tmp/send.err" || fail "$*: no \"$text\""
+}
+
 case $case in
 copy)
-	serve "unix:$tmp/socket"
+	serve tcp://127.0.0.1:0
+	open_gate answer 1
 	start "$mib"
-	telefork copy --lazy "$pid" "$address" >"$tmp/send.out" || fail "copy: $?"
+	telefork copy --lazy "$pid" "$door" >"$tmp/send.out" || fail "copy: $?"
 	arrived
 	asked
 	kill -USR1 "$pid"
@@ -113,20 +141,50 @@ copy)
 	;;
 move)
 	serve tcp://127.0.0.1:0
+	open_gate answer 2 # the first one is that it is prepared
 	start "$mib"
-	telefork move --lazy "$pid" "$address" >"$tmp/send.out" || fail "move: $?"
+	telefork move --lazy "$pid" "$door" >"$tmp/send.out" || fail "move: $?"
 	wait "$pid" && fail "the original ended by itself" || [ $? = 137 ] || fail "the original lives"
 	arrived
 	asked
 	;;
+unix)
+	serve "unix:$tmp/socket"
+	start "$mib"
+	telefork move --lazy "$pid" "$address" >"$tmp/send.out" || fail "move: $?"
+	arrived
+	;;
+nobody)
+	start 1
+	refused 69 'nobody answers there.*without --lazy' telefork copy --lazy "$pid" "$tmp/image"
+	refused 69 'nobody answers there.*without --lazy' telefork copy --lazy "$pid" -
+	refused 64 'an image in a file is whole' telefork dump --lazy "$pid" -o "$tmp/image"
+	[ ! -e "$tmp/image" ] || fail "an image is there"
+	kill -USR1 "$pid"
+	wait "$pid" || fail "here: exit code $?"
+	;;
 all)
 	as=(setpriv '--bounding-set=-sys_ptrace,-sys_admin')
 	[ "$(cat /proc/sys/vm/unprivileged_userfaultfd)" = 0 ] || as=(false)
-	serve "unix:$tmp/socket"
-	start 16
-	telefork move --lazy "$pid" "$address" >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
-	grep -q 'cannot wait for memory' "$tmp/send.err" || fail "it does not say so"
-	arrived
+	first
+	;;
+user)
+	# Root's process for an ordinary user: only root can play both.
+	if [ "$(id -u)" = 0 ]; then
+		chmod 711 "$tmp"
+		chown 65534:65534 "$tmp/there"
+		receiver=$tmp/there/receiver
+		cp "$build/bin/telefork" "$receiver"
+		as=(env XDG_STATE_HOME="$tmp/there" setpriv --reuid 65534 --regid 65534 --clear-groups)
+	fi
+	[ "$(cat /proc/sys/vm/unprivileged_userfaultfd)" = 0 ] || as=(false)
+	first
+	;;
+qemu)
+	export QEMU_STACK_SIZE=268435456
+	with=("$build/bin/telefork" run --baseline x86-64-v3 --)
+	as=(qemu-x86_64 -cpu max) receiver=$build/bin/telefork-pad
+	first
 	;;
 broken)
 	begin_to_move

@@ -230,7 +230,16 @@ id=$(telefork jobs | sed -n "s/^\([0-9a-f]*\)  process $pid .*/\1/p")
 # As if its last word had been lost.
 mv "$tmp/here/telefork/moves/$id.moved" "$tmp/here/telefork/moves/$id.committing"
 expect 0 "^$id: process $pid runs there as process $there, and was ended here" telefork settle "$id"
+# Post-copy: its memory is asked for through ssh, and nothing of that is left afterwards.
+count lazy
+half lazy
+lazy=$pid
+expect 0 "^$pid moved: pid [0-9]+: frozen.*runs after .* requests" telefork move --lazy "$pid" "$real"
+pids+=("$(sed -n 's/.*: pid \([0-9]*\): .*/\1/p' "$tmp/out")")
+! grep -q 'cannot wait for memory' "$tmp/err" || fail "all of it went first"
+wait "$lazy" && fail "the original lives" || [ $? = 137 ] || fail "the original ended by itself"
 kill "$sshd"
 wait "$sshd" || true
 finished real
+finished lazy
 echo "ssh: ok"

@@ -1,66 +1,95 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Post-copy, the sender's side: memory goes when the process runs over there already, in order, but
- * for what it asks for, which goes next (stream.h). As long as it asks, little is on the way that
- * it did not ask for.
+ * for what it asks for (stream.h): the page that a thread waits for goes at once, then what is
+ * around it. As long as it asks, little is on the way that it did not ask for.
  */
 #include "core/capture/task_call.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "core/base/zero.h"
 #include "core/restore/build.h"
 #include "core/restore/owners.h"
 
-#define BLOCK    65536u      /* goes at a time where one address is asked for */
-#define BLOCKS   4u          /* where none is */
-#define MARGIN   64u         /* a lock may lie across the edge of a block */
+#define AROUND   65536u      /* what is around an address that was asked for */
+#define BLOCK    262144u     /* goes at a time where none is */
+#define STEP     16384u      /* and where some are: no request waits for more */
+#define MARGIN   64u         /* a lock may lie across the edge of what goes at a time */
 #define OTHER_ID 0x20000000u /* no thread has an id with this bit: TF_MAX_TID */
+#define RESTS    64u
+#define DROP     4194304u /* what has gone is given up in the snapshot, so much at a time */
 
 #define HOT_NS      5000000u /* after it has asked for something */
-#define HOT_UNSENT  65536    /* bytes on the way */
+#define HOT_UNTAKEN 65536u   /* bytes on the way */
 #define HOT_WAIT_NS 50000
+#define AWAKE_NS    60000u /* after a page has gone: who got it may soon touch another */
+
+/* Of a run of image.later. */
+struct rest {
+	uint32_t run;
+	uint64_t at, end;
+};
 
 struct serving {
 	struct tf_task *t;
-	uint64_t *first; /* number of the first block of each run of image.later */
-	uint8_t *gone;   /* a bit for each block */
-	uint8_t *bytes;  /* BLOCKS, and a margin on both sides */
+	uint64_t page;
+	uint64_t *first; /* number of the first page of each run of image.later */
+	uint8_t *gone;   /* a bit for each page */
+	uint8_t *bytes;  /* BLOCK, and a margin on both sides */
 	uint8_t *other;  /* the same, in which the holders of locks have other ids */
 	uint64_t *told;  /* of one extent at most */
 	struct tf_owners owners;
-	uint64_t hot_ns, sent, dropped;
-	bool over; /* the other side has answered */
+	struct rest rest[RESTS]; /* what is around pages that were asked for, oldest first */
+	unsigned n_rest;
+	uint64_t hot_ns, awake_ns, sent;
+	uint64_t begun; /* sink.data, then */
+	uint64_t taken; /* bytes of extents since, which are in place over there, as it says */
+	bool owed;      /* a page has gone; what nobody waits for is not to starve */
+	bool over;      /* it has answered */
 	struct tf_reply *reply;
 	char *message;
 };
 
-/* --- blocks: they begin at multiples of BLOCK --- */
+/* --- pages --- */
 
-static uint64_t block_of(const struct serving *s, uint32_t run, uint64_t at)
+static uint64_t page_of(const struct serving *s, uint32_t run, uint64_t at)
 {
-	return s->first[run] + at / BLOCK - s->t->capture.image.later[run].start / BLOCK;
+	return s->first[run] + (at - s->t->capture.image.later[run].start) / s->page;
 }
 
 static bool is_gone(const struct serving *s, uint32_t run, uint64_t at)
 {
-	uint64_t n = block_of(s, run, at);
+	uint64_t n = page_of(s, run, at);
 
 	return s->gone[n / 8] >> n % 8 & 1;
 }
 
-/* Of a run: from at to the end of its block. */
-static uint64_t block_end(const struct serving *s, uint32_t run, uint64_t at)
+static void mark_gone(struct serving *s, uint32_t run, uint64_t at, uint64_t end)
 {
-	uint64_t end = (at / BLOCK + 1) * BLOCK;
+	for (; at < end; at += s->page) {
+		uint64_t n = page_of(s, run, at);
 
-	return end < s->t->capture.image.later[run].end ? end : s->t->capture.image.later[run].end;
+		s->gone[n / 8] |= (uint8_t)(1u << n % 8);
+	}
+}
+
+/* The first part of [at, end) of a run, of `most` bytes or fewer, that has not gone. False: none.
+ */
+static bool next_part(const struct serving *s, uint32_t run, uint64_t at, uint64_t end,
+	uint64_t most, struct tf_run *ret)
+{
+	while (at < end && is_gone(s, run, at))
+		at += s->page;
+	*ret = (struct tf_run){at, at};
+	while (ret->end < end && ret->end - at < most && !is_gone(s, run, ret->end))
+		ret->end += s->page;
+	return ret->end > at;
 }
 
 static int prepare_owners(struct serving *s)
@@ -84,12 +113,13 @@ static int prepare(struct serving *s)
 {
 	const struct tf_image *img = &s->t->capture.image;
 	struct tf_arena *a = &s->t->capture.arena;
-	uint64_t n = 0, size = BLOCKS * BLOCK + 2 * MARGIN;
+	uint64_t n = 0, size = BLOCK + 2 * MARGIN;
 
+	s->page = img->source.page_size;
 	s->first = tf_arena_array(a, img->n_later + 1u, sizeof(*s->first));
 	for (uint32_t i = 0; s->first && i < img->n_later; i++) {
 		s->first[i] = n;
-		n += (img->later[i].end - 1) / BLOCK - img->later[i].start / BLOCK + 1;
+		n += (img->later[i].end - img->later[i].start) / s->page;
 	}
 	s->gone = s->first ? tf_arena_alloc(a, n / 8 + 1) : NULL;
 	s->bytes = s->gone ? tf_arena_alloc(a, size) : NULL;
@@ -117,8 +147,21 @@ static int tell(struct serving *s, uint64_t what, uint64_t *n)
 
 #define TOLD_MAX (TF_EXTENT_SIZE / sizeof(uint64_t))
 
+/* Whether some word looks like the holder of a lock (owners.h): mostly none does. */
+static bool may_hold(const struct serving *s, uint64_t size)
+{
+	const struct tf_owners *o = &s->owners;
+	const uint64_t *word = (const uint64_t *)(const void *)s->bytes;
+	uint32_t low = o->owner[0].old, span = o->owner[o->n_owners - 1].old - low;
+
+	for (uint64_t i = 0; i < size / 8; i++)
+		if ((uint32_t)word[i] - low <= span && word[i] >> 32 <= TF_OWNER_USERS)
+			return true;
+	return false;
+}
+
 /* Where in [at, at + n) threads' ids stand because they hold locks: they have others over there,
- * and who receives a block does not see its neighbours. s->bytes + before holds it, and behind it
+ * and who receives a part does not see its neighbours. s->bytes + before holds it, and behind it
  * are `behind` bytes more. */
 static int tell_owners(struct serving *s, uint64_t at, uint64_t n, uint64_t before, uint64_t behind)
 {
@@ -126,10 +169,10 @@ static int tell_owners(struct serving *s, uint64_t at, uint64_t n, uint64_t befo
 	const struct tf_owner_range r = {(uint64_t)s->other, (uint64_t)s->other + size};
 	int rc = 0;
 
+	if (!may_hold(s, size))
+		return 0;
 	memcpy(s->other, s->bytes, size);
 	tf_owner_search(&s->owners, &r, r.start, r.end);
-	if (!memcmp(s->other, s->bytes, size))
-		return 0;
 	for (uint64_t i = before; i < before + n && !rc; i += 4) {
 		if (!memcmp(s->other + i, s->bytes + i, 4))
 			continue;
@@ -167,57 +210,61 @@ static int send_pages(struct serving *s, uint64_t at, const uint8_t *bytes, uint
 	return rc ? rc : tell(s, TF_ZEROS_OFFSET, &told);
 }
 
-/* [at, end) of a run, BLOCKS at most. */
-static int send_range(struct serving *s, uint32_t run, uint64_t at, uint64_t end)
+/* A part of a run, BLOCK at most. */
+static int send_part(struct serving *s, uint32_t run, const struct tf_run *part)
 {
-	struct tf_task *t = s->t;
-	const struct tf_run *r = &t->capture.image.later[run];
-	const struct tf_map *m = tf_image_map_at(&t->capture.image, at);
-	uint64_t before = at - r->start < MARGIN ? at - r->start : MARGIN;
-	uint64_t behind = r->end - end < MARGIN ? r->end - end : MARGIN;
-	int rc = tf_task_read(t, at - before, s->bytes, before + (end - at) + behind);
+	const struct tf_run *r = &s->t->capture.image.later[run];
+	const struct tf_map *m = tf_image_map_at(&s->t->capture.image, part->start);
+	uint64_t before = part->start - r->start < MARGIN ? part->start - r->start : MARGIN;
+	uint64_t behind = r->end - part->end < MARGIN ? r->end - part->end : MARGIN;
+	uint64_t n = part->end - part->start;
+	/* Not by process_vm_readv(2), which pins pages, and so copies those that are shared with a
+	 * fork. */
+	int rc = tf_task_read(s->t, part->start - before, s->bytes, before + n + behind);
 
 	if (!rc && m && m->prot & PROT_WRITE)
-		rc = tell_owners(s, at, end - at, before, behind);
+		rc = tell_owners(s, part->start, n, before, behind);
 	if (!rc)
-		rc = send_pages(s, at, s->bytes + before, end - at);
-	for (uint64_t k = at; k < end; k = block_end(s, run, k)) {
-		uint64_t n = block_of(s, run, k);
-
-		s->gone[n / 8] |= (uint8_t)(1u << n % 8);
-	}
-	s->sent += end - at;
+		rc = send_pages(s, part->start, s->bytes + before, n);
+	mark_gone(s, run, part->start, part->end);
+	s->sent += n;
 	return rc;
 }
 
 /* --- what it asks for --- */
 
-/* Its words come one by one. 1: an address. 0: it has answered. */
-static int read_word(struct serving *s, uint64_t *ret_address)
+/* The rest of a word, of which n bytes are there. 1: it has come. 0: it was an answer, the last. */
+static int finish_word(struct serving *s, struct tf_want *w, size_t n)
 {
 	struct tf_capture *c = &s->t->capture;
-	struct tf_want w;
-	int rc = tf_io_read(&c->io, w.magic, sizeof(w.magic), &c->err);
+	int rc = tf_io_read(&c->io, (char *)w + n, sizeof(*w) - n, &c->err);
 
 	if (rc)
 		return rc;
-	if (memcmp(w.magic, TF_WANT_MAGIC, sizeof(w.magic))) {
-		memcpy(s->reply->magic, w.magic, sizeof(w.magic));
-		s->over = true;
-		return tf_reply_read_rest(&c->io, s->reply, s->message, &c->err);
-	}
-	rc = tf_io_read(&c->io, &w.address, sizeof(w.address), &c->err);
-	*ret_address = w.address;
-	return rc ? rc : 1;
+	if (memcmp(w->magic, TF_REPLY_MAGIC, sizeof(w->magic)))
+		return 1;
+	memcpy(s->reply, w, sizeof(*w));
+	s->over = true;
+	return tf_reply_read_rest(&c->io, s->reply, sizeof(*w), s->message, &c->err);
 }
 
-/* The same, if one comes in so long; 0: none, too. */
-static int hear(struct serving *s, uint64_t wait_ns, uint64_t *ret_address)
+/* The same if one comes. */
+static int read_word(struct serving *s, struct tf_want *w)
 {
-	struct pollfd p = {.fd = s->t->capture.io.fd, .events = POLLIN};
-	const struct timespec ts = {.tv_nsec = (long)wait_ns};
+	struct tf_capture *c = &s->t->capture;
+	struct pollfd p = {.fd = c->io.fd, .events = POLLIN};
+	ssize_t n = 0;
 
-	return ppoll(&p, 1, &ts, NULL) > 0 && !s->over ? read_word(s, ret_address) : 0;
+	if (c->io.socket) {
+		n = recv(c->io.fd, w, sizeof(*w), MSG_DONTWAIT);
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return 0;
+		n = n > 0 ? n : 0; /* the end, which is explained when it is read again */
+		c->io.received += (uint64_t)n;
+	} else if (poll(&p, 1, 0) <= 0) {
+		return 0;
+	}
+	return finish_word(s, w, (size_t)n);
 }
 
 /* The run that holds it; n_later: none. */
@@ -238,19 +285,42 @@ static uint32_t find_run(const struct tf_image *img, uint64_t at)
 	return img->n_later;
 }
 
+/* The page that a thread waits for; what is around it has its turn when nobody waits. */
 static int send_wanted(struct serving *s, uint64_t at)
 {
 	const struct tf_image *img = &s->t->capture.image;
 	uint32_t run = find_run(img, at);
-	uint64_t start = at / BLOCK * BLOCK;
+	struct tf_run part;
+	int rc;
 
 	s->t->requests++;
 	s->hot_ns = tf_now_ns() + HOT_NS;
-	if (run == img->n_later || is_gone(s, run, at))
+	if (run == img->n_later ||
+		!next_part(s, run, at & ~(s->page - 1), (at | (s->page - 1)) + 1, s->page, &part))
 		return 0;
-	if (start < img->later[run].start)
-		start = img->later[run].start;
-	return send_range(s, run, start, block_end(s, run, start));
+	rc = send_part(s, run, &part);
+	s->awake_ns = tf_now_ns() + AWAKE_NS;
+	s->owed = true;
+	if (s->n_rest < RESTS) {
+		struct rest *r = &s->rest[s->n_rest++];
+
+		*r = (struct rest){run, at / AROUND * AROUND, (at / AROUND + 1) * AROUND};
+		r->at = r->at < img->later[run].start ? img->later[run].start : r->at;
+		r->end = r->end < img->later[run].end ? r->end : img->later[run].end;
+	}
+	return rc;
+}
+
+static int heed(struct serving *s, const struct tf_want *w)
+{
+	if (!memcmp(w->magic, TF_TAKEN_MAGIC, sizeof(w->magic))) {
+		s->taken = w->address;
+		return 0;
+	}
+	if (memcmp(w->magic, TF_WANT_MAGIC, sizeof(w->magic)))
+		return tf_fail(&s->t->capture.err, TELEFORK_E_PROTOCOL,
+			"the receiver says something that is neither a request nor an answer");
+	return send_wanted(s, w->address);
 }
 
 static bool is_hot(const struct serving *s)
@@ -258,59 +328,74 @@ static bool is_hot(const struct serving *s)
 	return s->hot_ns && tf_now_ns() < s->hot_ns;
 }
 
-/* Until nothing is asked for, and what is on the way is so little that the next request will not
- * wait for it. */
-static int attend(struct serving *s)
+static bool is_full(const struct serving *s)
 {
-	int rc, unsent;
-
-	for (;;) {
-		uint64_t at = 0;
-		bool full = is_hot(s) && !ioctl(s->t->capture.io.fd, SIOCOUTQ, &unsent) &&
-			    unsent > HOT_UNSENT;
-
-		rc = hear(s, full ? HOT_WAIT_NS : 0, &at);
-		if (rc == 1)
-			rc = send_wanted(s, at);
-		else if (!rc && !full)
-			return 0;
-		if (rc || s->over)
-			return rc;
-	}
+	return s->t->capture.sink.data - s->begun - s->taken > HOT_UNTAKEN;
 }
 
-/* Everything of a run, from *at on, that has not gone. */
-static uint64_t next_range(const struct serving *s, uint32_t run, uint64_t *at)
+/* A step of what is around pages that were asked for. False: there is nothing left of it. */
+static bool send_rest(struct serving *s, int *ret_rc)
 {
-	const struct tf_run *r = &s->t->capture.image.later[run];
-	uint64_t end, most = is_hot(s) ? 1 : BLOCKS;
+	struct tf_run part;
 
-	while (*at < r->end && is_gone(s, run, *at))
-		*at = block_end(s, run, *at);
-	end = *at;
-	for (uint64_t n = 0; n < most && end < r->end && !is_gone(s, run, end); n++)
-		end = block_end(s, run, end);
-	return end;
+	while (s->n_rest) {
+		struct rest *r = &s->rest[0];
+
+		if (next_part(s, r->run, r->at, r->end, STEP, &part)) {
+			r->at = part.end;
+			*ret_rc = send_part(s, r->run, &part);
+			return true;
+		}
+		memmove(r, r + 1, --s->n_rest * sizeof(*r));
+	}
+	return false;
+}
+
+/* Until nothing is asked for, and what is on the way is so little that the next request will not
+ * wait for it. For each page that is asked for, a step goes of what is not. */
+static int attend(struct serving *s)
+{
+	static const struct timespec wait = {.tv_nsec = HOT_WAIT_NS};
+	int rc = 0;
+
+	while (!rc && !s->over) {
+		struct pollfd p = {.fd = s->t->capture.io.fd, .events = POLLIN};
+		bool owed = s->owed;
+		struct tf_want w;
+
+		rc = read_word(s, &w);
+		if (rc == 1) {
+			rc = heed(s, &w);
+			continue;
+		}
+		if (rc || s->over || (!owed && tf_now_ns() < s->awake_ns))
+			continue;
+		s->owed = false;
+		if (!owed && is_hot(s) && is_full(s))
+			ppoll(&p, 1, &wait, NULL);
+		else if (!send_rest(s, &rc))
+			break;
+	}
+	return rc;
 }
 
 static int send_run(struct serving *s, uint32_t run)
 {
 	const struct tf_run *r = &s->t->capture.image.later[run];
 	uint64_t at = r->start, kept = r->start;
+	struct tf_run part;
 	int rc = 0;
 
 	while (!rc && !s->over) {
-		uint64_t end;
-
 		rc = attend(s);
-		end = next_range(s, run, &at);
-		if (rc || s->over || at == end)
+		if (rc || s->over ||
+			!next_part(s, run, at, r->end, is_hot(s) ? STEP : BLOCK, &part))
 			break;
-		rc = send_range(s, run, at, end);
-		at = end;
-		if (!rc && at - kept >= TF_EXTENT_MAX) {
-			tf_task_drop_pages(s->t, kept, at - kept);
-			kept = at;
+		rc = send_part(s, run, &part);
+		at = part.end;
+		if (!rc && at - kept > DROP) { /* but for the margin of what goes next */
+			tf_task_drop_pages(s->t, kept, at - s->page - kept);
+			kept = at - s->page;
 		}
 		if (!rc && s->t->progress)
 			s->t->progress(s->t->ctx, s->t->gone + s->sent, s->t->capture.memory);
@@ -321,11 +406,11 @@ static int send_run(struct serving *s, uint32_t run)
 /* What it asked for meanwhile has gone. */
 static int await_answer(struct serving *s)
 {
-	uint64_t address;
+	struct tf_want w;
 	int rc = 0;
 
 	while (rc >= 0 && !s->over)
-		rc = read_word(s, &address);
+		rc = finish_word(s, &w, 0);
 	return rc;
 }
 
@@ -338,6 +423,7 @@ int tf_task_serve(struct tf_task *t, struct tf_reply *reply, char *message)
 	if (rc || !s.first)
 		return rc;
 	tf_sink_anew(&c->sink);
+	s.begun = c->sink.data;
 	for (uint32_t i = 0; i < c->image.n_later && !rc && !s.over; i++)
 		rc = send_run(&s, i);
 	if (!rc && !s.over)
@@ -369,5 +455,5 @@ int tf_task_answer(struct tf_task *t, struct tf_reply *reply, char *message)
 	if (rc)
 		return rc;
 	memcpy(reply->magic, w.magic, sizeof(w.magic));
-	return tf_reply_read_rest(&c->io, reply, message, &c->err);
+	return tf_reply_read_rest(&c->io, reply, sizeof(w.magic), message, &c->err);
 }

@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -65,11 +66,19 @@ enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP, KEY_IDLE, KEY_TIMING, KEY_
 
 /* --- the way --- */
 
+static bool may_answer(int fd)
+{
+	struct stat st;
+
+	return (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR && !fstat(fd, &st) &&
+	       !S_ISREG(st.st_mode);
+}
+
 static int open_channel(struct sending *s)
 {
 	static char token[TELEFORK_TOKEN_MAX + 1];
 	struct tf_err *e = &s->task.capture.err;
-	int rc = s->what == DUMP ? 0 : tf_address_parse(s->to, &s->address, e), flags;
+	int rc = s->what == DUMP ? 0 : tf_address_parse(s->to, &s->address, e);
 	uint32_t offers = 0;
 
 	s->options.token = s->token_file ? token : NULL;
@@ -81,15 +90,15 @@ static int open_channel(struct sending *s)
 				: tf_dial(&s->address, &s->options, &s->errand, &offers, e);
 	if (s->fd < 0)
 		return s->fd;
-	flags = fcntl(s->fd, F_GETFL);
-	s->answers = s->what != DUMP && s->address.kind != TF_ADDRESS_FILE &&
-		     (flags & O_ACCMODE) == O_RDWR;
-	if (s->what != MOVE || s->answers)
+	s->answers = s->what != DUMP && may_answer(s->fd);
+	if (s->answers || (s->what != MOVE && !s->task.post_copy))
 		return tf_packer_new(&s->wishes, offers, &s->packer, e);
 	return tf_fail(e, TELEFORK_E_ADDRESS,
-		"%s: nobody answers there: move to tcp://host:port, ssh://host or unix:path; to a file: "
-		"telefork dump --kill",
-		s->to);
+		"%s: nobody answers there%s: %s to tcp://host:port, ssh://host or unix:path; to a file: %s",
+		s->to,
+		s->what == MOVE ? "" : ", so that nobody could ask for what is to come later",
+		s->what == MOVE ? "move" : "copy --lazy",
+		s->what == MOVE ? "telefork dump --kill" : "without --lazy");
 }
 
 /* What a move is known by should this be the last that is seen of it. */
@@ -528,6 +537,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		s->token_file = arg;
 		return 0;
 	case KEY_LAZY:
+		if (s->what == DUMP)
+			argp_error(state,
+				"--lazy: an image in a file is whole, or nobody could run it: "
+				"memory comes later only with copy and move, to a receiver");
 		s->task.post_copy = true;
 		return 0;
 	case KEY_IDLE:
@@ -627,6 +640,7 @@ int tf_cmd_dump(int argc, char **argv)
 		QUIET,
 		TCP,
 		TIMING,
+		{"lazy", KEY_LAZY, 0, OPTION_HIDDEN, 0, 0}, /* to say why not */
 		{0},
 	};
 	static const struct argp argp = {.options = options,

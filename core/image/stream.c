@@ -256,12 +256,13 @@ int tf_reply_read(struct tf_io *io, struct tf_reply *r, char *message, struct tf
 {
 	int rc = tf_io_read(io, r->magic, sizeof(r->magic), e);
 
-	return rc ? rc : tf_reply_read_rest(io, r, message, e);
+	return rc ? rc : tf_reply_read_rest(io, r, sizeof(r->magic), message, e);
 }
 
-int tf_reply_read_rest(struct tf_io *io, struct tf_reply *r, char *message, struct tf_err *e)
+int tf_reply_read_rest(
+	struct tf_io *io, struct tf_reply *r, size_t there, char *message, struct tf_err *e)
 {
-	int rc = tf_io_read(io, (char *)r + sizeof(r->magic), sizeof(*r) - sizeof(r->magic), e);
+	int rc = tf_io_read(io, (char *)r + there, sizeof(*r) - there, e);
 
 	if (rc)
 		return rc;

@@ -13,8 +13,8 @@
  *
  * Post-copy, where the image has memory that comes later: behind the trailer, and the answer that
  * the process runs, the extents of that memory follow, and a trailer of their own; then comes a
- * second answer. Meanwhile the receiver may ask for an address whose extent is to come next:
- * tf_want.
+ * second answer. Meanwhile the receiver may ask for an address whose page is to come next, and says
+ * how much it has taken: tf_want.
  */
 #ifndef TF_IMAGE_STREAM_H
 #define TF_IMAGE_STREAM_H
@@ -61,9 +61,13 @@ struct tf_lacks {
 #define TF_WANT_MAGIC "TFWANT01"
 #define TF_WANT_ALL   UINT64_MAX /* everything comes before the process runs */
 
+#define TF_TAKEN_MAGIC                                                                   \
+	"TFTAKEN1" /* not a request: so many bytes of extents are in place by now, while \
+		     some are asked for */
+
 struct tf_want {
 	char magic[8];
-	uint64_t address; /* in the process, or TF_WANT_ALL */
+	uint64_t address; /* in the process, or TF_WANT_ALL; or a number of bytes */
 };
 
 #define TF_STREAM_RELAY 1u /* the receiver stays between: framed output, exit status (yoyo) */
@@ -188,7 +192,8 @@ int tf_reply_write(
 	struct tf_io *io, const struct tf_reply *r, const char *message, struct tf_err *e);
 int tf_reply_read(struct tf_io *io, struct tf_reply *r, char *message, struct tf_err *e);
 
-/* The same when r->magic was read already. */
-int tf_reply_read_rest(struct tf_io *io, struct tf_reply *r, char *message, struct tf_err *e);
+/* The same when its first bytes, r->magic at least, are there already. */
+int tf_reply_read_rest(
+	struct tf_io *io, struct tf_reply *r, size_t there, char *message, struct tf_err *e);
 
 #endif

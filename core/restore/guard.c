@@ -164,11 +164,15 @@ void tf_guard_add(struct tf_guard *g, int uffd)
 
 void tf_guard_end(struct tf_guard *g)
 {
-	if (g->pid <= 0)
+	if (g->tell < 0)
 		return;
 	send(g->tell, "d", 1, MSG_NOSIGNAL);
-	close(g->tell);
-	while (waitpid(g->pid, NULL, __WALL) < 0 && errno == EINTR)
+	tf_closep(&g->tell);
+}
+
+void tf_guard_reap(struct tf_guard *g)
+{
+	while (g->pid > 0 && waitpid(g->pid, NULL, __WALL) < 0 && errno == EINTR)
 		;
 	*g = (struct tf_guard){.tell = -1};
 }

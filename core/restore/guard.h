@@ -24,7 +24,11 @@ int tf_guard_start(struct tf_guard *g, pid_t process, int uffd, struct tf_err *e
 /* It holds this space, too. */
 void tf_guard_add(struct tf_guard *g, int uffd);
 
-/* Everything is there, or the process is dead: it ends. Safe without one. */
+/* Everything is there, or the process is dead: it ends, which is not waited for. Safe without one.
+ */
 void tf_guard_end(struct tf_guard *g);
+
+/* Afterwards: waits for its end. */
+void tf_guard_reap(struct tf_guard *g);
 
 #endif

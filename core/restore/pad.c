@@ -779,6 +779,7 @@ void tf_pad_done(struct tf_pad *p)
 	if (p->pump >= 0)
 		close(p->pump);
 	tf_pager_done(&p->pager);
+	tf_guard_reap(&p->pager.guard);
 	tf_relay_close(&p->relay);
 	tf_arena_done(&p->arena);
 }

@@ -12,21 +12,33 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BLOCK     65536u              /* what a request brings, about */
 #define ASKED_MAX 1024u               /* requests that are not answered yet */
 #define OWNED_MAX (TF_EXTENT_MAX / 4) /* words of one extent, at most */
+
+#define IN_READ 262144u /* bytes at a time, so that nobody who asks waits for long */
+#define IN_HOT  65536u
+#define IN_SIZE (sizeof(struct tf_extent) + TF_EXTENT_MAX + IN_READ)
+
+#define HOT_NS   10000000u /* after a request; the sender's is shorter */
+#define TOLD     32768u    /* meanwhile it is told of so many bytes that they are in place */
+#define AWAKE_NS 30000u    /* after a request: its answer may come at once */
 
 struct paging {
 	struct tf_pad *p;
 	struct tf_pager *g;
 	uint32_t count, chain; /* of all extents so far */
 	uint64_t left;         /* bytes that may come */
-	uint8_t *bytes;        /* TF_EXTENT_MAX */
-	uint64_t *owned;       /* words that hold ids of lock holders, of the next extent */
+	uint8_t *in;           /* IN_SIZE; what has come is at [at, end) */
+	size_t at, end;
+	uint64_t *owned; /* words that hold ids of lock holders, of the next extent */
 	uint32_t n_owned;
 	bool used;                 /* that extent has come */
-	uint64_t asked[ASKED_MAX]; /* blocks */
+	uint64_t asked[ASKED_MAX]; /* pages */
 	uint32_t n_asked;
+	uint64_t hot_ns, awake_ns;
+	uint64_t taken, told; /* bytes of extents */
+	struct pollfd *fd;    /* of each space, and of the sender */
+	size_t n_fd;
 	bool over;
 };
 
@@ -38,29 +50,47 @@ static int hostile(struct paging *g, const char *what, uint64_t where)
 
 /* --- requests --- */
 
-/* Others that wait in the same block are served with it. Where too many wait it comes in its turn.
- */
+static bool say(struct paging *g, const char *magic, uint64_t number)
+{
+	struct tf_want w = {.address = number};
+
+	memcpy(w.magic, magic, sizeof(w.magic));
+	/* If the connection is gone, reading tells that, too. */
+	return !tf_io_write(&g->p->io, &w, sizeof(w), &g->p->err);
+}
+
+/* Where too many wait it comes in its turn. */
 static void ask(void *ctx, uint64_t address)
 {
 	struct paging *g = ctx;
-	struct tf_want w = {.address = address};
+	uint64_t page = address & ~(uint64_t)(g->p->image.source.page_size - 1);
 
 	for (uint32_t i = 0; i < g->n_asked; i++)
-		if (g->asked[i] == address / BLOCK)
+		if (g->asked[i] == page)
 			return;
-	if (g->n_asked == ASKED_MAX)
+	if (g->n_asked == ASKED_MAX || !say(g, TF_WANT_MAGIC, address))
 		return;
-	memcpy(w.magic, TF_WANT_MAGIC, sizeof(w.magic));
-	if (tf_io_write(&g->p->io, &w, sizeof(w), &g->p->err))
-		return; /* the connection is gone: reading tells that, too */
-	g->asked[g->n_asked++] = address / BLOCK;
+	g->asked[g->n_asked++] = page;
 	g->g->asked++;
+	g->awake_ns = tf_now_ns() + AWAKE_NS;
+	g->hot_ns = tf_now_ns() + HOT_NS;
+}
+
+/* How far we are: the sender has little on the way while we ask. */
+static void tell_taken(struct paging *g, uint64_t least)
+{
+	if (g->taken - g->told < least || !g->hot_ns)
+		return;
+	if (tf_now_ns() > g->hot_ns)
+		g->hot_ns = 0;
+	else if (say(g, TF_TAKEN_MAGIC, g->taken))
+		g->told = g->taken;
 }
 
 static void answered(struct paging *g, uint64_t at, uint64_t n)
 {
 	for (uint32_t i = 0; i < g->n_asked;)
-		if (g->asked[i] >= at / BLOCK && g->asked[i] <= (at + n - 1) / BLOCK)
+		if (g->asked[i] >= at && g->asked[i] < at + n)
 			g->asked[i] = g->asked[--g->n_asked];
 		else
 			i++;
@@ -86,10 +116,10 @@ static uint32_t new_id(const struct paging *g, uint32_t old)
 }
 
 /* Holders of locks have other ids here. */
-static void change_owners(struct paging *g, uint64_t at, uint64_t n)
+static void change_owners(struct paging *g, uint64_t at, uint8_t *bytes, uint64_t n)
 {
 	for (uint32_t i = 0; i < g->n_owned; i++) {
-		uint8_t *word = g->bytes + (g->owned[i] - at);
+		uint8_t *word = bytes + (g->owned[i] - at);
 		uint32_t value;
 
 		if (g->owned[i] < at || g->owned[i] - at > n - sizeof(value))
@@ -101,7 +131,7 @@ static void change_owners(struct paging *g, uint64_t at, uint64_t n)
 	g->used = true;
 }
 
-static int take_owned(struct paging *g, uint32_t size)
+static int take_owned(struct paging *g, const uint8_t *bytes, uint32_t size)
 {
 	uint32_t n = size / sizeof(*g->owned);
 
@@ -110,7 +140,7 @@ static int take_owned(struct paging *g, uint32_t size)
 	g->used = false;
 	if (size % sizeof(*g->owned) || n > OWNED_MAX - g->n_owned)
 		return hostile(g, "a list of words", size);
-	memcpy(g->owned + g->n_owned, g->bytes, size);
+	memcpy(g->owned + g->n_owned, bytes, size);
 	g->n_owned += n;
 	return 0;
 }
@@ -125,7 +155,7 @@ static int put(struct paging *g, uint64_t at, const void *bytes, uint64_t n)
 	return tf_spaces_put(&g->g->spaces, at, bytes, n, &g->p->err);
 }
 
-static int take_zeros(struct paging *g, uint32_t size)
+static int take_zeros(struct paging *g, const uint8_t *bytes, uint32_t size)
 {
 	uint64_t mask = g->p->image.source.page_size - 1;
 	int rc = size % sizeof(struct tf_run) ? hostile(g, "a list of zeros", size) : 0;
@@ -133,7 +163,7 @@ static int take_zeros(struct paging *g, uint32_t size)
 	for (uint32_t at = 0; at < size && !rc; at += sizeof(struct tf_run)) {
 		struct tf_run r;
 
-		memcpy(&r, g->bytes + at, sizeof(r));
+		memcpy(&r, bytes + at, sizeof(r));
 		rc = r.start >= r.end || (r.start | r.end) & mask
 			     ? hostile(g, "zeros", r.start)
 			     : put(g, r.start, NULL, r.end - r.start);
@@ -141,73 +171,131 @@ static int take_zeros(struct paging *g, uint32_t size)
 	return rc;
 }
 
-static int take_bytes(struct paging *g, const struct tf_extent *x)
+static int take_bytes(struct paging *g, const struct tf_extent *x, uint8_t *bytes)
 {
 	uint64_t room, at = tf_image_address(&g->p->image, x->offset, &room);
 
 	if (at == UINT64_MAX || x->size > room ||
 		(at | x->size) & (g->p->image.source.page_size - 1))
 		return hostile(g, "an extent that is no memory's", x->offset);
-	change_owners(g, at, x->size);
-	return put(g, at, g->bytes, x->size);
+	change_owners(g, at, bytes, x->size);
+	return put(g, at, bytes, x->size);
 }
 
-static int take_extent(struct paging *g)
+static int take_extent(struct paging *g, const struct tf_extent *x, uint8_t *bytes)
 {
-	struct tf_pad *p = g->p;
-	struct tf_extent x;
-	int rc = tf_io_read(&p->io, &x, sizeof(x), &p->err);
+	if (x->crc != tf_extent_crc(x->offset, x->size, bytes))
+		return tf_fail(&g->p->err, TELEFORK_E_CHECKSUM,
+			"the extent at byte %llu arrived damaged", (unsigned long long)x->offset);
+	g->chain = tf_chain_crc(g->chain, x->crc);
+	g->count++;
+	g->taken += x->size;
+	return x->offset == TF_ZEROS_OFFSET   ? take_zeros(g, bytes, x->size)
+	       : x->offset == TF_OWNED_OFFSET ? take_owned(g, bytes, x->size)
+					      : take_bytes(g, x, bytes);
+}
 
-	if (rc)
-		return rc;
+/* 1: an extent, or the trailer, was whole and is taken. 0: more has to come. */
+static int take_next(struct paging *g)
+{
+	struct tf_extent x;
+	uint8_t *bytes = g->in + g->at + sizeof(x);
+	int rc;
+
+	if (g->end - g->at < sizeof(x))
+		return 0;
+	memcpy(&x, g->in + g->at, sizeof(x));
 	if (x.offset == TF_TRAILER_OFFSET) {
 		g->over = x.size == g->count && x.crc == g->chain;
-		return g->over ? 0
-			       : tf_fail(&p->err, TELEFORK_E_CHECKSUM,
+		return g->over ? 1
+			       : tf_fail(&g->p->err, TELEFORK_E_CHECKSUM,
 					 "memory that comes later: an extent is missing");
 	}
 	if (!x.size || x.size > TF_EXTENT_MAX)
 		return hostile(g, "an extent's size", x.offset);
-	rc = tf_io_read(&p->io, g->bytes, x.size, &p->err);
-	if (rc)
-		return rc;
-	if (x.crc != tf_extent_crc(x.offset, x.size, g->bytes))
-		return tf_fail(&p->err, TELEFORK_E_CHECKSUM,
-			"the extent at byte %llu arrived damaged", (unsigned long long)x.offset);
-	g->chain = tf_chain_crc(g->chain, x.crc);
-	g->count++;
-	return x.offset == TF_ZEROS_OFFSET   ? take_zeros(g, x.size)
-	       : x.offset == TF_OWNED_OFFSET ? take_owned(g, x.size)
-					     : take_bytes(g, &x);
+	if (g->end - g->at - sizeof(x) < x.size)
+		return 0;
+	rc = take_extent(g, &x, bytes);
+	g->at += sizeof(x) + x.size;
+	return rc ? rc : 1;
 }
 
 /* --- the loop --- */
 
-/* Waits for the sender, or for a space that has to tell something. */
-static int step(struct paging *g)
+/* What the sender has sent by now; *ret_any: whether that was anything. */
+static int fill(struct paging *g, bool *ret_any)
+{
+	struct tf_io *io = &g->p->io;
+	size_t most = g->hot_ns ? IN_HOT : IN_READ;
+	ssize_t n;
+
+	*ret_any = false;
+	if (g->at) {
+		memmove(g->in, g->in + g->at, g->end - g->at);
+		g->end -= g->at;
+		g->at = 0;
+	}
+	if (!io->socket && poll(&(struct pollfd){.fd = io->fd, .events = POLLIN}, 1, 0) <= 0)
+		return 0;
+	most = most < IN_SIZE - g->end ? most : IN_SIZE - g->end;
+	n = io->socket ? recv(io->fd, g->in + g->end, most, MSG_DONTWAIT)
+		       : read(io->fd, g->in + g->end, most);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n <= 0)
+		return tf_fail(&g->p->err, TELEFORK_E_CLOSED,
+			"the sender closed the connection before all memory had come");
+	io->received += (uint64_t)n;
+	g->end += (size_t)n;
+	*ret_any = true;
+	return 0;
+}
+
+/* What the spaces have to tell by now; wait: or the sender has sent something. */
+static int hear(struct paging *g, bool wait)
 {
 	struct tf_spaces *s = &g->g->spaces;
 	struct tf_pad *p = g->p;
-	size_t n = s->n;
-	struct pollfd *fd = calloc(n + 1, sizeof(*fd));
 	int rc = 0, got;
+	size_t n = s->n;
 
-	if (!fd)
-		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory");
+	if (!wait && n == 1)
+		return tf_spaces_hear(s, 0, &p->err);
+	if (g->n_fd < n + 1) {
+		struct pollfd *fd = realloc(g->fd, 2 * (n + 1) * sizeof(*fd));
+
+		if (!fd)
+			return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory");
+		g->fd = fd;
+		g->n_fd = 2 * (n + 1);
+	}
 	for (size_t i = 0; i < n; i++)
-		fd[i] = (struct pollfd){.fd = s->v[i].uffd, .events = POLLIN};
-	fd[n] = (struct pollfd){.fd = p->io.fd, .events = POLLIN};
-	got = poll(fd, (nfds_t)n + 1, p->io.idle_ms);
-	if (!got)
+		g->fd[i] = (struct pollfd){.fd = s->v[i].uffd, .events = POLLIN};
+	g->fd[n] = (struct pollfd){.fd = p->io.fd, .events = POLLIN};
+	got = poll(g->fd, (nfds_t)n + wait, wait ? p->io.idle_ms : 0);
+	if (!got && wait)
 		rc = tf_fail(&p->err, TELEFORK_E_TIMEOUT, "the sender moved no byte for %d ms",
 			p->io.idle_ms);
 	for (size_t i = 0; i < n && got > 0 && !rc; i++)
-		if (fd[i].revents)
+		if (g->fd[i].revents)
 			rc = tf_spaces_hear(s, i, &p->err);
-	if (!rc && got > 0 && fd[n].revents)
-		rc = take_extent(g);
-	free(fd);
-	return rc ? rc : p->err.code; /* of a request */
+	return rc;
+}
+
+/* Who waits is heard first, and between one extent and the next. */
+static int step(struct paging *g)
+{
+	int rc = hear(g, false);
+	bool any = false;
+
+	if (!rc)
+		rc = take_next(g);
+	if (!rc)
+		rc = fill(g, &any);
+	tell_taken(g, any || rc > 0 ? TOLD : 1);
+	if (!rc && !any && tf_now_ns() > g->awake_ns)
+		rc = hear(g, true);
+	return rc < 0 ? rc : g->p->err.code; /* of a request */
 }
 
 static int page_all(struct paging *g)
@@ -233,9 +321,9 @@ int tf_pager_run(struct tf_pad *p)
 	if (!g)
 		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory");
 	*g = (struct paging){.p = p, .g = &p->pager, .left = p->to_come};
-	g->bytes = malloc(TF_EXTENT_MAX);
+	g->in = malloc(IN_SIZE);
 	g->owned = malloc(OWNED_MAX * sizeof(*g->owned));
-	rc = g->bytes && g->owned
+	rc = g->in && g->owned
 		     ? tf_spaces_begin(&p->pager.spaces, p->pager.uffd, p->image.later,
 			       p->image.n_later, p->facts.page_size, &p->err)
 		     : tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory for what comes later");
@@ -246,8 +334,9 @@ int tf_pager_run(struct tf_pad *p)
 		p->pager.uffd = -1;
 		rc = page_all(g);
 	}
-	free(g->bytes);
+	free(g->in);
 	free(g->owned);
+	free(g->fd);
 	free(g);
 	return rc;
 }

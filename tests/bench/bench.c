@@ -143,11 +143,12 @@ static json_t *to_json(const struct row *row)
 }
 
 static int run(const struct bench_receivers *r, const char *json, bool quick, bool only_outside,
-	bool priority)
+	bool only_later, bool priority)
 {
-	json_t *rows = json_array(), *outside = json_array(), *again = json_array();
-	json_t *all =
-		json_pack("{s:o,s:o,s:o}", "telefork", rows, "outside", outside, "again", again);
+	json_t *rows = json_array(), *outside = json_array(), *again = json_array(),
+	       *later = json_array();
+	json_t *all = json_pack("{s:o,s:o,s:o,s:o}", "telefork", rows, "outside", outside, "later",
+		later, "again", again);
 	int rc = 0;
 
 	printf("real-time priority: %s\n"
@@ -156,7 +157,8 @@ static int run(const struct bench_receivers *r, const char *json, bool quick, bo
 	       "heap     pages link |   fork() telefork   ratio    | bare pair telefork bare/tf   | "
 	       "fork   tf  fork   tf | here  there (MiB)\n",
 		priority ? "yes" : "no, other programs may be in the figures");
-	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes) - quick && !rc && !only_outside;
+	for (unsigned i = 0;
+		i < sizeof(sizes) / sizeof(*sizes) - quick && !rc && !only_outside && !only_later;
 		i++)
 		for (int huge = 0; huge < 2 && !rc; huge++) {
 			struct row row = {.mib = sizes[i], .huge = huge};
@@ -171,9 +173,11 @@ static int run(const struct bench_receivers *r, const char *json, bool quick, bo
 		}
 	printf("* misses its aim: stop at most 1.2 x fork() + 0.3 ms; at least 0.8 of the bare pair "
 	       "(not judged at 1 MiB); own memory of both sides below 8 MiB. See docs/bench.md\n");
-	if (!rc)
+	if (!rc && !only_later)
 		rc = bench_outside(quick, outside);
-	if (!rc)
+	if (!rc && !only_outside)
+		rc = bench_later(r->uri[BENCH_TCP], quick, later);
+	if (!rc && !only_outside && !only_later)
 		rc = bench_again(r->uri[BENCH_TCP], quick, again);
 	if (json && json_dump_file(all, json, JSON_INDENT(1))) {
 		fprintf(stderr, "bench: %s cannot be written\n", json);
@@ -188,7 +192,7 @@ int main(int argc, char **argv)
 	char folder[] = "/tmp/telefork-bench.XXXXXX", socket[128], uri[BENCH_LINKS][128];
 	struct bench_receivers r = {.uri = {uri[0], uri[1]}};
 	const char *json = NULL;
-	bool quick = false, only_outside = false, priority;
+	bool quick = false, only_outside = false, only_later = false, priority;
 	int rc;
 
 	for (int i = 2; i < argc; i++) {
@@ -198,11 +202,13 @@ int main(int argc, char **argv)
 			quick = true;
 		else if (!strcmp(argv[i], "--outside"))
 			only_outside = true;
+		else if (!strcmp(argv[i], "--later"))
+			only_later = true;
 		else
 			argc = 0;
 	}
 	if (argc < 2 || !mkdtemp(folder)) {
-		fprintf(stderr, "usage: bench PAD [--json FILE] [--quick] [--outside]\n");
+		fprintf(stderr, "usage: bench PAD [--json FILE] [--quick] [--outside | --later]\n");
 		return 64;
 	}
 	/* Inherited by all that is started: what else the machine does stays out of the figures. */
@@ -212,7 +218,7 @@ int main(int argc, char **argv)
 	r.pid[BENCH_TCP] = start_receiver(argv[1], (char[]){"tcp://127.0.0.1:0"}, uri[BENCH_TCP]);
 	rc = r.pid[BENCH_UNIX] < 0 || r.pid[BENCH_TCP] < 0
 		     ? -1
-		     : run(&r, json, quick, only_outside, priority);
+		     : run(&r, json, quick, only_outside, only_later, priority);
 	for (int i = 0; i < BENCH_LINKS; i++)
 		if (r.pid[i] > 0)
 			kill(r.pid[i], SIGTERM);

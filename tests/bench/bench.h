@@ -44,6 +44,9 @@ int bench_outside(bool quick, json_t *list);
  * pages. Prints rows, and appends them to list. 0, or -1 with words on stderr. */
 int bench_again(const char *uri, bool quick, json_t *list);
 
+/* Measures post-copy to the receiver at uri. The same. */
+int bench_later(const char *uri, bool quick, json_t *list);
+
 /* A heap of incompressible content. NULL on failure. */
 uint8_t *bench_heap(uint64_t size, bool huge);
 

@@ -3,6 +3,9 @@
  * gate PORT BYTES: stands between a sender and the receiver at 127.0.0.1:PORT. Prints its own port
  * and passes everything on, but of each connection's bytes towards the receiver the first BYTES
  * only: then it prints "held" and keeps the connection as it is, until SIGTERM ends it.
+ *
+ * gate PORT answer N: after the receiver's Nth answer nothing goes there any more until the
+ * receiver asks for an address of memory: then it prints "asked", and all goes on.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -15,6 +18,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/image/stream.h"
+
 static struct sockaddr_in at = {.sin_family = AF_INET};
 
 static int fail(const char *what)
@@ -23,12 +28,33 @@ static int fail(const char *what)
 	return 1;
 }
 
+/* What went by from the receiver; words may be cut by the reads. */
+struct heard {
+	char tail[7];
+	unsigned answers, wants;
+};
+
+static void hear(struct heard *h, const char *bytes, size_t n)
+{
+	static char all[sizeof(h->tail) + 65536];
+
+	memcpy(all, h->tail, sizeof(h->tail));
+	memcpy(all + sizeof(h->tail), bytes, n);
+	for (size_t i = 0; i + 8 <= n + sizeof(h->tail); i++) {
+		h->answers += !memcmp(all + i, TF_REPLY_MAGIC, 8);
+		h->wants += !memcmp(all + i, TF_WANT_MAGIC, 8);
+	}
+	memcpy(h->tail, all + n, sizeof(h->tail));
+}
+
 /* Passes at most n bytes; how many, or -1 at the end. */
-static ssize_t pass(int from, int to, size_t n)
+static ssize_t pass(int from, int to, size_t n, struct heard *h)
 {
 	char bytes[65536];
 	ssize_t got = recv(from, bytes, n < sizeof(bytes) ? n : sizeof(bytes), 0);
 
+	if (got > 0 && h)
+		hear(h, bytes, (size_t)got);
 	for (ssize_t done = 0; done < got;) {
 		ssize_t part = send(to, bytes + done, (size_t)(got - done), MSG_NOSIGNAL);
 
@@ -39,31 +65,41 @@ static ssize_t pass(int from, int to, size_t n)
 	return got > 0 ? got : -1;
 }
 
-static void connection(int sender, size_t left)
+static void say(const char *word)
+{
+	puts(word);
+	fflush(stdout);
+}
+
+/* left: bytes that pass; answers: after so many none do, until it asks (0: always). */
+static void connection(int sender, size_t left, unsigned answers)
 {
 	int receiver = socket(AF_INET, SOCK_STREAM, 0);
 	struct pollfd fd[2] = {{sender, POLLIN, 0}, {receiver, POLLIN, 0}};
+	struct heard h = {0};
+	bool asked = !answers;
 
 	if (connect(receiver, (struct sockaddr *)&at, sizeof(at)))
 		exit(fail("connect"));
-	for (;;) {
+	while (poll(fd, 2, -1) >= 0) {
 		ssize_t n = 0;
 
-		if (poll(fd, 2, -1) < 0)
-			exit(fail("poll"));
-		if (fd[1].revents && pass(receiver, sender, SIZE_MAX) < 0)
+		if (fd[1].revents && pass(receiver, sender, SIZE_MAX, &h) < 0)
 			exit(0);
-		if (fd[0].revents)
-			n = pass(sender, receiver, left);
+		if (!asked && h.wants) {
+			asked = true;
+			say("asked");
+		}
+		if (fd[0].revents && (asked || h.answers < answers))
+			n = pass(sender, receiver, left, NULL);
 		if (n < 0)
 			exit(0);
 		left -= (size_t)n;
-		if (!left && fd[0].fd >= 0) {
-			puts("held");
-			fflush(stdout);
-			fd[0].fd = -1;
-		}
+		if (!left && fd[0].fd >= 0)
+			say("held");
+		fd[0].fd = left && (asked || h.answers < answers) ? sender : -1;
 	}
+	exit(fail("poll"));
 }
 
 int main(int argc, char **argv)
@@ -72,8 +108,8 @@ int main(int argc, char **argv)
 	struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t size = sizeof(own);
 
-	if (argc != 3)
-		return fprintf(stderr, "usage: gate PORT BYTES\n"), 2;
+	if (argc != 3 && !(argc == 4 && !strcmp(argv[2], "answer")))
+		return fprintf(stderr, "usage: gate PORT BYTES | gate PORT answer N\n"), 2;
 	at.sin_port = htons((uint16_t)atoi(argv[1]));
 	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	signal(SIGCHLD, SIG_IGN);
@@ -89,7 +125,8 @@ int main(int argc, char **argv)
 			return fail("accept");
 		if (!fork()) {
 			close(listener);
-			connection(fd, strtoull(argv[2], NULL, 0));
+			connection(fd, argc == 3 ? strtoull(argv[2], NULL, 0) : SIZE_MAX,
+				argc == 3 ? 0 : (unsigned)atoi(argv[3]));
 		}
 		close(fd);
 	}
