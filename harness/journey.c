@@ -72,6 +72,13 @@ int tf_journey_wait(struct tf_journey *j, struct tf_job *job, int stream, const 
 		tf_vm_left_ms(j->deadline_ms), err);
 }
 
+const char *tf_journey_patience(
+	const struct tf_journey *j, const char *option, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s=%d", option, tf_vm_left_ms(j->deadline_ms) / 1000 + 1);
+	return buf;
+}
+
 int tf_journey_blame(struct tf_journey *j, int rc, const struct tf_vm_error *err)
 {
 	return rc == -ETIMEDOUT || rc == -ESRCH ? tf_journey_failed(j, "%s", err->text) : rc;
@@ -96,9 +103,11 @@ static int start_receiver(struct tf_journey *j, unsigned place, bool once, struc
 {
 	struct tf_remote *m = machine_at(j, place);
 	tf_vm_autofree char *token = tf_vm_format("%s/" TF_TOKEN_FILE, j->folder), *line = NULL;
-	char pad[4096], token_there[4096], address[256];
-	const char *const argv[] = {pad, "serve", "--timing", "--token-file", token_there, address,
-		once ? "--once" : NULL, NULL};
+	char pad[4096], token_there[4096], address[256], greeting[64], idle[64];
+	const char *const argv[] = {pad, "serve", "--timing",
+		tf_journey_patience(j, "--handshake-time", greeting, sizeof(greeting)),
+		tf_journey_patience(j, "--idle-time", idle, sizeof(idle)), "--token-file",
+		token_there, address, once ? "--once" : NULL, NULL};
 	int rc = token ? tf_journey_put(j, m, "bin", PAD, err) : -ENOMEM;
 
 	if (rc == 0)
