@@ -668,9 +668,10 @@ guests-update: ## moves what guests are made of to its newest versions: writes q
 	@cp build/inputs.lock $(LOCK)
 
 # A QEMU beside the system's.
-build/qemu/qemu-system-$(HOST)-newer: qemu/guest/mkqemu.sh
+build/qemu/qemu-system-$(HOST)-newer: qemu/guest/mkqemu.sh qemu/guest/inputs.sh $(LOCK)
 	$(call say,QEMU,$@)
-	$(Q)sh qemu/guest/mkqemu.sh $(@D) $(TELEFORK_CACHE) bookworm-backports
+	$(Q)sh qemu/guest/mkqemu.sh $(@D) $(TELEFORK_CACHE) $(LOCK) bookworm-backports
+GUEST_INPUTS += $(ALL_ARCHES:%=qemu$(comma)%$(comma)bookworm-backports$(comma)qemu-system-x86$(comma)qemu-system-arm)
 
 more-guests: guests $(MORE_GUESTS) build/qemu/qemu-system-$(HOST)-newer ## guests with other kernels, CRIU and QEMU user mode for them, and a newer QEMU
 

@@ -18,8 +18,9 @@ char *tf_inputs_list(const char *root, const struct tf_spec *spec)
 	return tf_vm_format("%.*s/inputs", (int)(strrchr(initramfs, '/') - initramfs), initramfs);
 }
 
-/* One guest's list: kind, architecture, package, version, hash, "=" or the pinned version. */
-static void report_guest(const char *path, struct tf_report *report)
+/* A list of mkguest.sh or mkqemu.sh: kind, architecture, package, version, hash, "=" or the pinned
+ * version. */
+static void report_list(const char *path, struct tf_report *report)
 {
 	FILE *f = fopen(path, "re");
 	char line[1024], package[256], version[256], pinned[256];
@@ -57,14 +58,20 @@ static bool seen(const struct tf_cells *cells, size_t cell, unsigned machine)
 
 void tf_inputs_report(const char *root, const struct tf_cells *cells, struct tf_report *report)
 {
+	tf_vm_autofree char *qemu = tf_vm_format("%s/build/qemu/inputs", root);
+	bool newer = false;
+
 	for (size_t c = 0; c < cells->n; c++)
 		for (unsigned m = 0; m < cells->v[c].n_machines; m++) {
 			tf_vm_autofree char *path = NULL;
 
+			newer = newer || strstr(cells->v[c].machines[m].qemu, TF_QEMU_NEWER);
 			if (!is_guest(&cells->v[c].machines[m]) || seen(cells, c, m))
 				continue;
 			path = tf_inputs_list(root, &cells->v[c].machines[m]);
 			if (path)
-				report_guest(path, report);
+				report_list(path, report);
 		}
+	if (newer && qemu)
+		report_list(qemu, report);
 }

@@ -23,11 +23,15 @@ static const struct tf_row builtin[] = {
 		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .cpu = "Nehalem"}, 1, 1, 0},
 	{"x86_64-haswell", "a processor with AVX2 and without protection keys",
 		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .cpu = "Haswell"}, 1, 1, 0},
+	{"x86_64-nompx", "all that QEMU has, without MPX, as processors are today",
+		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .cpu = "max,-mpx"}, 1, 1, 0},
 	{"x86_64-48bit", "four levels of page tables",
 		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .cpu = "max,-la57"}, 1, 1, 0},
 	{"x86_64-qemu10", "QEMU of bookworm-backports",
-		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .qemu = "qemu-system-x86_64-newer"}, 1,
-		1, 0},
+		{.arch = "x86_64",
+			.tier = TF_TIER_SYSTEM,
+			.qemu = "qemu-system-x86_64" TF_QEMU_NEWER},
+		1, 1, 0},
 	{"x86_64-kvm", "the host's own processor, by KVM",
 		{.arch = "x86_64", .tier = TF_TIER_SYSTEM, .cpu = "host"}, 1, 1, 0},
 	{"x86_64-large", "memory for much at once",
@@ -59,8 +63,10 @@ static const struct tf_row builtin[] = {
 	{"aarch64-a57", "a processor of 2012: no SVE, no pointer authentication",
 		{.arch = "aarch64", .tier = TF_TIER_SYSTEM, .cpu = "cortex-a57"}, 1, 1, 0},
 	{"aarch64-qemu10", "QEMU of bookworm-backports",
-		{.arch = "aarch64", .tier = TF_TIER_SYSTEM, .qemu = "qemu-system-aarch64-newer"}, 1,
-		1, 0},
+		{.arch = "aarch64",
+			.tier = TF_TIER_SYSTEM,
+			.qemu = "qemu-system-aarch64" TF_QEMU_NEWER},
+		1, 1, 0},
 	{"aarch64-kvm", "the host's own processor, by KVM",
 		{.arch = "aarch64", .tier = TF_TIER_SYSTEM, .cpu = "host"}, 1, 1, 0},
 	{"aarch64-large", "memory for much at once",
@@ -382,8 +388,8 @@ static bool system_possible(
 
 	if (!has_program(qemu)) {
 		snprintf(why, 256, "no %.128s (%s)", qemu,
-			strstr(qemu, "-newer") ? "make more-guests"
-					       : "packages qemu-system-x86, qemu-system-arm");
+			strstr(qemu, TF_QEMU_NEWER) ? "make more-guests"
+						    : "packages qemu-system-x86, qemu-system-arm");
 		return false;
 	}
 	for (size_t i = 0; i < sizeof(kernels) / sizeof(*kernels); i++)

@@ -15,6 +15,9 @@
 /* Where a system machine has the emulator of its programs, if they are of another architecture. */
 #define TF_EMULATOR "/tmp/emulator"
 
+/* How the programs of the QEMU end that comes beside the system's (qemu/guest/mkqemu.sh). */
+#define TF_QEMU_NEWER "-newer"
+
 struct tf_row {
 	char name[32];
 	char help[120];

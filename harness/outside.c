@@ -121,9 +121,10 @@ static int send_on(struct tf_journey *j, unsigned place, unsigned to, pid_t *pid
 {
 	struct tf_remote *m = machine_at(j, place);
 	const char *verb = j->cell->sender == TF_SENDER_COPY ? "copy" : "move";
-	char path[4096], token[4096], number[16];
-	const char *const argv[] = {
-		path, verb, "--timing", "--token-file", token, number, j->addresses[to], NULL};
+	char path[4096], token[4096], number[16], idle[64];
+	const char *const argv[] = {path, verb, "--timing",
+		tf_journey_patience(j, "--idle-time", idle, sizeof(idle)), "--token-file", token,
+		number, j->addresses[to], NULL};
 	struct tf_job *job;
 	const char *at;
 	int rc;

@@ -101,6 +101,11 @@ int tf_journey_go(struct tf_journey *j, struct tf_vm_error *err);
 int tf_journey_failed(struct tf_journey *j, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* "NAME=SECONDS" for the options of telefork that say how long it waits for the other side: as long
+ * as the cell may take, which is what ends the wait of a cell on a busy host. */
+const char *tf_journey_patience(
+	const struct tf_journey *j, const char *option, char *buf, size_t size);
+
 /* tf_job_wait with the machines and the time of the cell. */
 int tf_journey_wait(struct tf_journey *j, struct tf_job *job, int stream, const char *word,
 	char **ret_line, struct tf_vm_error *err);

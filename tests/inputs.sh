@@ -132,4 +132,13 @@ says "$tmp/out" "# input linux-image-6.1.0-2-test is 6.1.8-1, not the pinned 6.1
 says "$tmp/out" "# input linux-modules-6.1.0-2-test is 6.1.8-1, not the pinned"
 [ "$(grep -c '# input' "$tmp/out")" = 3 ] || fail "more was said than that"
 says "$tmp/json" '"pinned": "6.1.7-1"'
+
+# Of the newer QEMU, where a machine has it.
+mkdir "$tmp/build/qemu"
+echo "qemu $debarch qemu-system-test 10.1 0 10.0" >"$tmp/build/qemu/inputs"
+"$tmp/build/$arch/bin/telebed" run one --out "$tmp/run" >"$tmp/out" 2>&1 || true
+! grep -F qemu-system-test "$tmp/out" || fail "no machine has that QEMU"
+echo "probe = \"hop\"; machine = \"$arch-qemu10\";" >"$tmp/tests/scenarios/newer.conf"
+"$tmp/build/$arch/bin/telebed" run newer --out "$tmp/run" >"$tmp/out" 2>&1 || true
+says "$tmp/out" "# input qemu-system-test is 10.1, not the pinned 10.0"
 echo "ok: pinned, refused and replaced inputs"

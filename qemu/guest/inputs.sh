@@ -4,11 +4,11 @@
 # inputs.sh take LOCK CACHEDIR OUT KIND ARCH SUITE NAME...
 # inputs.sh newest <ROWS
 #
-# Debian packages that guests are made of, pinned by version and SHA-256 in LOCK (inputs.lock).
-# KIND is what they are for: a name that LOCK has. NAME... are packages, which come with all that they
-# depend on; or the one package linux-image-... that depends on the newest kernel of a series, which comes
-# with its parts alone. SUITE is "-" for what this system's apt knows, or the name of another one of
-# Debian's.
+# Debian packages that guests are made of, and the newer QEMU, pinned by version and SHA-256 in LOCK
+# (inputs.lock). KIND is what they are for: a name that LOCK has. NAME... are packages, which come with all
+# that they depend on; or the one package linux-image-... that depends on the newest kernel of a series,
+# which comes with its parts alone. SUITE is "-" for what this system's apt knows, or the name of another one
+# of Debian's; backports are taken with all that they depend on, from there or from what they are added to.
 #
 # take    fills the new folder OUT with the packages that LOCK has for KIND, and with "taken", a list
 #         of them: kind, architecture, package, version, SHA-256, and "=" or the version that was
@@ -56,13 +56,19 @@ about()
 	case $4 in
 	linux-image-*) kernel=yes ;;
 	esac
-	lists=$work/lists.$debarch$suite
-	sources=$work/sources.$suite
+	release=
+	case $suite$kernel in
+	*-backports) release=$suite ;;
+	esac
+	lists=$work/lists.$debarch$suite$kernel
+	sources=$work/sources.$suite$kernel
 	if [ -n "${TELEFORK_APT_SOURCES:-}" ]; then
 		cp "$TELEFORK_APT_SOURCES" "$sources"
 	elif [ "$suite" != - ]; then
-		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-			"http://deb.debian.org/debian $suite main" >"$sources"
+		for s in $suite ${release:+"${suite%-backports}"}; do
+			echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+				"http://deb.debian.org/debian $s main"
+		done >"$sources"
 	fi
 }
 
@@ -80,6 +86,7 @@ with_apt()
 	fi
 	if [ -d "$lists" ]; then
 		set -- -o Dir::State::lists="$lists" "$@"
+		[ -z "$release" ] || set -- -o APT::Default-Release="$release" "$@"
 	fi
 	"$tool" "$@"
 }

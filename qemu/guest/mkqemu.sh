@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkqemu.sh OUT CACHEDIR SUITE
+# mkqemu.sh OUT CACHEDIR LOCK SUITE
 #
 # Makes OUT/qemu-system-x86_64-newer and OUT/qemu-system-aarch64-newer: QEMU of Debian's SUITE beside the system's
-# own, which stays as it is. Packages are resolved as for an empty system and unpacked in CACHEDIR/qemu-SUITE; a
-# second call downloads nothing.
+# own, which stays as it is, with all the libraries that it was made for; and OUT/inputs, the list of its packages.
+# LOCK has them, under the kind "qemu" (inputs.sh). They are unpacked in CACHEDIR/qemu-HASH, HASH being that of the
+# list; a second call unpacks nothing.
 
 set -eu
 
@@ -15,38 +16,19 @@ die()
 	exit 1
 }
 
-[ $# -eq 3 ] || die "usage: mkqemu.sh OUT CACHEDIR SUITE"
-out=$1 cachedir=$2 suite=$3
-root=$cachedir/qemu-$suite
+[ $# -eq 4 ] || die "usage: mkqemu.sh OUT CACHEDIR LOCK SUITE"
+out=$1 cachedir=$2 lock=$3 suite=$4
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-download()
-{
-	mkdir -p "$work/lists/partial" "$work/debs/partial"
-	: >"$work/status"
-	for s in "$suite" "${suite%-backports}"; do
-		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-			"http://deb.debian.org/debian $s main"
-	done >"$work/sources"
-	set -- -q -y --no-install-recommends --download-only -t "$suite" \
-		-o Dir::Etc::sourcelist="$work/sources" -o Dir::Etc::sourceparts=- \
-		-o Dir::State::lists="$work/lists" -o Dir::State::status="$work/status" \
-		-o Dir::Cache="$work" -o Dir::Cache::archives="$work/debs" \
-		-o Debug::NoLocking=true -o APT::Sandbox::User=root
-	if ! apt-get "$@" update >"$work/apt.log" 2>&1 ||
-		! apt-get "$@" install qemu-system-x86 qemu-system-arm >>"$work/apt.log" 2>&1; then
-		tail -n 5 "$work/apt.log" >&2
-		die "download of qemu-system-x86 and qemu-system-arm of $suite failed"
-	fi
-}
-
-mkdir -p "$cachedir" "$out"
+sh "$(dirname "$0")/inputs.sh" take "$lock" "$cachedir" "$work/debs" qemu "$(uname -m)" "$suite" \
+	qemu-system-x86 qemu-system-arm
+mkdir -p "$out"
+root=$cachedir/qemu-$(sha256sum "$work/debs/taken" | cut -c 1-16)
 exec 9>"$root.lock"
 flock 9
 if [ ! -d "$root" ]; then
-	download
 	rm -rf "$root.tmp"
 	for deb in "$work"/debs/*.deb; do
 		dpkg-deb -x "$deb" "$root.tmp"
@@ -67,4 +49,5 @@ for arch in x86_64 aarch64; do
 	chmod 755 "$program.tmp"
 	mv "$program.tmp" "$program"
 done
+cp "$work/debs/taken" "$out/inputs"
 "$out/qemu-system-$(uname -m)-newer" --version | head -n 1

@@ -36,7 +36,7 @@ static void *churn(void *arg)
 int main(void)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	for (int round = 0; round < 8; round++) {
+	for (int round = 0; round < 20; round++) {
 		pthread_t thread[THREADS];
 
 		for (int i = 0; i < THREADS; i++)
