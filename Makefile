@@ -210,6 +210,7 @@ HARNESS_SRC := \
 	durations \
 	evidence \
 	facts \
+	host \
 	report_html \
 	report_json \
 	report_junit \
@@ -516,6 +517,10 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 $(B)/tests/tools/slow: $(B)/obj/tests/tools/slow.o $(LINK_SRC:%=$(B)/obj/qemu/%.o)
 	$(call link,$(B))
 
+# In guests as well.
+$(foreach a,$(ARCHES),$(B_$(a))/tests/tools/container): build/%/tests/tools/container: build/%/obj/tests/tools/container.o
+	$(call link,$(@:/tests/tools/container=),-static)
+
 # The cells of docs/commit.md, and the program that is moved in them.
 $(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o) $(B)/obj/harness/faults_table.o
 	$(call link,$(B))
@@ -693,7 +698,7 @@ ifneq ($(SAN),)
 check: unit
 	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
 else
-TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck slow) \
+TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck slow container) \
 	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe)
 check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) $(addprefix $(B)/tests/,commit counter) ## builds and runs every test; what .ci/run calls
 	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
@@ -731,7 +736,7 @@ demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines an
 pairs: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/telebed more-guests ## moves between machines that differ: kernel, processor, vector length, pages
 	$(B)/bin/telebed run --set pairs --no-skip --table
 
-in-guests: bin-$(FOREIGN) $(ARCHES:%=unit-%) probes-$(FOREIGN) $(B)/bin/telebed guests build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, every place and obstacle of the foreign architecture
+in-guests: $(ARCHES:%=bin-%) $(ARCHES:%=unit-%) $(ARCHES:%=probes-%) $(ARCHES:%=build/%/tests/tools/container) $(B)/bin/telebed guests build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, hosts that are stricter, every place and obstacle of the foreign architecture
 	@echo "$$GUEST_CASES" | LOG=build/in-guests tests/check.sh
 
 transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back

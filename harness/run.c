@@ -13,6 +13,7 @@
 #include "harness/evidence.h"
 #include "harness/explain.h"
 #include "harness/faults_cell.h"
+#include "harness/host.h"
 #include "harness/inputs.h"
 #include "harness/progress.h"
 #include "harness/report.h"
@@ -242,13 +243,23 @@ static void go(struct run *r, struct tf_journey *j)
 	settle(r, j, rc, &err);
 }
 
+/* Whether somebody looks at a program of the cell from outside, on a machine that is this host. */
+static bool is_looked_at(const struct tf_cell *c, const struct tf_spec *spec)
+{
+	return spec->tier == TF_TIER_NATIVE &&
+	       (c->program || c->engine[0] || c->checks & TF_CHECK_WITNESS);
+}
+
 /* Whether all machines of the cell can be had here; else its outcome says why not. */
 static bool can_be_had(const struct run *r, struct tf_outcome *o)
 {
 	char why[256];
 
 	for (unsigned i = 0; i < o->cell->n_machines; i++) {
-		if (tf_spec_possible(r->options->home, &o->cell->machines[i], why))
+		const struct tf_spec *spec = &o->cell->machines[i];
+
+		if (tf_spec_possible(r->options->home, spec, why) &&
+			(!is_looked_at(o->cell, spec) || tf_host_looks(why)))
 			continue;
 		o->verdict = r->options->no_skip ? TF_VERDICT_BROKEN : TF_VERDICT_SKIPPED;
 		o->why = tf_vm_format("%s: %s", o->cell->machine_names[i], why);

@@ -142,6 +142,7 @@ $(if $(filter x86_64,$(HOST)),locks-qemu 120 tests/crew.sh $(B) locks-pie 41 qem
 ssh-native 240 tests/ssh.sh $(B)
 verify-native 120 tests/verify.sh $(B) still-pie
 completion 60 tests/completion.sh $(B)
+hosts-container 120 tests/hosts.sh $(B) container
 docs-state 60 docs/state.sh check
 docs-testbed 20 docs/reference.sh $(B)/bin/telebed check
 attrs-plain 120 tests/attrs.sh $(B) pie again
@@ -154,7 +155,10 @@ endef
 # What make in-guests runs: there is no time for it in make check.
 define GUEST_CASES
 $(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/test_swap here
-)in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
+)$(foreach a,$(ARCHES),in-guest-$(a)-host 600 tests/hosts.sh $(B) machine $(a)
+)in-guest-telebed 400 tests/hosts.sh $(B) telebed
+in-guest-container 300 tests/hosts.sh $(B) container-guests
+in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40
 in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static) bash tests/obstacles.sh $(B_$(FOREIGN))
 in-guest-$(FOREIGN)-files 400 $(call in_guest,$(FOREIGN),files.sh,files-static outside-static) bash tests/files.sh $(B_$(FOREIGN)) static

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The bump allocator of arena.h. Calls mmap and munmap only; no libc allocator, no lock. */
+/* The bump allocator of arena.h. Calls of the kernel only; no libc allocator, no lock. */
 #include "core/base/arena.h"
 #include "core/telefork.h"
 
@@ -7,23 +7,61 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define FIRST ((size_t)4 << 20) /* writable from the start */
+
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-int tf_arena_init(struct tf_arena *a, size_t size)
+/* Where the kernel counts what it promises (vm.overcommit_memory 2) MAP_NORESERVE means nothing,
+ * and only what cannot be written is free: so it becomes writable as it is needed. */
+int tf_arena_init_at(struct tf_arena *a, uint64_t place, size_t size)
 {
 	void *p;
 
 	size = (size + 0xffff) & ~(size_t)0xffff;
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-		-1, 0);
+	p = mmap((void *)place, size, PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (place ? MAP_FIXED_NOREPLACE : 0), -1,
+		0);
 	if (p == MAP_FAILED)
 		return TELEFORK_E_NOMEM;
+	*a = (struct tf_arena){.base = p, .size = size};
 	/* A huge page for a few kilobytes would be zeroed for nothing. */
 	madvise(p, size, MADV_NOHUGEPAGE);
-	*a = (struct tf_arena){.base = p, .size = size};
-	return 0;
+	if ((!place || (uint64_t)p == place) && tf_arena_ready(a, 1))
+		return 0;
+	tf_arena_done(a);
+	return TELEFORK_E_NOMEM;
+}
+
+int tf_arena_init(struct tf_arena *a, size_t size)
+{
+	return tf_arena_init_at(a, 0, size);
+}
+
+/* At least twice as much each time: a few calls do for all of it. */
+bool tf_arena_ready(struct tf_arena *a, size_t size)
+{
+	size_t need = a->used + size, most;
+
+	if (size > a->size - a->used)
+		return false;
+	if (need <= a->ready)
+		return true;
+	most = 2 * a->ready > FIRST ? 2 * a->ready : FIRST;
+	need = (need + 0xffff) & ~(size_t)0xffff;
+	if (most < need)
+		most = need;
+	if (most > a->size)
+		most = a->size;
+	/* If that is too much, no more than is needed. */
+	if (mprotect(a->base, most, PROT_READ | PROT_WRITE)) {
+		most = need < a->size ? need : a->size;
+		if (mprotect(a->base, most, PROT_READ | PROT_WRITE))
+			return false;
+	}
+	a->ready = most;
+	return true;
 }
 
 void tf_arena_done(struct tf_arena *a)
@@ -38,7 +76,8 @@ void *tf_arena_alloc(struct tf_arena *a, size_t size)
 	size_t room = a->size - a->used;
 	uint8_t *p = a->base + a->used;
 
-	if (size > room || ((size + 15) & ~(size_t)15) > room)
+	if (size > room || ((size + 15) & ~(size_t)15) > room ||
+		!tf_arena_ready(a, (size + 15) & ~(size_t)15))
 		return NULL;
 	a->used += (size + 15) & ~(size_t)15;
 	return p;
@@ -82,7 +121,9 @@ void tf_arena_touch(struct tf_arena *a, size_t size)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), from = (a->used + page - 1) & ~(page - 1);
 
-	if (from < a->size)
-		madvise(a->base + from, size < a->size - from ? size : a->size - from,
-			MADV_POPULATE_WRITE);
+	if (from >= a->size)
+		return;
+	size = size < a->size - from ? size : a->size - from;
+	if (tf_arena_ready(a, from - a->used + size))
+		madvise(a->base + from, size, MADV_POPULATE_WRITE);
 }

@@ -7,20 +7,23 @@
 #ifndef TF_BASE_ARENA_H
 #define TF_BASE_ARENA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct tf_arena {
 	uint8_t *base; /* NULL: not set up */
-	size_t size;   /* bytes reserved, MAP_NORESERVE: only touched pages cost memory */
+	size_t size;   /* bytes of address space: only touched pages cost memory */
 	size_t used;
+	size_t ready; /* bytes that may be written, and that a strict kernel counts */
 };
 
 /* What a receiver or a capture reserves: room for the plan of 1,000,000 mappings. */
 #define TF_ARENA_DEFAULT ((size_t)1 << 30)
 
-/* Reserves size bytes (page-rounded). 0 or -TELEFORK_E_NOMEM. */
+/* Reserves size bytes (page-rounded), at place if that is not 0. 0 or -TELEFORK_E_NOMEM. */
 int tf_arena_init(struct tf_arena *a, size_t size);
+int tf_arena_init_at(struct tf_arena *a, uint64_t place, size_t size);
 
 /* Unmaps everything; safe on a zeroed or already freed arena. */
 void tf_arena_done(struct tf_arena *a);
@@ -33,6 +36,9 @@ void *tf_arena_array(struct tf_arena *a, size_t count, size_t size);
 
 /* Gives back what was allocated since used was mark. */
 void tf_arena_rewind(struct tf_arena *a, size_t mark);
+
+/* The next size bytes may be written, before they are allocated. False: there is no such room. */
+bool tf_arena_ready(struct tf_arena *a, size_t size);
 
 /* Has the next size bytes in memory, if there is any, so that using them takes no faults. */
 void tf_arena_touch(struct tf_arena *a, size_t size);

@@ -61,7 +61,10 @@ int tf_proc_read_from(struct tf_arena *a, int fd, const char *path, char **ret_t
 
 		if (n + 2 > room)
 			return tf_fail(e, TELEFORK_E_NOMEM, "%s is too large", path);
-		got = read(fd, text + n, room - n - 1 < READ_STEP ? room - n - 1 : READ_STEP);
+		room = room - n - 1 < READ_STEP ? room - n - 1 : READ_STEP;
+		if (!tf_arena_ready(a, n + room + 1))
+			return tf_fail(e, TELEFORK_E_NOMEM, "no memory for %s", path);
+		got = read(fd, text + n, room);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
@@ -326,7 +329,7 @@ int tf_smaps_each(struct tf_arena *a, const char *path,
 
 	if (fd < 0)
 		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
-	if (a->size - a->used < 2 * READ_STEP)
+	if (!tf_arena_ready(a, 2 * READ_STEP))
 		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for %s", path);
 	for (;;) {
 		ssize_t got = n < READ_STEP ? read(fd, text + n, READ_STEP) : 0;

@@ -57,14 +57,10 @@ static uint64_t find_place(struct tf_err *e)
 
 static int map_arena(struct tf_arena *a, uint64_t place, uint64_t size, struct tf_err *e)
 {
-	void *at = mmap((void *)place, size, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-
-	if (at != (void *)place)
-		return tf_fail_errno(e, TELEFORK_E_NOMEM, errno,
-			"no address space for %llu bytes that come back", (ull)size);
-	*a = (struct tf_arena){.base = at, .size = size};
-	return 0;
+	return tf_arena_init_at(a, place, size)
+		       ? tf_fail_errno(e, TELEFORK_E_NOMEM, errno,
+				 "no address space for %llu bytes that come back", (ull)size)
+		       : 0;
 }
 
 int tf_merge_init(struct tf_merge *m, struct tf_err *e)

@@ -12,11 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "arch/arch.h"
 #include "core/base/crc32c.h"
+#include "core/base/host.h"
 #include "core/base/io.h"
 #include "core/base/maps.h"
 #include "core/telefork_internal.h"
@@ -296,6 +298,40 @@ START_TEST(maps_huge)
 	arena.used = arena.size - 4096;
 	ck_assert_int_eq(tf_maps_parse(&arena, text, at, &maps, &n_maps, &e), TELEFORK_E_NOMEM);
 	free(text);
+}
+END_TEST
+
+/* A kernel that counts (vm.overcommit_memory 2) counts what can be written, as RLIMIT_DATA does. */
+START_TEST(arena_counts_what_is_used)
+{
+	struct rlimit was, few;
+	struct tf_arena big = {0};
+	char status[4096], *data;
+	uint8_t *p = NULL;
+
+	ck_assert_int_eq(tf_proc_peek("/proc/self/status", status, sizeof(status)), 0);
+	data = strstr(status, "VmData:");
+	ck_assert_ptr_nonnull(data);
+	ck_assert_int_eq(getrlimit(RLIMIT_DATA, &was), 0);
+	few = (struct rlimit){(strtoull(data + 7, NULL, 10) << 10) + (512 << 20), was.rlim_max};
+	ck_assert_int_eq(setrlimit(RLIMIT_DATA, &few), 0);
+	ck_assert_int_eq(tf_arena_init(&big, (size_t)1 << 30), 0);
+	for (size_t n = 1; n <= (size_t)16 << 20; n *= 4) {
+		p = tf_arena_alloc(&big, n);
+		ck_assert_ptr_nonnull(p);
+		p[0] = p[n - 1] = 1;
+	}
+	ck_assert_ptr_null(tf_arena_alloc(&big, (size_t)1 << 30));
+	if (!tf_host_emulated()) /* an emulator does not limit */
+		ck_assert_ptr_null(tf_arena_alloc(&big, (size_t)600 << 20));
+	p = tf_arena_alloc(&big, 1000);
+	ck_assert_ptr_nonnull(p);
+	tf_arena_touch(&big, (size_t)1 << 20);
+	p[999] = 1;
+	tf_arena_rewind(&big, 0);
+	ck_assert_int_eq(big.base[0], 0);
+	ck_assert_int_eq(setrlimit(RLIMIT_DATA, &was), 0);
+	tf_arena_done(&big);
 }
 END_TEST
 
@@ -581,6 +617,7 @@ int main(void)
 	tcase_add_test(t, maps_nonsense);
 	tcase_add_test(t, maps_cut);
 	tcase_add_test(t, maps_huge);
+	tcase_add_test(t, arena_counts_what_is_used);
 	tcase_add_test(t, maps_of_this_process);
 	tcase_add_test(t, crc32c_known);
 	tcase_add_test(t, crc32c_ways_agree);
