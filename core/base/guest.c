@@ -6,6 +6,7 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct finder {
@@ -123,4 +124,18 @@ int tf_guest_maps(struct tf_arena *a, uint32_t spare, struct tf_map **ret_maps, 
 	*ret_n = merge(out, listed, f.n_listed, f.found, f.n_found);
 	*ret_maps = out;
 	return 0;
+}
+
+void *tf_guest_hold_break(void)
+{
+	uint64_t size = (uint64_t)sysconf(_SC_PAGESIZE);
+	void *at, *got;
+
+	if (!tf_host_emulated())
+		return NULL;
+	at = (void *)(((uint64_t)syscall(SYS_brk, 0L) + size - 1) & -size);
+	got = mmap(at, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (got != at && got != MAP_FAILED)
+		munmap(got, size);
+	return got == at ? at : NULL;
 }

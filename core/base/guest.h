@@ -15,4 +15,9 @@
 int tf_guest_maps(struct tf_arena *a, uint32_t spare, struct tf_map **ret_maps, uint32_t *ret_n,
 	struct tf_err *e);
 
+/* Under QEMU user mode: puts a page at the break, so that it stays where it is (malloc(3) turns to
+ * mmap(2)), and returns it, of the page size: the caller unmaps it. NULL: elsewhere, or there is
+ * something. */
+void *tf_guest_hold_break(void);
+
 #endif

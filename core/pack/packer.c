@@ -149,7 +149,7 @@ static int read_lacks(
 
 	if (!rc && !memcmp(l->magic, TF_REPLY_MAGIC, sizeof(l->magic))) {
 		memcpy(r.magic, l->magic, sizeof(r.magic));
-		rc = tf_reply_read_rest(s->io, &r, message, e);
+		rc = tf_reply_read_rest(s->io, &r, sizeof(r.magic), message, e);
 		return rc ? rc : tf_fail(e, r.code ? r.code : TELEFORK_E_PROTOCOL, "%s", message);
 	}
 	if (!rc)

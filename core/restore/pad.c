@@ -19,6 +19,7 @@
 #include "core/restore/pad.h"
 #include "arch/arch.h"
 #include "core/base/cleanup.h"
+#include "core/base/guest.h"
 #include "core/base/host.h"
 #include "core/base/wait.h"
 #include "core/restore/files.h"
@@ -37,6 +38,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -195,6 +197,7 @@ static int gather_facts(struct tf_pad *p)
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	int rc;
 
+	p->break_page = tf_guest_hold_break();
 	pthread_mutex_lock(&lock);
 	rc = tf_facts_gather(&p->facts, &p->arena, &p->err);
 	pthread_mutex_unlock(&lock);
@@ -781,5 +784,7 @@ void tf_pad_done(struct tf_pad *p)
 	tf_pager_done(&p->pager);
 	tf_guard_reap(&p->pager.guard);
 	tf_relay_close(&p->relay);
+	if (p->break_page)
+		munmap(p->break_page, p->facts.page_size);
 	tf_arena_done(&p->arena);
 }

@@ -148,7 +148,7 @@ static int send_copy(struct tf_task *t, pid_t pid, const char *uri, bool lazy, i
 
 	if (!rc)
 		rc = tf_address_parse(uri, &address, e);
-	fd = rc ? rc : tf_dial(&address, NULL, &errand, e);
+	fd = rc ? rc : tf_dial(&address, NULL, &errand, NULL, e);
 	if (fd < 0)
 		return fd;
 	t->post_copy = lazy;
