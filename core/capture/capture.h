@@ -39,7 +39,8 @@ struct tf_capture {
 	uint32_t origin; /* TF_ORIGIN_* */
 	bool returns;    /* a yoyo's way there or back */
 	int channel_fd;  /* the descriptor of the channel in the process */
-	int peer_keep;   /* a second descriptor not to list as the program's (status), or -1 */
+	int peer_keep;   /* descriptors not to list as the program's (status), or -1 */
+	int told;        /* tf_capture_files_told() */
 	bool file;       /* io.fd is a regular file */
 	int replaced;    /* signal that the snapshot takes for itself, 0: none; its action was: */
 	struct tf_sigaction replaced_action;
@@ -91,6 +92,12 @@ bool tf_capture_fd_content(const struct stat *st, const char *proc);
 
 /* Lists descriptors into image.fds. Before they are closed. */
 int tf_capture_files(struct tf_capture *c);
+
+/* The same from the process that forked us, which stands still: it tells its own through one end of
+ * a socket, without that and without but, while we do something else; where it cannot, we list
+ * ours. Not for a small stack. */
+void tf_files_tell(int to, int but);
+int tf_capture_files_told(struct tf_capture *c);
 
 /* Finds the present pages: runs, memory. */
 int tf_capture_find_pages(struct tf_capture *c);

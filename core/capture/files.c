@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
@@ -78,9 +79,8 @@ static void fd_path(char buf[32], int fd)
 	buf[at] = '\0';
 }
 
-static int add_fd(struct tf_capture *c, int fd)
+static int describe(struct tf_fd *f, int fd, struct tf_arena *a, struct tf_err *e)
 {
-	struct tf_fd *f = &c->image.fds[c->image.n_fds];
 	char name[32], target[TF_MAX_STR];
 	struct stat st = {0};
 	ssize_t n;
@@ -98,28 +98,86 @@ static int add_fd(struct tf_capture *c, int fd)
 		.same = -1, /* nothing is opened in the copy: all its numbers are held alike */
 		.size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0,
 		.offset = at > 0 ? (uint64_t)at : 0,
-		.path = tf_arena_strn(&c->arena, target, sizeof(target)),
+		.path = tf_arena_strn(a, target, sizeof(target)),
 	};
 	if (fcntl(fd, F_GETFD) & FD_CLOEXEC)
 		f->flags |= O_CLOEXEC;
-	if (!f->path)
-		return tf_fail(&c->err, TELEFORK_E_NOMEM, "too many descriptors");
-	c->image.n_fds++;
-	return 0;
+	return f->path ? 0 : tf_fail(e, TELEFORK_E_NOMEM, "too many descriptors");
+}
+
+/* All but two. */
+static int list(struct tf_arena *a, const int but[static 2], struct tf_fd **ret_fds,
+	uint32_t *ret_n, struct tf_err *e)
+{
+	uint32_t n, listed = 0;
+	struct tf_fd *all;
+	int *fds, rc = tf_host_fds(a, &fds, &n, e);
+
+	if (rc)
+		return rc;
+	all = tf_arena_array(a, n, sizeof(*all));
+	if (!all)
+		return tf_fail(e, TELEFORK_E_NOMEM, "too many descriptors");
+	for (uint32_t i = 0; i < n && !rc; i++)
+		if (fds[i] != but[0] && fds[i] != but[1])
+			rc = describe(&all[listed++], fds[i], a, e);
+	*ret_fds = all;
+	*ret_n = listed;
+	return rc;
 }
 
 int tf_capture_files(struct tf_capture *c)
 {
-	uint32_t n;
-	int *fds, rc = tf_host_fds(&c->arena, &fds, &n, &c->err);
+	const int but[2] = {c->peer_keep, c->told};
 
-	if (rc)
-		return rc;
-	c->image.fds = tf_arena_array(&c->arena, n, sizeof(*c->image.fds));
-	if (!c->image.fds)
-		return tf_fail(&c->err, TELEFORK_E_NOMEM, "too many descriptors");
-	for (uint32_t i = 0; i < n && !rc; i++)
-		if (fds[i] != c->peer_keep)
-			rc = add_fd(c, fds[i]);
-	return rc;
+	return list(&c->arena, but, &c->image.fds, &c->image.n_fds, &c->err);
+}
+
+/* --- the same, told by another --- */
+
+#define TOLD_ROOM ((size_t)64 << 20)
+
+/* Then its arena's bytes. */
+struct told {
+	uint8_t *base;
+	size_t size;
+	struct tf_fd *fds;
+	uint32_t n;
+};
+
+void tf_files_tell(int to, int but)
+{
+	const int both[2] = {to, but};
+	struct tf_arena a;
+	struct tf_err e = {0};
+	struct told told = {0};
+
+	if (tf_arena_init(&a, TOLD_ROOM))
+		return;
+	if (!list(&a, both, &told.fds, &told.n, &e)) {
+		told.base = a.base;
+		told.size = a.used;
+		if (send(to, &told, sizeof(told), MSG_NOSIGNAL) == sizeof(told))
+			send(to, a.base, a.used, MSG_NOSIGNAL);
+	}
+	tf_arena_done(&a);
+}
+
+int tf_capture_files_told(struct tf_capture *c)
+{
+	struct told told;
+	uint8_t *bytes = NULL;
+
+	if (recv(c->told, &told, sizeof(told), MSG_WAITALL) == sizeof(told))
+		bytes = tf_arena_alloc(&c->arena, told.size);
+	if (!bytes || recv(c->told, bytes, told.size, MSG_WAITALL) != (ssize_t)told.size)
+		return tf_capture_files(c);
+	c->image.fds = (struct tf_fd *)(void *)(bytes + ((uint8_t *)told.fds - told.base));
+	c->image.n_fds = told.n;
+	for (uint32_t i = 0; i < told.n; i++) {
+		const char **path = &c->image.fds[i].path;
+
+		*path = (const char *)bytes + ((const uint8_t *)*path - told.base);
+	}
+	return 0;
 }

@@ -15,6 +15,7 @@
  * 1 */
 #include "core/capture/self.h"
 #include "arch/arch.h"
+#include "core/base/cleanup.h"
 #include "core/base/crc32c.h"
 #include "core/base/host.h"
 #include "core/base/own.h"
@@ -28,6 +29,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -234,8 +236,8 @@ static void say_ready(void)
 /* Until READY the parent stands still: only what cannot wait. */
 static int freeze(struct tf_capture *c)
 {
-	int keep[2] = {c->channel_fd, status_fd};
-	int rc = tf_capture_files(c);
+	const int keep[3] = {c->channel_fd, status_fd, c->told};
+	int rc;
 
 	if (c->before.checks && (c->returns || tf_host_emulated()))
 		tf_fail_more(&c->err, TELEFORK_E_UNSUPPORTED,
@@ -244,10 +246,11 @@ static int freeze(struct tf_capture *c)
 			"without it (GLIBC_TUNABLES glibc.mem.tagging)",
 			c->returns ? "with a function that returns" : "out of QEMU user mode");
 	tf_arch_no_checks(c->before.checks);
+	rc = tf_capture_freeze(c);
 	if (!rc)
-		rc = tf_capture_freeze(c);
+		rc = c->told < 0 ? tf_capture_files(c) : tf_capture_files_told(c);
 	if (!rc)
-		tf_host_close_all(keep, 2);
+		tf_host_close_all(keep, 3);
 	return rc;
 }
 
@@ -259,7 +262,8 @@ static void own_tid(const struct tf_before *before)
 }
 
 /* Runs in the snapshot; returns only in the copy. */
-static int child_main(const struct tf_snapshot *s, const struct tf_before *before, int out)
+static int child_main(
+	const struct tf_snapshot *s, const struct tf_before *before, int out, int told)
 {
 	struct tf_capture *c = &capture;
 	struct stat st;
@@ -273,6 +277,7 @@ static int child_main(const struct tf_snapshot *s, const struct tf_before *befor
 	c->channel_fd = s->channel_fd;
 	c->returns = s->origin == TF_ORIGIN_YOYO;
 	c->peer_keep = out;
+	c->told = told;
 	c->drop = true;
 	rc = tf_arena_init(&c->arena, TF_ARENA_DEFAULT);
 	if (rc)
@@ -281,6 +286,7 @@ static int child_main(const struct tf_snapshot *s, const struct tf_before *befor
 		rc = freeze(c);
 	own_tid(&c->before);
 	say_ready();
+	tf_closep(&told); /* takes time, and nobody else has it any more */
 	if (rc)
 		_exit(0);
 	if (s->dial && (c->channel_fd = s->dial(s->ctx, &c->err)) < 0)
@@ -440,6 +446,13 @@ static int status_pipe(int fd[2])
 	return 0;
 }
 
+/* None, where that is not to be had: -1. */
+static void told_pair(int fd[2])
+{
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd))
+		fd[0] = fd[1] = -1;
+}
+
 /* To be woken takes a tenth of all the time that the parent stands still. */
 static void wait_awake(int fd)
 {
@@ -459,22 +472,30 @@ int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret
 	 * it only comes here without threads. */
 	bool threaded = s->origin != TF_ORIGIN_SIGNAL && tf_host_threads() > 1;
 	uint64_t all = ~UINT64_C(0);
-	int fd[2];
+	int fd[2], told[2] = {-1, -1};
 	pid_t pid;
 
 	tf_capture_before(&before);
 	if (status_pipe(fd))
 		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "pipe");
+	/* Of a program with other threads only the fork's descriptors are those of that moment. */
+	if (!threaded && !s->ucontext && !tf_host_emulated())
+		told_pair(told);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
 	pid = threaded ? fork_with_locks(ret_child) : tf_fork_hidden(ret_child);
 	if (!pid) {
 		int rc;
 
 		close(fd[0]);
-		rc = child_main(s, &before, fd[1]);
+		tf_closep(&told[0]);
+		rc = child_main(s, &before, fd[1], told[1]);
 		return rc; /* the copy; its mask came with the registers */
 	}
 	close(fd[1]);
+	tf_closep(&told[1]);
+	if (pid > 0 && told[0] >= 0)
+		tf_files_tell(told[0], fd[0]);
+	tf_closep(&told[0]);
 	if (pid > 0)
 		wait_awake(fd[0]);
 	if (pid < 0) {

@@ -28,7 +28,8 @@ struct tf_traced {
 	bool held;              /* it has other registers and another mask than its own */
 	struct tf_call_way way; /* meanwhile */
 	int status_fd;          /* /proc/PID/task/TID/status; -1 */
-	const char *status;     /* its text */
+	const char *status;     /* its text, which tells as well: */
+	bool pending, filtered; /* signals wait for it; it has seccomp filters, or may do little */
 	long blocked;           /* the system call in which /proc saw it before we came; -1: none */
 	uint64_t slept_ns, switches; /* tf_now_ns() when it fell asleep there, and how often it had
 				      * by then; 0: not known */
@@ -81,7 +82,7 @@ struct tf_task {
 	const char *status; /* of the main thread, and of the process */
 	bool aside;         /* tf_task_describe_aside() was there */
 	char *status_texts; /* task_status.c, as the next three */
-	atomic_uint next_status;
+	atomic_uint next_status, read_statuses;
 	bool has_reader;
 	pthread_t reader;
 	struct tf_shot shot;

@@ -168,13 +168,12 @@ static int ask_singly(struct tf_asking *q, uint32_t first, uint32_t end)
 
 /* --- the threads --- */
 
-static int ask_wave(struct tf_asking *q, uint32_t first, uint32_t end)
+/* rc: whether that went well so far. */
+static int put_back(struct tf_asking *q, uint32_t first, uint32_t end, int rc)
 {
-	int rc, back;
-
-	rc = q->quiet ? tf_batch_ask(q, first, end, of_thread, OF_THREAD)
-		      : ask_singly(q, first, end);
 	for (uint32_t i = first; i < end; i++) {
+		int back;
+
 		tf_asking_turn(q, i);
 		if (!q->x->held)
 			continue;
@@ -184,15 +183,40 @@ static int ask_wave(struct tf_asking *q, uint32_t first, uint32_t end)
 	return rc;
 }
 
+static int take_wave(struct tf_asking *q, uint32_t first, uint32_t end, int rc)
+{
+	if (!rc && first < end)
+		rc = tf_batch_take_wave(q, first, end, of_thread, OF_THREAD);
+	return put_back(q, first, end, rc);
+}
+
+static int ask_in_waves(struct tf_asking *q)
+{
+	uint32_t n = q->t->n_traced, first = 1, next = 1, end;
+	int rc = 0;
+
+	for (; next < n && !rc; next = end) {
+		uint32_t before = first;
+
+		end = n - next < TF_ASK_HALF ? n : next + TF_ASK_HALF;
+		rc = tf_batch_ask_wave(q, next, end, of_thread, OF_THREAD);
+		first = next;
+		rc = take_wave(q, before, first, rc);
+	}
+	return take_wave(q, first, next, rc);
+}
+
 /* The main thread is held already, and stays so. */
 static int ask_threads(struct tf_asking *q)
 {
 	uint32_t n = q->t->n_traced, end;
 	int rc = 0;
 
+	if (q->quiet)
+		return ask_in_waves(q);
 	for (uint32_t i = 1; i < n && !rc; i = end) {
 		end = n - i < TF_ASK_WAVE ? n : i + TF_ASK_WAVE;
-		rc = ask_wave(q, i, end);
+		rc = put_back(q, i, end, ask_singly(q, i, end));
 	}
 	return rc;
 }
@@ -204,7 +228,7 @@ static int ask_main(struct tf_asking *q, const struct tf_question *question, uin
 	tf_asking_turn(q, 0);
 	for (uint32_t k = 0, some; k < n && !rc && q->quiet; k += some) {
 		some = n - k < TF_ASK_CALLS ? n - k : TF_ASK_CALLS - 1;
-		rc = tf_batch_ask(q, 0, 1, question + k, some);
+		rc = tf_batch_ask(q, question + k, some);
 	}
 	for (uint32_t k = 0; k < n && !rc && !q->quiet; k++) {
 		rc = start(q, &question[k]);

@@ -306,10 +306,8 @@ int tf_task_attributes(struct tf_task *t)
 		return TELEFORK_E_NOMEM;
 	img->n_attributes = t->n_traced;
 	for (uint32_t i = 0; i < t->n_traced && !rc; i++) {
-		const char *mode = strstr(t->traced[i].status, "\nSeccomp:\t");
-
 		img->attributes[i].chain = TF_NO_CHAIN;
-		if (mode && mode[10] != '0')
+		if (t->traced[i].filtered)
 			rc = tf_task_filters(t, t->traced[i].tid, &img->attributes[i]);
 	}
 	return rc ? rc : describe_timers(t);

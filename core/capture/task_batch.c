@@ -165,7 +165,7 @@ int tf_batch_take(struct tf_asking *q, const struct tf_question *question, uint3
 	return rc;
 }
 
-static int finish(struct tf_asking *q, const struct tf_question *question, uint32_t n)
+static int take(struct tf_asking *q, const struct tf_question *question, uint32_t n)
 {
 	struct tf_batch_call call[TF_ASK_CALLS];
 	int event, rc = tf_batch_await(q, n, call, &event);
@@ -173,18 +173,46 @@ static int finish(struct tf_asking *q, const struct tf_question *question, uint3
 	return rc ? rc : tf_batch_take(q, question, n, call);
 }
 
-int tf_batch_ask(struct tf_asking *q, uint32_t first, uint32_t end,
+int tf_batch_ask(struct tf_asking *q, const struct tf_question *question, uint32_t n)
+{
+	int rc = tf_batch_start(q, question, n);
+
+	return rc ? rc : take(q, question, n);
+}
+
+static int fill(struct tf_asking *q, const struct tf_question *question, uint32_t n)
+{
+	struct tf_batch_call call[TF_ASK_CALLS];
+
+	return tf_asking_fill(q, call, tf_batch_compose(q, question, n, call));
+}
+
+int tf_batch_ask_wave(struct tf_asking *q, uint32_t first, uint32_t end,
 	const struct tf_question *question, uint32_t n)
 {
 	int rc = 0;
 
 	for (uint32_t i = first; i < end && !rc; i++) {
 		tf_asking_turn(q, i);
-		rc = tf_batch_start(q, question, n);
+		rc = fill(q, question, n);
 	}
+	if (!rc)
+		rc = tf_asking_lay_wave(q, first, end);
 	for (uint32_t i = first; i < end && !rc; i++) {
 		tf_asking_turn(q, i);
-		rc = finish(q, question, n);
+		rc = tf_batch_go(q, n + 1);
+	}
+	return rc;
+}
+
+int tf_batch_take_wave(struct tf_asking *q, uint32_t first, uint32_t end,
+	const struct tf_question *question, uint32_t n)
+{
+	int rc = 0;
+
+	for (uint32_t i = first; i < end && !rc; i++) {
+		tf_asking_turn(q, i);
+		rc = take(q, question, n);
 	}
 	return rc;
 }

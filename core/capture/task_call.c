@@ -243,13 +243,14 @@ static int make_own_frame(struct tf_asking *q)
 
 int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n)
 {
-	size_t size = n * sizeof(*call);
-	int rc = q->x->held ? 0 : make_own_frame(q);
+	memcpy(q->bytes, call, n * sizeof(*call));
+	return lay(q, 0, n * sizeof(*call), q->result);
+}
 
-	if (rc)
-		return rc;
-	memcpy(q->bytes, call, size);
-	return lay(q, 0, q->x->held ? size : TF_ASK_RESULT + q->frame, q->result);
+int tf_asking_fill(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n)
+{
+	memcpy(q->bytes, call, n * sizeof(*call));
+	return make_own_frame(q);
 }
 
 /* That are asked at a time. */
@@ -265,6 +266,12 @@ static uint64_t slot_at(const struct tf_asking *q, uint32_t i)
 	if (q->stack && (!i || spare))
 		return q->stack + (spare ? q->slot : 0);
 	return q->room + (spare ? 1 + wave(q->t) : i ? 1 + (i - 1) % TF_ASK_WAVE : 0) * q->slot;
+}
+
+int tf_asking_lay_wave(struct tf_asking *q, uint32_t first, uint32_t end)
+{
+	tf_asking_turn(q, first);
+	return lay(q, 0, (end - first) * q->slot, q->result);
 }
 
 uint64_t tf_asking_spare(const struct tf_asking *q)
@@ -403,6 +410,7 @@ void tf_asking_turn(struct tf_asking *q, uint32_t i)
 	q->x = &q->t->traced[i];
 	q->thread = &q->t->capture.image.threads[i];
 	q->result = slot_at(q, i);
+	q->bytes = q->slots + (i ? 1 + (i - 1) % TF_ASK_WAVE : 0) * q->slot;
 	q->way = q->x->way;
 }
 
@@ -562,8 +570,8 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 	q->slot = (TF_ASK_RESULT + q->frame + 63) & ~(size_t)63;
 	few = plain(&t->traced[0].as_found);
 	q->spare = TF_ASK_SPARE + tf_arch_frame_size(&few, &plain_cpu);
-	q->bytes = tf_arena_alloc(&t->capture.arena, q->slot);
-	if (!q->bytes)
+	q->slots = tf_arena_array(&t->capture.arena, 1 + wave(t), q->slot);
+	if (!q->slots)
 		return tf_fail(&t->capture.err, TELEFORK_E_NOMEM, "out of memory for a frame");
 	find_stack(q);
 	tf_asking_turn(q, 0);

@@ -33,8 +33,9 @@ struct tf_question {
 #define TF_ASK_RESULT (TF_ASK_CALLS * sizeof(struct tf_batch_call))
 
 /* Threads are asked so many at a time: memory that nobody touched before costs more than waiting.
- */
+ * While the one half makes its calls, the other one is put back, and the next told what to do. */
 #define TF_ASK_WAVE 16
+#define TF_ASK_HALF (TF_ASK_WAVE / 2)
 
 /* Of the child in between that makes a fork, task_fork.c. */
 #define TF_ASK_SPARE (2 * sizeof(struct tf_batch_call))
@@ -44,7 +45,8 @@ struct tf_question {
 struct tf_asking {
 	struct tf_task *t;
 	size_t frame, slot, spare; /* bytes; of the one more */
-	uint8_t *bytes;            /* a slot, before it is laid */
+	uint8_t *slots;            /* the main thread's and a wave's, as they are laid */
+	uint8_t *bytes;            /* of whose turn it is */
 	uint64_t stack;            /* the main thread's slot and the one more, below its stack; 0 */
 	size_t stack_size;         /* of both */
 	uint8_t *under;            /* what lay there */
@@ -88,8 +90,13 @@ int tf_asking_interrupt(struct tf_asking *q);
 int tf_asking_settle(struct tf_asking *q); /* waits until it is, if nobody did */
 int tf_asking_put_back(struct tf_asking *q);
 
-/* Lays calls for the thread to make, and its frame, unless it is held and has one. */
+/* Lays calls for a held thread to make. */
 int tf_asking_lay(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n);
+
+/* Of threads that are asked at a time, and are not held: puts the calls and the frame of each into
+ * its slot; lays all slots. */
+int tf_asking_fill(struct tf_asking *q, const struct tf_batch_call *call, uint32_t n);
+int tf_asking_lay_wave(struct tf_asking *q, uint32_t first, uint32_t end);
 
 /* Both, wherever in a call the thread is. */
 int tf_asking_recover(struct tf_asking *q);
@@ -125,9 +132,9 @@ uint64_t tf_asking_spare(const struct tf_asking *q);
  * and by nobody when we are gone. 0: there is none. */
 int tf_batch_signal(const struct tf_task *t);
 
-/* A thread sets off to make calls, fewer than TF_ASK_CALLS, and what its signal needs; one whose
- * own_tid is 0 sends none. In parts: the calls, of which there are as many as returned, laid by
- * somebody; and off. */
+/* A held thread sets off to make calls, fewer than TF_ASK_CALLS, and what its signal needs; one
+ * whose own_tid is 0 sends none. In parts: the calls, of which there are as many as returned, laid
+ * by somebody; and off, which holds it. */
 int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n);
 uint32_t tf_batch_compose(const struct tf_asking *q, const struct tf_question *question, uint32_t n,
 	struct tf_batch_call *call);
@@ -137,16 +144,20 @@ int tf_batch_go(struct tf_asking *q, uint32_t n);
  * to do; or, if it sends none, has ended, -1. call[] tells what it has done; of one that sends
  * none, NULL: that is read later, if at all. */
 int tf_batch_await(struct tf_asking *q, uint32_t n, struct tf_batch_call *call, int *ret_event);
-int tf_batch_resume(struct tf_asking *q);
-
 int tf_batch_read(struct tf_asking *q, uint32_t n, struct tf_batch_call *call);
+int tf_batch_resume(struct tf_asking *q);
 
 /* Takes their answers. */
 int tf_batch_take(struct tf_asking *q, const struct tf_question *question, uint32_t n,
 	const struct tf_batch_call *call);
 
-/* Threads from first on are asked the questions, fewer than TF_ASK_CALLS, and stand held. */
-int tf_batch_ask(struct tf_asking *q, uint32_t first, uint32_t end,
+/* The thread whose turn it is, held, is asked the questions, fewer than TF_ASK_CALLS. */
+int tf_batch_ask(struct tf_asking *q, const struct tf_question *question, uint32_t n);
+
+/* Threads from first on, which are not held, are; and have answered, and stand held. */
+int tf_batch_ask_wave(struct tf_asking *q, uint32_t first, uint32_t end,
+	const struct tf_question *question, uint32_t n);
+int tf_batch_take_wave(struct tf_asking *q, uint32_t first, uint32_t end,
 	const struct tf_question *question, uint32_t n);
 
 #endif

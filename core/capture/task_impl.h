@@ -9,6 +9,10 @@
 #define TF_TASK_PATH    64   /* "/proc/PID/task/TID/syscall" */
 #define TF_TASK_STOP_MS 2000 /* a thread in vfork or in uninterruptible sleep does not stop */
 
+/* Nearly all stops come sooner, and to be woken takes as long: so long they are waited for awake.
+ */
+#define TF_TASK_AWAKE_NS 50000
+
 /* Reads n bytes of the process's memory. 0 or _SYSTEM with the address. */
 int tf_task_read(struct tf_task *t, uint64_t addr, void *to, size_t n);
 
@@ -33,6 +37,9 @@ int tf_task_wait_stop(struct tf_task *t, struct tf_traced *x, uint64_t deadline_
  * succeeded. */
 int tf_task_status_begin(struct tf_task *t);
 int tf_task_status_end(struct tf_task *t);
+
+/* Waits for the end of that thread, if there is one: later, when nothing stands still. */
+void tf_task_status_join(struct tf_task *t);
 
 /* task_thread.c: fills image.threads from the stopped threads, and image.pending. */
 int tf_task_threads(struct tf_task *t);

@@ -29,7 +29,6 @@
 #include "core/base/host.h"
 
 #define TOUCHED   (16 << 10) /* bytes that a thread's description takes, roughly */
-#define AWAKE_NS  50000      /* nearly all stops come sooner, and to be woken takes as long */
 #define SPARE_FDS 64         /* for all else */
 
 static int open_its(const struct tf_task *t, const char *name, int flags)
@@ -159,7 +158,7 @@ int tf_task_wait_any(struct tf_task *t, struct tf_traced *x, uint64_t deadline_n
 		if (now > deadline_ns)
 			return does_not_stop(t, x->tid);
 		if (!doze_ns)
-			doze_ns = t->processors > 1 ? now + AWAKE_NS : 1;
+			doze_ns = t->processors > 1 ? now + TF_TASK_AWAKE_NS : 1;
 	}
 }
 
@@ -406,6 +405,7 @@ void tf_task_let_go(struct tf_task *t)
 			ptrace(PTRACE_DETACH, t->traced[i].tid, NULL, NULL);
 	if (!t->released_ns)
 		t->released_ns = tf_now_ns();
+	tf_task_status_join(t);
 }
 
 void tf_task_release(struct tf_task *t)
@@ -414,6 +414,7 @@ void tf_task_release(struct tf_task *t)
 
 	if (t->traced && !t->released_ns)
 		tf_task_let_go(t);
+	tf_task_status_join(t);
 	for (uint32_t i = 0; i < t->n_traced; i++)
 		tf_closep(&t->traced[i].status_fd);
 	tf_closep(&t->timers);

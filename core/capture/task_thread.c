@@ -203,7 +203,7 @@ int tf_task_pending(struct tf_task *t)
 	if (tf_text_number(t->status, "\nShdPnd:", 16, 0))
 		rc = peek_queue(&l, 0);
 	for (uint32_t i = 0; i < t->n_traced && !rc; i++)
-		if (tf_text_number(t->traced[i].status, "\nSigPnd:", 16, 0))
+		if (t->traced[i].pending)
 			rc = peek_queue(&l, t->traced[i].tid);
 	return rc;
 }

@@ -5,6 +5,7 @@
  * snapshot. The receiver here is this process's other end of a socket: it decides when a byte
  * moves.
  */
+#include "core/image/file.h"
 #include "core/job.h"
 #include "tests/unit/sides.h"
 
@@ -336,6 +337,88 @@ START_TEST(a_thousand_descriptors)
 }
 END_TEST
 
+/* Each of ours, as it is. */
+static void assert_listed(const struct tf_file *in, int file)
+{
+	const struct tf_image *img = &in->image;
+	uint32_t n = 0;
+
+	for (int fd = 0; fd < 4096; fd++) {
+		const struct tf_fd *f = &img->fds[n];
+		char name[32], target[256] = "";
+		int flags = fcntl(fd, F_GETFL);
+
+		if (flags < 0 || fd == in->fd)
+			continue;
+		if (fcntl(fd, F_GETFD) & FD_CLOEXEC)
+			flags |= O_CLOEXEC;
+		snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+		ck_assert_int_gt(readlink(name, target, sizeof(target) - 1), 0);
+		ck_assert_uint_lt(n++, img->n_fds);
+		ck_assert_int_eq(f->fd, fd);
+		ck_assert_str_eq(f->path, target);
+		ck_assert_uint_eq(f->flags, flags);
+		if (fd == file)
+			ck_assert_uint_eq(f->offset, 7);
+	}
+	ck_assert_uint_eq(n, img->n_fds);
+}
+
+static void assert_all_listed(int channel, const char *path, int file)
+{
+	struct telefork_job *job;
+	struct telefork_result r;
+	struct tf_err e = {0};
+	struct tf_file f;
+	int rc;
+
+	ck_assert(!ftruncate(channel, 0) && !lseek(channel, 0, SEEK_SET));
+	rc = telefork(channel, NULL, &job);
+	if (!rc)
+		_exit(0);
+	ck_assert_int_eq(rc, TELEFORK_PARENT);
+	ck_assert_int_eq(telefork_wait(job, &r), 0);
+	ck_assert_msg(!tf_file_open(&f, path, &e), "%s", e.text);
+	lseek(channel, 0, SEEK_SET);
+	assert_listed(&f, file);
+	tf_file_close(&f);
+}
+
+static void *wait_for(void *fd)
+{
+	char byte;
+
+	ck_assert_int_eq(read(*(int *)fd, &byte, 1), 0);
+	return NULL;
+}
+
+/* Few; more than a socket takes at a time; and in a program with threads. */
+START_TEST(all_are_listed)
+{
+	char path[] = "/tmp/test_hidden.XXXXXX", words[] = "/tmp/test_hidden.XXXXXX";
+	int channel = mkostemp(path, O_CLOEXEC), file = mkstemp(words), fd[2];
+	static int many[3000];
+	pthread_t thread;
+
+	munmap(large, LARGE);
+	ck_assert(channel >= 0 && write(file, words, 7) == 7 && !pipe2(fd, O_CLOEXEC));
+	assert_all_listed(channel, path, file);
+	open_many(many, 3000);
+	assert_all_listed(channel, path, file);
+	for (int i = 0; i < 3000; i++)
+		close(many[i]);
+	ck_assert(!pthread_create(&thread, NULL, wait_for, fd));
+	assert_all_listed(channel, path, file);
+	close(fd[1]);
+	pthread_join(thread, NULL);
+	close(fd[0]);
+	close(file);
+	close(channel);
+	unlink(path);
+	unlink(words);
+}
+END_TEST
+
 START_TEST(without_standard_streams)
 {
 	struct journey j = {.wire.act = PASS};
@@ -531,6 +614,7 @@ int main(int argc, char **argv)
 		locks,
 		descriptors_equal,
 		a_thousand_descriptors,
+		all_are_listed,
 		without_standard_streams,
 		channel_is_low,
 		sigusr1,

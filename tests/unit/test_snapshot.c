@@ -47,6 +47,7 @@ enum {
 	DO_REPLACE = 'p', /* its descriptor by that of a pipe */
 	DO_SEEK = 'e',    /* in it, and more flags */
 	DO_OPEN = 'd',    /* a descriptor more of it */
+	DO_MEMORY = 'm',  /* one of shared memory */
 	DO_CHILD = 'k',   /* vfork a child that stays; no answer until it is gone */
 };
 
@@ -190,6 +191,10 @@ static void obey(char what)
 	case DO_OPEN:
 		dup(locked);
 		break;
+	case DO_MEMORY:
+		if (ftruncate(memfd_create("late", MFD_CLOEXEC), AREA))
+			_exit(4);
+		break;
 	case DO_CHILD:
 		stay();
 		waitpid(shared->child, NULL, 0);
@@ -295,6 +300,7 @@ static void stop(void)
 
 static volatile long calls_left = -1; /* then we are killed; negative: never */
 static char at_seize;                 /* what to tell it before it is stopped; 0 */
+static int seized;
 
 long ptrace(enum __ptrace_request request, ...)
 {
@@ -307,6 +313,7 @@ long ptrace(enum __ptrace_request request, ...)
 	addr = va_arg(ap, void *);
 	data = va_arg(ap, void *);
 	va_end(ap);
+	seized += request == PTRACE_SEIZE;
 	if (at_seize && request == PTRACE_SEIZE) {
 		char what = at_seize;
 
@@ -482,10 +489,12 @@ static unsigned count_descriptors(void)
 	return (unsigned)n - 2;
 }
 
-/* Descriptors are looked at before the process is stopped, and then only compared. */
+/* Descriptors are looked at before the process is stopped, and then only compared; but for shared
+ * memory, which has to be looked at while it stands: then all is done again. */
 START_TEST(descriptors_meanwhile)
 {
-	static const char what[] = {DO_NOTHING, DO_RENAME, DO_REPLACE, DO_SEEK, DO_OPEN, DO_CLOSE};
+	static const char what[] = {
+		DO_NOTHING, DO_RENAME, DO_REPLACE, DO_SEEK, DO_OPEN, DO_CLOSE, DO_MEMORY};
 
 	strcpy(locked_path, "/tmp/test_snapshot.XXXXXX");
 	locked = mkostemp(locked_path, O_CLOEXEC);
@@ -493,7 +502,10 @@ START_TEST(descriptors_meanwhile)
 	start(1, false);
 	usleep(50000); /* else its inode is too young to tell of a change */
 	at_seize = what[_i];
+	seized = 0;
 	snapshot();
+	ck_assert_int_eq(seized, what[_i] == DO_MEMORY ? 2 : 1);
+	ck_assert_uint_eq(task.capture.image.n_objects, what[_i] == DO_MEMORY);
 	ck_assert_uint_eq(task.capture.image.n_fds, count_descriptors());
 	for (uint32_t i = 0; i < task.capture.image.n_fds; i++)
 		assert_descriptor(&task.capture.image.fds[i]);
@@ -775,7 +787,7 @@ int main(int argc, char **argv)
 		tcase_add_test(tc, one_moment);
 		tcase_add_test(tc, one_moment_exactly);
 		tcase_add_loop_test(tc, changed_meanwhile, 0, 2);
-		tcase_add_loop_test(tc, descriptors_meanwhile, 0, 6);
+		tcase_add_loop_test(tc, descriptors_meanwhile, 0, 7);
 		tcase_add_test(tc, unseen);
 		tcase_add_loop_test(tc, refused, 0, 3);
 		tcase_add_test(tc, waits_for_vfork);
