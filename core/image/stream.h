@@ -95,6 +95,7 @@ struct tf_reply {
 struct tf_sink {
 	struct tf_io *io;
 	bool file;
+	bool crc_instruction;    /* tf_arch_has_crc32c() */
 	uint32_t count, chain;   /* of extents so far */
 	uint32_t max_table;      /* file */
 	struct tf_extent *table; /* file */
