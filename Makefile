@@ -8,6 +8,7 @@
 #   OPT=-O2                 optimisation
 #   JOBS=2                  cases of `make check` at a time (machines of QEMU: one at a time)
 #   FUZZ_SECONDS=60         for each target of `make fuzz`
+#   BENCH=--quick           options and parts (times work own yoyo outside) of `make bench`
 #   DESTDIR= PREFIX=        where `make install` installs to (/usr/local)
 #   TELEFORK_CACHE=         folder for packages and templates of the guests (~/.cache/telefork)
 
@@ -226,6 +227,16 @@ HARNESS_CMD := \
 	disasm \
 	symbols \
 
+BENCH_SRC   := \
+	bench \
+	report \
+	heap \
+	journey \
+	times \
+	work \
+	yoyo \
+	outside \
+
 COMMIT_SRC  := \
 	commit \
 	strike \
@@ -352,11 +363,13 @@ FUZZ_PACKAGES := clang libclang-rt-14-dev
 PAGE_PACKAGES := chromium fonts-dejavu-core
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
 REPLAY_PACKAGES := qemu-utils tcpdump
+BENCH_PACKAGES := gnuplot-nox
 NEED := $(PACKAGES) $(if $(filter check check-%,$(MAKECMDGOALS)),$(CHECK_PACKAGES)) \
 	$(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
 	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES)) \
 	$(if $(filter report-screenshots,$(MAKECMDGOALS)),$(PAGE_PACKAGES)) \
-	$(if $(filter replay-check,$(MAKECMDGOALS)),$(REPLAY_PACKAGES))
+	$(if $(filter replay-check,$(MAKECMDGOALS)),$(REPLAY_PACKAGES)) \
+	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES))
 
 # Names what is missing, then installs it. Read by make before anything is built.
 define install_missing
@@ -500,7 +513,7 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(B)/lib/libtelefork.a
 $(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o) $(B)/obj/harness/faults_table.o
 	$(call link,$(B))
 
-$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c,$(B)) $(B)/lib/libtelefork.a
+$(B)/tests/bench: $(BENCH_SRC:%=$(B)/obj/tests/bench/%.o) $(B)/lib/libtelefork.a
 	$(call link,$(B),,-ljansson)
 
 # libFuzzer is clang's.
@@ -720,8 +733,10 @@ transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes t
 report-screenshots: $(B)/bin/telebed ## opens the page of a report in Chromium: what it draws is checked, pictures are in build/screenshots
 	tests/screenshots.sh $(B)/bin/telebed build/screenshots
 
-bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
-	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
+bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork costs, each against its aim: a table, and build/bench with bench.json and plots
+	@rm -rf build/bench && mkdir -p build/bench
+	$(B)/tests/bench $(B)/bin/telefork-pad build/bench $(BENCH)
+	gnuplot -e "folder='build/bench'" tests/bench/plots.gp
 
 .PHONY: replay-check
 replay-check: bin-$(HOST) $(ARCHES:%=bin-%) $(foreach a,$(ARCHES),$(B_$(a))/probes/registers-static $(B_$(a))/probes/wrong-static) $(B)/bin/telebed guests ## what failures of guests leave, runs that are the same bit by bit, and the way back through them
