@@ -8,6 +8,7 @@
 #   OPT=-O2                 optimisation
 #   JOBS=2                  cases of `make check` at a time (machines of QEMU: one at a time)
 #   FUZZ_SECONDS=60         for each target of `make fuzz`
+#   BENCH=--quick           options and parts (times work own yoyo outside) of `make bench`
 #   DESTDIR= PREFIX=        where `make install` installs to (/usr/local)
 #   TELEFORK_CACHE=         folder for packages and templates of the guests (~/.cache/telefork)
 
@@ -237,6 +238,16 @@ HARNESS_CMD := \
 	disasm \
 	symbols \
 
+BENCH_SRC   := \
+	bench \
+	report \
+	heap \
+	journey \
+	times \
+	work \
+	yoyo \
+	outside \
+
 COMMIT_SRC  := \
 	commit \
 	strike \
@@ -366,11 +377,13 @@ FUZZ_PACKAGES := clang libclang-rt-14-dev
 PAGE_PACKAGES := chromium fonts-dejavu-core
 LINT_PACKAGES := clang-tidy clang-format cppcheck shellcheck groff-base mandoc
 REPLAY_PACKAGES := qemu-utils tcpdump
+BENCH_PACKAGES := gnuplot-nox
 NEED := $(PACKAGES) $(if $(filter check check-%,$(MAKECMDGOALS)),$(CHECK_PACKAGES)) \
 	$(if $(filter fuzz,$(MAKECMDGOALS)),$(FUZZ_PACKAGES)) \
 	$(if $(filter lint format,$(MAKECMDGOALS)),$(LINT_PACKAGES)) \
 	$(if $(filter report-screenshots,$(MAKECMDGOALS)),$(PAGE_PACKAGES)) \
-	$(if $(filter replay-check,$(MAKECMDGOALS)),$(REPLAY_PACKAGES))
+	$(if $(filter replay-check,$(MAKECMDGOALS)),$(REPLAY_PACKAGES)) \
+	$(if $(filter bench,$(MAKECMDGOALS)),$(BENCH_PACKAGES))
 
 # Names what is missing, then installs it. Read by make before anything is built.
 define install_missing
@@ -525,9 +538,8 @@ $(foreach a,$(ARCHES),$(B_$(a))/tests/tools/container): build/%/tests/tools/cont
 $(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o) $(B)/obj/harness/faults_table.o
 	$(call link,$(B))
 
-$(B)/tests/bench: $(call obj,tests/bench/bench.c tests/bench/measure.c tests/bench/outside.c tests/bench/later.c tests/bench/again.c \
-		$(PACK_SRC:%=core/pack/%.c),$(B)) $(B)/lib/libtelefork.a | $(B)/tests/tools/slow
-	$(call link,$(B),,-ljansson $(LIBS_pack))
+$(B)/tests/bench: $(BENCH_SRC:%=$(B)/obj/tests/bench/%.o) $(B)/lib/libtelefork.a
+	$(call link,$(B),,-ljansson)
 
 # libFuzzer is clang's.
 B_FUZZ := build/$(HOST)-fuzz
@@ -747,8 +759,10 @@ transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes t
 report-screenshots: $(B)/bin/telebed ## opens the page of a report in Chromium: what it draws is checked, pictures are in build/screenshots
 	tests/screenshots.sh $(B)/bin/telebed build/screenshots
 
-bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork() costs, against fork() and a bare pair
-	$(B)/tests/bench $(B)/bin/telefork-pad --json build/bench.json
+bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork costs, each against its aim: a table, and build/bench with bench.json and plots
+	@rm -rf build/bench && mkdir -p build/bench
+	$(B)/tests/bench $(B)/bin/telefork-pad build/bench $(BENCH)
+	gnuplot -e "folder='build/bench'" tests/bench/plots.gp
 
 .PHONY: replay-check
 replay-check: bin-$(HOST) $(ARCHES:%=bin-%) $(foreach a,$(ARCHES),$(B_$(a))/probes/registers-static $(B_$(a))/probes/wrong-static) $(B)/bin/telebed guests ## what failures of guests leave, runs that are the same bit by bit, and the way back through them

@@ -67,9 +67,14 @@ void tf_crc32c_prepare(void)
 
 uint32_t tf_crc32c(uint32_t crc, const void *p, size_t n)
 {
+	return tf_crc32c_by(n > NOT_WORTH_ASKING && tf_arch_has_crc32c(), crc, p, n);
+}
+
+uint32_t tf_crc32c_by(bool instruction, uint32_t crc, const void *p, size_t n)
+{
 	if (n <= NOT_WORTH_ASKING)
 		return ~crc_short(~crc, p, n);
-	if (tf_arch_has_crc32c())
+	if (instruction)
 		return ~tf_crc32c_instruction(~crc, p, n);
 	tf_crc32c_prepare();
 	return ~tf_crc32c_slice((const uint32_t(*)[256])table, ~crc, p, n);

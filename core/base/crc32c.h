@@ -7,6 +7,7 @@
 #ifndef TF_BASE_CRC32C_H
 #define TF_BASE_CRC32C_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,10 @@
 
 /* CRC of n more bytes, continued from crc (0 for a fresh one). */
 uint32_t tf_crc32c(uint32_t crc, const void *p, size_t n);
+
+/* The same by what tf_arch_has_crc32c() said before: to ask is an exit to the host in a virtual
+ * machine. */
+uint32_t tf_crc32c_by(bool instruction, uint32_t crc, const void *p, size_t n);
 
 /* Makes the table where there is no instruction. A process that sends itself calls it before it
  * looks which pages it has: else the copy could get the word that there is a table, and no

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The stream, its file form and the answer, see stream.h. Nothing here touches process state. */
 #include "core/image/stream.h"
+#include "arch/arch.h"
 #include "core/base/crc32c.h"
 #include "core/base/text.h"
 
@@ -11,14 +12,19 @@
  * it is in the cache still, and the other side not idle. */
 #define BATCH_BYTES (2 * TF_EXTENT_SIZE)
 
-uint32_t tf_extent_crc(uint64_t offset, uint32_t size, const void *data)
+static uint32_t extent_crc(bool instruction, uint64_t offset, uint32_t size, const void *data)
 {
 	struct {
 		uint64_t offset;
 		uint32_t size;
 	} __attribute__((packed)) key = {offset, size};
 
-	return tf_crc32c(tf_crc32c(0, &key, sizeof(key)), data, size);
+	return tf_crc32c_by(instruction, tf_crc32c(0, &key, sizeof(key)), data, size);
+}
+
+uint32_t tf_extent_crc(uint64_t offset, uint32_t size, const void *data)
+{
+	return extent_crc(tf_arch_has_crc32c(), offset, size, data);
 }
 
 uint32_t tf_chain_crc(uint32_t chain, uint32_t extent_crc)
@@ -37,7 +43,10 @@ int tf_sink_begin(struct tf_sink *s, struct tf_io *io, bool file, const struct t
 		.flags = flags,
 	};
 
-	*s = (struct tf_sink){.io = io, .file = file, .max_table = max_extents};
+	*s = (struct tf_sink){.io = io,
+		.file = file,
+		.max_table = max_extents,
+		.crc_instruction = tf_arch_has_crc32c()};
 	if (file) {
 		s->table = tf_arena_array(a, max_extents, sizeof(*s->table));
 		return s->table ? 0 : tf_fail(e, TELEFORK_E_NOMEM, "out of memory for extents");
@@ -74,7 +83,7 @@ static int queue(
 {
 	struct tf_extent *x = &s->batch[s->n_batch];
 
-	*x = (struct tf_extent){offset, size, tf_extent_crc(offset, size, data)};
+	*x = (struct tf_extent){offset, size, extent_crc(s->crc_instruction, offset, size, data)};
 	if (s->file) {
 		if (s->count == s->max_table)
 			return tf_fail(e, TELEFORK_E_LIMIT, "more than %u extents", s->max_table);

@@ -1,59 +1,130 @@
 /* SPDX-License-Identifier: MIT */
-/* What one size and one kind of pages cost. Nanoseconds and bytes, medians of REPEAT runs. */
+/*
+ * What telefork costs, as rows: a figure, what it is measured against in the same rounds, and an
+ * aim. Each part (a file) measures in turns and adds its rows; bench.c has the table of parts,
+ * report.c prints and writes what they added.
+ */
 #ifndef TESTS_BENCH_BENCH_H
 #define TESTS_BENCH_BENCH_H
 
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
+
+#define BENCH_ROUNDS 16 /* at most */
+
+/* A reference whose quartiles are further apart than this part of its median tells nothing. */
+#define BENCH_NOISE 0.35
 
 enum bench_link { BENCH_UNIX, BENCH_TCP, BENCH_LINKS };
 
-/* Of the second after: the part of the page writes that was not done. */
-struct bench_lost {
-	double second; /* sender, receiver and copy use processors, too */
-	double cpu;    /* in each second of the parent's own processor time: copying on write */
+/* Figures of one kind, one of each round. */
+struct bench_series {
+	double v[BENCH_ROUNDS];
+	unsigned n;
 };
 
-struct bench_figures {
-	uint64_t fork_ns;              /* a plain fork(), the child ends at once */
-	uint64_t bare_ns[BENCH_LINKS]; /* write() to read() into fresh memory of that kind */
-	uint64_t stop_ns[BENCH_LINKS]; /* the parent stands still in telefork() */
-	uint64_t run_ns[BENCH_LINKS];  /* until the copy's first word is here */
-	struct bench_lost lost_fork, lost_telefork;
-	uint64_t snapshot_own; /* the snapshot's memory that is not shared with the parent */
-	uint64_t receiver_own; /* the receiver's, and the copy's beyond what was carried */
-	uint64_t huge_before, huge_after; /* bytes of the heap in huge pages */
+struct bench {
+	bool quick;
+	const char *pad;              /* the receiver's program, which runs and listens */
+	const char *uri[BENCH_LINKS]; /* where */
+	pid_t serve[BENCH_LINKS];
+	json_t *rows, *curves; /* for report.c */
+	unsigned met, missed, noisy;
 };
 
-/* Where receivers listen: addresses of `telefork-pad serve`, one for each link, and its pids. */
-struct bench_receivers {
-	const char *uri[BENCH_LINKS];
-	int pid[BENCH_LINKS];
-};
+/* --- report.c --- */
 
-/* Measures a heap of size bytes in this process. 0, or -1 with words on stderr. */
-int bench_measure(uint64_t size, bool huge, const struct bench_receivers *receivers,
-	struct bench_figures *ret);
+/* The median of a series; its quartiles. Sorts it. */
+double bench_median(struct bench_series *s);
+void bench_spread(struct bench_series *s, double *ret_low, double *ret_high);
+void bench_push(struct bench_series *s, double v);
 
-/* Measures how long processes stand still that are captured from outside; prints a row for each,
- * and appends it to list. 0, or -1 with words on stderr. */
-int bench_outside(bool quick, json_t *list);
+/* A row. reference may be NULL: the limit then holds by itself. limit: what the median may be at
+ * most, in the same unit; aim says it in words. The name is printf's. */
+void bench_add(struct bench *b, struct bench_series *value, struct bench_series *reference,
+	double limit, const char *unit, const char *aim, const char *name, ...)
+	__attribute__((format(printf, 7, 8)));
 
-/* Measures what need not be sent again, and what is compressed, to the receiver at uri, which keeps
- * pages. Prints rows, and appends them to list. 0, or -1 with words on stderr. */
-int bench_again(const char *uri, bool quick, json_t *list);
+/* A point of a curve for the plots: curve "4k" or "huge", MiB, and what a line is called there. */
+void bench_point(struct bench *b, const char *curve, uint64_t mib, const char *line, double value);
 
-/* Measures post-copy to the receiver at uri. The same. */
-int bench_later(const char *uri, bool quick, json_t *list);
+/* Writes FOLDER/bench.json and what plots.gp reads; prints the sum. 0 or -1. */
+int bench_report(const struct bench *b, const char *folder);
 
-/* A heap of incompressible content. NULL on failure. */
+/* --- heap.c --- */
+
+/* Frames that the machine has given back to its host are slow at their first touch: so many bytes
+ * are touched before anything is measured, and again before each round. */
+void bench_warm(uint64_t bytes);
+
+/* Fresh memory aligned to a huge page, whose pages are of one kind. NULL on failure. */
+uint8_t *bench_fresh(uint64_t size, bool huge);
+void bench_free(uint8_t *at, uint64_t size);
+
+/* The same, with incompressible content. */
 uint8_t *bench_heap(uint64_t size, bool huge);
 
-/* Sorts v. */
-uint64_t bench_median(uint64_t *v, unsigned n);
+/* The sum of a field of /proc/PID/FILE (smaps_rollup), in bytes. */
+uint64_t bench_memory_of(pid_t pid, const char *file, const char *field);
+uint64_t bench_private_of(pid_t pid);
 
-/* A connected pair of that kind. 0 or -1. */
-int bench_socketpair(enum bench_link link, int fd[2]);
+/* Pid of the last child of pid, 0 if it has none. */
+pid_t bench_last_child(pid_t pid);
+
+/* --- journey.c --- */
+
+/* A plain fork() whose child ends at once: how long the call took, in ms. */
+double bench_fork(void);
+
+/* Bytes from memory to memory that is there already over a bare connection; ms. Negative: failed.
+ */
+double bench_bare(uint8_t *from, uint64_t size, bool huge, enum bench_link link);
+
+/* memcpy() into fresh memory of that kind; ms. */
+double bench_memcpy(const uint8_t *from, uint64_t size, bool huge);
+
+/* One journey of this process. The copy says one word and waits for the end of the connection. */
+struct bench_journey {
+	int fd;
+	struct telefork_job *job;
+	uint64_t start;
+	double stop_ms, run_ms; /* the parent stood still; until the copy's first word is here */
+	uint64_t memory;        /* bytes carried */
+};
+
+/* Sends this process; the copy never returns. 0 or an error. */
+int bench_depart(struct bench_journey *j, const struct bench *b, enum bench_link link);
+
+/* Waits until the copy runs. 0 or an error, with words. */
+int bench_arrive(struct bench_journey *j);
+
+/* Ends the copy, and waits until its memory is given back: else that disturbs what comes next. */
+void bench_leave(struct bench_journey *j, pid_t serve);
+
+/* All three. */
+int bench_go(struct bench_journey *j, const struct bench *b, enum bench_link link);
+
+/* Runs fn in a process of its own: no heap of what was before. What it returns; its rows arrive. */
+int bench_apart(struct bench *b, int (*fn)(struct bench *b, uint64_t mib, bool huge), uint64_t mib,
+	bool huge);
+
+/* --- parts: 0, or -1 with words on stderr --- */
+
+/* telefork(): stop, throughput, the small program. */
+int bench_times(struct bench *b);
+
+/* Work that is lost to copying on write in the second after. */
+int bench_work(struct bench *b);
+
+/* Memory of the two sides beside what is carried. */
+int bench_own(struct bench *b);
+
+/* What comes back of a yoyo that changes little. */
+int bench_yoyo(struct bench *b);
+
+/* How long processes stand still that are captured from outside. */
+int bench_outside(struct bench *b);
 
 #endif

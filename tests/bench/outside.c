@@ -18,11 +18,11 @@
 #include "core/base/io.h"
 #include "core/capture/task.h"
 
-#define REPEAT 5
+#define ROUNDS 5
 
 enum { LOOK, FORK }; /* what the program is to do */
 
-/* Shared with the program. */
+/* Shared with the program; gap: what it noticed itself. */
 struct subject {
 	volatile int ready, what;
 	volatile uint64_t fork_ns, gap_ns;
@@ -81,18 +81,6 @@ static void make_mappings(unsigned n)
 	}
 }
 
-static uint64_t time_fork(void)
-{
-	uint64_t start = tf_now_ns(), ns;
-	pid_t pid = fork();
-
-	if (!pid)
-		_exit(0);
-	ns = tf_now_ns() - start;
-	waitpid(pid, NULL, 0);
-	return ns;
-}
-
 static _Noreturn void be_subject(struct subject *s, unsigned row)
 {
 	uint64_t last;
@@ -108,7 +96,7 @@ static _Noreturn void be_subject(struct subject *s, unsigned row)
 		if (now - last > s->gap_ns)
 			s->gap_ns = now - last;
 		if (s->what == FORK) {
-			s->fork_ns = time_fork();
+			s->fork_ns = (uint64_t)(bench_fork() * 1e6);
 			s->what = LOOK;
 			now = tf_now_ns();
 		}
@@ -117,7 +105,8 @@ static _Noreturn void be_subject(struct subject *s, unsigned row)
 }
 
 struct figures {
-	uint64_t fork_ns, stood_ns, gap_ns, mappings;
+	struct bench_series fork, stood, gap;
+	uint64_t mappings;
 };
 
 static int measure_once(struct subject *s, pid_t pid, struct figures *f)
@@ -128,26 +117,25 @@ static int measure_once(struct subject *s, pid_t pid, struct figures *f)
 	s->what = FORK;
 	while (s->what == FORK)
 		usleep(1000);
-	f->fork_ns = s->fork_ns;
+	bench_push(&f->fork, (double)s->fork_ns / 1e6);
 	s->gap_ns = 0;
 	rc = tf_task_snapshot(&task, pid);
 	if (rc || task.stands[0]) {
 		fprintf(stderr, "bench: %s%s\n", task.capture.err.text, task.stands);
 		rc = -1;
 	}
-	f->stood_ns = task.released_ns - task.stopped_ns;
+	bench_push(&f->stood, (double)(task.released_ns - task.stopped_ns) / 1e6);
 	f->mappings = task.capture.image.n_maps;
 	usleep(10000); /* it looks at the clock again */
-	f->gap_ns = s->gap_ns;
+	bench_push(&f->gap, (double)s->gap_ns / 1e6);
 	tf_task_release(&task);
 	return rc;
 }
 
-static int measure(unsigned row, struct figures *ret)
+static int measure(unsigned row, struct figures *f)
 {
 	struct subject *s =
 		mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	uint64_t forked[REPEAT], stood[REPEAT], gap[REPEAT];
 	pid_t pid = fork();
 	int rc = 0;
 
@@ -155,55 +143,31 @@ static int measure(unsigned row, struct figures *ret)
 		be_subject(s, row);
 	while (!s->ready && !rc)
 		rc = waitpid(pid, NULL, WNOHANG) || usleep(10000) ? -1 : 0;
-	for (int i = 0; i < REPEAT && !rc; i++) {
-		rc = measure_once(s, pid, ret);
-		forked[i] = ret->fork_ns;
-		stood[i] = ret->stood_ns;
-		gap[i] = ret->gap_ns;
-	}
+	for (int i = 0; i < ROUNDS && !rc; i++)
+		rc = measure_once(s, pid, f);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	munmap(s, sizeof(*s));
-	if (rc)
-		return rc;
-	ret->fork_ns = bench_median(forked, REPEAT);
-	ret->stood_ns = bench_median(stood, REPEAT);
-	ret->gap_ns = bench_median(gap, REPEAT);
-	return 0;
+	return rc;
 }
 
-static void print(unsigned row, const struct figures *f)
+int bench_outside(struct bench *b)
 {
-	double fork_ms = (double)f->fork_ns / 1e6, stood = (double)f->stood_ns / 1e6;
-	double aim = 1.2 * fork_ms + 0.3 + 0.05 * rows[row].threads + 0.0001 * (double)f->mappings;
-
-	printf("%4llu MiB %-4s %7u %8llu | %8.3f %8.3f %8.3f | %8.3f %5.2fx%s\n",
-		(unsigned long long)rows[row].mib, rows[row].huge ? "huge" : "4k",
-		rows[row].threads, (unsigned long long)f->mappings, fork_ms, stood,
-		(double)f->gap_ns / 1e6, aim, stood / aim, stood > aim ? " *" : "");
-	fflush(stdout);
-}
-
-int bench_outside(bool quick, json_t *list)
-{
-	printf("\n                                |  it stands still (ms)      |      aim\n"
-	       "heap     pages threads mappings |   fork() captured  noticed |     (ms)  captured/aim\n");
-	for (unsigned i = 0; i < ROWS - 2 * quick; i++) {
-		struct figures f;
+	for (unsigned i = 0; i < ROWS - 2 * b->quick; i++) {
+		const char *kind = rows[i].huge ? "huge" : "4k";
+		unsigned long long mib = rows[i].mib;
+		struct figures f = {0};
+		double limit;
 
 		if (measure(i, &f)) {
-			fprintf(stderr, "bench: row %u could not be measured\n", i);
+			fprintf(stderr, "bench: outside, row %u could not be measured\n", i);
 			return -1;
 		}
-		print(i, &f);
-		json_array_append_new(list,
-			json_pack("{s:I,s:s,s:i,s:I,s:I,s:I,s:I}", "mib", (json_int_t)rows[i].mib,
-				"pages", rows[i].huge ? "huge" : "4k", "threads",
-				(int)rows[i].threads, "mappings", (json_int_t)f.mappings, "fork_ns",
-				(json_int_t)f.fork_ns, "captured_ns", (json_int_t)f.stood_ns,
-				"noticed_ns", (json_int_t)f.gap_ns));
+		limit = 1.2 * bench_median(&f.fork) + 0.3 + 0.05 * rows[i].threads +
+			0.0001 * (double)f.mappings;
+		bench_add(b, &f.stood, &f.fork, limit, "ms", "and 50 us a thread, 0.1 us a mapping",
+			"stop from outside, %llu MiB %s, threads %u, maps %llu", mib, kind,
+			rows[i].threads, (unsigned long long)f.mappings);
 	}
-	printf("* misses its aim: 1.2 x fork() + 0.3 ms + 50 us a thread + 0.1 ms for 1,000 "
-	       "mappings. See docs/bench.md\n");
 	return 0;
 }
