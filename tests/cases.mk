@@ -110,7 +110,7 @@ $(foreach c,copy move all broken sender receiver,later-$(c) 120 tests/later.sh $
 later-copy-static 120 tests/later.sh $(B) copy static
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_guest,$(a),later.sh,later-static) bash tests/later.sh $(B_$(a)) copy static 16
 )
-$(foreach c,second small old slow,again-$(c) 120 tests/again.sh $(B) $(c)
+$(foreach c,second small old slow qemu,again-$(c) 120 tests/again.sh $(B) $(c)
 )
 kills-native 120 $(B)/tests/tools/kills $(B) 37
 moves-native 120 tests/moves.sh $(B) 20
