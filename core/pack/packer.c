@@ -98,6 +98,16 @@ static void look(struct packing *p, const struct tf_sink *s)
 
 /* --- compression --- */
 
+/* What it works with, once there is something to do. */
+static bool prepare_codec(struct packing *p)
+{
+	if (!p->out)
+		p->out = malloc(TF_EXTENT_MAX);
+	if (!p->codec)
+		p->codec = tf_codec_new();
+	return p->out && p->codec;
+}
+
 /* Into p->out. How many bytes; *ret_codec is NONE, if it is better to leave them as they are. */
 static uint32_t compress(
 	struct packing *p, uint64_t sent, const void *bytes, uint32_t n, enum tf_codec *ret_codec)
@@ -109,7 +119,7 @@ static uint32_t compress(
 	*ret_codec = TF_CODEC_NONE;
 	if (p->wishes.compress == TF_WISH_AUTO)
 		codec = tf_choose_codec(&p->choice, sent, n);
-	if (codec == TF_CODEC_NONE || !n)
+	if (codec == TF_CODEC_NONE || !n || !prepare_codec(p))
 		return n;
 	packed = (uint32_t)tf_codec_pack(p->codec, codec, p->out, n - 1, bytes, n);
 	tf_choose_learn(&p->choice, codec, sent, n, packed ? packed : n, tf_now_ns() - start);
@@ -217,7 +227,11 @@ static int send_list(struct packing *p, struct tf_sink *s, uint64_t offset, cons
 	int rc = p->waiting == TF_PACK_WINDOW ? send_rest(p, s, e) : 0;
 
 	w = &p->window[(p->first + p->waiting) % TF_PACK_WINDOW];
-	if (!rc && !w->bytes && !(w->bytes = malloc(TF_EXTENT_MAX)))
+	if (!rc && !p->rest)
+		p->rest = malloc(TF_EXTENT_MAX);
+	if (!rc && !w->bytes)
+		w->bytes = malloc(TF_EXTENT_MAX);
+	if (!rc && (!p->rest || !w->bytes))
 		rc = tf_fail(e, TELEFORK_E_NOMEM, "out of memory for pages");
 	if (!rc)
 		rc = tf_sink_flush(s, e);
@@ -326,12 +340,7 @@ int tf_packer_new(const struct tf_pack_wishes *wishes, uint32_t offers, struct t
 	p->wishes = *wishes;
 	p->store = offers & TF_OFFER_STORE;
 	tf_choose_begin(&p->choice, codecs(wishes, offers));
-	p->codec = tf_codec_new();
-	p->rest = malloc(TF_EXTENT_MAX);
-	p->out = malloc(TF_EXTENT_MAX);
-	return p->codec && p->rest && p->out
-		       ? 0
-		       : tf_fail(e, TELEFORK_E_NOMEM, "out of memory for packing");
+	return 0;
 }
 
 void tf_packer_free(struct tf_packer *base)

@@ -508,6 +508,11 @@ START_TEST(lying_sender)
 		put_list(&c, 2, memory, 0);
 		put_extent(&c, BASE + PAGE, 2 * PAGE, TF_PACK_REST, 0);
 	});
+	LIE("no list has announced", TELEFORK_E_IMAGE, {
+		put_list(&c, 2, memory, 0);
+		put_extent(&c, BASE, PAGE, TF_PACK_REST, 0);
+		put_counted(&c, memory, PAGE);
+	});
 	LIE("no list has announced", TELEFORK_E_IMAGE, put_extent(&c, BASE, PAGE, TF_PACK_REST, 0));
 	LIE("one too many", TELEFORK_E_IMAGE, {
 		for (unsigned i = 0; i <= TF_PACK_WINDOW; i++)
