@@ -543,8 +543,10 @@ $(B)/tests/bench: $(BENCH_SRC:%=$(B)/obj/tests/bench/%.o) $(B)/lib/libtelefork.a
 
 # libFuzzer is clang's.
 B_FUZZ := build/$(HOST)-fuzz
-FUZZERS := fuzz_image fuzz_stream
+FUZZERS := fuzz_image fuzz_stream fuzz_pack
 $(eval $(call arch_rules,$(HOST),$(B_FUZZ),clang,fuzzer-no-link$(comma)address$(comma)undefined))
+$(B_FUZZ)/fuzz/fuzz_pack: $(B_FUZZ)/obj/tests/fuzz/fuzz_pack.o $(PACK_SRC:%=$(B_FUZZ)/obj/core/pack/%.o) $(B_FUZZ)/lib/libtelefork.a
+	$(call link,$(B_FUZZ),-fsanitize=fuzzer,$(LIBS_pack))
 $(B_FUZZ)/fuzz/%: $(B_FUZZ)/obj/tests/fuzz/%.o $(B_FUZZ)/lib/libtelefork.a
 	$(call link,$(B_FUZZ),-fsanitize=fuzzer)
 

@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: MIT
 # again.sh BUILD CASE: what need not be sent, or not as it is (tests/programs/again.c). Cases: second (a program that
 # comes again, with one page in a hundred changed, is 3 percent of its bytes), small (a store that holds a part of it
-# only), slow (a slow line: compressed), old (a receiver that
-# keeps no pages).
+# only), slow (a slow line: compressed, and asked what is there), old (a receiver that keeps no pages), qemu (one
+# under QEMU user mode).
 set -eu
 # shellcheck source=tests/bare.sh
 . "$(dirname "$0")/bare.sh"
 build=$(cd "$1" && pwd) case=$2
 tmp=$(mktemp -d)
 export XDG_STATE_HOME=$tmp/state
-pids=() n=0 right=0
+pids=() n=0 right=0 runner=() receiver=("$build/bin/telefork")
 trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
 telefork() { "$build/bin/telefork" "$@"; }
@@ -35,7 +35,7 @@ counts() { [ "$(grep -c "$1" "$2")" -ge "$3" ]; }
 start() {
 	(
 		close_descriptors
-		exec "$build/programs/again" "$@" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
+		exec "${runner[@]}" "$build/programs/again" "$@" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
 	) &
 	pid=$!
 	pids+=("$pid")
@@ -45,7 +45,7 @@ start() {
 serve() {
 	(
 		close_descriptors
-		exec "$build/bin/telefork" serve --insecure "$@" >"$tmp/serve.out" 2>"$tmp/serve.err"
+		exec "${receiver[@]}" serve --insecure "$@" >"$tmp/serve.out" 2>"$tmp/serve.err"
 	) &
 	pids+=("$!")
 	within "the receiver does not start" test -s "$tmp/serve.out"
@@ -98,11 +98,23 @@ small)
 	grep -q 'were there' "$tmp/send.out" || fail "nothing was there: $(cat "$tmp/send.out")"
 	;;
 slow)
-	serve tcp://127.0.0.1:0
+	serve --store 64 tcp://127.0.0.1:0
 	start 32 soft
 	slow 16000000
-	copy
+	copy --store=never
 	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 8 / 10)) ] || fail "sent: $(cat "$tmp/send.out")"
+	copy
+	copy
+	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 3 / 10)) ] || fail "sent again: $(cat "$tmp/send.out")"
+	;;
+qemu)
+	[ "$(uname -m)" != x86_64 ] || runner=("$build/bin/telefork" run --baseline x86-64-v2 --)
+	receiver=(env QEMU_STACK_SIZE=268435456 "qemu-$(uname -m)" "$build/bin/telefork-pad")
+	serve --store 32 "unix:$tmp/socket"
+	start 8
+	copy --store=always
+	copy --store=always --compress=zstd
+	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 3 / 100)) ] || fail "sent: $(cat "$tmp/send.out")"
 	;;
 old)
 	serve tcp://127.0.0.1:0

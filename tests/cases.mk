@@ -111,7 +111,7 @@ later-copy-static 120 tests/later.sh $(B) copy static
 $(if $(filter x86_64,$(HOST)),later-qemu 120 tests/later.sh $(B) qemu)
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_guest,$(a),later.sh,later-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) copy static 16
 )
-$(foreach c,second small old slow,again-$(c) 120 tests/again.sh $(B) $(c)
+$(foreach c,second small old slow qemu,again-$(c) 120 tests/again.sh $(B) $(c)
 )
 kills-native 120 $(B)/tests/tools/kills $(B) 37
 moves-native 120 tests/moves.sh $(B) 20

@@ -168,6 +168,7 @@ static int prepare(struct tf_pad *pad, int fd, struct serve *s, const struct tf_
 	int rc;
 
 	head.deadline_ms = s->handshake_ms;
+	s->unpacker = tf_unpacker_new(s->store); /* memory stays as it is once the plan is made */
 	tf_timing_begin(&s->timing, "description");
 	rc = tf_pad_prepare(pad, fd, &head, mark);
 	if (pad->head_ns)
@@ -176,7 +177,7 @@ static int prepare(struct tf_pad *pad, int fd, struct serve *s, const struct tf_
 		tf_timing_begin(&s->timing, "restore");
 	pad->options = &s->options;
 	pad->io.deadline_ns = 0;
-	pad->unpacker = s->unpacker = tf_unpacker_new(s->store);
+	pad->unpacker = s->unpacker;
 	return rc;
 }
 

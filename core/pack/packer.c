@@ -98,18 +98,32 @@ static void look(struct packing *p, const struct tf_sink *s)
 
 /* --- compression --- */
 
+static enum tf_codec choose(struct packing *p, uint64_t sent, uint32_t n)
+{
+	return p->wishes.compress == TF_WISH_AUTO ? tf_choose_codec(&p->choice, sent, n)
+						  : p->wishes.codec;
+}
+
+/* What it works with, once there is something to do. */
+static bool prepare_codec(struct packing *p)
+{
+	if (!p->out)
+		p->out = malloc(TF_EXTENT_MAX);
+	if (!p->codec)
+		p->codec = tf_codec_new();
+	return p->out && p->codec;
+}
+
 /* Into p->out. How many bytes; *ret_codec is NONE, if it is better to leave them as they are. */
 static uint32_t compress(
 	struct packing *p, uint64_t sent, const void *bytes, uint32_t n, enum tf_codec *ret_codec)
 {
-	enum tf_codec codec = p->wishes.codec;
+	enum tf_codec codec = choose(p, sent, n);
 	uint64_t start = tf_now_ns();
 	uint32_t packed;
 
 	*ret_codec = TF_CODEC_NONE;
-	if (p->wishes.compress == TF_WISH_AUTO)
-		codec = tf_choose_codec(&p->choice, sent, n);
-	if (codec == TF_CODEC_NONE || !n)
+	if (codec == TF_CODEC_NONE || !n || !prepare_codec(p))
 		return n;
 	packed = (uint32_t)tf_codec_pack(p->codec, codec, p->out, n - 1, bytes, n);
 	tf_choose_learn(&p->choice, codec, sent, n, packed ? packed : n, tf_now_ns() - start);
@@ -217,7 +231,11 @@ static int send_list(struct packing *p, struct tf_sink *s, uint64_t offset, cons
 	int rc = p->waiting == TF_PACK_WINDOW ? send_rest(p, s, e) : 0;
 
 	w = &p->window[(p->first + p->waiting) % TF_PACK_WINDOW];
-	if (!rc && !w->bytes && !(w->bytes = malloc(TF_EXTENT_MAX)))
+	if (!rc && !p->rest)
+		p->rest = malloc(TF_EXTENT_MAX);
+	if (!rc && !w->bytes)
+		w->bytes = malloc(TF_EXTENT_MAX);
+	if (!rc && (!p->rest || !w->bytes))
 		rc = tf_fail(e, TELEFORK_E_NOMEM, "out of memory for pages");
 	if (!rc)
 		rc = tf_sink_flush(s, e);
@@ -246,6 +264,19 @@ static bool is_listed(const struct packing *p, uint64_t n)
 	return p->wishes.store == TF_WISH_ALWAYS || tf_choose_list(&p->choice);
 }
 
+/* How much goes in one way: what is left as it is by the sink's own measure, unless there is
+ * something to be learned of the line. */
+static uint32_t piece(struct packing *p, const struct tf_sink *s, bool list, uint64_t size)
+{
+	uint32_t most = TF_EXTENT_MAX;
+
+	if (!list && (s->data < TF_EXTENT_MAX || choose(p, s->data, TF_EXTENT_SIZE)))
+		most = TF_EXTENT_SIZE;
+	if (most > size)
+		most = (uint32_t)size;
+	return list ? most / TF_STORE_PAGE * TF_STORE_PAGE : most;
+}
+
 static int data(struct tf_packer *base, struct tf_sink *s, uint64_t offset, const void *bytes,
 	uint64_t size, bool *ret_flushed, struct tf_err *e)
 {
@@ -255,15 +286,13 @@ static int data(struct tf_packer *base, struct tf_sink *s, uint64_t offset, cons
 
 	while (size && !rc) {
 		bool list;
-		uint64_t most;
+		uint32_t most;
 
 		look(p, s);
 		list = is_listed(p, size);
-		most = list ? TF_EXTENT_MAX : TF_EXTENT_SIZE;
-		if (most > size)
-			most = list ? size / TF_STORE_PAGE * TF_STORE_PAGE : size;
-		rc = list ? send_list(p, s, offset, at, (uint32_t)most, e)
-			  : send_extent(p, s, offset, at, (uint32_t)most, ret_flushed, e);
+		most = piece(p, s, list, size);
+		rc = list ? send_list(p, s, offset, at, most, e)
+			  : send_extent(p, s, offset, at, most, ret_flushed, e);
 		at += most;
 		offset += most;
 		size -= most;
@@ -326,12 +355,7 @@ int tf_packer_new(const struct tf_pack_wishes *wishes, uint32_t offers, struct t
 	p->wishes = *wishes;
 	p->store = offers & TF_OFFER_STORE;
 	tf_choose_begin(&p->choice, codecs(wishes, offers));
-	p->codec = tf_codec_new();
-	p->rest = malloc(TF_EXTENT_MAX);
-	p->out = malloc(TF_EXTENT_MAX);
-	return p->codec && p->rest && p->out
-		       ? 0
-		       : tf_fail(e, TELEFORK_E_NOMEM, "out of memory for packing");
+	return 0;
 }
 
 void tf_packer_free(struct tf_packer *base)

@@ -260,14 +260,26 @@ static int take_one(struct unpacking *u)
 	return take_extent(u, &x, size, (enum tf_codec)how);
 }
 
+/* What it works with, once there is something to do. */
+static int prepare(struct unpacking *u)
+{
+	if (u->codec)
+		return 0;
+	u->in = malloc(TF_EXTENT_MAX);
+	u->out = malloc(TF_EXTENT_MAX);
+	u->codec = u->in && u->out ? tf_codec_new() : NULL;
+	return u->codec ? 0 : tf_fail(u->e, TELEFORK_E_NOMEM, "out of memory for unpacking");
+}
+
 static int run(struct tf_unpacker *base, struct tf_io *from, struct tf_io *to, struct tf_err *e)
 {
 	struct unpacking *u = (struct unpacking *)base;
-	int rc = 0;
+	int rc;
 
 	u->from = from;
 	u->to = to;
 	u->e = e;
+	rc = prepare(u);
 	for (u->over = false; !rc && !u->over;)
 		rc = take_one(u);
 	return u->deaf ? 0 : rc;
@@ -281,13 +293,7 @@ struct tf_unpacker *tf_unpacker_new(struct tf_store *store)
 		return NULL;
 	u->base.run = run;
 	u->store = store;
-	u->codec = tf_codec_new();
-	u->in = malloc(TF_EXTENT_MAX);
-	u->out = malloc(TF_EXTENT_MAX);
-	if (u->codec && u->in && u->out)
-		return &u->base;
-	tf_unpacker_free(&u->base);
-	return NULL;
+	return &u->base;
 }
 
 void tf_unpacker_free(struct tf_unpacker *base)

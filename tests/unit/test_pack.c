@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/base/crc32c.h"
 #include "core/channel/channel.h"
 #include "core/pack/choose.h"
 #include "core/pack/packer.h"
@@ -61,7 +62,7 @@ static void set_up(void)
 
 	memory = malloc(SIZE);
 	for (unsigned i = 0; i < PAGES; i++)
-		fill(memory + (size_t)i * PAGE, i, 1, i % 2);
+		fill(memory + (size_t)i * PAGE, i, 1, i > PAGES / 3 && i % 2);
 	store = tf_store_new(2 * SIZE, &e);
 	ck_assert_ptr_nonnull(store);
 }
@@ -164,12 +165,9 @@ static int carry(const struct tf_pack_wishes *wishes, uint32_t offers, size_t pi
 	sink = (struct tf_sink){.io = &io};
 	rc = tf_packer_new(wishes, offers, &p, e);
 	sink.packer = p;
-	for (size_t at = 0; at < SIZE && !rc; at += piece) {
+	for (size_t at = 0; at < SIZE && !rc; at += piece)
 		rc = tf_sink_data(&sink, BASE + at, memory + at,
 			SIZE - at < piece ? SIZE - at : piece, NULL, e);
-		if (!rc)
-			rc = tf_sink_flush(&sink, e);
-	}
 	if (!rc)
 		rc = tf_sink_end(&sink, NULL, e);
 	shutdown(fd[0], SHUT_WR);
@@ -445,14 +443,15 @@ START_TEST(flipped)
 	struct tf_codec_state *codec = tf_codec_new();
 	struct receiver r = {0};
 	unsigned right = 0;
+	const uint8_t *soft = memory + 2001 * (size_t)PAGE;
 
 	for (enum tf_codec k = TF_CODEC_LZ4; k < TF_CODECS; k++) {
 		struct crafted good = crafted();
 		uint32_t size = 2 * PAGE, from = (uint32_t)good.n, n;
 
-		n = (uint32_t)tf_codec_pack(codec, k, packed, size - 1, memory + PAGE, size);
+		n = (uint32_t)tf_codec_pack(codec, k, packed, size - 1, soft, size);
 		ck_assert_uint_gt(n, 0);
-		put_extent(&good, BASE, size, k, tf_extent_crc(BASE, size, memory + PAGE));
+		put_extent(&good, BASE, size, k, tf_extent_crc(BASE, size, soft));
 		put_counted(&good, packed, n);
 		put_end(&good);
 		ck_assert_msg(!hear(&good, &r), "%s", r.e.text);
@@ -461,7 +460,7 @@ START_TEST(flipped)
 			struct crafted bad = good;
 
 			bad.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
-			ck_assert_msg(hear(&bad, &r) || !memcmp(r.got, memory + PAGE, size),
+			ck_assert_msg(hear(&bad, &r) || !memcmp(r.got, soft, size),
 				"%s: bit %zu", tf_codec_name(k), bit);
 			right += !r.rc;
 			free(r.got);
@@ -508,6 +507,11 @@ START_TEST(lying_sender)
 		put_list(&c, 2, memory, 0);
 		put_extent(&c, BASE + PAGE, 2 * PAGE, TF_PACK_REST, 0);
 	});
+	LIE("no list has announced", TELEFORK_E_IMAGE, {
+		put_list(&c, 2, memory, 0);
+		put_extent(&c, BASE, PAGE, TF_PACK_REST, 0);
+		put_counted(&c, memory, PAGE);
+	});
 	LIE("no list has announced", TELEFORK_E_IMAGE, put_extent(&c, BASE, PAGE, TF_PACK_REST, 0));
 	LIE("one too many", TELEFORK_E_IMAGE, {
 		for (unsigned i = 0; i <= TF_PACK_WINDOW; i++)
@@ -544,27 +548,37 @@ END_TEST
 
 struct liar {
 	int fd;
-	unsigned how;
+	enum {
+		WRONG_OFFSET,
+		WRONG_SIZE,
+		WRONG_CRC,
+		WRONG_MAGIC,
+		REFUSES,
+		REFUSES_AND_ENDS,
+		LIES
+	} how;
 };
 
 /* A receiver that answers lists with something else. */
 static void *lie(void *arg)
 {
 	struct liar *l = arg;
-	struct tf_lacks a = {.magic = TF_LACKS_MAGIC, .offset = BASE, .size = PAGE};
+	struct tf_lacks a = {.magic = TF_LACKS_MAGIC, .offset = BASE, .size = TF_EXTENT_MAX};
 	struct tf_reply r = {.code = TELEFORK_E_LIMIT, .message_size = 5};
 	char sink[65536];
 
-	a.crc = 1;
-	if (l->how == 1)
-		memset(&a, 0xff, sizeof(a));
+	a.offset += l->how == WRONG_OFFSET;
+	a.size -= l->how == WRONG_SIZE ? PAGE : 0;
+	a.crc = tf_crc32c(0, &a, offsetof(struct tf_lacks, crc)) ^ (l->how == WRONG_CRC);
+	if (l->how == WRONG_MAGIC)
+		a.magic[0] ^= 1;
 	memcpy(r.magic, TF_REPLY_MAGIC, sizeof(r.magic));
-	if (l->how < 2) {
+	if (l->how < REFUSES) {
 		send(l->fd, &a, sizeof(a), MSG_NOSIGNAL);
 	} else {
 		send(l->fd, &r, sizeof(r), MSG_NOSIGNAL);
 		send(l->fd, "enoug", 5, MSG_NOSIGNAL);
-		if (l->how == 3)
+		if (l->how == REFUSES_AND_ENDS)
 			shutdown(l->fd, SHUT_RDWR);
 	}
 	while (recv(l->fd, sink, sizeof(sink), 0) > 0)
@@ -574,8 +588,7 @@ static void *lie(void *arg)
 
 START_TEST(lying_receiver)
 {
-	static const int codes[] = {
-		TELEFORK_E_PROTOCOL, TELEFORK_E_PROTOCOL, TELEFORK_E_LIMIT, TELEFORK_E_LIMIT};
+	int code = _i < REFUSES ? TELEFORK_E_PROTOCOL : TELEFORK_E_LIMIT;
 	struct tf_pack_wishes w = {.store = TF_WISH_ALWAYS};
 	static struct tf_sink sink;
 	struct liar l = {.how = (unsigned)_i};
@@ -593,7 +606,7 @@ START_TEST(lying_receiver)
 	ck_assert(!tf_packer_new(&w, ALL, &p, &e));
 	sink.packer = p;
 	rc = tf_sink_data(&sink, BASE, memory, SIZE, NULL, &e);
-	ck_assert_msg(rc == codes[_i], "%d: %s", rc, e.text);
+	ck_assert_msg(rc == code, "%d: %s", rc, e.text);
 	ck_assert_int_eq(e.code, rc);
 	shutdown(fd[0], SHUT_RDWR);
 	ck_assert(!pthread_join(t, NULL));
@@ -689,7 +702,7 @@ int main(void)
 	tcase_add_test(t, shared_and_looked_at);
 	tcase_add_test(t, flipped);
 	tcase_add_test(t, lying_sender);
-	tcase_add_loop_test(t, lying_receiver, 0, 4);
+	tcase_add_loop_test(t, lying_receiver, 0, LIES);
 	tcase_add_test(t, chosen);
 	tcase_add_test(t, idle);
 	sr = srunner_create(s);

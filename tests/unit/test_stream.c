@@ -35,6 +35,7 @@ static uint8_t *head, *memory; /* memory: where the restorer fills, shared with 
 static struct tf_err e;
 static uint64_t max_bytes = UINT64_MAX; /* of all extents, for the restorer */
 static bool puts_pages;                 /* the restorer is to put pages where none are */
+static unsigned sections;               /* that it asked for */
 
 /* A stream: its bytes, and where its records begin. */
 static uint8_t *stream;
@@ -202,6 +203,24 @@ static _Noreturn void child(int fd, int control, uint32_t chain, uint32_t count,
 	tf_restorer_main(&plan);
 }
 
+/* What a receiver does in a section of packed extents, of which none is. */
+static void pass_section(int fd, int control)
+{
+	static uint8_t bytes[TF_EXTENT_MAX];
+	struct tf_extent x;
+
+	sections++;
+	do {
+		uint32_t n;
+
+		ck_assert_int_eq(read(fd, &x, sizeof(x)), sizeof(x));
+		n = x.offset == TF_PACKED_OFFSET ? 0 : x.size;
+		ck_assert_int_eq(read(fd, bytes, n), n);
+		ck_assert_int_eq(write(control, &x, sizeof(x)), sizeof(x));
+		ck_assert_int_eq(write(control, bytes, n), n);
+	} while (x.offset != TF_PACKED_OFFSET);
+}
+
 /* 0 when the restorer filled memory, else its error; *ret_bytes is what it filled. */
 static int32_t run_restorer(int fd, uint32_t chain, uint32_t count, bool table, uint64_t *ret_bytes)
 {
@@ -216,7 +235,8 @@ static int32_t run_restorer(int fd, uint32_t chain, uint32_t count, bool table, 
 		child(fd, control[1], chain, count, table);
 	}
 	close(control[1]);
-	ck_assert_int_eq(read(control[0], &r, sizeof(r)), sizeof(r));
+	while (read(control[0], &r, sizeof(r)) == sizeof(r) && r.tag == 'p')
+		pass_section(fd, control[0]);
 	close(control[0]); /* the barrier then ends the child */
 	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 	ck_assert_msg(WIFEXITED(status) || WTERMSIG(status) == SIGPIPE, "status %d", status);
@@ -434,6 +454,46 @@ START_TEST(too_many_bytes)
 }
 END_TEST
 
+static size_t put_mark(uint8_t *to, uint32_t inside)
+{
+	struct tf_extent x = {.offset = TF_PACKED_OFFSET, .size = inside};
+
+	memcpy(to, &x, sizeof(x));
+	return sizeof(x);
+}
+
+/* Two sections, with an extent before, between and behind: the same arrives. */
+START_TEST(sections_of_packed_extents)
+{
+	const size_t from[] = {5, 9}, to[] = {7, 11};
+	size_t n = 0, at = 0;
+	uint8_t *other;
+
+	make_stream();
+	other = tf_arena_alloc(&arena, 2 * stream_size);
+	for (unsigned i = 0; i < 2; i++) {
+		memcpy(other + n, stream + at, bounds[from[i]] - at);
+		n += bounds[from[i]] - at;
+		n += put_mark(other + n, 1);
+		at = bounds[from[i]];
+		memcpy(other + n, stream + at, bounds[to[i]] - at);
+		n += bounds[to[i]] - at;
+		n += put_mark(other + n, 0);
+		at = bounds[to[i]];
+	}
+	memcpy(other + n, stream + at, stream_size - at);
+	sections = 0;
+	ck_assert_int_eq(receive(other, n + stream_size - at, false), 0);
+	ck_assert_uint_eq(sections, 2);
+	for (int i = 0; i < N_PIECES; i++) {
+		uint64_t offset = image.segments[pieces[i].segment].offset + pieces[i].from;
+
+		for (uint64_t k = 0; k < pieces[i].size && address_of(offset); k++)
+			ck_assert_uint_eq(*address_of(offset + k), content(offset + k));
+	}
+}
+END_TEST
+
 START_TEST(header_says_why)
 {
 	struct tf_stream_header h;
@@ -634,6 +694,7 @@ int main(void)
 	tcase_add_loop_test(t, extents_rearranged, 0, 3);
 	tcase_add_loop_test(t, extent_outside, 0, 5);
 	tcase_add_test(t, too_many_bytes);
+	tcase_add_test(t, sections_of_packed_extents);
 	tcase_add_test(t, header_says_why);
 	tcase_add_loop_test(t, file_damaged, 0, 2);
 	tcase_add_test(t, file_table_is_bounded);
