@@ -293,6 +293,7 @@ PROBES      := \
 	attrs \
 	locks \
 	later \
+	storm \
 	wrong \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
@@ -710,7 +711,7 @@ demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines an
 pairs: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/telebed more-guests ## moves between machines that differ: kernel, processor, vector length, pages
 	$(B)/bin/telebed run --set pairs --no-skip --table
 
-in-guests: bin-$(FOREIGN) $(ARCHES:%=unit-%) probes-$(FOREIGN) $(B)/bin/telebed guests build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, every place and obstacle of the foreign architecture
+in-guests: $(ARCHES:%=bin-%) $(ARCHES:%=unit-%) probes-$(FOREIGN) $(B)/probes/storm-static $(B)/bin/telebed guests build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, every place and obstacle of the foreign architecture
 	@echo "$$GUEST_CASES" | LOG=build/in-guests tests/check.sh
 
 transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back
