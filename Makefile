@@ -317,6 +317,7 @@ PROBES      := \
 	attrs \
 	locks \
 	later \
+	storm \
 	wrong \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \

@@ -108,6 +108,8 @@ $(foreach c,restore copy unix tcp many killed broken stopped refused obstacles a
 $(foreach c,copy move unix nobody all user broken sender receiver,later-$(c) 120 tests/later.sh $(B) $(c)
 )
 later-copy-static 120 tests/later.sh $(B) copy static
+$(foreach c,threads forks shared huge pressure,later-$(c) 120 tests/later.sh $(B) $(c)
+)
 $(if $(filter x86_64,$(HOST)),later-qemu 120 tests/later.sh $(B) qemu)
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_guest,$(a),later.sh,later-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) copy static 16
 )
@@ -161,6 +163,8 @@ in-guest-container 300 tests/hosts.sh $(B) container-guests
 in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40
 in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static) bash tests/obstacles.sh $(B_$(FOREIGN))
+$(foreach a,$(ARCHES),$(foreach c,$(if $(filter $(FOREIGN),$(a)),threads forks shared huge) swap,in-guest-$(a)-later-$(c) 400 $(call in_guest,$(a),later.sh,storm-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) $(c) static 16
+))
 in-guest-$(FOREIGN)-files 400 $(call in_guest,$(FOREIGN),files.sh,files-static outside-static) bash tests/files.sh $(B_$(FOREIGN)) static
 endef
 # What make replay-check runs.

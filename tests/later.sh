@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# later.sh BUILD CASE [VARIANT [MIB]]: post-copy (copy and move --lazy) of a running program that checks its memory
-# (tests/probes/later.c). Cases: copy, move (nothing comes until the program waits for memory, over tcp), unix,
-# all, user and qemu (a receiver that may not use userfaultfd, for want of capabilities, as an ordinary user or under
-# QEMU user mode, gets all of it first, and that is said), nobody (where nobody answers, it is refused at once), broken (the connection breaks),
-# sender and receiver (killed) while memory is on its way: the copy ends, nothing is left, and the original stands
-# stopped until settle --resume-here lets it go on.
+# later.sh BUILD CASE [VARIANT [MIB]]: post-copy (copy and move --lazy) of a running program that checks its memory.
+# Of tests/probes/later.c:
+#   copy, move              nothing comes until the program waits for memory
+#   unix                    the same over a unix socket, as it comes
+#   all, user, qemu         a receiver that may not use userfaultfd, for want of capabilities, as an ordinary user or
+#                           under QEMU user mode, gets all of it first, and that is said
+#   nobody                  where nobody answers, it is refused at once
+#   broken, sender, receiver  the connection breaks, or one of the two is killed, while memory is on its way: the copy
+#                           ends, nothing is left, and the original stands stopped until settle --resume-here
+# Of tests/probes/storm.c, a copy each:
+#   threads, forks, shared, huge, pressure  see there
+#   swap                    pressure, in a guest, with less memory than comes
 set -eu
 # shellcheck source=tests/bare.sh
 . "$(dirname "$0")/bare.sh"
@@ -13,7 +19,7 @@ build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/later-${3-pie}
 tmp=$(mktemp -d)
 mkdir "$tmp/there"
 export XDG_STATE_HOME=$tmp/state
-pids=() as=() with=() mib=${4-128} receiver=$build/bin/telefork
+pids=() as=() with=() mib=${4-} receiver=$build/bin/telefork
 trap 'kill -CONT "${pids[@]}" 2>/dev/null || true; kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
 telefork() { "$build/bin/telefork" "$@"; }
@@ -36,7 +42,7 @@ within() {
 start() {
 	(
 		close_descriptors
-		exec "${with[@]}" "$probe" "$1" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
+		exec "${with[@]}" "$probe" "$@" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
 	) &
 	pid=$!
 	pids+=("$pid")
@@ -78,7 +84,7 @@ asked() {
 # A move whose memory stops coming after some MiB; it runs there, and waits.
 begin_to_move() {
 	serve tcp://127.0.0.1:0
-	start "$mib"
+	start "${mib:-128}"
 	open_gate 20000000
 	"$build/bin/telefork" move --lazy "$pid" "$door" >"$tmp/send.out" 2>"$tmp/send.err" &
 	sender=$!
@@ -119,6 +125,24 @@ first() {
 	arrived
 }
 
+# Of a guest: 12 MiB for the receiver and all that comes, and a RAM disk for what else there is.
+make_swap() {
+	[ -b /dev/ram0 ] || fail "only a guest has a RAM disk to swap to"
+	mkswap /dev/ram0 >/dev/null
+	swapon /dev/ram0
+	mkdir "$tmp/cgroup"
+	mount -t cgroup2 none "$tmp/cgroup"
+	echo +memory >"$tmp/cgroup/cgroup.subtree_control"
+	mkdir "$tmp/cgroup/there"
+	echo 12M >"$tmp/cgroup/there/memory.max"
+	as=(bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$tmp/cgroup/there")
+}
+swapped() {
+	grep -q '^max [1-9]' "$tmp/cgroup/there/memory.events" || fail "there was memory enough"
+	! grep -q '^oom_kill [1-9]' "$tmp/cgroup/there/memory.events" || fail "something was killed"
+	grep -q '^pswpin [1-9]' /proc/vmstat || fail "nothing came back from the swap"
+}
+
 # refused CODE TEXT COMMAND...: at once, and with the way out.
 refused() {
 	local code=$1 text=$2 rc=0
@@ -132,17 +156,30 @@ case $case in
 copy)
 	serve tcp://127.0.0.1:0
 	open_gate answer 1
-	start "$mib"
+	start "${mib:-128}"
 	telefork copy --lazy "$pid" "$door" >"$tmp/send.out" || fail "copy: $?"
 	arrived
 	asked
 	kill -USR1 "$pid"
 	wait "$pid" || fail "here: exit code $?"
 	;;
+threads | forks | shared | huge | pressure | swap)
+	probe=$build/probes/storm-${3-pie} mode=${case/swap/pressure}
+	[ "$case" != swap ] || make_swap
+	serve tcp://127.0.0.1:0
+	open_gate answer 1
+	start "$mode" "${mib:-24}"
+	telefork copy --lazy "$pid" "$door" >"$tmp/send.out" || fail "copy: $?"
+	arrived
+	asked
+	[ "$case" != swap ] || swapped
+	kill -USR1 "$pid"
+	wait "$pid" || fail "here: exit code $?"
+	;;
 move)
 	serve tcp://127.0.0.1:0
 	open_gate answer 2 # the first one is that it is prepared
-	start "$mib"
+	start "${mib:-128}"
 	telefork move --lazy "$pid" "$door" >"$tmp/send.out" || fail "move: $?"
 	wait "$pid" && fail "the original ended by itself" || [ $? = 137 ] || fail "the original lives"
 	arrived
@@ -150,7 +187,7 @@ move)
 	;;
 unix)
 	serve "unix:$tmp/socket"
-	start "$mib"
+	start "${mib:-128}"
 	telefork move --lazy "$pid" "$address" >"$tmp/send.out" || fail "move: $?"
 	arrived
 	;;
