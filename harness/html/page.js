@@ -88,6 +88,8 @@ function drawHead() {
 		first.telefork && "telefork " + first.telefork,
 		first.started && first.started.replace("T", " ").replace("Z", " UTC"),
 		runs.length > 1 ? count(runs.length, "run") + " put together" : first.ms !== undefined && "took " + duration(first.ms),
+		runs.every((r) => r.processor_ms) && "processors worked for " + duration(runs.reduce((n, r) => n + r.processor_ms, 0)),
+		...runs.filter((r) => r.clones && r.clones.n).map((r) => count(r.clones.n, "guest") + " cloned, ready after " + duration(r.clones.median_ms) + ", a processor's work of " + duration(r.clones.processor_ms)),
 		first.seed !== undefined && first.seed !== null && "seed " + first.seed,
 		host.kernel && "Linux " + host.kernel + " " + (host.arch || ""),
 		host.cpu,
