@@ -332,7 +332,7 @@ const char *tf_report_started(const struct tf_report *r, int64_t *ret_ms)
 
 void tf_report_free(struct tf_report *r)
 {
-	for (size_t i = 0; r && i < r->n; i++) {
+	for (size_t i = 0; r && r->v && i < r->n; i++) {
 		free(r->v[i].said);
 		free(r->v[i].why);
 		free(r->v[i].folder);
