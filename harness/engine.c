@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The journey of a program by the hands of an engine: a program of somebody's that saves a process
- * into a folder, and makes one out of it (docs/testbed.md, Engines). The folder is carried here.
+ * into a folder, and makes one out of it (docs/testbed/engines.md). The folder is carried here.
  *
  *   probe       says "ready", and at SIGUSR1 looks whether all is as it was: "right N"
  *   program     says together, in all places, what it says where it is left alone
