@@ -319,6 +319,7 @@ PROBES      := \
 	later \
 	storm \
 	wrong \
+	alone \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \
@@ -750,6 +751,10 @@ demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines an
 
 pairs: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/telebed more-guests ## moves between machines that differ: kernel, processor, vector length, pages
 	$(B)/bin/telebed run --set pairs --no-skip --table
+
+.PHONY: matrix
+matrix: $(ARCHES:%=bin-%) $(ARCHES:%=probes-%) $(ARCHES:%=examples-%) $(ARCHES:%=programs-%) $(ARCHES:%=build/%/luajit) $(B)/bin/telebed more-guests ## the whole matrix, every engine beside the others: build/report.html
+	$(B)/bin/telebed run --set default --set engines --report build/report.json --report build/report.html
 
 in-guests: $(ARCHES:%=bin-%) $(ARCHES:%=unit-%) $(ARCHES:%=probes-%) $(ARCHES:%=build/%/tests/tools/container) $(B)/bin/telebed guests build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, hosts that are stricter, every place and obstacle of the foreign architecture
 	@echo "$$GUEST_CASES" | LOG=build/in-guests tests/check.sh

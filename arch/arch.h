@@ -237,6 +237,9 @@ size_t tf_arch_frame_link(void);
  * *ret_n: how many, of 8 bytes each. */
 size_t tf_arch_frame_general(size_t *ret_n);
 
+/* Bits of those registers that a system call's number and its second argument are in. */
+uint64_t tf_arch_frame_call(void);
+
 /* PROT_* bits of this architecture that a mapping with these TF_VMF_* flags gets there (aarch64:
  * PROT_BTI and PROT_MTE, where the processor knows them). */
 uint32_t tf_arch_map_prot(uint32_t vmflags, const struct tf_cpu *dst);

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# reference.sh TELEBED write|check: the reference in docs/testbed.md is what `telebed schema` prints.
+# reference.sh TELEBED write|check: docs/testbed/reference.md is what `telebed schema` prints.
 set -eu
-telebed=$1 what=$2 page=docs/testbed.md
+telebed=$1 what=$2 page=docs/testbed/reference.md
 new=$(mktemp)
 trap 'rm -f "$new"' EXIT
 "$telebed" schema >"$new.schema"

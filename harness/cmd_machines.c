@@ -146,10 +146,10 @@ int tf_bed_machines(int argc, char **argv)
 
 static void section(const char *title)
 {
-	printf("\n### %s\n\n", title);
+	printf("\n## %s\n\n", title);
 }
 
-/* For `make docs`: the reference in docs/testbed.md is the code's own tables. */
+/* For `make docs`: the reference in docs/testbed/reference.md is the code's own tables. */
 int tf_bed_schema(int argc, char **argv)
 {
 	static const struct argp argp = {

@@ -21,14 +21,15 @@
 #define SCENARIOS "tests/scenarios"
 #define FILTERS   8
 #define REPORTS   8
+#define SETS      8
 #define JOBS_MAX  16
 #define ENDLESS   1000000 /* --until-fail: a run that does not fail is interrupted some day */
 #define ANY_SET   "default"
 
 struct arguments {
 	char **names;
-	const char *filter[FILTERS + 1], *out, *machines, *set, *report[REPORTS];
-	unsigned n_filters, n_reports, shard, of, jobs, repeat;
+	const char *filter[FILTERS + 1], *out, *machines, *set[SETS + 1], *report[REPORTS];
+	unsigned n_filters, n_sets, n_reports, shard, of, jobs, repeat;
 	uint64_t seed;
 	bool keep, record, table, cells, until_fail, no_skip, has_seed;
 };
@@ -56,7 +57,8 @@ enum {
 static const struct argp_option chosen[] = {
 	{"filter", KEY_FILTER, "TEXT", 0,
 		"Only cells whose name contains TEXT, or is NAME of =NAME (one of several)", 0},
-	{"set", KEY_SET, "SET", 0, "Without a SCENARIO: those of SET (default), or \"all\"", 0},
+	{"set", KEY_SET, "SET", 0,
+		"Without a SCENARIO: those of SET (default; one of several), or \"all\"", 0},
 	{"shard", KEY_SHARD, "K/N", 0, "Only part K of N parts that take equally long", 0},
 	{"machines", KEY_MACHINES, "FILE", 0, "Further rows of machines", 0},
 	{0},
@@ -85,7 +87,10 @@ static error_t parse_chosen(int key, char *arg, struct argp_state *state)
 			a->filter[a->n_filters++] = arg;
 		return 0;
 	case KEY_SET:
-		a->set = arg;
+		if (a->n_sets == SETS)
+			argp_error(state, "more than %d sets", SETS);
+		else
+			a->set[a->n_sets++] = arg;
 		return 0;
 	case KEY_SHARD:
 		if (sscanf(arg, "%u/%u%n", &a->shard, &a->of, &n) != 2 || arg[n] || !a->shard ||
@@ -185,8 +190,16 @@ struct bed {
 	struct tf_vm_error err;
 };
 
-/* @set: the file is passed over unless it belongs to it. */
-static int read_one(struct bed *b, const char *name, const char *set, scenario_fn *fn)
+static bool is_of(const char *set, const char *const *sets)
+{
+	for (; *sets; sets++)
+		if (!strcmp(*sets, "all") || !strcmp(*sets, set))
+			return true;
+	return false;
+}
+
+/* @sets: the file is passed over unless it belongs to one of them. */
+static int read_one(struct bed *b, const char *name, const char *const *sets, scenario_fn *fn)
 {
 	tf_vm_autofree char *path = path_of(&b->home, name);
 	size_t first = b->cells.n;
@@ -194,16 +207,17 @@ static int read_one(struct bed *b, const char *name, const char *set, scenario_f
 	int rc = path ? tf_scenario_read(path, &b->rows, &b->cells, &head, &b->err)
 		      : tf_vm_fail(&b->err, -ENOMEM, "no memory");
 
-	if (rc == 0 && set && strcmp(set, "all") != 0 && strcmp(set, head.set) != 0)
+	if (rc == 0 && sets && !is_of(head.set, sets))
 		tf_cells_cut(&b->cells, first);
 	else if (rc == 0 && fn)
 		fn(path, &head, &b->cells, first);
 	return rc; /* NOLINT(clang-analyzer-unix.Malloc): path is freed by its attribute */
 }
 
-/* The scenarios named, or those of the set. */
-static int read_all(struct bed *b, const struct arguments *a, const char *set, scenario_fn *fn)
+/* The scenarios named, or those of the sets, or of @any where none is asked for. */
+static int read_all(struct bed *b, const struct arguments *a, const char *any, scenario_fn *fn)
 {
+	const char *const sets[] = {any, NULL};
 	tf_vm_autofree char *folder = NULL;
 	struct dirent **list = NULL;
 	int n, rc = tf_home_find(&b->home, &b->err);
@@ -224,7 +238,7 @@ static int read_all(struct bed *b, const struct arguments *a, const char *set, s
 	for (int i = 0; i < n; i++) {
 		*strrchr(list[i]->d_name, '.') = '\0';
 		if (rc == 0)
-			rc = read_one(b, list[i]->d_name, set, fn);
+			rc = read_one(b, list[i]->d_name, a->n_sets ? a->set : sets, fn);
 		free(list[i]);
 	}
 	free(list);
@@ -408,13 +422,13 @@ int tf_bed_run(int argc, char **argv)
 		.doc = "Runs scenarios (names in tests/scenarios, or files). TAP on standard "
 		       "output. Exit code: 0 all held, 1 something did not, 69 machines or "
 		       "harness came to grief."};
-	struct arguments a = {.set = ANY_SET};
+	struct arguments a = {0};
 	struct bed b = {0};
 	int rc;
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &a))
 		return EX_USAGE;
-	rc = read_all(&b, &a, a.set, NULL);
+	rc = read_all(&b, &a, ANY_SET, NULL);
 	if (rc == 0)
 		choose(&b, &a);
 	if (rc == 0 && !b.cells.n)
@@ -451,14 +465,14 @@ int tf_bed_list(int argc, char **argv)
 		.args_doc = "[SCENARIO...]",
 		.doc = "Shows scenarios: the set that each is in, how many cells it has on this "
 		       "host, and what it is about."};
-	struct arguments a = {.set = "all"};
+	struct arguments a = {0};
 	struct bed b = {0};
 	char route[256];
 	int rc;
 
 	if (argp_parse(&argp, argc, argv, 0, NULL, &a))
 		return EX_USAGE;
-	rc = read_all(&b, &a, a.set, a.cells ? NULL : show);
+	rc = read_all(&b, &a, "all", a.cells ? NULL : show);
 	if (rc < 0)
 		fprintf(stderr, "telebed: %s\n", b.err.text);
 	else if (a.cells)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The journey of a program by the hands of an engine: a program of somebody's that saves a process
- * into a folder, and makes one out of it (docs/testbed.md, Engines). The folder is carried here.
+ * into a folder, and makes one out of it (docs/testbed/engines.md). The folder is carried here.
  *
  *   probe       says "ready", and at SIGUSR1 looks whether all is as it was: "right N"
  *   program     says together, in all places, what it says where it is left alone
@@ -233,11 +233,17 @@ static int restore(struct tf_journey *j, unsigned place, pid_t *ret_pid, struct 
 	return rc;
 }
 
-/* A probe looks, after its last journey, whether all is right. */
+/* A probe looks, after its last journey, whether all is right. One that is gone by then has said
+ * why. */
 static int ask(struct tf_journey *j, pid_t pid, struct tf_job *process, struct tf_vm_error *err)
 {
-	int rc = shell(j, process->remote, err, "kill -USR1 %d", (int)pid);
+	char number[16];
+	const char *const argv[] = {"/bin/kill", "-USR1", number, NULL};
+	struct tf_job *job;
+	int rc;
 
+	snprintf(number, sizeof(number), "%d", (int)pid);
+	rc = command(j, process->remote, argv, &job, err);
 	if (rc == 0)
 		rc = tf_journey_wait(j, process, 0, NULL, NULL, err);
 	if (rc == 0 && !strstr(process->text[0], "right"))

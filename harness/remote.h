@@ -96,8 +96,9 @@ struct tf_remote {
 	struct tf_job *jobs;
 	struct tf_vm_error why; /* text: why it is dead */
 	bool dead;
-	int ready_ms;  /* from nothing to the first answer */
-	json_t *facts; /* facts.h; or NULL */
+	int ready_ms;     /* from nothing to the first answer */
+	int ready_cpu_ms; /* of that, at work */
+	json_t *facts;    /* facts.h; or NULL */
 };
 
 /* One tier: what differs. Errors are negative errno values with a text. */

@@ -327,6 +327,7 @@ int tf_remote_new_guest(struct tf_site *site, struct tf_remote *common, struct t
 		return rc;
 	}
 	g->base.ready_ms = tf_vm_ready_ms(g->vm);
+	g->base.ready_cpu_ms = tf_vm_ready_cpu_ms(g->vm);
 	*ret = &g->base;
 	return 0;
 }

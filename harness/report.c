@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "harness/progress.h"
@@ -23,6 +24,8 @@ struct tf_report {
 	int64_t start_ms;
 	struct tf_outcome *v; /* total; those without a cell are not there yet */
 	json_t *inputs;       /* that are not what is pinned */
+	int *clones_ms[2];    /* until their first answer; of that, at work */
+	size_t n_clones;
 };
 
 const char *const tf_verdict_names[TF_VERDICTS] = {"ok", "failed", "broken", "skipped", "unable"};
@@ -111,6 +114,61 @@ void tf_report_input(
 						 version, "pinned", pinned));
 }
 
+void tf_report_machine(struct tf_report *r, const struct tf_remote *m)
+{
+	const int ms[2] = {m->ready_ms, m->ready_cpu_ms};
+	bool kept = true;
+
+	tf_report_note(r, "%s: %s machine, answered after %d ms, %d of them at work", m->name,
+		m->spec.arch, ms[0], ms[1]);
+	pthread_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < 2; i++) {
+		int *more = realloc(r->clones_ms[i], (r->n_clones + 1) * sizeof(*more));
+
+		kept = kept && more;
+		if (more)
+			r->clones_ms[i] = more;
+		if (more)
+			more[r->n_clones] = ms[i];
+	}
+	r->n_clones += kept;
+	pthread_mutex_unlock(&r->lock);
+}
+
+static int by_size(const void *a, const void *b)
+{
+	int x = *(const int *)a, y = *(const int *)b;
+
+	return (x > y) - (x < y);
+}
+
+struct tf_report_clones tf_report_clones(const struct tf_report *r)
+{
+	struct tf_report_clones all = {.n = r->n_clones};
+
+	if (!all.n)
+		return all;
+	for (unsigned i = 0; i < 2; i++)
+		qsort(r->clones_ms[i], all.n, sizeof(int), by_size);
+	all.median_ms = r->clones_ms[0][all.n / 2];
+	all.slowest_ms = r->clones_ms[0][all.n - 1];
+	all.cpu_ms = r->clones_ms[1][all.n / 2];
+	return all;
+}
+
+int64_t tf_report_cpu_ms(void)
+{
+	static const int whose[] = {RUSAGE_SELF, RUSAGE_CHILDREN};
+	struct rusage u;
+	int64_t us = 0;
+
+	for (unsigned i = 0; i < 2; i++)
+		if (getrusage(whose[i], &u) == 0)
+			us += (int64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000 +
+			      u.ru_utime.tv_usec + u.ru_stime.tv_usec;
+	return us / 1000;
+}
+
 static void print_counts(const struct tf_outcome *o)
 {
 	const struct {
@@ -182,6 +240,19 @@ void tf_report_add(struct tf_report *r, size_t at, const struct tf_outcome *o)
 	pthread_mutex_unlock(&r->lock);
 }
 
+/* What the run took, of time and of the processors. */
+static void print_effort(const struct tf_report *r)
+{
+	struct tf_report_clones clones = tf_report_clones(r);
+
+	if (clones.n)
+		printf("# %zu machines cloned: the median answered after %d ms, the slowest after %d ms; "
+		       "%d ms of a processor for each\n",
+			clones.n, clones.median_ms, clones.slowest_ms, clones.cpu_ms);
+	printf("# %.1f s, in which the processors worked for %.1f s\n",
+		(double)(tf_vm_now_ms() - r->start_ms) / 1e3, (double)tf_report_cpu_ms() / 1e3);
+}
+
 void tf_report_close(struct tf_report *r)
 {
 	size_t n = 0;
@@ -195,6 +266,7 @@ void tf_report_close(struct tf_report *r)
 	}
 	if (r->plan_due)
 		printf("1..%zu\n", n);
+	print_effort(r);
 	fflush(stdout);
 }
 
@@ -260,7 +332,7 @@ const char *tf_report_started(const struct tf_report *r, int64_t *ret_ms)
 
 void tf_report_free(struct tf_report *r)
 {
-	for (size_t i = 0; r && i < r->n; i++) {
+	for (size_t i = 0; r && r->v && i < r->n; i++) {
 		free(r->v[i].said);
 		free(r->v[i].why);
 		free(r->v[i].folder);
@@ -272,6 +344,8 @@ void tf_report_free(struct tf_report *r)
 	}
 	if (r) {
 		free(r->v);
+		free(r->clones_ms[0]);
+		free(r->clones_ms[1]);
 		json_decref(r->inputs);
 	}
 	free(r);

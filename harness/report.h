@@ -31,6 +31,18 @@ void tf_report_note(struct tf_report *r, const char *fmt, ...)
 void tf_report_input(
 	struct tf_report *r, const char *package, const char *version, const char *pinned);
 
+/* A guest has been cloned: how long that took. */
+void tf_report_machine(struct tf_report *r, const struct tf_remote *m);
+
+/* All machines that were cloned: how many, and in milliseconds the median and the most until the
+ * first answer, and the median of the processor's time. */
+struct tf_report_clones {
+	size_t n;
+	int median_ms, slowest_ms, cpu_ms;
+};
+
+struct tf_report_clones tf_report_clones(const struct tf_report *r);
+
 /* How many outcomes had this verdict; those of peers count only where they hold. */
 size_t tf_report_count(const struct tf_report *r, enum tf_verdict verdict);
 
@@ -41,6 +53,8 @@ void tf_report_table(const struct tf_report *r);
  * were planned, when it began (UTC) and how long ago. */
 const struct tf_outcome *tf_report_outcome(const struct tf_report *r, size_t i);
 size_t tf_report_planned(const struct tf_report *r);
+int64_t tf_report_cpu_ms(
+	void); /* user and system, of telebed and all that it started and has ended */
 const char *tf_report_started(const struct tf_report *r, int64_t *ret_ms);
 uint64_t tf_report_seed(const struct tf_report *r);
 json_t *tf_report_inputs(const struct tf_report *r); /* tf_report_input(), borrowed */

@@ -139,18 +139,22 @@ json_t *tf_document_of(const struct tf_report *r, const char *bail)
 {
 	json_t *cells = json_array(), *doc;
 	const struct tf_outcome *o;
+	struct tf_report_clones clones = tf_report_clones(r);
 	const char *started;
 	int64_t ms;
 
 	for (size_t i = 0; (o = tf_report_outcome(r, i)); i++)
 		json_array_append_new(cells, json_outcome(o));
 	started = tf_report_started(r, &ms);
-	doc = json_pack("{s:s, s:i, s:[{s:s, s:s, s:I, s:I, s:I, s:o, s:o, s:O}], s:I, s:o}",
+	doc = json_pack(
+		"{s:s, s:i, s:[{s:s, s:s, s:I, s:I, s:{s:I, s:i, s:i, s:i}, s:I, s:I, s:o, s:o, s:O}], s:I, s:o}",
 		"format", FORMAT, "version", VERSION, "runs", "telefork", TF_VERSION, "started",
-		started, "ms", (json_int_t)ms, "seed", (json_int_t)tf_report_seed(r), "planned",
-		(json_int_t)tf_report_planned(r), "host", tf_facts_host(), "bail", text(bail),
-		"inputs", tf_report_inputs(r), "planned", (json_int_t)tf_report_planned(r), "cells",
-		cells);
+		started, "ms", (json_int_t)ms, "processor_ms", (json_int_t)tf_report_cpu_ms(),
+		"clones", "n", (json_int_t)clones.n, "median_ms", clones.median_ms, "slowest_ms",
+		clones.slowest_ms, "processor_ms", clones.cpu_ms, "seed",
+		(json_int_t)tf_report_seed(r), "planned", (json_int_t)tf_report_planned(r), "host",
+		tf_facts_host(), "bail", text(bail), "inputs", tf_report_inputs(r), "planned",
+		(json_int_t)tf_report_planned(r), "cells", cells);
 	if (doc)
 		settle(doc);
 	return doc;

@@ -145,9 +145,7 @@ static int prepare(
 		} else {
 			rc = start(r, &cell->machines[i], cell->machine_names[i], &r->pool[i], err);
 			if (rc == 0 && cell->machines[i].tier == TF_TIER_SYSTEM)
-				tf_report_note(r->report, "%s: %s machine, answered after %d ms",
-					cell->machine_names[i], cell->machines[i].arch,
-					r->pool[i]->ready_ms);
+				tf_report_machine(r->report, r->pool[i]);
 		}
 		if (rc == 0 && r->pool[i]->ready_ms > *ret_ready_ms)
 			*ret_ready_ms = r->pool[i]->ready_ms;

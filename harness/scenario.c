@@ -445,8 +445,7 @@ static int fill(const struct tf_conf *r, struct tf_cells *cells, const struct sc
 		return rc;
 	snprintf(c->file, sizeof(c->file), "%s", r->path);
 	snprintf(c->scenario, sizeof(c->scenario), "%s", slash ? slash + 1 : r->path);
-	if (strchr(c->scenario, '.'))
-		*strchr(c->scenario, '.') = '\0';
+	c->scenario[strcspn(c->scenario, ".")] = '\0';
 	fill_name(c, ch);
 	if (!possible(c)) {
 		free(c->program);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "qemu/vm_impl.h"
@@ -163,11 +164,23 @@ int tf_vm_launch(const struct tf_vm_config *config, const struct tf_vm_launch *h
 	return rc;
 }
 
+/* Of the process @pid so far; 0 where that cannot be told. */
+static int processor_ms(pid_t pid)
+{
+	struct timespec t = {0};
+	clockid_t clock;
+
+	if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &t))
+		return 0;
+	return (int)(t.tv_sec * 1000 + t.tv_nsec / 1000000);
+}
+
 int tf_vm_await_agent(struct tf_vm *vm, int timeout_ms, struct tf_vm_error *err)
 {
 	int rc = tf_vm_ping(vm, timeout_ms ? timeout_ms : BOOT_MS, NULL, err);
 
 	vm->ready_ms = (int)((tf_vm_now_us() - vm->started_us) / 1000);
+	vm->ready_cpu_ms = processor_ms(tf_vm_pid(vm));
 	return rc;
 }
 
@@ -217,6 +230,11 @@ pid_t tf_vm_pid(const struct tf_vm *vm)
 int tf_vm_ready_ms(const struct tf_vm *vm)
 {
 	return vm->ready_ms;
+}
+
+int tf_vm_ready_cpu_ms(const struct tf_vm *vm)
+{
+	return vm->ready_cpu_ms;
 }
 
 int tf_vm_pause(struct tf_vm *vm, struct tf_vm_error *err)

@@ -68,6 +68,9 @@ pid_t tf_vm_pid(const struct tf_vm *vm);
 /* Milliseconds from the exec of QEMU to the agent's first answer. */
 int tf_vm_ready_ms(const struct tf_vm *vm);
 
+/* The processor's time that QEMU took for that: on a busy host it waits longer than it works. */
+int tf_vm_ready_cpu_ms(const struct tf_vm *vm);
+
 /* Stop the guest's CPUs (a paused machine), and let them go on. */
 int tf_vm_pause(struct tf_vm *vm, struct tf_vm_error *err);
 int tf_vm_resume(struct tf_vm *vm, struct tf_vm_error *err);

@@ -23,7 +23,7 @@ struct tf_vm {
 	char *rundir, *console, *log;
 	struct tf_vm_child *child;
 	struct tf_qmp *qmp;
-	int ready_ms;
+	int ready_ms, ready_cpu_ms;
 	int64_t started_us;
 
 	int ctl;   /* stream to the agent, non-blocking */
@@ -52,7 +52,7 @@ int tf_vm_launch(const struct tf_vm_config *config, const struct tf_vm_launch *h
 void tf_vm_command_line(struct tf_vm_args *args, const struct tf_vm_config *config,
 	const struct tf_vm_launch *how, const char *console);
 
-/* Wait for the agent's first answer; sets ready_ms. */
+/* Wait for the agent's first answer; sets ready_ms and ready_cpu_ms. */
 int tf_vm_await_agent(struct tf_vm *vm, int timeout_ms, struct tf_vm_error *err);
 
 /* Open and close the part of @vm that talks to the agent; takes over @ctl. */

@@ -10,6 +10,10 @@ GUEST_TESTS_FOREIGN := test_task test_snapshot test_stop test_attrs test_cpu_of 
 STRIDE_test_task := 7
 STRIDE_test_snapshot := 19
 
+# The number of futex(2).
+FUTEX_x86_64  := 202
+FUTEX_aarch64 := 98
+
 # One case a line: name, time limit in seconds, command.
 define UNIT_CASES
 $(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
@@ -137,6 +141,7 @@ $(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7
 )
 $(foreach v,static pie,locks-native-$(v) 120 tests/crew.sh $(B) locks-$(v) 49
 )
+locks-small-ids 120 tests/smallids.sh $(B) $(FUTEX_$(HOST))
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-locks 240 $(call in_guest,$(a),crew.sh,locks-static) tests/crew.sh $(B_$(a)) locks-static 49
 )
 $(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)

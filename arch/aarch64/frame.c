@@ -368,3 +368,8 @@ size_t tf_arch_frame_general(size_t *ret_n)
 	*ret_n = G_LR + 1;
 	return FRAME_UC + UC_REGS;
 }
+
+uint64_t tf_arch_frame_call(void)
+{
+	return 1u << 8 /* x8 */ | 1u << 1 /* x1 */;
+}

@@ -292,3 +292,8 @@ size_t tf_arch_frame_general(size_t *ret_n)
 	*ret_n = 15;
 	return FRAME_UC + UC_MCONTEXT;
 }
+
+uint64_t tf_arch_frame_call(void)
+{
+	return 1u << 13 /* rax */ | 1u << 9 /* rsi */;
+}

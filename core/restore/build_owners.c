@@ -51,6 +51,26 @@ static uint64_t waits_for(const struct tf_thread *t)
 	}
 }
 
+/* Whether it goes on to wait for a lock, one of any sort. Number and operation of that call are no
+ * ids, though they may be equal to one. */
+static bool waits_for_any(const struct tf_thread *t)
+{
+	uint64_t arg[6];
+
+	if (tf_arch_next_call(&t->regs, arg) != SYS_futex)
+		return false;
+	switch (arg[1] & FUTEX_CMD_MASK) {
+	case FUTEX_WAIT:
+	case FUTEX_WAIT_BITSET:
+	case FUTEX_WAIT_REQUEUE_PI:
+	case FUTEX_LOCK_PI:
+	case FUTEX_LOCK_PI2:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static uint64_t put_owners(struct tf_build *b)
 {
 	uint32_t n = b->img->n_threads;
@@ -69,6 +89,7 @@ static uint64_t put_owners(struct tf_build *b)
 			.robust = t->robust_head,
 			.sp = tf_arch_native()->sp(&t->regs),
 			.waits = waits_for(t) != 0,
+			.call = waits_for_any(t) ? tf_arch_frame_call() : 0,
 		};
 	}
 	return at;

@@ -158,7 +158,7 @@ TF_OWNERS_FN void tf_owner_at_hand(const struct tf_owners *o, const struct tf_ow
 	volatile tf_owner_u64 *reg = (volatile tf_owner_u64 *)t->regs;
 
 	for (uint64_t i = 0; i < t->n_regs; i++)
-		if ((reg[i] & ~UINT64_C(0xc0000000)) == t->old)
+		if (!(t->call >> i & 1) && (reg[i] & ~UINT64_C(0xc0000000)) == t->old)
 			reg[i] = (reg[i] & 0xc0000000) | t->now;
 	if (t->sp & 7)
 		return;

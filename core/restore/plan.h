@@ -93,6 +93,7 @@ struct tf_owner {
 	uint64_t regs, n_regs; /* general registers, in the frame that it will start from */
 	uint64_t sp;           /* its stack pointer then */
 	uint64_t waits;        /* non-zero: in a call that names a lock */
+	uint64_t call;         /* bits of regs that say which call it is about to make */
 };
 
 /* Writable memory with bytes that came along, whole pages, sorted. */

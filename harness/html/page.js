@@ -64,7 +64,7 @@ function table(heads, rows, classes) {
 function drawHead() {
 	const absent = Math.max(0, doc.planned - cells.length);
 	const worst = doc.failed || doc.unable ? "failed" : doc.broken || absent ? "broken" : "ok";
-	const parts = [];
+	const parts = [], peers = cells.filter((c) => c.peer && c.verdict !== "ok" && c.verdict !== "skipped").length;
 	if (doc.failed) parts.push(doc.failed.toLocaleString("en") + " did not hold");
 	if (doc.broken) parts.push("nothing is known of " + doc.broken.toLocaleString("en"));
 	if (doc.unable) parts.push(doc.unable.toLocaleString("en") + " beyond their engine");
@@ -73,7 +73,8 @@ function drawHead() {
 	title.className = worst;
 	title.textContent = SIGNS[worst] + " " + (parts.length
 		? parts.join(", ") + ", " + doc.passed.toLocaleString("en") + " of " + count(doc.planned, "cell") + " held"
-		: doc.passed === 1 ? "The one cell held" : "All " + count(doc.passed, "cell") + " held") + (doc.skipped ? ", " + doc.skipped.toLocaleString("en") + " not possible here" : "");
+		: doc.passed === 1 ? "The one cell held" : (peers ? "" : "All ") + count(doc.passed, "cell") + " held") + (doc.skipped ? ", " + doc.skipped.toLocaleString("en") + " not possible here" : "") +
+		(peers ? "; of peers' cells " + peers.toLocaleString("en") + " did not" : "");
 	document.title = SIGNS[worst] + " " + doc.passed + "/" + doc.planned + " - telebed report";
 	const share = byId("share");
 	share.setAttribute("aria-label", title.textContent);
@@ -88,6 +89,8 @@ function drawHead() {
 		first.telefork && "telefork " + first.telefork,
 		first.started && first.started.replace("T", " ").replace("Z", " UTC"),
 		runs.length > 1 ? count(runs.length, "run") + " put together" : first.ms !== undefined && "took " + duration(first.ms),
+		runs.every((r) => r.processor_ms) && "processors worked for " + duration(runs.reduce((n, r) => n + r.processor_ms, 0)),
+		...runs.filter((r) => r.clones && r.clones.n).map((r) => count(r.clones.n, "guest") + " cloned, ready after " + duration(r.clones.median_ms) + ", a processor's work of " + duration(r.clones.processor_ms)),
 		first.seed !== undefined && first.seed !== null && "seed " + first.seed,
 		host.kernel && "Linux " + host.kernel + " " + (host.arch || ""),
 		host.cpu,
@@ -503,10 +506,14 @@ function drawEngines() {
 	const key = (c) => [c.scenario, c.probe, c.arch, c.tier, c.transport].join(" ");
 	const shared = uniq(cells.map(key)).map((k) => [k, engines.map((e) => cells.filter((c) => c.engine === e && key(c) === k))])
 		.filter(([, by]) => by.filter((v) => v.length).length > 1);
-	section("engines", "Engines", summary, shared.length > 0 && [h("h3", null, "The same by each of them"),
-		table(["cell", ...engines], shared.map(([k, by]) => [k, ...by.map((v) => h("div", { class: "others" }, v.map((c) => h("button", {
-			type: "button", class: "cell " + c.verdict, onclick: () => open(c, true), "aria-label": c.name + ": " + WORDS[c.verdict],
-		}, h("b", { "aria-hidden": "true" }, SIGNS[c.verdict]), duration(c.ms)))))]))]);
+	const compared = engines.map((_, k) => k).filter((k) => shared.some(([, by]) => by[k].length));
+	const reasons = (by) => uniq(by.flat().filter((c) => c.verdict !== "ok" && c.why).map((c) => c.why.split("\n")[0]));
+	section("engines", "Engines",
+		h("p", { class: "soft" }, "library: the program calls telefork(); outside: telefork move or copy, over the network; telefork: telefork dump and restore, by file as others do it"),
+		summary, shared.length > 0 && [h("h3", null, "The same by each of them"),
+			table(["cell", ...compared.map((k) => engines[k]), "why not"], shared.map(([name, by]) => [name, ...compared.map((k) => h("div", { class: "others" }, by[k].map((c) => h("button", {
+				type: "button", class: "cell " + c.verdict + (c.peer ? " peer" : ""), onclick: () => open(c, true), "aria-label": c.name + ": " + WORDS[c.verdict],
+			}, h("b", { "aria-hidden": "true" }, SIGNS[c.verdict]), duration(c.ms))))), h("div", { class: "reasons" }, reasons(by).map((t) => h("p", null, t)))]), "compared")]);
 }
 
 // A value of a document of which no more is known than that it is JSON.

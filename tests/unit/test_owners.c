@@ -302,10 +302,11 @@ END_TEST
 
 START_TEST(at_hand)
 {
-	uint64_t regs[5] = {101, 101 | WAITERS, 102, UINT64_C(0x100000065), 7};
+	uint64_t regs[6] = {101, 101 | WAITERS, 102, UINT64_C(0x100000065), 101, 7};
 
 	owner[0].regs = address(regs);
-	owner[0].n_regs = 4;
+	owner[0].n_regs = 5;
+	owner[0].call = 1u << 4; /* says which call it makes, and may look like an id */
 	owner[0].sp = range[1].end - 64;
 	*at(1, page - 60) = 101;
 	*at(1, page - 4) = 101 | WAITERS;
@@ -319,6 +320,7 @@ START_TEST(at_hand)
 	ck_assert_uint_eq(regs[1], 102 | WAITERS);
 	ck_assert_uint_eq(regs[2], 102);
 	ck_assert_uint_eq(regs[3], UINT64_C(0x100000065));
+	ck_assert_uint_eq(regs[4], 101);
 	ck_assert_uint_eq(*at(1, page - 60), 102);
 	ck_assert_uint_eq(*at(1, page - 4), 102 | WAITERS);
 	ck_assert_uint_eq(*at(1, page - 68), 101);
