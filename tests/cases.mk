@@ -2,8 +2,8 @@
 # What `make check` runs; read by the Makefile. Those of one matter stand together.
 
 # Runs a script of tests/ with a probe in a guest, the only place where aarch64 has ptrace. $(1)
-# architecture, $(2) script, $(3) probes
-in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) tests/bare.sh $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)))) $(1) --
+# architecture, $(2) script, $(3) probes, $(4) machine, if it is not the architecture's own
+in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) tests/bare.sh $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)))) $(or $(4),$(1)) --
 # Unit tests that look from outside run there as well; of those that kill at every ptrace call, at some.
 GUEST_TESTS := test_threads test_sparse
 GUEST_TESTS_FOREIGN := test_task test_snapshot test_stop test_attrs test_cpu_of test_files
@@ -157,7 +157,7 @@ $(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$
 in-guest-container 300 tests/hosts.sh $(B) container-guests
 in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40
-in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static) bash tests/obstacles.sh $(B_$(FOREIGN))
+in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static,$(FOREIGN)-qemu10) bash tests/obstacles.sh $(B_$(FOREIGN))
 in-guest-$(FOREIGN)-files 400 $(call in_guest,$(FOREIGN),files.sh,files-static outside-static) bash tests/files.sh $(B_$(FOREIGN)) static
 endef
 # What make replay-check runs.

@@ -106,10 +106,14 @@ guest() {
 	# By itself: an ordinary user, in a container or not.
 	expect 0 contained bash tests/journey.sh unix "$build" hop-static
 	expect 0 setpriv --reuid $user --clear-groups bash tests/journey.sh tcp "$build" hop-static
-	# From outside: who may.
+	# From outside: more than is promised, to the fork and to the receiver; and with room for both.
+	expect 65 bash tests/outside.sh "$build" copy static
+	says "stands still until all is written: no fork of it can be made"
+	says "vm.overcommit_memory here is 2"
+	harden 256
 	expect 0 bash tests/outside.sh "$build" copy static
 	expect 0 bash tests/outside.sh "$build" restore static
-	# From outside: who may not is told why, and what helps; the program goes on.
+	# Who may not is told why, and what helps; the program goes on.
 	start setpriv --reuid $user --clear-groups
 	expect 78 setpriv --reuid $user --clear-groups "$build/bin/telefork" check "$pid"
 	says "access: process $pid: "
