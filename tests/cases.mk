@@ -153,6 +153,7 @@ endef
 define GUEST_CASES
 $(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/test_swap here
 )$(foreach a,$(ARCHES),in-guest-$(a)-host 600 tests/hosts.sh $(B) machine $(a)
+)$(foreach a,$(ARCHES),in-guest-$(a)-stable 400 tests/stable.sh $(B)/bin/telebed $(a)
 )in-guest-telebed 400 tests/hosts.sh $(B) telebed
 in-guest-container 300 tests/hosts.sh $(B) container-guests
 in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
