@@ -165,6 +165,7 @@ endef
 define REPLAY_CASES
 $(foreach a,$(ARCHES),kept-$(a) 400 tests/kept.sh $(B)/bin/telebed system $(a)
 same-$(a) 900 tests/replay.sh $(B)/bin/telebed same $(a)
-replay-$(a) 1800 tests/replay.sh $(B)/bin/telebed replay $(a)
+replay-$(a)-recorded 900 tests/replay.sh $(B)/bin/telebed recorded $(a)
+replay-$(a)-afterwards 900 tests/replay.sh $(B)/bin/telebed afterwards $(a)
 )
 endef
