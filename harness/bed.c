@@ -65,7 +65,7 @@ int tf_bed_start(struct tf_bed *b, const char *name, const char *machines)
 	strcpy(b->run, "/tmp/telebed.XXXXXX");
 	if (!mkdtemp(b->run))
 		return tf_vm_fail_errno(&b->err, -errno, "%s", b->run);
-	rc = tf_janitor_start(b->run, &b->janitor, &b->err);
+	rc = tf_janitor_start(b->run, TF_JANITOR_OURS, &b->janitor, &b->err);
 	b->site.root = b->home.root;
 	b->site.variant = b->home.variant;
 	b->site.folder = b->run;

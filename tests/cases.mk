@@ -82,7 +82,7 @@ $(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit
 )
 $(foreach a,$(ARCHES),machines-$(a) 300 $(B)/tests/tools/vmcheck $(a) build/guest/$(a)/guestprobe
 )
-$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes oracle render yoyo memory luajit --filter .$(a).system
+$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes oracle render yoyo memory luajit --filter .$(a).system --out build/run/guests-$(a)
 in-guest-$(a)-programs 400 $(B)/bin/telebed run foreign home --filter move.$(a).system
 telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )
@@ -99,8 +99,8 @@ telebed-matrix 120 tests/telebed.sh $(B)/bin/telebed matrix
 report 60 tests/report.sh $(B)/bin/telebed
 live 60 tests/live.sh $(B)/bin/telebed
 examples 60 tests/examples.sh $(B)/bin/telebed
-telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized ring fan-out fan-out-copies engine-crew engine-locks engine-busy --filter native
-telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
+telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized ring fan-out fan-out-copies engine-crew engine-locks engine-busy --filter native --out build/run/host
+telebed-user 300 $(B)/bin/telebed run probes witness render --filter user --out build/run/user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 $(foreach c,restore copy unix tcp many killed broken stopped refused obstacles asked progress,outside-$(c) 120 tests/outside.sh $(B) $(c)
