@@ -12,7 +12,7 @@ fail() {
 	exit 1
 }
 
-printf 'probe = "hop"; arch = "%s"; tier = "system"; faults = { loss = 30; duplicate = 30; jitter = 20; };\n' \
+printf 'probe = "hop"; arch = "%s"; tier = "system"; faults = { loss = 10; duplicate = 10; jitter = 5; };\n' \
 	"$arch" >"$tmp/bad-link.conf"
 printf 'probe = "wrong"; arch = "%s"; tier = "system";\n' "$arch" >"$tmp/lost.conf"
 for i in 1 2; do
