@@ -71,6 +71,7 @@ int tf_bed_start(struct tf_bed *b, const char *name, const char *machines)
 	b->site.folder = b->run;
 	if (rc == 0)
 		rc = tf_remote_new(&b->site, &row->spec, row->name, &b->machine, &b->err);
+	b->dead = rc < 0; /* what is left of it is told */
 	if (rc == 0)
 		b->vm = b->machine->ops->vm(b->machine);
 	return rc;
