@@ -17,6 +17,7 @@
 #include "harness/command.h"
 #include "harness/explain.h"
 #include "harness/faults.h"
+#include "harness/host.h"
 #include "harness/janitor.h"
 #include "qemu/io.h"
 #include "qemu/machine.h"
@@ -147,8 +148,11 @@ static int find_tier(struct torture *t)
 static int begin(struct torture *t, const struct tf_home *home)
 {
 	struct tf_spec spec = {0};
+	char why[256];
 	int rc;
 
+	if (t->tier != TF_TIER_SYSTEM && !tf_host_looks(why))
+		return tf_vm_fail(&t->err, -EPERM, "%s", why);
 	strcpy(t->folder, "/tmp/telebed.XXXXXX");
 	if (!mkdtemp(t->folder))
 		return tf_vm_fail_errno(&t->err, -errno, "%s", t->folder);

@@ -70,6 +70,8 @@ container() {
 	! grep -q "^not ok" "$tmp/out" || fail "a cell"
 	[ "$(grep -c "^ok .*\.user\..* A -> B:" "$tmp/out")" = 2 ] || fail "no cells under an emulator"
 	[ ! -e "$tmp/home/run" ] || fail "left: $(find "$tmp/home/run")"
+	expect 69 contained "$build/bin/telebed" torture --steps 1
+	says "telebed has system call filters"
 	[ "$(id -u)" = 0 ] || return 0
 	# As if the kernel counted what it promises, which a limit counts the same: QEMU may say nothing.
 	echo 2 >"$tmp/strict"
