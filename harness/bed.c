@@ -65,12 +65,13 @@ int tf_bed_start(struct tf_bed *b, const char *name, const char *machines)
 	strcpy(b->run, "/tmp/telebed.XXXXXX");
 	if (!mkdtemp(b->run))
 		return tf_vm_fail_errno(&b->err, -errno, "%s", b->run);
-	rc = tf_janitor_start(b->run, &b->janitor, &b->err);
+	rc = tf_janitor_start(b->run, TF_JANITOR_OURS, &b->janitor, &b->err);
 	b->site.root = b->home.root;
 	b->site.variant = b->home.variant;
 	b->site.folder = b->run;
 	if (rc == 0)
 		rc = tf_remote_new(&b->site, &row->spec, row->name, &b->machine, &b->err);
+	b->dead = rc < 0; /* what is left of it is told */
 	if (rc == 0)
 		b->vm = b->machine->ops->vm(b->machine);
 	return rc;

@@ -287,7 +287,7 @@ static int run(const struct arguments *a, struct tf_mutants *all, struct tf_vm_e
 	if (rc == 0 && !mkdtemp(folder))
 		rc = tf_vm_fail_errno(err, -errno, "%s", folder);
 	if (rc == 0)
-		rc = tf_janitor_start(folder, &janitor, err);
+		rc = tf_janitor_start(folder, TF_JANITOR_OURS, &janitor, err);
 	if (rc < 0)
 		return rc;
 	for (unsigned i = 0; i < ARCHES && (rc == 0 || rc == -EPROTO); i++)

@@ -377,7 +377,7 @@ static int run(const struct arguments *a, struct bed *b)
 	int rc = make_out(a->out, out, &b->err);
 
 	if (rc == 0)
-		rc = tf_janitor_start(out, &janitor, &b->err);
+		rc = tf_janitor_start(out, TF_JANITOR_CELLS, &janitor, &b->err);
 	if (rc < 0) {
 		fprintf(stderr, "telebed: %s\n", b->err.text);
 		return EX_CANTCREAT;

@@ -17,6 +17,8 @@
 #include "harness/command.h"
 #include "harness/explain.h"
 #include "harness/faults.h"
+#include "harness/host.h"
+#include "harness/janitor.h"
 #include "qemu/io.h"
 #include "qemu/machine.h"
 
@@ -107,6 +109,7 @@ struct torture {
 	struct tf_site site;
 	struct tf_remote *machines[TF_CAMPAIGN_MACHINES];
 	struct tf_campaign campaign;
+	struct tf_janitor *janitor;
 	enum tf_tier tier;
 	char folder[64];
 	uint64_t verdicts[5];
@@ -145,11 +148,17 @@ static int find_tier(struct torture *t)
 static int begin(struct torture *t, const struct tf_home *home)
 {
 	struct tf_spec spec = {0};
+	char why[256];
 	int rc;
 
+	if (t->tier != TF_TIER_SYSTEM && !tf_host_looks(why))
+		return tf_vm_fail(&t->err, -EPERM, "%s", why);
 	strcpy(t->folder, "/tmp/telebed.XXXXXX");
 	if (!mkdtemp(t->folder))
 		return tf_vm_fail_errno(&t->err, -errno, "%s", t->folder);
+	rc = tf_janitor_start(t->folder, TF_JANITOR_OURS, &t->janitor, &t->err);
+	if (rc < 0)
+		return rc;
 	t->site =
 		(struct tf_site){.root = home->root, .variant = home->variant, .folder = t->folder};
 	rc = tf_vm_cachedir(t->site.cache, sizeof(t->site.cache), &t->err);
@@ -175,6 +184,7 @@ static void end(struct torture *t)
 	tf_site_done(&t->site);
 	if (t->folder[0] && !t->failure[0])
 		tf_vm_remove_dir(t->folder);
+	tf_janitor_dismiss(t->janitor);
 }
 
 static void print_step(const struct torture *t, uint64_t n, const struct tf_step *s,

@@ -11,9 +11,16 @@
 
 struct tf_janitor;
 
-/* From now on, until tf_janitor_dismiss. What stays of @folder is what a cell that has come to its
- * end has left (a folder with a said.txt). To be called before anything is started. */
-int tf_janitor_start(const char *folder, struct tf_janitor **ret, struct tf_vm_error *err);
+/* Whose a folder is. */
+enum tf_janitor_folder {
+	TF_JANITOR_OURS,  /* all of it goes */
+	TF_JANITOR_CELLS, /* what was there before stays, files do, and what a cell that has come to
+			   * its end has left (a folder with a said.txt) */
+};
+
+/* From now on, until tf_janitor_dismiss. To be called before anything is started or put there. */
+int tf_janitor_start(const char *folder, enum tf_janitor_folder whose, struct tf_janitor **ret,
+	struct tf_vm_error *err);
 
 /* All is in order: nothing is to be cleaned up. NULL is fine. */
 void tf_janitor_dismiss(struct tf_janitor *j);

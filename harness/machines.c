@@ -62,10 +62,11 @@ static const struct tf_row builtin[] = {
 		1, 1, 0},
 	{"aarch64-a57", "a processor of 2012: no SVE, no pointer authentication",
 		{.arch = "aarch64", .tier = TF_TIER_SYSTEM, .cpu = "cortex-a57"}, 1, 1, 0},
-	{"aarch64-qemu10", "QEMU of bookworm-backports",
+	{"aarch64-qemu10", "QEMU of bookworm-backports, memory tags",
 		{.arch = "aarch64",
 			.tier = TF_TIER_SYSTEM,
-			.qemu = "qemu-system-aarch64" TF_QEMU_NEWER},
+			.qemu = "qemu-system-aarch64" TF_QEMU_NEWER,
+			.board = "mte=on"},
 		1, 1, 0},
 	{"aarch64-kvm", "the host's own processor, by KVM",
 		{.arch = "aarch64", .tier = TF_TIER_SYSTEM, .cpu = "host"}, 1, 1, 0},
@@ -117,6 +118,10 @@ const struct tf_key tf_machine_keys[] = {
 	{"qemu", TF_KEY_TEXT, PLACE(spec.qemu), 0, 0, 0, 0, 0,
 		"QEMU's program, by name or by file; templates are of one QEMU alone",
 		"`qemu-system-ARCH`, `qemu-ARCH`"},
+	{"board", TF_KEY_TEXT, PLACE(spec.board), 0, 0, 0, 0, 0,
+		"system: properties of QEMU's `-M`: `mte=on` has memory tags on aarch64, which QEMU "
+		"before 8.0 gets wrong",
+		"none"},
 	{"memory", TF_KEY_NUMBER, PLACE(spec.memory_mib), 0, 0, 16, 65536, 0, "MiB, system", "256"},
 	{"cores", TF_KEY_NUMBER, PLACE(spec.cores), 0, 0, 1, 64, 0, "system", "1"},
 	{"page_size", TF_KEY_NUMBER, PLACE(spec.page_kib), 0, 0, 4, 64, 0,
@@ -456,7 +461,7 @@ const char *tf_spec_text(const struct tf_spec *spec, char *buf, size_t size)
 	const struct {
 		const char *text, *what;
 	} texts[] = {{spec->on, "on"}, {spec->kernel, "kernel"}, {spec->initramfs, "initramfs"},
-		{spec->cpu, "cpu"}, {spec->qemu, "qemu"}};
+		{spec->cpu, "cpu"}, {spec->qemu, "qemu"}, {spec->board, "board"}};
 	const struct {
 		unsigned n;
 		const char *what;

@@ -47,6 +47,7 @@ struct tf_spec {
 	char initramfs[256]; /* system: a path; "": that of the kernel */
 	char cpu[128];       /* QEMU's -cpu; "": the default of the architecture */
 	char qemu[128];      /* QEMU's program; "": the one in PATH */
+	char board[64];      /* system: further properties of QEMU's -M, with commas between */
 	unsigned memory_mib; /* system; 0: the default */
 	unsigned cores;      /* system; 0: one */
 	unsigned page_kib;   /* system; 0: 4 */

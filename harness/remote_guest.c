@@ -236,6 +236,7 @@ int tf_spec_describe(const struct tf_spec *spec, const char *cache, struct tf_vm
 	if (spec->cores)
 		m->cores = spec->cores;
 	snprintf(m->qemu, sizeof(m->qemu), "%s", spec->qemu);
+	snprintf(m->board, sizeof(m->board), "%s", spec->board);
 	m->accel = tf_vm_probe_kvm(m, cache) ? TF_VM_KVM : TF_VM_TCG;
 	return tf_vm_machine_check(m, err);
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "harness/alone.h"
+#include "harness/janitor.h"
 #include "harness/keep.h"
 #include "qemu/io.h"
 
@@ -251,6 +252,7 @@ static int go(struct way *w)
 int tf_rewind(struct tf_rewind *r)
 {
 	struct way w = {.r = r, .temp = "/tmp/telebed.XXXXXX"};
+	struct tf_janitor *janitor = NULL;
 	int rc;
 
 	if (!strcmp(tf_rewind_text(r, "build"), "pie"))
@@ -259,6 +261,9 @@ int tf_rewind(struct tf_rewind *r)
 			tf_rewind_text(r, "cell"));
 	if (!mkdtemp(w.temp))
 		return tf_vm_fail_errno(&r->err, -errno, "%s", w.temp);
+	rc = tf_janitor_start(w.temp, TF_JANITOR_OURS, &janitor, &r->err);
+	if (rc < 0)
+		return rc;
 	w.socket = tf_vm_format("%s/gdb", w.temp);
 	w.script = tf_vm_format("%s/script", w.temp);
 	w.heard = tf_vm_format("%s/heard", w.temp);
@@ -268,6 +273,7 @@ int tf_rewind(struct tf_rewind *r)
 		     : tf_vm_fail(&r->err, -ENOMEM, "no memory");
 	tf_alone_files_done(&w.files);
 	tf_vm_remove_dir(w.temp);
+	tf_janitor_dismiss(janitor);
 	free(w.socket);
 	free(w.script);
 	free(w.heard);

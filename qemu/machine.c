@@ -20,16 +20,14 @@ static const struct arch {
 	const char *qemu;
 	const char *board;
 	const char *cpu;
-	const char *tcg_board; /* properties that go with `cpu`, unless others are asked for */
-	const char *kvm_cpu;   /* instead of `cpu` where KVM does not know its properties */
-	const char *console;   /* and what else the kernel is told */
+	const char *kvm_cpu; /* instead of `cpu` where KVM does not know its properties */
+	const char *console; /* and what else the kernel is told */
 	unsigned int min_memory_mib;
 } archs[] = {
 	/* A 6.12 mostly crashes at boot under QEMU 7.2, in its allocator behind a cmpxchg16b, with
 	 * flags that cannot be. The kernel does without the instruction; programs keep it. */
-	{"x86_64", "qemu-system-x86_64", "q35", "max", "", "max", "ttyS0 clearcpuid=cx16", 96},
-	{"aarch64", "qemu-system-aarch64", "virt", "max,pauth-impdef=on", "mte=on", "max",
-		"ttyAMA0", 64},
+	{"x86_64", "qemu-system-x86_64", "q35", "max", "max", "ttyS0 clearcpuid=cx16", 96},
+	{"aarch64", "qemu-system-aarch64", "virt", "max,pauth-impdef=on", "max", "ttyAMA0", 64},
 };
 
 #define NARCHS (sizeof(archs) / sizeof(archs[0]))
@@ -204,13 +202,11 @@ void tf_vm_args_machine(
 {
 	const struct arch *a = find_arch(m->arch);
 	bool kvm = m->accel == TF_VM_KVM;
-	const char *board = m->board;
 
-	if (!board[0] && !kvm && !strcmp(m->cpu, a->cpu))
-		board = a->tcg_board;
 	add_ram(args, m, ram, share);
 	tf_vm_args_add(args, "-M");
-	tf_vm_args_add(args, "%s,memory-backend=ram0%s%s", a->board, board[0] ? "," : "", board);
+	tf_vm_args_add(
+		args, "%s,memory-backend=ram0%s%s", a->board, m->board[0] ? "," : "", m->board);
 	tf_vm_args_add(args, "-accel");
 	if (kvm)
 		tf_vm_args_add(args, "kvm");

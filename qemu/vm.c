@@ -277,6 +277,17 @@ static char *console_words(const char *path)
 	return text;
 }
 
+/* QEMU itself says little of it, or nothing. */
+static const char *of_memory(void)
+{
+	tf_vm_autofree char *mode = tf_vm_file_tail("/proc/sys/vm/overcommit_memory", 16);
+
+	return mode && mode[0] == '2'
+		       ? "; vm.overcommit_memory is 2 here, and the machine's memory and some 300 MiB "
+			 "have to be promised: give it less, raise vm.overcommit_ratio, or add swap"
+		       : "";
+}
+
 int tf_vm_explain(struct tf_vm *vm, int code, const char *what, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *log = NULL, *console = NULL;
@@ -288,8 +299,9 @@ int tf_vm_explain(struct tf_vm *vm, int code, const char *what, struct tf_vm_err
 	tf_vm_child_explain(vm->child, how, sizeof(how));
 	log = tf_vm_file_tail(vm->log, LOG_TAIL);
 	console = console_words(vm->console);
-	return tf_vm_fail(err, code, "machine %s: %s; %s%s%s%s%s (all of it in %.160s)",
-		vm->machine.name, what, how, log && *log ? "; it said:\n" : "", log ? log : "",
+	return tf_vm_fail(err, code, "machine %s: %s; %s%s%s%s%s%s (all of it in %.160s)",
+		vm->machine.name, what, how, code == -ECHILD ? of_memory() : "",
+		log && *log ? "; it said:\n" : "", log ? log : "",
 		console && *console ? "\nthe console's last lines:\n" : "", console ? console : "",
 		vm->rundir);
 }

@@ -2,8 +2,9 @@
 # What `make check` runs; read by the Makefile. Those of one matter stand together.
 
 # Runs a script of tests/ with a probe in a guest, the only place where aarch64 has ptrace. $(1)
-# architecture, $(2) script, $(3) probes, $(4) what else of its build
-in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) tests/bare.sh $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)) $(4))) $(1) --
+# architecture, $(2) script, $(3) probes, $(4) what else of its build, $(5) machine, if it is not the
+# architecture's own
+in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) tests/bare.sh $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)) $(4))) $(or $(5),$(1)) --
 # Unit tests that look from outside run there as well; of those that kill at every ptrace call, at some.
 GUEST_TESTS := test_threads test_sparse
 GUEST_TESTS_FOREIGN := test_task test_snapshot test_stop test_attrs test_cpu_of test_files
@@ -86,7 +87,7 @@ $(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit
 )
 $(foreach a,$(ARCHES),machines-$(a) 300 $(B)/tests/tools/vmcheck $(a) build/guest/$(a)/guestprobe
 )
-$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes oracle render yoyo memory luajit --filter .$(a).system
+$(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes oracle render yoyo memory luajit --filter .$(a).system --out build/run/guests-$(a)
 in-guest-$(a)-programs 400 $(B)/bin/telebed run foreign home --filter move.$(a).system
 telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )
@@ -103,8 +104,8 @@ telebed-matrix 120 tests/telebed.sh $(B)/bin/telebed matrix
 report 60 tests/report.sh $(B)/bin/telebed
 live 60 tests/live.sh $(B)/bin/telebed
 examples 60 tests/examples.sh $(B)/bin/telebed
-telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized ring fan-out fan-out-copies engine-crew engine-locks engine-busy --filter native
-telebed-user 300 $(B)/bin/telebed run probes witness render --filter user
+telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized ring fan-out fan-out-copies engine-crew engine-locks engine-busy --filter native --out build/run/host
+telebed-user 300 $(B)/bin/telebed run probes witness render --filter user --out build/run/user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 $(foreach c,restore copy unix tcp many killed broken stopped refused obstacles asked progress,outside-$(c) 120 tests/outside.sh $(B) $(c)
@@ -163,11 +164,12 @@ endef
 define GUEST_CASES
 $(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/test_swap here
 )$(foreach a,$(ARCHES),in-guest-$(a)-host 600 tests/hosts.sh $(B) machine $(a)
+)$(foreach a,$(ARCHES),in-guest-$(a)-stable 400 tests/stable.sh $(B)/bin/telebed $(a)
 )in-guest-telebed 400 tests/hosts.sh $(B) telebed
 in-guest-container 300 tests/hosts.sh $(B) container-guests
 in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40
-in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static) bash tests/obstacles.sh $(B_$(FOREIGN))
+in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static,,$(FOREIGN)-qemu10) bash tests/obstacles.sh $(B_$(FOREIGN))
 $(foreach a,$(ARCHES),$(foreach c,$(if $(filter $(FOREIGN),$(a)),threads forks shared huge) swap,in-guest-$(a)-later-$(c) 400 $(call in_guest,$(a),later.sh,storm-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) $(c) static 16
 ))
 in-guest-$(FOREIGN)-files 400 $(call in_guest,$(FOREIGN),files.sh,files-static outside-static) bash tests/files.sh $(B_$(FOREIGN)) static
@@ -176,6 +178,7 @@ endef
 define REPLAY_CASES
 $(foreach a,$(ARCHES),kept-$(a) 400 tests/kept.sh $(B)/bin/telebed system $(a)
 same-$(a) 900 tests/replay.sh $(B)/bin/telebed same $(a)
-replay-$(a) 1800 tests/replay.sh $(B)/bin/telebed replay $(a)
+replay-$(a)-recorded 900 tests/replay.sh $(B)/bin/telebed recorded $(a)
+replay-$(a)-afterwards 900 tests/replay.sh $(B)/bin/telebed afterwards $(a)
 )
 endef

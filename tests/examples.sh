@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# examples.sh TELEBED: the files for continuous integration in docs/examples are YAML, their scripts are
-# shell, and what they call is there: targets of make, commands and options of telebed.
+# examples.sh TELEBED: the files for continuous integration in docs/examples are YAML with keys that GitHub and
+# GitLab know (ci.schema.json), their scripts are shell, and what they call is there: targets of make, commands
+# and options of telebed.
 set -eu
 telebed=$1
 tmp=$(mktemp -d)
@@ -33,7 +34,36 @@ scripts() {
 	END
 }
 
+# valid FILE: by the definition of its name
+valid() {
+	python3 - "$1" <<-'END'
+		import json, os, sys, jsonschema, yaml
+
+		with open("tests/ci.schema.json") as f:
+		    schema = json.load(f)
+		name = os.path.basename(sys.argv[1]).removesuffix(".yml")
+		schema["$ref"] = "#/definitions/" + name
+		with open(sys.argv[1]) as f:
+		    document = yaml.safe_load(f)
+		if True in document:  # YAML 1.1 takes "on" for that
+		    document["on"] = document.pop(True)
+		wrong = list(jsonschema.Draft7Validator(schema).iter_errors(document))
+		for error in wrong:
+		    print("/".join(map(str, error.absolute_path)), error.message, sep=": ")
+		stages = document.get("stages", [])
+		for job, what in document.items() if stages else []:
+		    if isinstance(what, dict) and what.get("stage", stages[0]) not in stages:
+		        wrong.append(print(job + ": no such stage"))
+		for job, what in document.get("jobs", {}).items():
+		    for need in [what["needs"]] if isinstance(what.get("needs"), str) else what.get("needs", []):
+		        if need not in document["jobs"]:
+		            wrong.append(print(job + ": needs " + need + ", which is not there"))
+		sys.exit(bool(wrong))
+	END
+}
+
 for file in docs/examples/*.yml; do
+	valid "$file" >"$tmp/wrong" || fail "$file: $(cat "$tmp/wrong")"
 	scripts "$file" >"$tmp/script"
 	[ "$(wc -l <"$tmp/script")" -ge 4 ] || fail "$file: only $(cat "$tmp/script")"
 	bash -n "$tmp/script" || fail "$file: $(cat "$tmp/script")"

@@ -17,7 +17,7 @@ fail() {
 
 # watch COLUMNS: a run on a terminal so wide; $tmp/seen is what is drawn, $tmp/tap standard output
 watch() {
-	script -qec "stty cols $1; $telebed run $tmp/bad.conf $tmp/good.conf --jobs 1 >$tmp/tap" "$tmp/seen" \
+	script -qec "stty cols $1; $telebed run $tmp/bad.conf $tmp/good.conf --jobs 1 --out $tmp/out >$tmp/tap" "$tmp/seen" \
 		>/dev/null </dev/null && fail "a cell that fails did not fail"
 	sed -i '/^Script /d' "$tmp/seen"
 	! grep -q "$esc" "$tmp/tap" || fail "escapes on standard output"

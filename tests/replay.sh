@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# replay.sh TELEBED same ARCH     a machine of tier icount does the same each time, bit by bit
-# replay.sh TELEBED replay ARCH   a failure there is gone through in gdb, forwards and backwards
+# replay.sh TELEBED same ARCH       a machine of tier icount does the same each time, bit by bit
+# replay.sh TELEBED recorded ARCH   a failure there is gone through in gdb, forwards and backwards
+# replay.sh TELEBED afterwards ARCH the same with one that ended by a signal, and was not recorded then
 set -eu
 telebed=$PWD/$1 what=$2 arch=$3
 tmp=$(mktemp -d)
@@ -52,7 +53,7 @@ fails() {
 	folder=$(echo "$tmp/out.$way/$way"-*)
 }
 
-replay() {
+recorded() {
 	fails loses --record
 	says "not ok: the word: 0x5eee"
 	[ -s "$folder/A/recording" ] || fail "no recording"
@@ -62,8 +63,10 @@ replay() {
 	says "^#1  .* in verify \(\)"
 	tr '\n' ' ' <"$tmp/out" | grep -qE 'failing point.*<probe_lost>.*one instruction before.*<verify\+[0-9]+>' ||
 		fail "not the point, or not the instruction before"
+}
 
-	# Recorded afterwards: it is the same run.
+# It is the same run.
+afterwards() {
 	fails dies
 	[ ! -e "$folder/A/recording" ] || fail "a recording that nobody asked for"
 	expect 0 "$telebed" replay --batch "$folder"

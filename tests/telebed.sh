@@ -109,8 +109,7 @@ ends() {
 	kill "-$1" "$pid"
 	while read -r p; do gone "$p"; done <"$tmp/pids"
 	pid=
-	timeout 20 sh -c 'while [ -e "$1" ]; do sleep 0.1; done' sh "$tmp/ended" ||
-		fail "left by SIG$1: $(find "$tmp/ended")"
+	vanishes "$tmp/ended"
 }
 
 matrix() {
@@ -142,7 +141,7 @@ matrix() {
 	says "1..6"
 	says "again 1"
 	printf 'probe = "registers"; arguments = [ "--nonsense" ];\n' >"$tmp/bad.conf"
-	expect 1 "$telebed" run "$tmp/bad.conf" --until-fail --jobs 1
+	expect 1 "$telebed" run "$tmp/bad.conf" --until-fail --jobs 1 --out "$tmp/failed"
 	says "not ok 1"
 	grep -q '^1\.\.1$' "$tmp/out" || fail "no plan of one"
 
@@ -164,8 +163,8 @@ matrix() {
 	says "rows/hop-static.mine-to-x86_64-user.tcp A -> B:"
 	says "rows/hop-static.odd.tcp A -> B # SKIP A: no qemu-of-nobody"
 	says "2 passed, 0 failed, 0 broken, 1 skipped"
-	expect 69 "$telebed" run "$tmp/rows.conf" --machines "$tmp/own.conf" --no-skip
-	expect 69 "$telebed" run "$tmp/rows.conf" --machines "$tmp/own.conf" --filter odd
+	expect 69 "$telebed" run "$tmp/rows.conf" --machines "$tmp/own.conf" --no-skip --out "$tmp/strict"
+	expect 69 "$telebed" run "$tmp/rows.conf" --machines "$tmp/own.conf" --filter odd --out "$tmp/strict"
 	says "no cell could be run here"
 	refuses "1: machine: 'mine' is no row" 'probe = "hop"; machine = "mine";'
 	refuses "1: machine: goes without arch" 'probe = "hop"; machine = "x86_64"; tier = "user";'
@@ -207,6 +206,11 @@ gone() {
 	timeout 20 tail --pid="$1" -f /dev/null || fail "process $1 outlives telebed"
 }
 
+# vanishes PATH: soon
+vanishes() {
+	timeout 20 sh -c 'while [ -e "$1" ]; do sleep 0.1; done' sh "$1" || fail "left: $(find "$1")"
+}
+
 # start COMMAND...: in the background, output to $tmp/live
 start() {
 	"$@" >"$tmp/live" 2>&1 &
@@ -234,7 +238,8 @@ loses() {
 }
 
 machines() {
-	local code
+	local code folder qemu
+	local -a qemus
 	# Output and exit code of a command.
 	expect 64 "$telebed" exec "$arch" -- "build/$arch/probes/registers-static"
 	says "usage: registers ADDRESS"
@@ -264,13 +269,30 @@ machines() {
 	expect 64 "$telebed" cp "$arch:/tmp/folder/file" "$tmp/back"
 	says "no such machine runs"
 
-	# Nothing outlives a telebed that is killed.
+	# Nothing outlives a telebed that is killed: neither QEMU nor its folder nor a socket.
 	start "$telebed" exec "$arch" -- "build/$arch/probes/registers-static" /tmp/i.tf --wait
 	wait_line holding
 	qemu=$(qemu_of "$pid")
 	[ -n "$qemu" ] || fail "no QEMU below telebed"
+	folder=$(tr '\0' '\n' <"/proc/$qemu/cmdline" | grep -o '/tmp/telebed\.[A-Za-z0-9]*' | head -1)
+	[ -S "$folder/link" ] || fail "no link in $folder"
 	kill -9 "$pid"
 	gone "$qemu"
+	vanishes "$folder"
+	# A run that is interrupted, in a folder in which somebody else has something.
+	printf 'probe = "registers"; arguments = [ "--wait" ]; arch = "%s"; tier = "system";\n' "$arch" >"$tmp/long.conf"
+	mkdir -p "$tmp/run/mine"
+	echo mine >"$tmp/run/mine/file"
+	start env --default-signal=INT "$telebed" run "$tmp/long.conf" --out "$tmp/run"
+	wait_line "B: $arch machine"
+	read -r -a qemus < <(qemu_of "$pid" | tr '\n' ' ')
+	[ ${#qemus[@]} = 2 ] || fail "not two machines: ${qemus[*]}"
+	kill -INT "$pid"
+	for qemu in "${qemus[@]}"; do gone "$qemu"; done
+	vanishes "$tmp/run/machines"
+	vanishes "$tmp/run/link"
+	[ "$(find "$tmp/run" | sort | tr '\n' ' ')" = "$tmp/run $tmp/run/mine $tmp/run/mine/file " ] ||
+		fail "$(find "$tmp/run")"
 	printf 'probe = "registers"; arguments = [ "--wait" ]; tier = "user"; arch = "%s";\n' "$arch" \
 		>"$tmp/user.conf"
 	start "$telebed" run "$tmp/user.conf" --out "$tmp/user"
@@ -291,7 +313,8 @@ machines() {
 		exit 1
 	END
 	chmod +x "$tmp/qemu-system-$arch"
-	expect 69 env PATH="$tmp:$PATH" TELEFORK_CACHE="$tmp/cache" "$telebed" run guests --filter ".$arch."
+	expect 69 env PATH="$tmp:$PATH" TELEFORK_CACHE="$tmp/cache" "$telebed" run guests --filter ".$arch." \
+		--out "$tmp/moody"
 	says "0 passed, 0 failed, 6 broken"
 	says "not in the mood for $arch"
 }
