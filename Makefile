@@ -247,6 +247,7 @@ BENCH_SRC   := \
 	work \
 	yoyo \
 	outside \
+	floor \
 
 COMMIT_SRC  := \
 	commit \

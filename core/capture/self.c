@@ -6,8 +6,9 @@
  *
  *   parent                         child (snapshot)
  *   block signals
- *   raw clone ------------------->  list descriptors, freeze shared memory, close everything
- *   wait  <------- READY ---------
+ *   raw clone ------------------->  freeze shared memory
+ *   list descriptors ------------>
+ *   wait  <------- READY ---------  close everything
  *   restore mask, return 1         raise a signal: the frame is the copy's registers
  *   …                              send it all, read the answer
  *   telefork_wait <-- DONE -------  _exit

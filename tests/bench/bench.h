@@ -127,4 +127,10 @@ int bench_yoyo(struct bench *b);
 /* How long processes stand still that are captured from outside. */
 int bench_outside(struct bench *b);
 
+/* --- floor.c --- */
+
+/* How long a process stands still for a tracer that does no more than it cannot do without; ms.
+ * Negative: failed. */
+double bench_floor(pid_t pid);
+
 #endif

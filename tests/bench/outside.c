@@ -105,13 +105,14 @@ static _Noreturn void be_subject(struct subject *s, unsigned row)
 }
 
 struct figures {
-	struct bench_series fork, stood, gap;
+	struct bench_series fork, floor, stood, gap;
 	uint64_t mappings;
 };
 
 static int measure_once(struct subject *s, pid_t pid, struct figures *f)
 {
 	static struct tf_task task;
+	double floor;
 	int rc;
 
 	s->what = FORK;
@@ -129,7 +130,9 @@ static int measure_once(struct subject *s, pid_t pid, struct figures *f)
 	usleep(10000); /* it looks at the clock again */
 	bench_push(&f->gap, (double)s->gap_ns / 1e6);
 	tf_task_release(&task);
-	return rc;
+	floor = bench_floor(pid);
+	bench_push(&f->floor, (double)s->fork_ns / 1e6 + floor);
+	return floor < 0 ? -1 : rc;
 }
 
 static int measure(unsigned row, struct figures *f)
@@ -168,6 +171,9 @@ int bench_outside(struct bench *b)
 		bench_add(b, &f.stood, &f.fork, limit, "ms", "and 50 us a thread, 0.1 us a mapping",
 			"stop from outside, %llu MiB %s, threads %u, maps %llu", mib, kind,
 			rows[i].threads, (unsigned long long)f.mappings);
+		bench_add(b, &f.floor, &f.fork, limit, "ms", "what no tracer does without",
+			"its floor, %llu MiB %s, threads %u, maps %llu", mib, kind, rows[i].threads,
+			(unsigned long long)f.mappings);
 	}
 	return 0;
 }
