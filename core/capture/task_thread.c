@@ -89,6 +89,29 @@ static void code_around(struct tf_task *t, uint64_t pc, uint8_t code[2 * TF_CODE
 		memset(code, 0, 2 * TF_CODE_AROUND); /* [vsyscall] cannot be read */
 }
 
+/* Copies the general registers, which are the first set, so that the copy can be changed. */
+static int own_registers(struct tf_task *t, struct tf_regs *regs)
+{
+	struct tf_regset *set = tf_regs_find(regs, NT_PRSTATUS);
+
+	set->data = tf_arena_dup(&t->capture.arena, set->data, set->size);
+	return set->data ? 0 : TELEFORK_E_NOMEM;
+}
+
+/* No sequence has a call in it, so nobody has to look for one. */
+static bool is_at_call(struct tf_task *t, const struct tf_traced *x)
+{
+	size_t mark = t->capture.arena.used;
+	struct tf_regs regs = x->as_found;
+	uint64_t arg[6];
+	long nr;
+	bool at = !own_registers(t, &regs) &&
+		  tf_arch_task_rewind(&regs, x->code, &nr, arg) != TF_AT_NO_CALL;
+
+	tf_arena_rewind(&t->capture.arena, mark);
+	return at;
+}
+
 static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread *thread)
 {
 	void *head = NULL;
@@ -109,11 +132,12 @@ static int read_thread(struct tf_task *t, struct tf_traced *x, struct tf_thread 
 	if (rc)
 		return rc;
 	pc = tf_arch_native()->pc(&x->as_found);
-	x->abort = sequence_exit(t, thread, pc);
 	if (x > t->traced && tf_arch_native()->pc(&x[-1].as_found) == pc)
 		memcpy(x->code, x[-1].code, sizeof(x->code));
 	else
 		code_around(t, pc, x->code);
+	if (!is_at_call(t, x))
+		x->abort = sequence_exit(t, thread, pc);
 	return 0;
 }
 
@@ -209,15 +233,6 @@ int tf_task_pending(struct tf_task *t)
 }
 
 /* --- where it goes on --- */
-
-/* Copies the general registers, which are the first set, so that the copy can be changed. */
-static int own_registers(struct tf_task *t, struct tf_regs *regs)
-{
-	struct tf_regset *set = tf_regs_find(regs, NT_PRSTATUS);
-
-	set->data = tf_arena_dup(&t->capture.arena, set->data, set->size);
-	return set->data ? 0 : TELEFORK_E_NOMEM;
-}
 
 /* Whether /proc saw the thread in this call; one that was continued once goes by another name. */
 static bool was_inside(const struct tf_traced *x, long nr)
