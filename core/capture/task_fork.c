@@ -252,7 +252,7 @@ int tf_task_fork(struct tf_asking *q, int (*rest)(struct tf_task *t))
 {
 	struct tf_traced between = {.as_found = q->x->as_found, .held = true};
 	struct tf_asking b = *q;
-	int64_t result;
+	int64_t result = 0;
 	bool adopting;
 	int rc, resumed;
 
