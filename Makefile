@@ -54,7 +54,7 @@ BASE_SRC    := err text arena buf crc32c io maps host guest twin \
 	stop \
 	wait \
 
-IMAGE_SRC   := segments elfcore notes notes_table notes_print stream file \
+IMAGE_SRC   := known segments elfcore notes notes_table notes_print stream file \
 	compare compare_maps compare_memory compare_state
 CAPTURE_SRC := \
 	self \
@@ -89,6 +89,7 @@ CAPTURE_SRC := \
 	check_fds \
 	task_objects \
 	task_others \
+	known \
 
 CHANNEL_SRC := frames address ssh dial listen handshake
 RESTORE_SRC := \
@@ -113,6 +114,7 @@ RESTORE_SRC := \
 	build_objects \
 	build_later \
 	files \
+	known \
 	objects \
 	hole \
 	vdso \
@@ -285,6 +287,7 @@ SAN_TESTS   := \
 	test_files \
 	test_fit \
 	test_image \
+	test_known \
 	test_notes \
 	test_owners \
 	test_pack \

@@ -94,13 +94,28 @@ static int wait_for(struct tf_io *io, short events, struct tf_err *e)
 			return tf_fail(e, TELEFORK_E_TIMEOUT,
 				"the other side moved no byte for %d ms", io->idle_ms);
 		n = poll(&p, 1, ms < INT32_MAX ? (int)ms + 1 : INT32_MAX);
-		if (n > 0 && events == (POLLIN | POLLOUT) && (p.revents & POLLIN))
-			return heard(io, e);
+		if (n > 0 && events == (POLLIN | POLLOUT) && (p.revents & POLLIN)) {
+			int rc = io->told ? io->told(io, e) : 0;
+
+			if (rc <= 0)
+				return rc ? rc : heard(io, e);
+			continue;
+		}
 		if (n > 0)
 			return 0;
 		if (n < 0 && errno != EINTR)
 			return tf_fail_errno(e, TELEFORK_E_IO, errno, "poll");
 	}
+}
+
+int tf_io_heed(struct tf_io *io, struct tf_err *e)
+{
+	int rc = wait_for(io, POLLIN, e);
+
+	if (rc)
+		return rc;
+	rc = io->told(io, e);
+	return rc > 0 ? 0 : rc ? rc : heard(io, e);
 }
 
 static ssize_t write_some(struct tf_io *io, struct iovec *iov, int n)

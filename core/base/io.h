@@ -26,7 +26,10 @@ struct tf_io {
 	 * NULL: they come as they are. */
 	uint32_t frame_left;
 	int (*next_frame)(struct tf_io *io, struct tf_err *e);
-	bool heed; /* writing: an answer that comes early (a refusal) ends it with _CLOSED */
+	bool heed; /* writing: an answer that comes early (a refusal) ends it with _CLOSED, */
+	/* unless it is looked for: 1 if it was taken, 0 if it is another, or an error. */
+	int (*told)(struct tf_io *io, struct tf_err *e);
+	void *told_ctx;
 };
 
 /* Nanoseconds of a clock of clock_gettime(2), and of CLOCK_MONOTONIC. */
@@ -41,6 +44,9 @@ void tf_io_init(struct tf_io *io, int fd, const struct telefork_options *o);
  * tf_io_narrow() puts back, for it is a property of the socket, which others share. */
 int tf_io_widen(const struct tf_io *io);
 void tf_io_narrow(const struct tf_io *io, int before);
+
+/* Waits for what told() looks for. 0, _CLOSED: something else has come, or as tf_io_read(). */
+int tf_io_heed(struct tf_io *io, struct tf_err *e);
 
 /* Writes all of iov (which is used up). 0, _CLOSED, _TIMEOUT, _IO. n <= 1024. */
 int tf_io_writev(struct tf_io *io, struct iovec *iov, int n, struct tf_err *e);

@@ -51,9 +51,12 @@ struct tf_capture {
 	uint64_t frozen_size;
 	struct tf_run *runs;
 	uint64_t n_runs;
-	uint64_t map_runs;    /* runs before the mapping that is being scanned */
-	uint64_t memory;      /* bytes in runs */
-	uint8_t *bounce;      /* TF_EXTENT_SIZE bytes, when first needed */
+	uint64_t map_runs; /* runs before the mapping that is being scanned */
+	uint64_t memory;   /* bytes in runs */
+	uint8_t *bounce;   /* TF_EXTENT_SIZE bytes, when first needed */
+	uint8_t *known; /* known.c: a bit for each mapping whose file is there; NULL: not asked */
+	struct tf_known *known_list; /* as it came */
+	bool told;                   /* it has come */
 	struct tf_base *base; /* send only what changed since (changes.h); NULL: everything */
 	struct tf_sink sink;  /* last: large, and set up late by tf_sink_begin() */
 };
@@ -135,6 +138,21 @@ uint64_t tf_capture_find_end(int mem, const struct tf_map *m);
 /* Makes segments of the runs, encodes the head and sends it; memory and tf_sink_end() are to
  * follow. */
 int tf_capture_send_head(struct tf_capture *c, uint32_t stream_flags);
+
+/* Sends one run, from where its bytes lie. */
+int tf_capture_send_run(struct tf_capture *c, const struct tf_run *r);
+
+/* known.c: whether the receiver may be asked which files it has (TF_STREAM_OFFER). */
+bool tf_known_offers(const struct tf_capture *c);
+
+/* Before memory is sent: from now on the receiver's word is heard. 0 or _NOMEM. */
+int tf_known_begin(struct tf_capture *c);
+
+/* Whether the run has to wait for that word. */
+bool tf_known_later(const struct tf_capture *c, const struct tf_run *r);
+
+/* Sends those that had to, without pages that are there. */
+int tf_known_send(struct tf_capture *c);
 
 /* Encodes the head and sends everything; afterwards (drop) the snapshot holds next to nothing. */
 int tf_capture_send(struct tf_capture *c, uint32_t stream_flags);

@@ -515,8 +515,7 @@ static int send_copied(struct tf_capture *c, uint64_t offset, const uint8_t *dat
 	return rc;
 }
 
-/* Sends [start, end) of one run, from where its bytes lie. */
-static int send_run(struct tf_capture *c, const struct tf_run *r)
+int tf_capture_send_run(struct tf_capture *c, const struct tf_run *r)
 {
 	const struct tf_frozen *f = c->base ? NULL : tf_capture_frozen_at(c, r->start);
 	const struct tf_map *m = tf_image_map_at(&c->image, r->start);
@@ -555,6 +554,9 @@ static int send_memory(struct tf_capture *c)
 	for (uint64_t i = 0; i < c->n_runs; i++) {
 		struct tf_run *r = &c->runs[i], part = {.start = r->start};
 
+		if (tf_known_later(c, r))
+			continue;
+
 		for (; part.start < r->end; part.start = part.end) {
 			bool whole;
 			int rc;
@@ -563,7 +565,7 @@ static int send_memory(struct tf_capture *c)
 			if (part.end > r->end)
 				part.end = r->end;
 			whole = part.end - part.start == DROP_STEP;
-			rc = send_run(c, &part);
+			rc = tf_capture_send_run(c, &part);
 			if (!rc && c->drop && whole)
 				rc = tf_sink_flush(&c->sink, &c->err);
 			if (rc)
@@ -593,9 +595,18 @@ int tf_capture_send_head(struct tf_capture *c, uint32_t stream_flags)
 
 int tf_capture_send(struct tf_capture *c, uint32_t stream_flags)
 {
-	int rc = tf_capture_send_head(c, stream_flags);
+	bool offers = tf_known_offers(c);
+	int rc = 0;
+
+	c->known = NULL; /* of a capture before, in a copy that comes back */
+	if (offers)
+		rc = tf_known_begin(c);
 
 	if (!rc)
+		rc = tf_capture_send_head(c, stream_flags | (offers ? TF_STREAM_OFFER : 0));
+	if (!rc)
 		rc = send_memory(c);
+	if (!rc && offers)
+		rc = tf_known_send(c);
 	return rc ? rc : tf_sink_end(&c->sink, &c->image, &c->err);
 }

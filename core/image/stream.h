@@ -70,8 +70,9 @@ struct tf_want {
 	uint64_t address; /* in the process, or TF_WANT_ALL; or a number of bytes */
 };
 
-#define TF_STREAM_RELAY 1u /* the receiver stays between: framed output, exit status (yoyo) */
-#define TF_STREAM_ASK   2u /* only the head comes: could that process live there? */
+#define TF_STREAM_RELAY 1u   /* the receiver stays between: framed output, exit status (yoyo) */
+#define TF_STREAM_ASK   2u   /* only the head comes: could that process live there? */
+#define TF_STREAM_OFFER 256u /* pages of files that are there need not come: known.h */
 
 struct tf_stream_header {
 	char magic[8];

@@ -3,6 +3,7 @@
  * accounting, huge pages, protection keys. */
 #include "core/restore/facts_impl.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,26 +46,43 @@ static uint64_t commit_free(struct tf_arena *a)
 	return all > taken ? all - taken : 0;
 }
 
+static uint64_t pages_of(const char *folder, const char *file, uint64_t otherwise)
+{
+	char path[320];
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/%s/%s", folder, file);
+	return tf_facts_number(path, otherwise);
+}
+
+static int by_size(const void *a, const void *b)
+{
+	uint64_t x = ((const struct tf_huge *)a)->size, y = ((const struct tf_huge *)b)->size;
+
+	return (x > y) - (x < y);
+}
+
 /* Reserved pages are promised to somebody. */
 static void gather_huge(struct tf_facts *f)
 {
-	static const char folder[] = "/sys/kernel/mm/hugepages/hugepages-%llukB/%s";
+	DIR *sizes = opendir("/sys/kernel/mm/hugepages");
+	struct dirent *entry;
 	unsigned n = 0;
 
-	for (unsigned shift = 16; shift <= 34 && n < TF_FACT_HUGE_MAX; shift++) {
-		unsigned long long kb = 1ull << (shift - 10);
+	while (sizes && n < TF_FACT_HUGE_MAX && (entry = readdir(sizes))) {
+		unsigned long long kb;
 		uint64_t free_pages, reserved;
-		char path[96];
 
-		snprintf(path, sizeof(path), folder, kb, "free_hugepages");
-		free_pages = tf_facts_number(path, UINT64_MAX);
-		snprintf(path, sizeof(path), folder, kb, "resv_hugepages");
-		reserved = tf_facts_number(path, 0);
-		if (free_pages == UINT64_MAX)
+		if (sscanf(entry->d_name, "hugepages-%llukB", &kb) != 1)
 			continue;
-		f->huge[n++] = (struct tf_huge){
-			kb << 10, free_pages > reserved ? free_pages - reserved : 0};
+		free_pages = pages_of(entry->d_name, "free_hugepages", UINT64_MAX);
+		reserved = pages_of(entry->d_name, "resv_hugepages", 0);
+		if (free_pages != UINT64_MAX)
+			f->huge[n++] = (struct tf_huge){
+				kb << 10, free_pages > reserved ? free_pages - reserved : 0};
 	}
+	if (sizes)
+		closedir(sizes);
+	qsort(f->huge, n, sizeof(*f->huge), by_size);
 }
 
 /* Whether huge pages come to whom does not ask for them. */

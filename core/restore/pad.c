@@ -24,6 +24,7 @@
 #include "core/base/wait.h"
 #include "core/restore/files.h"
 #include "core/restore/fit.h"
+#include "core/restore/known.h"
 #include "core/restore/landing.h"
 #include "core/restore/objects.h"
 #include "core/restore/pad_impl.h"
@@ -148,7 +149,7 @@ bool tf_pad_relayed(const struct tf_pad *p)
 
 static int check_relay(struct tf_pad *p)
 {
-	if (p->stream_flags & ~(TF_STREAM_RELAY | TF_STREAM_ASK))
+	if (p->stream_flags & ~(TF_STREAM_RELAY | TF_STREAM_ASK | TF_STREAM_OFFER))
 		return tf_fail(&p->err, TELEFORK_E_PROTOCOL, "the stream has unknown flags %#x",
 			p->stream_flags);
 	if (p->mark.from && (!p->answers || tf_pad_relayed(p)))
@@ -627,6 +628,8 @@ int tf_pad_hold(struct tf_pad *p)
 	if (p->stream_flags & TF_STREAM_ASK)
 		return answer_question(p);
 	rc = p->image.n_later && !p->restore.post_copy ? want_all(p) : 0;
+	if (!rc && p->stream_flags & TF_STREAM_OFFER)
+		rc = tf_known_tell(p);
 	limit_reads(p);
 	if (!rc)
 		rc = start_child(p);
@@ -636,6 +639,8 @@ int tf_pad_hold(struct tf_pad *p)
 		rc = p->restore.post_copy ? tf_pager_take(p, last_moment(p, p->to_come)) : 0;
 	if (!rc)
 		rc = await_ready(p);
+	if (!rc)
+		rc = tf_known_check(p);
 	unlimit_reads(p);
 	p->result.mappings = p->image.n_maps;
 	p->result.pid = p->child;

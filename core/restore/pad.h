@@ -38,6 +38,8 @@ struct tf_pad {
 	struct tf_table_header table_header; /* file */
 	struct tf_extent *table;             /* file */
 	uint32_t stream_flags;
+	struct tf_known_file *known; /* known.c: files whose pages did not come */
+	uint32_t n_known;
 	uint64_t to_come;          /* bytes of all extents of memory at most */
 	struct timeval read_limit; /* the socket's own, put back afterwards */
 	int stdio[3];              /* for the copy's 0, 1, 2; -1: as options.stdio says */

@@ -107,13 +107,35 @@ END_TEST
  * connection closed. */
 START_TEST(cut_in_the_answer)
 {
-	for (uint64_t at = 0; at < sizeof(struct tf_reply); at += 13) {
+	uint64_t back;
+
+	count_messages(NULL, &back);
+	for (uint64_t at = back - sizeof(struct tf_reply); at < back; at += 13) {
 		struct journey j = {.wire = {CUT, .back = true, .at = at}};
 
 		travel(&j);
 		ck_assert_int_eq(j.result.error, TELEFORK_E_CLOSED);
 		ck_assert_ptr_nonnull(strstr(j.result.message, "not known"));
 		ck_assert_int_gt(report.pid, 0);
+		ck_assert_str_eq(report.differs, "");
+	}
+}
+END_TEST
+
+/* Before the answer the receiver tells which files it has: cut there, nothing runs, and that is
+ * known.
+ */
+START_TEST(cut_in_the_list)
+{
+	uint64_t back;
+
+	count_messages(NULL, &back);
+	for (uint64_t at = 0; at < back - sizeof(struct tf_reply); at += 37) {
+		struct journey j = {.wire = {CUT, .back = true, .at = at}};
+
+		travel(&j);
+		ck_assert_int_eq(j.result.error, TELEFORK_E_CLOSED);
+		ck_assert_int_eq(report.pid, TELEFORK_E_CLOSED);
 		ck_assert_str_eq(report.differs, "");
 	}
 }
@@ -453,6 +475,7 @@ int main(int argc, char **argv)
 		cut_at_every_message,
 		cut_at_random_bytes,
 		cut_in_the_answer,
+		cut_in_the_list,
 		cut_in_the_greeting,
 		wrong_tokens,
 		right_token,

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/* See known.h. The new process opens files by their names once more: so it is looked again, whether
+ * the names lead to the same files, unchanged. */
+#include "core/restore/known.h"
+#include "core/base/cleanup.h"
+#include "core/base/crc32c.h"
+#include "core/image/known.h"
+#include "core/restore/build.h"
+#include "core/restore/files.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct tf_known_file {
+	const char *path;
+	struct stat st;
+};
+
+/* What is at that path, and what it is known by. */
+static bool look(const char *path, struct stat *st, struct tf_known *ret)
+{
+	TF_CLOSE int fd = tf_files_open(path, O_RDONLY, S_IFREG, st);
+	uint8_t page[TF_KNOWN_PAGE];
+
+	if (fd < 0 || pread(fd, page, sizeof(page), 0) != sizeof(page))
+		return false;
+	ret->size = (uint64_t)st->st_size;
+	return tf_known_by(page, ret);
+}
+
+static void list(struct tf_pad *p, struct tf_known *k, uint32_t *ret_n)
+{
+	struct tf_known file = {0};
+	const char *path = NULL;
+	bool usable = false;
+
+	for (uint32_t i = 0; i < p->image.n_maps && *ret_n < TF_KNOWN_MAX; i++) {
+		const struct tf_map *m = &p->image.maps[i];
+
+		if (!m->here || m->object)
+			continue;
+		if (!path || strcmp(path, m->path) != 0) {
+			path = m->path;
+			usable = look(path, &p->known[p->n_known].st, &file);
+			if (usable)
+				p->known[p->n_known++].path = path;
+		}
+		file.map = i;
+		if (usable)
+			k[(*ret_n)++] = file;
+	}
+}
+
+int tf_known_tell(struct tf_pad *p)
+{
+	uint32_t room = p->image.n_maps < TF_KNOWN_MAX ? p->image.n_maps : TF_KNOWN_MAX;
+	struct tf_known *k = tf_arena_array(&p->arena, room + 1, sizeof(*k));
+	struct tf_known_header h = {.magic = TF_KNOWN_MAGIC};
+	struct iovec iov[2] = {{&h, sizeof(h)}, {k, 0}};
+
+	p->known = tf_arena_array(&p->arena, room + 1, sizeof(*p->known));
+	if (!k || !p->known)
+		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory for a list of files");
+	list(p, k, &h.count);
+	iov[1].iov_len = h.count * sizeof(*k);
+	h.crc = tf_crc32c(0, k, iov[1].iov_len);
+	return tf_io_writev(&p->io, iov, 2, &p->err);
+}
+
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+	       a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
+	       a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+int tf_known_check(struct tf_pad *p)
+{
+	for (uint32_t i = 0; i < p->n_known; i++) {
+		struct stat st;
+
+		if (stat(p->known[i].path, &st) || !is_same(&st, &p->known[i].st))
+			return tf_fail(&p->err, TELEFORK_E_INCOMPATIBLE,
+				"the file %s was changed meanwhile: try again", p->known[i].path);
+	}
+	return 0;
+}
