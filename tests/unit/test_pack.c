@@ -460,8 +460,8 @@ START_TEST(flipped)
 			struct crafted bad = good;
 
 			bad.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
-			ck_assert_msg(hear(&bad, &r) || !memcmp(r.got, soft, size),
-				"%s: bit %zu", tf_codec_name(k), bit);
+			ck_assert_msg(hear(&bad, &r) || !memcmp(r.got, soft, size), "%s: bit %zu",
+				tf_codec_name(k), bit);
 			right += !r.rc;
 			free(r.got);
 		}
@@ -475,13 +475,15 @@ END_TEST
 START_TEST(lying_sender)
 {
 	uint8_t *wrong = memory + 5 * (size_t)PAGE;
+	struct tf_codec_state *codec = tf_codec_new();
+	static uint8_t packed[PAGE];
 	static const uint8_t bomb[] = {
 		0x1f, 0, 1, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 10};
 	struct {
 		const char *says;
 		int code;
 		struct crafted c;
-	} *t = calloc(12, sizeof(*t));
+	} *t = calloc(16, sizeof(*t));
 	unsigned n = 0;
 
 #define LIE(WHAT, CODE, ...)                  \
@@ -531,6 +533,14 @@ START_TEST(lying_sender)
 		put_extent(&c, BASE, PAGE, TF_CODEC_LZ4, 0);
 		put_counted(&c, bomb, sizeof(bomb));
 	});
+	for (enum tf_codec k = TF_CODEC_LZ4; k < TF_CODECS; k++)
+		LIE(k == TF_CODEC_LZ4 ? "it is no lz4 of 4100" : "it is no zstd of 4100",
+			TELEFORK_E_CHECKSUM, {
+				put_extent(&c, BASE, PAGE + 4, k, 0);
+				put_counted(&c, packed,
+					(uint32_t)tf_codec_pack(codec, k, packed, PAGE,
+						memory + 2001 * (size_t)PAGE, PAGE));
+			});
 	for (unsigned i = 0; i < n; i++) {
 		struct receiver r = {.store = store};
 
@@ -542,6 +552,7 @@ START_TEST(lying_sender)
 		ck_assert_int_ne(hear(&t[i].c, &r), 0);
 		free(r.got);
 	}
+	tf_codec_free(codec);
 	free(t);
 }
 END_TEST
