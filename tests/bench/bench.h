@@ -127,4 +127,7 @@ int bench_yoyo(struct bench *b);
 /* How long processes stand still that are captured from outside. */
 int bench_outside(struct bench *b);
 
+/* What need not be sent again, or not as it is. */
+int bench_again(struct bench *b);
+
 #endif
