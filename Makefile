@@ -250,6 +250,7 @@ BENCH_SRC   := \
 	yoyo \
 	outside \
 	floor \
+	again \
 
 COMMIT_SRC  := \
 	commit \
@@ -544,8 +545,9 @@ $(foreach a,$(ARCHES),$(B_$(a))/tests/tools/container): build/%/tests/tools/cont
 $(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/obj/qemu/%.o) $(B)/obj/harness/faults_table.o
 	$(call link,$(B))
 
-$(B)/tests/bench: $(BENCH_SRC:%=$(B)/obj/tests/bench/%.o) $(B)/lib/libtelefork.a
-	$(call link,$(B),,-ljansson)
+$(B)/tests/bench: $(BENCH_SRC:%=$(B)/obj/tests/bench/%.o) $(PACK_SRC:%=$(B)/obj/core/pack/%.o) \
+		$(B)/lib/libtelefork.a | $(B)/tests/tools/slow
+	$(call link,$(B),,-ljansson $(LIBS_pack))
 
 # libFuzzer is clang's.
 B_FUZZ := build/$(HOST)-fuzz

@@ -19,7 +19,7 @@
 #include "core/pack/packer.h"
 #include "core/telefork_internal.h"
 
-#define REPEAT 5
+#define ROUNDS 5
 #define PAGE   4096u
 
 /* Shared with the program. */
@@ -163,66 +163,43 @@ static pid_t start_line(const char *port, uint64_t rate, char uri[static 64])
 	return n > 0 ? pid : -1;
 }
 
-static double ms(const uint64_t *v)
+/* --- rows --- */
+
+static const struct tf_pack_wishes as_is = {.compress = TF_WISH_NEVER, .store = TF_WISH_NEVER};
+
+static int second(struct bench *b, uint64_t mib, struct subject *s)
 {
-	uint64_t copy[REPEAT];
-
-	memcpy(copy, v, sizeof(copy));
-	return (double)bench_median(copy, REPEAT) / 1e6;
-}
-
-/* --- the second time --- */
-
-static int second(const char *uri, uint64_t mib, struct subject *s, json_t *list)
-{
-	static const struct tf_pack_wishes as_is = {
-		.compress = TF_WISH_NEVER, .store = TF_WISH_NEVER};
 	static const struct tf_pack_wishes known = {
 		.compress = TF_WISH_NEVER, .store = TF_WISH_ALWAYS};
-	uint64_t plain[REPEAT], again[REPEAT];
-	struct sent first, n = {0};
+	struct bench_series bytes = {0};
+	struct sent n = {0};
 	pid_t pid = start_subject(s, mib << 20, false);
-	double part;
-	int rc = pid < 0 ? -1 : send_copy(pid, uri, &known, &first);
+	int rc = pid < 0 ? -1 : send_copy(pid, b->uri[BENCH_TCP], &known, &n);
 
-	for (unsigned i = 0; i < REPEAT && !rc; i++) {
-		rc = send_copy(pid, uri, &as_is, &n);
-		plain[i] = n.ns;
+	for (unsigned i = 0; i < ROUNDS && !rc; i++) {
 		change(s);
-		if (!rc)
-			rc = send_copy(pid, uri, &known, &n);
-		again[i] = n.ns;
+		rc = send_copy(pid, b->uri[BENCH_TCP], &known, &n);
+		bench_push(&bytes, (double)n.bytes / 1048576);
 	}
 	end_program(pid);
-	if (rc)
-		return rc;
-	part = (double)n.bytes / (double)n.memory;
-	printf("%4llu MiB | %8.1f %8.1f %8.1f | %9.2f %9.2f  %5.2f%%%s\n", (unsigned long long)mib,
-		ms(plain), (double)first.ns / 1e6, ms(again), (double)first.bytes / 1048576,
-		(double)n.bytes / 1048576, part * 100, part > 0.03 ? " *" : "");
-	fflush(stdout);
-	json_array_append_new(list,
-		json_pack("{s:I,s:f,s:f,s:f,s:I,s:I,s:I}", "mib", (json_int_t)mib, "as_it_is_ms",
-			ms(plain), "first_ms", (double)first.ns / 1e6, "second_ms", ms(again),
-			"first_bytes", (json_int_t)first.bytes, "second_bytes", (json_int_t)n.bytes,
-			"memory_bytes", (json_int_t)n.memory));
-	return 0;
+	if (!rc)
+		bench_add(b, &bytes, NULL, 0.03 * (double)n.memory / 1048576, "MiB",
+			"3 % of its memory", "sent again, 1 page in 100 changed, %llu MiB",
+			(unsigned long long)mib);
+	return rc;
 }
 
-/* --- lines --- */
-
-/* rate 0: loopback as it is. */
-static int over_line(
-	const char *uri, uint64_t mib, bool soft, uint64_t rate, struct subject *s, json_t *list)
+/* rate 0: loopback as it is. again: it came before, and is asked for. */
+static int over_line(struct bench *b, uint64_t rate, bool soft, bool again, struct subject *s)
 {
-	static const struct tf_pack_wishes as_is = {
-		.compress = TF_WISH_NEVER, .store = TF_WISH_NEVER};
-	static const struct tf_pack_wishes automatic = {.store = TF_WISH_NEVER};
-	uint64_t plain[REPEAT], packed[REPEAT];
+	const struct tf_pack_wishes automatic = {.store = again ? TF_WISH_AUTO : TF_WISH_NEVER};
+	const char *uri = b->uri[BENCH_TCP];
+	struct bench_series plain = {0}, packed = {0};
+	uint64_t mib = rate ? 32 : 256;
+	unsigned first = again ? 1 : 0; /* rounds that are not measured */
 	struct sent n = {0};
+	pid_t pid = start_subject(s, mib << 20, soft), link = 0;
 	char slow[64];
-	pid_t link = 0;
-	pid_t pid = start_subject(s, mib << 20, soft);
 	int rc = pid < 0 ? -1 : 0;
 
 	if (!rc && rate) {
@@ -230,52 +207,43 @@ static int over_line(
 		rc = link < 0 ? -1 : 0;
 		uri = slow;
 	}
-	for (unsigned i = 0; i < REPEAT && !rc; i++) {
+	for (unsigned i = 0; i < ROUNDS + first && !rc; i++) {
 		rc = send_copy(pid, uri, &as_is, &n);
-		plain[i] = n.ns;
+		if (i >= first)
+			bench_push(&plain, (double)n.ns / 1e6);
 		if (!rc)
 			rc = send_copy(pid, uri, &automatic, &n);
-		packed[i] = n.ns;
+		if (i >= first)
+			bench_push(&packed, (double)n.ns / 1e6);
 	}
 	end_program(link);
 	end_program(pid);
-	if (rc)
-		return rc;
-	printf("%4llu MiB %-14s %5.0f | %8.1f %8.1f %5.2fx | %9.2f %9.2f%s\n",
-		(unsigned long long)mib, soft ? "compressible" : "incompressible",
-		(double)rate / 1e6, ms(plain), ms(packed), ms(packed) / ms(plain),
-		(double)n.memory / 1048576, (double)n.bytes / 1048576,
-		ms(packed) > 1.05 * ms(plain) ? " *" : "");
-	fflush(stdout);
-	json_array_append_new(
-		list, json_pack("{s:I,s:b,s:I,s:f,s:f,s:I,s:I}", "mib", (json_int_t)mib,
-			      "compressible", soft, "line_bytes_per_s", (json_int_t)rate,
-			      "as_it_is_ms", ms(plain), "auto_ms", ms(packed), "memory_bytes",
-			      (json_int_t)n.memory, "auto_bytes", (json_int_t)n.bytes));
-	return 0;
+	if (!rc)
+		bench_add(b, &packed, &plain, 1.05 * bench_median(&plain), "ms", "1.05 x as it is",
+			"%s%s, %llu MiB, %.0f MB/s, auto", again ? "again, " : "",
+			soft ? "compressible" : "incompressible", (unsigned long long)mib,
+			(double)rate / 1e6);
+	return rc;
 }
 
-int bench_again(const char *uri, bool quick, json_t *list)
+int bench_again(struct bench *b)
 {
 	static const uint64_t rates[] = {0, 100000000, 20000000};
-	json_t *seconds = json_array(), *lines = json_array();
 	struct subject *s =
 		mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	int rc;
+	int rc = second(b, 64, s);
 
-	json_array_append_new(list, json_pack("{s:o,s:o}", "second", seconds, "lines", lines));
-	printf("\nthe same program again, 1 page in 100 changed, to a receiver that keeps pages\n"
-	       "         |       until it runs (ms)   |          sent (MiB)\n"
-	       "heap     |    as is    first   second |     first    second   second/memory\n");
-	rc = second(uri, 64, s, seconds);
-	if (!rc && !quick)
-		rc = second(uri, 512, s, seconds);
-	printf("\nover lines, compressed where that is faster\n"
-	       "                         MB/s |       until it runs (ms)  |        MiB\n"
-	       "heap                          |    as is     auto   ratio |    memory      sent\n");
-	for (unsigned i = 0; i < 6 && !rc; i++)
-		rc = over_line(uri, rates[i / 2] ? 32 : 256, i % 2, rates[i / 2], s, lines);
-	printf("* misses its aim: at most 3 percent of the bytes; never slower than as it is\n");
+	if (!rc && !b->quick)
+		rc = second(b, 512, s);
+	for (unsigned i = 0; i < 3 && !rc; i++) {
+		rc = over_line(b, rates[i], false, false, s);
+		if (!rc)
+			rc = over_line(b, rates[i], true, false, s);
+	}
+	if (!rc)
+		rc = over_line(b, rates[1], false, true, s);
 	munmap(s, sizeof(*s));
+	if (rc)
+		fprintf(stderr, "bench: again could not be measured\n");
 	return rc;
 }

@@ -23,6 +23,7 @@ static const struct {
 	{"own", bench_own},
 	{"yoyo", bench_yoyo},
 	{"outside", bench_outside},
+	{"again", bench_again},
 };
 
 #define PARTS (sizeof(parts) / sizeof(*parts))

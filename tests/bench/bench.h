@@ -127,6 +127,9 @@ int bench_yoyo(struct bench *b);
 /* How long processes stand still that are captured from outside. */
 int bench_outside(struct bench *b);
 
+/* What need not be sent again, or not as it is. */
+int bench_again(struct bench *b);
+
 /* --- floor.c --- */
 
 /* How long a process stands still for a tracer that does no more than it cannot do without; ms.
