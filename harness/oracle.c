@@ -17,11 +17,13 @@
 #include "harness/evidence.h"
 #include "qemu/gdb.h"
 #include "qemu/io.h"
+#include "qemu/qmp.h"
 
 #define REPLY_MS  10000
 #define SLICE_MS  7 /* for the process to come by; no multiple of the guest's tick */
 #define LINES_MAX 8
 #define BLOCK     4096
+#define CHUNK     ((uint64_t)1 << 20) /* asked for at a time */
 
 /* A register that QEMU calls otherwise than arch/regs.h. */
 static const struct alias {
@@ -202,15 +204,11 @@ static int find_process(struct look *l, const char *pid)
 	return rc;
 }
 
-static int compare_block(struct look *l, uint64_t addr)
+/* A block of the machine's memory, and that of the image. */
+static int compare_block(struct look *l, uint64_t addr, const uint8_t there[static BLOCK])
 {
-	uint8_t there[BLOCK], want[BLOCK];
-	int rc = tf_gdb_memory(l->gdb, addr, there, BLOCK, l->err);
+	uint8_t want[BLOCK];
 
-	if (rc == -EFAULT)
-		return 0;
-	if (rc < 0)
-		return rc;
 	if (tf_file_read(&l->image, addr, want, BLOCK) != BLOCK)
 		return tf_vm_fail(l->err, -EIO, "%#" PRIx64 " of the image cannot be read", addr);
 	l->bytes += BLOCK;
@@ -227,19 +225,63 @@ static int compare_block(struct look *l, uint64_t addr)
 	return 0;
 }
 
+/* Has QEMU write the process's memory from @addr on into the file @path, and reads it; *@ret_n is
+ * how much there is, up to the first page that no page table leads to. */
+static int see(struct look *l, const char *path, uint64_t addr, uint64_t size, uint8_t *there,
+	uint64_t *ret_n)
+{
+	json_t *args = json_pack("{s:I, s:I, s:s}", "val", (json_int_t)addr, "size",
+		(json_int_t)size, "filename", path);
+	struct tf_vm *vm = l->m->ops->vm(l->m);
+	FILE *f;
+	int rc;
+
+	remove(path);
+	rc = tf_qmp_execute(tf_vm_qmp(vm), "memsave", args, REPLY_MS, NULL, l->err);
+	if (rc < 0 && rc != -EREMOTEIO)
+		return rc;
+	f = fopen(path, "re");
+	if (!f)
+		return rc ? rc : tf_vm_fail_errno(l->err, -errno, "%s", path);
+	*ret_n = fread(there, 1, size, f) / BLOCK * BLOCK;
+	fclose(f);
+	return rc == 0 && *ret_n != size
+		       ? tf_vm_fail(l->err, -EIO, "%s: QEMU wrote not all of it", path)
+		       : 0;
+}
+
+static int compare_run(struct look *l, const char *path, uint8_t *there, uint64_t at, uint64_t end)
+{
+	while (at < end) {
+		uint64_t size = end - at < CHUNK ? end - at : CHUNK, n = 0;
+		int rc = see(l, path, at, size, there, &n);
+
+		for (uint64_t k = 0; k < n && rc == 0; k += BLOCK)
+			rc = compare_block(l, at + k, there + k);
+		if (rc < 0)
+			return rc;
+		at += n < size ? n + BLOCK : n;
+	}
+	return 0;
+}
+
 static int compare_memory(struct look *l)
 {
 	const struct tf_image *img = &l->image.image;
-	int rc = 0;
+	tf_vm_autofree char *path = tf_vm_format("%s/memory", l->m->folder);
+	uint8_t *there = malloc(CHUNK);
+	int rc = path && there ? 0 : tf_vm_fail(l->err, -ENOMEM, "no memory");
 
 	for (uint32_t i = 0; i < img->n_maps && rc == 0; i++) {
 		struct tf_run run = {0};
 
 		for (uint64_t at = img->maps[i].start;
 			rc == 0 && tf_file_run(&l->image, at, img->maps[i].end, &run); at = run.end)
-			for (uint64_t p = run.start; p < run.end && rc == 0; p += BLOCK)
-				rc = compare_block(l, p);
+			rc = compare_run(l, path, there, run.start, run.end);
 	}
+	if (path)
+		remove(path);
+	free(there);
 	return rc;
 }
 

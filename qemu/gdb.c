@@ -15,7 +15,6 @@
 
 #define PACKET_MAX    16384 /* QEMU's are 4,096 */
 #define XML_MAX       (256 * 1024)
-#define READ_MAX      1024 /* bytes of memory a packet */
 #define REGISTERS_MAX 2048
 #define INCLUDES_MAX  16
 #define NAME          "tf-gdb"
@@ -333,30 +332,4 @@ int tf_gdb_register(struct tf_gdb *g, const char *name, uint8_t value[static TF_
 	return rc == -ENOENT ? tf_vm_fail(err, rc, "QEMU shows no register %s", name)
 	       : rc < 0      ? explain(err, rc, name)
 			     : 0;
-}
-
-int tf_gdb_memory(struct tf_gdb *g, uint64_t addr, void *to, size_t size, struct tf_vm_error *err)
-{
-	uint8_t *at = to;
-
-	while (size) {
-		size_t n = size < READ_MAX ? size : READ_MAX, got = 0;
-		char question[64];
-		int rc;
-
-		snprintf(question, sizeof(question), "m%llx,%zx", (unsigned long long)addr, n);
-		rc = ask(g, question);
-		rc = rc < 0 ? rc : bytes_of(g, at, n, &got);
-		if (rc == 0 && got != n)
-			rc = -EFAULT;
-		if (rc == -EFAULT)
-			return tf_vm_fail(
-				err, rc, "memory at %#llx is not there", (unsigned long long)addr);
-		if (rc < 0)
-			return explain(err, rc, "memory");
-		at += n;
-		addr += n;
-		size -= n;
-	}
-	return 0;
 }

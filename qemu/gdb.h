@@ -36,11 +36,4 @@ int tf_gdb_run(struct tf_gdb *gdb, int ms, struct tf_vm_error *err);
 int tf_gdb_register(struct tf_gdb *gdb, const char *name, uint8_t value[static TF_GDB_VALUE_MAX],
 	size_t *ret_size, struct tf_vm_error *err);
 
-/*
- * @size bytes of memory at the virtual address @addr, as the processor's present page tables have
- * it, whatever their protection. -EFAULT: some of it is not there.
- */
-int tf_gdb_memory(
-	struct tf_gdb *gdb, uint64_t addr, void *to, size_t size, struct tf_vm_error *err);
-
 #endif

@@ -506,14 +506,15 @@ function drawEngines() {
 	const key = (c) => [c.scenario, c.probe, c.arch, c.tier, c.transport].join(" ");
 	const shared = uniq(cells.map(key)).map((k) => [k, engines.map((e) => cells.filter((c) => c.engine === e && key(c) === k))])
 		.filter(([, by]) => by.filter((v) => v.length).length > 1);
+	const short = (k) => k.split(" ").slice(1, 4).join(" "), clear = uniq(shared.map(([k]) => short(k))).length === shared.length;
 	const compared = engines.map((_, k) => k).filter((k) => shared.some(([, by]) => by[k].length));
 	const reasons = (by) => uniq(by.flat().filter((c) => c.verdict !== "ok" && c.why).map((c) => c.why.split("\n")[0]));
 	section("engines", "Engines",
 		h("p", { class: "soft" }, "library: the program calls telefork(); outside: telefork move or copy, over the network; telefork: telefork dump and restore, by file as others do it"),
 		summary, shared.length > 0 && [h("h3", null, "The same by each of them"),
-			table(["cell", ...compared.map((k) => engines[k]), "why not"], shared.map(([name, by]) => [name, ...compared.map((k) => h("div", { class: "others" }, by[k].map((c) => h("button", {
+			table(["cell", ...compared.map((k) => engines[k]), "why not"], shared.map(([k, by]) => [clear ? short(k) : k, ...compared.map((n) => h("div", { class: "others" }, by[n].map((c) => h("button", {
 				type: "button", class: "cell " + c.verdict + (c.peer ? " peer" : ""), onclick: () => open(c, true), "aria-label": c.name + ": " + WORDS[c.verdict],
-			}, h("b", { "aria-hidden": "true" }, SIGNS[c.verdict]), duration(c.ms))))), h("div", { class: "reasons" }, reasons(by).map((t) => h("p", null, t)))]), "compared")]);
+			}, h("b", { "aria-hidden": "true" }, SIGNS[c.verdict]), duration(c.ms))))), h("div", { class: "reasons" }, reasons(by).map((t) => h("p", null, t)))]), "pairs compared")]);
 }
 
 // A value of a document of which no more is known than that it is JSON.
