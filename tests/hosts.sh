@@ -118,12 +118,11 @@ guest() {
 	harden 96
 	# By itself: an ordinary user, in a container or not.
 	expect 0 contained bash tests/journey.sh unix "$build" hop-static
-	# From outside: more than is promised, to the fork and to the receiver; and with room for both.
+	# From outside: with room for the fork and for the copy, and a process that wants more than is promised to both.
+	expect 0 bash tests/crew.sh "$build" crew-static 4
 	expect 65 bash tests/outside.sh "$build" copy static
 	says "stands still until all is written: no fork of it can be made"
 	says "vm.overcommit_memory here is 2"
-	harden 256
-	expect 0 bash tests/outside.sh "$build" copy static
 	# Who may not is told why, and what helps; the program goes on.
 	start setpriv --reuid $user --clear-groups
 	expect 78 setpriv --reuid $user --clear-groups "$build/bin/telefork" check "$pid"
@@ -152,8 +151,8 @@ guest() {
 
 machine() {
 	local files=() there=build/$arch
-	for file in tests/{hosts,journey,outside,bare}.sh "$there"/bin/telefork{,-pad} \
-		"$there"/probes/{hop,outside}-static "$there/tests/tools/container"; do
+	for file in tests/{hosts,journey,crew,outside,bare}.sh "$there"/bin/telefork{,-pad} \
+		"$there"/probes/{hop,crew,outside}-static "$there/tests/tools/container"; do
 		files+=(--with "$file")
 	done
 	"$build/bin/telebed" exec "${files[@]}" "$arch" -- bash tests/hosts.sh "$there" guest

@@ -238,7 +238,7 @@ loses() {
 }
 
 machines() {
-	local code folder qemu
+	local code folder qemu left
 	local -a qemus
 	# Output and exit code of a command.
 	expect 64 "$telebed" exec "$arch" -- "build/$arch/probes/registers-static"
@@ -285,12 +285,11 @@ machines() {
 	echo mine >"$tmp/run/mine/file"
 	start env --default-signal=INT "$telebed" run "$tmp/long.conf" --out "$tmp/run"
 	wait_line "B: $arch machine"
-	read -r -a qemus < <(qemu_of "$pid" | tr '\n' ' ')
+	mapfile -t qemus < <(qemu_of "$pid")
 	[ ${#qemus[@]} = 2 ] || fail "not two machines: ${qemus[*]}"
 	kill -INT "$pid"
 	for qemu in "${qemus[@]}"; do gone "$qemu"; done
-	vanishes "$tmp/run/machines"
-	vanishes "$tmp/run/link"
+	for left in machines link "long-registers-static.$arch.system.tcp"; do vanishes "$tmp/run/$left"; done
 	[ "$(find "$tmp/run" | sort | tr '\n' ' ')" = "$tmp/run $tmp/run/mine $tmp/run/mine/file " ] ||
 		fail "$(find "$tmp/run")"
 	printf 'probe = "registers"; arguments = [ "--wait" ]; tier = "user"; arch = "%s";\n' "$arch" \
