@@ -95,7 +95,7 @@ struct tf_task {
 	uint64_t n_object_runs;
 
 	struct tf_packer *packer; /* of a stream; NULL: none */
-	bool post_copy;    /* most memory goes when the process runs there: set before saving */
+	bool post_copy;    /* most memory goes when the process runs there: set before all else */
 	bool all_first;    /* but the receiver wanted all of it before */
 	uint64_t requests; /* for addresses, that came from there */
 	uint64_t gone;     /* bytes of memory, so far */

@@ -58,7 +58,9 @@ int tf_task_survey(struct tf_task *t)
 
 	tf_arch_cpu(&t->here, false);
 	tf_arch_cpu(&t->capture.image.cpu, true);
-	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)t->pid);
+	/* smaps looks at every page, which takes as long as a fork. A post-copy is not to wait for
+	 * that; if there was more in it than maps tells, the fork's shows it (task_snapshot.c). */
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)t->pid, t->post_copy ? "maps" : "smaps");
 	rc = tf_maps_read(a, path, &t->before, &t->n_before, &t->capture.err);
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->pid);
 	mem = open(path, O_RDONLY | O_CLOEXEC);

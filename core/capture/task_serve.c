@@ -382,7 +382,7 @@ static int attend(struct serving *s)
 static int send_run(struct serving *s, uint32_t run)
 {
 	const struct tf_run *r = &s->t->capture.image.later[run];
-	uint64_t at = r->start, kept = r->start;
+	uint64_t at = r->start, kept = at; /* not given up yet */
 	struct tf_run part;
 	int rc = 0;
 

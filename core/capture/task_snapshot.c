@@ -6,7 +6,8 @@
  *
  * Which memory that is, is in smaps, and with tens of thousands of mappings that takes longer than
  * the fork. So it is looked at before the process is stopped, and the fork's own mappings tell
- * afterwards whether that was still true. If it was not, it is done again, slowly and exactly.
+ * afterwards whether that was still true. If it was not, it is done again, slowly and exactly. Of a
+ * post-copy only maps is looked at before, and what that does not tell counts as not true.
  */
 #include "core/capture/task_call.h"
 
@@ -140,6 +141,7 @@ static void compare_before(struct tf_task *t)
 		same = b < end && b->start == m->start && b->end == m->end;
 		t->shot.differs |= is_kept(m) && !(same && is_kept(b));
 		t->shot.differs |= tf_task_keeps_tags(m, 1);
+		t->shot.differs |= m->key && !(same && b->key); /* which keys there are was asked */
 		if (!same || !(b->vmflags & TF_VMF_LOCKED))
 			continue;
 		m->vmflags |= b->vmflags & (TF_VMF_LOCKED | TF_VMF_ONFAULT);

@@ -144,14 +144,15 @@ static int send_copy(struct tf_task *t, pid_t pid, const char *uri, bool lazy, i
 	struct tf_reply reply = {0};
 	struct tf_address address;
 	struct tf_err *e = &t->capture.err;
-	int rc = tf_task_snapshot(t, pid), fd;
+	int rc, fd;
 
+	t->post_copy = lazy;
+	rc = tf_task_snapshot(t, pid);
 	if (!rc)
 		rc = tf_address_parse(uri, &address, e);
 	fd = rc ? rc : tf_dial(&address, NULL, &errand, NULL, e);
 	if (fd < 0)
 		return fd;
-	t->post_copy = lazy;
 	rc = tf_task_save(t, fd);
 	if (!rc)
 		rc = tf_task_commit(t);

@@ -11,6 +11,8 @@
  *   huge      memory for huge pages, a half of which it gives up and touches anew
  *   pressure  what has come is pushed out again (MADV_PAGEOUT) while more is coming, twice over
  *
+ * threads, huge and pressure have memory as well that is locked, wiped in a fork, or in none.
+ *
  * "right", exit code 0, or what was wrong.
  */
 #include <errno.h>
@@ -29,6 +31,7 @@
 #define THREADS 64u
 #define PARTS   8u
 #define DEPTH   3u
+#define OWN     8192u /* words */
 
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
@@ -37,6 +40,7 @@
 static uint64_t *area, words, page;
 static uint64_t *shared[2]; /* anonymous, of a memfd */
 static int memfd;
+static uint64_t *own; /* what a fork has not, and only smaps tells */
 static volatile sig_atomic_t told;
 static pthread_barrier_t all_there;
 
@@ -100,6 +104,11 @@ static void await_child(pid_t pid)
 
 /* --- threads --- */
 
+static uint64_t divisor(uint64_t a, uint64_t b)
+{
+	return b ? divisor(b, a % b) : a;
+}
+
 /* Reads a word of every page, each thread in another order, and has a word of each page for itself.
  */
 static void *toucher(void *arg)
@@ -108,8 +117,8 @@ static void *toucher(void *arg)
 	uint64_t at = mix(me) % pages, stride = 2 * me + 1;
 
 	pthread_barrier_wait(&all_there);
-	while (pages % stride == 0 && stride > 1) /* it is to meet all of them */
-		stride += 2 * THREADS;
+	while (divisor(pages, stride) > 1) /* it is to meet all of them, once */
+		stride += 2;
 	for (uint64_t n = 0; n < pages; n++, at = (at + stride) % pages) {
 		uint64_t i = at * in_page + me;
 
@@ -182,18 +191,18 @@ static void change(struct parts *p, unsigned which)
 
 static void family(const struct parts *parts, unsigned depth, unsigned which)
 {
-	struct parts own = *parts;
+	struct parts mine = *parts;
 	pid_t child[2];
 
 	for (unsigned i = 0; i < 2 && depth; i++) {
 		child[i] = fork();
 		if (!child[i]) {
-			change(&own, which + 7 * depth + i);
-			family(&own, depth - 1, 3 * which + i);
+			change(&mine, which + 7 * depth + i);
+			family(&mine, depth - 1, 3 * which + i);
 			_exit(0);
 		}
 	}
-	check_parts(&own);
+	check_parts(&mine);
 	for (unsigned i = 0; i < 2 && depth; i++)
 		await_child(child[i]);
 }
@@ -277,11 +286,54 @@ static void run_pressure(void)
 	check(area, 0, words, 0, "all of it");
 }
 
+/* --- what a fork has not --- */
+
+enum kind { NONE, LOCKED, WIPED, LEFT_OUT };
+
+static uint64_t locked(void)
+{
+	char line[256];
+	unsigned long long kib = 0;
+	FILE *f = fopen("/proc/self/status", "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "VmLck: %llu", &kib);
+	if (f)
+		fclose(f);
+	return kib * 1024;
+}
+
+static void make_own(enum kind kind)
+{
+	static const int advice[] = {[WIPED] = MADV_WIPEONFORK, [LEFT_OUT] = MADV_DONTFORK};
+
+	if (kind == NONE)
+		return;
+	own = map(OWN * 8, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	fill(own, OWN, 41);
+	if (kind == LOCKED ? mlock(own, OWN * 8) : madvise(own, OWN * 8, advice[kind]))
+		wrong("memory that a fork has not", (uint64_t)errno);
+}
+
+static void check_own(enum kind kind)
+{
+	if (kind != NONE)
+		check(own, 0, OWN, 41, "what a fork has not");
+	if (kind == LOCKED && locked() != OWN * 8)
+		wrong("locked memory", locked());
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
-} modes[] = {{"threads", run_threads}, {"forks", run_forks}, {"shared", run_shared},
-	{"huge", run_huge}, {"pressure", run_pressure}};
+	enum kind own;
+} modes[] = {
+	{"threads", run_threads, LOCKED},
+	{"forks", run_forks, NONE},
+	{"shared", run_shared, NONE},
+	{"huge", run_huge, WIPED},
+	{"pressure", run_pressure, LEFT_OUT},
+};
 
 int main(int argc, char **argv)
 {
@@ -301,12 +353,14 @@ int main(int argc, char **argv)
 	fill(area, words, 0);
 	if (modes[mode].run == run_shared)
 		make_shared();
+	make_own(modes[mode].own);
 	signal(SIGUSR1, on_usr1);
 	puts("ready");
 	fflush(stdout);
 	while (getpid() == pid && !told)
 		nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
 	modes[mode].run();
+	check_own(modes[mode].own);
 	puts("right");
 	return 0;
 }
