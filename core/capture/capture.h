@@ -40,7 +40,7 @@ struct tf_capture {
 	bool returns;    /* a yoyo's way there or back */
 	int channel_fd;  /* the descriptor of the channel in the process */
 	int peer_keep;   /* descriptors not to list as the program's (status), or -1 */
-	int told;        /* tf_capture_files_told() */
+	int from_parent; /* tf_capture_files_told() */
 	bool file;       /* io.fd is a regular file */
 	int replaced;    /* signal that the snapshot takes for itself, 0: none; its action was: */
 	struct tf_sigaction replaced_action;

@@ -128,7 +128,7 @@ static int list(struct tf_arena *a, const int but[static 2], struct tf_fd **ret_
 
 int tf_capture_files(struct tf_capture *c)
 {
-	const int but[2] = {c->peer_keep, c->told};
+	const int but[2] = {c->peer_keep, c->from_parent};
 
 	return list(&c->arena, but, &c->image.fds, &c->image.n_fds, &c->err);
 }
@@ -168,9 +168,9 @@ int tf_capture_files_told(struct tf_capture *c)
 	struct told told;
 	uint8_t *bytes = NULL;
 
-	if (recv(c->told, &told, sizeof(told), MSG_WAITALL) == sizeof(told))
+	if (recv(c->from_parent, &told, sizeof(told), MSG_WAITALL) == sizeof(told))
 		bytes = tf_arena_alloc(&c->arena, told.size);
-	if (!bytes || recv(c->told, bytes, told.size, MSG_WAITALL) != (ssize_t)told.size)
+	if (!bytes || recv(c->from_parent, bytes, told.size, MSG_WAITALL) != (ssize_t)told.size)
 		return tf_capture_files(c);
 	c->image.fds = (struct tf_fd *)(void *)(bytes + ((uint8_t *)told.fds - told.base));
 	c->image.n_fds = told.n;

@@ -237,7 +237,7 @@ static void say_ready(void)
 /* Until READY the parent stands still: only what cannot wait. */
 static int freeze(struct tf_capture *c)
 {
-	const int keep[3] = {c->channel_fd, status_fd, c->told};
+	const int keep[3] = {c->channel_fd, status_fd, c->from_parent};
 	int rc;
 
 	if (c->before.checks && (c->returns || tf_host_emulated()))
@@ -249,7 +249,7 @@ static int freeze(struct tf_capture *c)
 	tf_arch_no_checks(c->before.checks);
 	rc = tf_capture_freeze(c);
 	if (!rc)
-		rc = c->told < 0 ? tf_capture_files(c) : tf_capture_files_told(c);
+		rc = c->from_parent < 0 ? tf_capture_files(c) : tf_capture_files_told(c);
 	if (!rc)
 		tf_host_close_all(keep, 3);
 	return rc;
@@ -278,7 +278,7 @@ static int child_main(
 	c->channel_fd = s->channel_fd;
 	c->returns = s->origin == TF_ORIGIN_YOYO;
 	c->peer_keep = out;
-	c->told = told;
+	c->from_parent = told;
 	c->drop = true;
 	rc = tf_arena_init(&c->arena, TF_ARENA_DEFAULT);
 	if (rc)
