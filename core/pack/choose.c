@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * See choose.h. The line is slow when it has bytes of ours all the time and takes them slower than
- * we could make them; and we work on a block only while it has enough to do for so long, so that it
- * never waits for us: then nothing is lost, whatever comes of it.
+ * we could make them. Then a block goes in the way that it has left in the least time: what the
+ * line waits for us, which it need not while it has others to send, and what it needs for the
+ * block.
  */
 #include "core/pack/choose.h"
 
 #define LOOK_NS     1000000u /* a shorter time says nothing of a line */
 #define TRY_STEP    (UINT64_C(8) << 20)
 #define TRY_STEPS   (UINT64_C(256) << 20) /* what brings nothing is tried ever less */
+#define TRY_LOSS    0.1                   /* of the time that a block takes, for a try */
 #define WORTH_RATIO 0.9
 #define WORTH_SPEED 0.5 /* of what we make: the receiver has to undo it, and be no slower */
 #define HASH_SPEED  1e9 /* about, until it is known */
@@ -48,36 +50,33 @@ void tf_choose_look(struct tf_chooser *c, uint64_t now_ns, uint64_t sent, uint32
 	c->unsent = unsent;
 }
 
-/* Bytes a second that get there by a codec that was measured. */
-static double gets_there(const struct tf_chooser *c, enum tf_codec codec)
+/* Seconds that the line has nothing to do meanwhile. */
+static double idle(const struct tf_chooser *c, double n, double speed)
 {
-	const struct tf_measured *m = &c->codec[codec];
-	double made = m->speed * WORTH_SPEED, taken = c->line / m->ratio;
+	double time = n / speed - (double)c->unsent / c->line;
 
-	if (m->ratio > WORTH_RATIO)
-		return 0;
-	return made < taken ? made : taken;
+	return time > 0 ? time : 0;
 }
 
 enum tf_codec tf_choose_codec(struct tf_chooser *c, uint64_t sent, uint64_t n)
 {
 	enum tf_codec best = TF_CODEC_NONE;
-	double rate = c->line;
+	double raw = (double)n / c->line, least = WORTH_RATIO * raw;
 
-	if (!c->line)
+	if (!(c->line > 0))
 		return TF_CODEC_NONE;
 	for (unsigned i = TF_CODEC_LZ4; i < TF_CODECS; i++) {
 		const struct tf_measured *m = &c->codec[i];
 		double speed = m->speed > 0 ? m->speed : speeds[i];
+		double lost = idle(c, (double)n, speed), time = lost + m->ratio * raw;
 
-		if (!(c->may >> i & 1) || c->line > speed * WORTH_SPEED ||
-			(double)c->unsent / c->line < (double)n / speed)
+		if (!(c->may >> i & 1) || c->line > speed * WORTH_SPEED)
 			continue;
-		if (sent >= m->next)
+		if (sent >= m->next && lost < TRY_LOSS * raw)
 			return (enum tf_codec)i;
-		if (gets_there(c, (enum tf_codec)i) > rate) {
+		if (m->speed > 0 && time < least) {
 			best = (enum tf_codec)i;
-			rate = gets_there(c, best);
+			least = time;
 		}
 	}
 	return best;

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "arch/arch.h"
 #include "core/base/crc32c.h"
 #include "core/base/host.h"
 #include "core/channel/channel.h"
@@ -163,7 +164,7 @@ static int carry(const struct tf_pack_wishes *wishes, uint32_t offers, size_t pi
 	tf_io_init(&io, fd[0], NULL);
 	io.idle_ms = 60000;
 	io.heed = true;
-	sink = (struct tf_sink){.io = &io};
+	sink = (struct tf_sink){.io = &io, .crc_instruction = tf_arch_has_crc32c()};
 	rc = tf_packer_new(wishes, offers, &p, e);
 	sink.packer = p;
 	for (size_t at = 0; at < SIZE && !rc; at += piece)
@@ -614,7 +615,7 @@ START_TEST(lying_receiver)
 	l.fd = fd[1];
 	ck_assert(!pthread_create(&t, NULL, lie, &l));
 	tf_io_init(&io, fd[0], NULL);
-	sink = (struct tf_sink){.io = &io};
+	sink = (struct tf_sink){.io = &io, .crc_instruction = tf_arch_has_crc32c()};
 	ck_assert(!tf_packer_new(&w, ALL, &p, &e));
 	sink.packer = p;
 	rc = tf_sink_data(&sink, BASE, memory, SIZE, NULL, &e) ?: tf_sink_end(&sink, NULL, &e);
@@ -660,7 +661,11 @@ START_TEST(chosen)
 	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_ZSTD); /* makes less of it */
 	line(&c, 120e6, 1 << 20); /* then it is the slower one */
 	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_LZ4);
-	c.unsent = 0; /* the line would wait */
+	c.unsent = 0; /* it waits for us, and is done sooner all the same */
+	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_LZ4);
+	line(&c, 400e6, 1 << 20);
+	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_LZ4);
+	c.unsent = 0; /* it would not be */
 	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_NONE);
 
 	/* What brings nothing is tried ever less. */
