@@ -90,7 +90,7 @@ static _Noreturn void copy_main(const struct yoyo *y)
 {
 	struct tf_capture at_home = {.channel_fd = tf_mailbox.peer_fd,
 		.peer_keep = -1,
-		.from_parent = -1,
+		.fds_fd = -1,
 		.origin = TF_ORIGIN_RETURN};
 	struct tf_capture *c;
 	struct stat channel;
