@@ -91,7 +91,7 @@ CAPTURE_SRC := \
 	task_others \
 	known \
 
-CHANNEL_SRC := frames address ssh dial listen handshake
+CHANNEL_SRC := zygote_name frames address ssh dial listen handshake
 RESTORE_SRC := \
 	facts \
 	facts_tasks \
@@ -113,6 +113,7 @@ RESTORE_SRC := \
 	build_files \
 	build_objects \
 	build_later \
+	build_zygote \
 	files \
 	known \
 	objects \
@@ -125,6 +126,7 @@ RESTORE_SRC := \
 	pager \
 	pad \
 	pad_child \
+	zygote \
 	result \
 	restorer \
 
@@ -136,7 +138,7 @@ PACK_SRC    := \
 	packer \
 	unpack \
 
-LIB_SRC     := core/telefork.c core/yoyo.c core/job.c \
+LIB_SRC     := core/telefork.c core/spawn.c core/many.c core/yoyo.c core/job.c \
 	$(BASE_SRC:%=core/base/%.c) $(IMAGE_SRC:%=core/image/%.c) \
 	$(CAPTURE_SRC:%=core/capture/%.c) $(CHANNEL_SRC:%=core/channel/%.c) \
 	$(RESTORE_SRC:%=core/restore/%.c) \
@@ -158,6 +160,9 @@ CMD_SRC     := \
 	journal \
 	arrival \
 	settle \
+	forward \
+	nursery \
+	spawn \
 	jobs \
 	exits \
 	text_json \
@@ -169,7 +174,7 @@ CMD_SRC     := \
 	symbols \
 	timing \
 
-PAD_SRC     := timing pad_main serve pump restore token exits journal arrival
+PAD_SRC     := timing pad_main serve pump restore token exits journal arrival nursery forward
 QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link \
 	alone \
 	faults \
@@ -325,6 +330,8 @@ PROBES      := \
 	storm \
 	wrong \
 	alone \
+	brood \
+	flock \
 
 PROBE_SRC   := tests/probes/probe.c tests/probes/back.c tests/probes/process.c tests/probes/areas.c \
 	tests/probes/memory_areas.c tests/probes/memory_special.c tests/probes/memory_maps.c \

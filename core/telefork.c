@@ -134,12 +134,15 @@ int telefork_dial(
 	struct telefork_options o;
 	struct tf_address a;
 	struct tf_err e = {0};
+	struct tf_errand keep = {.kind = TF_ERRAND_KEEP};
 	int fd = tf_options_take(options, &o, &e);
 
 	if (!fd)
 		fd = tf_address_parse(uri, &a, &e);
+	if (!fd && o.zygote)
+		fd = tf_zygote_errand(&a, o.zygote, &keep, &e);
 	if (!fd)
-		fd = tf_dial(&a, &o, NULL, NULL, &e);
+		fd = tf_dial(&a, &o, o.zygote ? &keep : NULL, NULL, &e);
 	tf_result_from(result, &e);
 	return fd < 0 && !e.code ? TELEFORK_E_SYSTEM : fd;
 }
@@ -194,6 +197,12 @@ int tf_job_start(struct tf_snapshot *s, struct telefork_job **ret_job, struct tf
 /* Why this thread's latest telefork() started nothing. */
 static _Thread_local char why[TELEFORK_MESSAGE_MAX];
 
+int tf_say_why(const struct tf_err *e)
+{
+	snprintf(why, sizeof(why), "%s", e->text);
+	return e->code;
+}
+
 static int check_channel(int fd, struct tf_err *e)
 {
 	int flags = fcntl(fd, F_GETFL), one;
@@ -228,9 +237,7 @@ int telefork(int fd, const struct telefork_options *options, struct telefork_job
 		rc = check_channel(fd, &e);
 	if (!rc)
 		rc = tf_job_start(&s, ret_job, &e);
-	if (rc < 0)
-		snprintf(why, sizeof(why), "%s", e.text);
-	return rc;
+	return rc < 0 ? tf_say_why(&e) : rc;
 }
 
 const char *telefork_why(void)
@@ -241,6 +248,11 @@ const char *telefork_why(void)
 int telefork_peer_fd(void)
 {
 	return tf_mailbox.peer_fd;
+}
+
+unsigned telefork_index(void)
+{
+	return tf_mailbox.index;
 }
 
 unsigned telefork_generation(void)

@@ -107,8 +107,10 @@ struct telefork_options {
 	const char *token;   /* dial: shared secret, at most TELEFORK_TOKEN_MAX bytes; NULL: none */
 	uint64_t max_memory; /* telepad: refuse more bytes of present memory; 0: what is free */
 	struct telefork_result
-		*result;  /* telefork_yoyo: filled when it returns; NULL: not wanted */
-	unsigned restore; /* telepad: TELEFORK_RESTORE_*, or 0 */
+		*result;    /* telefork_yoyo: filled when it returns; NULL: not wanted */
+	unsigned restore;   /* telepad: TELEFORK_RESTORE_*, or 0 */
+	const char *zygote; /* dial: what is sent is not run but kept over there under this name,
+			       for telefork_spawn(); NULL: it runs */
 };
 
 /* The process and its threads get the ids that they had. Needs CAP_CHECKPOINT_RESTORE or
@@ -128,6 +130,9 @@ struct telefork_options {
 #define TELEFORK_RESTORE_PART_MEMORY 32u
 
 #define TELEFORK_TOKEN_MAX 4096
+
+/* A zygote's name has so many letters, digits, dots, "_" and "-" at most. */
+#define TELEFORK_ZYGOTE_NAME 16
 
 /* Most descriptors listed in a result; held_total counts all. */
 #define TELEFORK_HELD_MAX 64
@@ -183,8 +188,21 @@ int telefork_dial(
  * SIGCHLD. */
 int telefork(int fd, const struct telefork_options *options, struct telefork_job **job);
 
-/* Why this thread's latest telefork() returned a negative code: a text that names the thing. Valid
- * until the thread's next telefork(). */
+/*
+ * Forks the calling process onto n machines (1 to 1024; tcp and unix addresses) by one snapshot. It
+ * is sent to the first only, and each receiver (telefork serve) passes it on to the next while it
+ * reads, so that no link carries it twice; options->token is the same for all. Returns
+ *   0 in each copy; telefork_index() says which it is, from 1 on in the order of uris,
+ *   TELEFORK_PARENT in the parent, when all is decided: results[n] tell of each,
+ *   a negative code if nothing was sent (results tell why of each, if they are not NULL).
+ * A receiver that cannot be reached is passed over. Where a link breaks on the way, those behind it
+ * fail with _CLOSED; nothing is sent again, so that no copy is ever made twice. A copy has no way
+ * back. With options->zygote they are kept, as of telefork_dial(). */
+int telefork_many(const char *const *uris, unsigned n, const struct telefork_options *options,
+	struct telefork_result *results);
+
+/* Why this thread's latest telefork() or telefork_many() returned a negative code: a text that
+ * names the thing. Valid until the thread's next telefork(). */
 const char *telefork_why(void);
 
 /* In a copy: the descriptor that leads back to the process that called telefork(); -1 elsewhere,
@@ -252,6 +270,24 @@ int telefork_yoyo(
  */
 pid_t telepad(int fd, const struct telefork_options *options, struct telefork_result *result);
 
+/*
+ * Makes n copies (1 to 4096) of the zygote that the receiver at uri (tcp or unix, as of
+ * telefork_dial()) keeps under that name, and puts their process ids there into pids[n] (may be
+ * NULL). All of them run then, or none does. They share memory, copy on write, and are told apart
+ * by telefork_index(), which counts from first on (0: from where the last request for that zygote
+ * ended). Returns 0 or an error, explained in *result (may be NULL): _INVAL (no zygote of that
+ * name), _LIMIT, _RESTORE, and what telefork_dial() says. When the answer is lost (_CLOSED,
+ * _TIMEOUT) it is not known whether they run.
+ *
+ * Each copy has random bytes of its own at getauxval(AT_RANDOM), and memory marked
+ * MADV_WIPEONFORK is zero in it, as after fork(). What the program drew before it was sent is the
+ * same in all of them: the state of random(3), of a generator in any library or interpreter, keys,
+ * cookies, the stack guard. Whoever needs other ones seeds them anew where telefork() returns 0,
+ * for which telefork_index() is enough where secrecy is not needed, and getrandom(2) where it is.
+ */
+int telefork_spawn(const char *uri, const char *name, unsigned n, unsigned first, pid_t *pids,
+	const struct telefork_options *options, struct telefork_result *result);
+
 /* Waits for a process received by telepad(); *status as in waitpid(2). Returns pid or an error. */
 pid_t telefork_child_wait(pid_t pid, int *status);
 
@@ -271,6 +307,12 @@ unsigned telefork_signal_result(struct telefork_result *result);
 /* In a process that was made by telefork: how often it (or its ancestors' images) moved; 0:
  * never. */
 unsigned telefork_generation(void);
+
+/* In a process that was made by telefork: which copy it is of those that were made of one snapshot,
+ * counted from 1: a zygote's (struct telefork_options.zygote) as it makes them, those of
+ * telefork_many() in the order of its addresses. 0: there is one only, or it is no copy. See
+ * telefork(3) for which random numbers such copies do not share. */
+unsigned telefork_index(void);
 
 #ifdef __cplusplus
 }

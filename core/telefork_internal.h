@@ -15,11 +15,24 @@ int tf_options_take(const struct telefork_options *given, struct telefork_option
 /* Fills a result (may be NULL) from an error alone; returns the code. */
 int tf_result_from(struct telefork_result *result, const struct tf_err *e);
 
+/* For telefork_why(); returns e->code. */
+int tf_say_why(const struct tf_err *e);
+
 /* Opens the channel of a parsed address, greeting included, with an errand (NULL: to bring a
  * process). *ret_offers (may be NULL) is left alone where there is no greeting. A descriptor or an
  * error. */
 int tf_dial(const struct tf_address *a, const struct telefork_options *options,
 	const struct tf_errand *errand, uint32_t *ret_offers, struct tf_err *e);
+
+/* The errand of bringing a zygote of that name there. 0, _INVAL, _ADDRESS. */
+int tf_zygote_errand(
+	const struct tf_address *a, const char *name, struct tf_errand *ret, struct tf_err *e);
+
+/* Asks a receiver about zygotes: what->name as text ("" for a list). The answer's records of size
+ * bytes each go to records, at most max of them; *ret_n says how many. 0 or an error. */
+int tf_zygote_request(const char *uri, const struct telefork_options *options,
+	const struct tf_zygote_ask *ask, void *records, size_t size, uint32_t max, uint32_t *ret_n,
+	struct tf_err *e);
 
 /* Forks a snapshot as a job. As tf_snapshot_fork(); in the copy everything is tidied up. */
 int tf_job_start(struct tf_snapshot *s, struct telefork_job **ret_job, struct tf_err *e);

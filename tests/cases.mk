@@ -110,6 +110,13 @@ $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 $(foreach c,restore copy unix tcp many killed broken stopped refused obstacles asked progress,outside-$(c) 120 tests/outside.sh $(B) $(c)
 )
+$(foreach c,self task file words,zygote-$(c) 120 tests/zygote.sh $(B) brood-$(if $(filter task,$(c)),dyn,static) $(c)
+)
+many-native 120 tests/many.sh $(B) 5
+$(foreach a,$(ARCHES),many-qemu-$(a) 240 tests/many.sh $(B_$(a)) 4 qemu-$(a)
+)
+$(foreach a,$(ARCHES),zygote-qemu-$(a) 120 tests/zygote.sh $(B_$(a)) brood-static self qemu-$(a)
+)
 $(foreach c,copy move unix nobody all user broken sender receiver,later-$(c) 120 tests/later.sh $(B) $(c)
 )
 later-copy-static 120 tests/later.sh $(B) copy static

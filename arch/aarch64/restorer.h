@@ -12,8 +12,10 @@
 #define TF_ARCH_TESTING_HEADER "arch/aarch64/testing.h"
 
 /* include/uapi/asm-generic/unistd.h; there is no poll: use ppoll. */
+#define TF_R_NR_dup3          24
 #define TF_R_NR_ioctl         29
 #define TF_R_NR_close         57
+#define TF_R_NR_pipe2         59
 #define TF_R_NR_read          63
 #define TF_R_NR_write         64
 #define TF_R_NR_pread64       67
@@ -32,6 +34,7 @@
 #define TF_R_NR_clone         220
 #define TF_R_NR_mincore       232
 #define TF_R_NR_madvise       233
+#define TF_R_NR_wait4         260
 #define TF_R_NR_clone3        435
 
 /* Eight bytes at any address, of whatever type they were stored. */

@@ -27,6 +27,7 @@
 #define TF_R_NR_recvfrom      45
 #define TF_R_NR_clone         56
 #define TF_R_NR_exit          60
+#define TF_R_NR_wait4         61
 #define TF_R_NR_kill          62
 #define TF_R_NR_arch_prctl    158
 #define TF_R_NR_gettid        186
@@ -34,6 +35,8 @@
 #define TF_R_NR_clock_gettime 228
 #define TF_R_NR_exit_group    231
 #define TF_R_NR_tgkill        234
+#define TF_R_NR_dup3          292
+#define TF_R_NR_pipe2         293
 #define TF_R_NR_clone3        435
 
 /* Eight bytes at any address, of whatever type they were stored. */

@@ -136,9 +136,9 @@ static void send_and_exit(const void *ucontext)
 		&capture, ucontext, current->ucontext ? 0 : RESULT_COPY, current->stream_flags);
 
 	tf_io_narrow(&capture.io, before);
-	if (rc)
+	if (rc && !current->many)
 		read_refusal();
-	else if (answers())
+	else if (answers() && !current->many)
 		read_answer(&r);
 	r.mappings = capture.image.n_maps;
 	r.memory = capture.memory;
@@ -294,7 +294,7 @@ static int child_main(
 		finish(&(struct telefork_result){0});
 	c->file = !fstat(c->channel_fd, &st) && S_ISREG(st.st_mode);
 	tf_io_init(&c->io, c->channel_fd, s->options);
-	c->io.heed = c->io.socket;
+	c->io.heed = c->io.socket && !s->many;
 	if (s->ucontext)
 		send_and_exit(s->ucontext);
 	rc = tf_capture_raise(c, send_and_exit);

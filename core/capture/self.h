@@ -13,6 +13,7 @@ struct tf_snapshot {
 	uint32_t origin;                        /* TF_ORIGIN_* */
 	uint32_t stream_flags;                  /* TF_STREAM_* */
 	int channel_fd;                         /* connected; or -1: dial() in the child */
+	bool many;            /* answers are the caller's to read, those of many */
 	const void *ucontext; /* capture this frame (signal); NULL: capture the caller (call) */
 	int (*dial)(void *ctx, struct tf_err *e);   /* child: opens the channel. No allocator */
 	int (*finish)(void *ctx, struct tf_err *e); /* child, after success; NULL: nothing */

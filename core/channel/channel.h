@@ -61,17 +61,63 @@ enum tf_errand_kind {
 	TF_ERRAND_BRING,  /* it brings a process, which runs as soon as it is there */
 	TF_ERRAND_MOVE,   /* it brings a process, which runs when it says so: tf_commit */
 	TF_ERRAND_SETTLE, /* it asks what became of a move, and wants that decided */
+	TF_ERRAND_KEEP,   /* it brings a process that is to be kept as a zygote of that name */
+	TF_ERRAND_ZYGOTE, /* it asks something about zygotes: struct tf_zygote_ask follows */
+	TF_ERRAND_CHAIN,  /* it brings a process for this and other receivers (core/many.h) */
+	TF_ERRANDS,
 };
 
 struct tf_errand {
 	uint32_t kind;
-	uint8_t id[TF_MOVE_ID]; /* of the move */
+	uint8_t id[TF_MOVE_ID]; /* of the move; or a zygote's name (struct tf_zygote_name) */
 };
 
 /* An id, from the kernel's random numbers; as text, and back: false if the text is none. */
 void tf_move_id_new(uint8_t id[static TF_MOVE_ID]);
 void tf_move_id_text(const uint8_t id[static TF_MOVE_ID], char text[static TF_MOVE_ID_TEXT + 1]);
 bool tf_move_id_parse(const char *text, uint8_t id[static TF_MOVE_ID]);
+
+/* --- zygotes (zygote_name.c) --- */
+
+#define TF_ZYGOTE_NAME TELEFORK_ZYGOTE_NAME
+
+/* As it travels: what is left is zero. */
+struct tf_zygote_name {
+	char text[TF_ZYGOTE_NAME];
+};
+
+enum tf_zygote_what {
+	TF_ZYGOTE_SPAWN, /* n copies, with indices from first on (0: where the last ended) */
+	TF_ZYGOTE_LIST,
+	TF_ZYGOTE_DROP,
+	TF_ZYGOTE_WHATS,
+};
+
+/* Is answered by struct tf_reply, whose memory says how many records follow: i32 ids of copies, or
+ * struct tf_zygote_info. */
+struct tf_zygote_ask {
+	uint32_t what, n, first, reserved;
+	struct tf_zygote_name name;
+};
+
+#define TF_SPAWN_MAX   4096u /* copies by one request */
+#define TF_ZYGOTES_MAX 1024u
+
+struct tf_zygote_info {
+	struct tf_zygote_name name;
+	int32_t pid;
+	uint32_t running; /* copies */
+	uint64_t made, memory;
+	char exe[64]; /* the end of it */
+};
+
+/* The text of a name in a buffer of TF_ZYGOTE_NAME + 1; and back: 0, or _INVAL with what it may be.
+ */
+void tf_zygote_name_text(const struct tf_zygote_name *name, char text[static TF_ZYGOTE_NAME + 1]);
+int tf_zygote_name_parse(const char *text, struct tf_zygote_name *ret, struct tf_err *e);
+
+/* Whether it is one: letters, digits, and . _ - */
+bool tf_zygote_name_valid(const struct tf_zygote_name *name);
 
 /*
  * The greeting that comes before a stream on a socket, answered by 16 bytes and a text:

@@ -122,7 +122,7 @@ int tf_greet_hear(struct tf_io *io, const char *token, struct tf_errand *ret, st
 	else if (token && !same_secret(given, g.size, token))
 		tf_fail(e, TELEFORK_E_AUTH,
 			g.size ? "the token is not the receiver's" : "the receiver wants a token");
-	else if (errand.kind > TF_ERRAND_SETTLE)
+	else if (errand.kind >= TF_ERRANDS)
 		tf_fail(e, TELEFORK_E_PROTOCOL, "there is no errand %u", errand.kind);
 	*ret = errand;
 	return 0;

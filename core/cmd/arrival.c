@@ -21,7 +21,7 @@ int tf_arrival_begin(struct tf_arrival *a, const uint8_t id[static TF_MOVE_ID], 
 		return tf_fail(e, rc, "this receiver cannot record moves");
 	tf_journal_path(&a->journal, a->id, TF_PHASE_PREPARED, a->from);
 	tf_journal_path(&a->journal, a->id, TF_PHASE_COMMITTED, a->to);
-	a->mark = (struct tf_mark){a->from, a->to};
+	a->mark = (struct tf_mark){.from = a->from, .to = a->to};
 	rc = tf_journal_read(&a->journal, a->id, &before, e);
 	return rc > 0 ? tf_fail(e, TELEFORK_E_INVAL, "move %s was made before", a->id) : rc;
 }

@@ -42,6 +42,8 @@ int tf_cmd_check(int argc, char **argv);
 int tf_cmd_dump(int argc, char **argv);
 int tf_cmd_copy(int argc, char **argv);
 int tf_cmd_move(int argc, char **argv);
+int tf_cmd_spawn(int argc, char **argv);
+int tf_cmd_zygotes(int argc, char **argv);
 int tf_cmd_settle(int argc, char **argv);
 int tf_cmd_jobs(int argc, char **argv);
 

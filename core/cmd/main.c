@@ -21,6 +21,8 @@ static const struct {
 	{"dump", tf_cmd_dump, "save a running process as an image"},
 	{"copy", tf_cmd_copy, "send a copy of a running process to a receiver"},
 	{"move", tf_cmd_move, "move a running process to a receiver"},
+	{"spawn", tf_cmd_spawn, "make copies of a zygote that a receiver keeps"},
+	{"zygotes", tf_cmd_zygotes, "list the zygotes that a receiver keeps, or drop one"},
 	{"settle", tf_cmd_settle, "end what a move left unfinished"},
 	{"jobs", tf_cmd_jobs, "list moves that are unfinished or recent"},
 	{"diff", tf_cmd_diff, "compare two saved images of one process"},

@@ -4,18 +4,20 @@
 #include "core/base/cleanup.h"
 #include "core/cmd/cmd.h"
 #include "core/cmd/timing.h"
-#include "core/restore/pad.h"
+#include "core/restore/zygote.h"
 
 #include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 struct arguments {
 	bool dry_run, detach, timing;
 	unsigned restore; /* TELEFORK_RESTORE_* */
+	unsigned copies;  /* 0: the process itself */
 	const char *file;
 };
 
@@ -73,6 +75,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 				"--allow %s: it can go without files, credentials, shared-file and shared-memory",
 				unknown);
 		return 0;
+	case 'c':
+		a->copies = (unsigned)strtoul(arg, NULL, 10);
+		if (!a->copies || a->copies > TF_LITTER_MAX)
+			argp_error(state, "--copies %s: 1 to %u", arg, TF_LITTER_MAX);
+		a->restore |= TF_RESTORE_ZYGOTE;
+		return 0;
 	case 't':
 		a->timing = true;
 		return 0;
@@ -84,6 +92,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (!a->file)
 			argp_error(state, "which FILE?");
+		if (a->copies && a->restore & TELEFORK_RESTORE_SAME_PID)
+			argp_error(state, "--copies: they cannot all have the same ids");
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -133,7 +143,33 @@ static int wait_for(pid_t pid)
 {
 	int status = 0;
 
-	return telefork_child_wait(pid, &status) > 0 ? tf_exit_status(status) : TF_EXIT_SYSTEM;
+	return tf_zygote_wait(pid, &status) ? TF_EXIT_SYSTEM : tf_exit_status(status);
+}
+
+/* The file's zygote gives birth once. */
+static int start_copies(struct tf_pad *p, const struct arguments *a, pid_t *pids)
+{
+	int rc;
+
+	rc = tf_pad_hold(p);
+	if (!rc)
+		rc = tf_zygote_make(p, a->copies, 1, pids);
+	if (!rc)
+		rc = tf_zygote_end(p, true);
+	return rc;
+}
+
+/* The first exit code that is not 0. */
+static int tell_or_wait(const struct arguments *a, const pid_t *pids)
+{
+	int code = 0;
+
+	for (unsigned i = 0; i < a->copies + !a->copies; i++) {
+		int one = a->detach ? tell_pid(pids[i]) : wait_for(pids[i]);
+
+		code = code ? code : one;
+	}
+	return code;
 }
 
 /* Returns the exit code: of the process, if there is one. */
@@ -142,8 +178,11 @@ static int restore(const struct arguments *a, int fd)
 	struct telefork_options o = {.stdio = TELEFORK_STDIO_INHERIT, .restore = a->restore};
 	struct tf_timing timing = {.on = a->timing};
 	struct tf_pad pad;
+	TF_FREE pid_t *pids = calloc(a->copies + 1, sizeof(*pids));
 	int rc, code;
 
+	if (!pids)
+		return TF_EXIT_SYSTEM;
 	tf_timing_begin(&timing, "description");
 	rc = tf_pad_prepare(&pad, fd, &o, NULL);
 	if (pad.head_ns)
@@ -152,7 +191,7 @@ static int restore(const struct arguments *a, int fd)
 		tf_complain("left behind", pad.left.text);
 	if (!rc && !a->dry_run) {
 		tf_timing_begin(&timing, "restore");
-		rc = tf_pad_start(&pad);
+		rc = a->copies ? start_copies(&pad, a, pids) : tf_pad_start(&pad);
 	}
 	tf_timing_tell(&timing);
 	if (rc == TELEFORK_E_PROTOCOL && !pad.file)
@@ -165,7 +204,8 @@ static int restore(const struct arguments *a, int fd)
 		code = print_plan(&pad);
 	} else {
 		tf_announce(&pad);
-		code = a->detach ? tell_pid(pad.child) : wait_for(pad.child);
+		pids[0] = a->copies ? pids[0] : pad.child;
+		code = tell_or_wait(a, pids);
 	}
 	tf_pad_done(&pad);
 	return code;
@@ -185,6 +225,7 @@ int tf_cmd_restore(int argc, char **argv)
 			"what it maps shared and writes to and that is another here; "
 			"shared-memory, names and keys that are in use here",
 			0},
+		{"copies", 'c', "N", 0, "Make N copies of it, which share memory (1 to 4096)", 0},
 		{"timing", 't', 0, 0, "Say when each phase began and ended, for programs", 0},
 		{0},
 	};

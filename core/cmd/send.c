@@ -38,7 +38,7 @@ struct sending {
 	enum what what;
 	const char *command; /* "telefork move" */
 	int pid;
-	const char *to, *token_file;
+	const char *to, *token_file, *zygote;
 	bool kill, quiet;
 	struct telefork_options options; /* of the way */
 	struct tf_allowed allowed;
@@ -62,7 +62,7 @@ struct sending {
 	char message[TELEFORK_MESSAGE_MAX]; /* of a receiver that refuses */
 };
 
-enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP, KEY_IDLE, KEY_TIMING, KEY_LAZY };
+enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP, KEY_IDLE, KEY_TIMING, KEY_LAZY, KEY_ZYGOTE };
 
 /* --- the way --- */
 
@@ -84,6 +84,8 @@ static int open_channel(struct sending *s)
 	s->options.token = s->token_file ? token : NULL;
 	if (!rc && s->token_file)
 		rc = tf_read_token(s->token_file, token, e);
+	if (!rc && s->zygote)
+		rc = tf_zygote_errand(&s->address, s->zygote, &s->errand, e);
 	if (rc)
 		return rc;
 	s->fd = s->what == DUMP ? tf_file_create(s->to, e)
@@ -414,13 +416,14 @@ static int transfer(struct sending *s)
 static void summarise(const struct sending *s, uint64_t sent)
 {
 	static const char *const done[] = {"saved", "copied", "moved"};
+	const char *what = s->zygote ? "kept" : done[s->what];
 	/* The process itself may be on standard output. */
 	FILE *out = s->address.kind == TF_ADDRESS_STDIO ? stderr : stdout;
 	char memory[24], bytes[24];
 
 	if (s->quiet)
 		return;
-	fprintf(out, "%d %s", s->pid, done[s->what]);
+	fprintf(out, "%d %s", s->pid, what);
 	if (s->answers)
 		fprintf(out, ": pid %d", s->reply.pid);
 	fprintf(out, ": frozen %.1f ms, ", (double)(s->thawed_ns - s->frozen_ns) / 1e6);
@@ -536,6 +539,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_TOKEN:
 		s->token_file = arg;
 		return 0;
+	case KEY_ZYGOTE:
+		s->zygote = arg;
+		return 0;
 	case KEY_LAZY:
 		if (s->what == DUMP)
 			argp_error(state,
@@ -579,8 +585,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (!s->to)
 			argp_error(
 				state, s->what == DUMP ? "which FILE? say -o FILE" : "which URI?");
-		if (s->task.post_copy && (s->wishes.compress == TF_WISH_ALWAYS ||
-						 s->wishes.store == TF_WISH_ALWAYS))
+		if (s->task.post_copy &&
+			(s->wishes.compress == TF_WISH_ALWAYS || s->wishes.store == TF_WISH_ALWAYS))
 			argp_error(state, "--lazy: memory comes as it is: leave --compress and "
 					  "--store away");
 		return 0;
@@ -656,8 +662,10 @@ int tf_cmd_dump(int argc, char **argv)
 
 int tf_cmd_copy(int argc, char **argv)
 {
-	static const struct argp_option options[] = {
-		TOKEN, ALLOW, TCP, IDLE, LAZY, QUIET, TIMING, {0}};
+	static const struct argp_option options[] = {TOKEN, ALLOW, TCP, IDLE, LAZY, QUIET, TIMING,
+		{"zygote", KEY_ZYGOTE, "NAME", 0,
+			"It does not run over there but is kept, for telefork spawn", 0},
+		{0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",

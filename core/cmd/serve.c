@@ -8,6 +8,8 @@
 #include "core/channel/channel.h"
 #include "core/cmd/arrival.h"
 #include "core/cmd/cmd.h"
+#include "core/cmd/forward.h"
+#include "core/cmd/nursery.h"
 #include "core/cmd/pump.h"
 #include "core/cmd/timing.h"
 #include "core/pack/unpack.h"
@@ -27,6 +29,8 @@
 
 #define HANDSHAKE_S 10
 #define JOBS_MAX    64
+#define ZYGOTES_MAX 16
+#define COPIES_MAX  4096
 #define REFUSERS    16 /* sessions more, that only say that there are too many */
 #define NO_TOKEN \
 	"%s: whoever connects can run anything here: give --token-file FILE, or say --insecure"
@@ -36,6 +40,7 @@ struct arguments {
 	bool insecure, once, detach, timing;
 	int jobs, handshake_ms, idle_ms;
 	uint64_t max_memory, store;
+	unsigned zygotes, copies;
 	unsigned restore; /* TELEFORK_RESTORE_* */
 };
 
@@ -48,6 +53,7 @@ struct serve {
 	pid_t *session;         /* running ones */
 	struct tf_store *store; /* of pages, of all sessions; NULL: none is kept */
 	struct tf_unpacker *unpacker;
+	struct tf_nursery nursery;
 	struct tf_timing timing;
 };
 
@@ -63,6 +69,8 @@ enum {
 	KEY_IDLE,
 	KEY_TIMING,
 	KEY_STORE,
+	KEY_ZYGOTE,
+	KEY_COPIES,
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -112,6 +120,16 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (a->idle_ms < 0)
 			argp_error(state, "--idle-time %s: 1 to 86400 seconds", arg);
 		return 0;
+	case KEY_ZYGOTE:
+		a->zygotes = arg ? (unsigned)strtoul(arg, NULL, 10) : ZYGOTES_MAX;
+		if (!a->zygotes || a->zygotes > TF_ZYGOTES_MAX)
+			argp_error(state, "--zygote=%s: 1 to %u", arg, TF_ZYGOTES_MAX);
+		return 0;
+	case KEY_COPIES:
+		a->copies = (unsigned)strtoul(arg, NULL, 10);
+		if (!a->copies || a->copies > 1u << 20)
+			argp_error(state, "--max-copies %s: 1 to %u", arg, 1u << 20);
+		return 0;
 	case KEY_TIMING:
 		a->timing = true;
 		return 0;
@@ -125,6 +143,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "which ADDRESS?");
 		if (a->detach && !a->once)
 			argp_error(state, "--detach: say --once, too");
+		if (a->zygotes && a->once)
+			argp_error(state, "--zygote: nobody could ask, with --once");
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
@@ -155,7 +175,7 @@ static int greet(
 		check_peer(fd, e);
 	if (tf_greet_hear(&io, s->token, errand, e))
 		return e->code;
-	if (full && errand->kind != TF_ERRAND_SETTLE)
+	if (full && errand->kind != TF_ERRAND_SETTLE && errand->kind != TF_ERRAND_ZYGOTE)
 		tf_fail(e, TELEFORK_E_LIMIT, "this receiver has %d processes already: try later",
 			s->jobs);
 	return tf_greet_tell(&io, tf_unpack_offers(s->store), e);
@@ -221,9 +241,9 @@ static int take_later(struct tf_pad *pad, struct serve *s)
 	return rc;
 }
 
-static int receive(struct tf_pad *pad, int fd, struct serve *s)
+static int receive(struct tf_pad *pad, int fd, struct serve *s, const struct tf_mark *mark)
 {
-	int rc = prepare(pad, fd, s, NULL);
+	int rc = prepare(pad, fd, s, mark);
 
 	if (!rc)
 		rc = tf_pad_start(pad);
@@ -288,6 +308,34 @@ static int receive_move(struct tf_pad *pad, int fd, struct serve *s, const struc
 	return rc;
 }
 
+/* What comes is a zygote, and this session its keeper. */
+static int receive_zygote(
+	struct tf_pad *pad, int fd, struct serve *s, const struct tf_errand *errand)
+{
+	struct tf_zygote_name name;
+	struct tf_err e = {0};
+	int rc, unable;
+
+	memcpy(&name, errand->id, sizeof(name));
+	unable = tf_nursery_may(&s->nursery, &name, &e);
+	s->options.restore |= TF_RESTORE_ZYGOTE;
+	rc = prepare(pad, fd, s, NULL);
+	if (!rc && unable) {
+		pad->err = e;
+		rc = unable;
+	}
+	if (!rc)
+		rc = tf_pad_hold(pad);
+	if (rc)
+		return rc;
+	rc = tf_nursery_keep(&s->nursery, &name, &pad->err);
+	if (!rc)
+		rc = tf_pad_answer(pad, TF_OUTCOME_RUNNING);
+	if (rc)
+		tf_pad_kill(pad);
+	return rc;
+}
+
 static int answer_question(int fd, const struct serve *s, const struct tf_errand *errand)
 {
 	struct tf_err e = {0}, quiet = {0};
@@ -303,11 +351,30 @@ static int answer_question(int fd, const struct serve *s, const struct tf_errand
 	return tf_reply_write(&io, &r, e.text, &quiet) ? TF_EXIT_IO : TF_EXIT_OK;
 }
 
+/* One of many: the errand becomes what is to be done here. */
+static int enter_chain(int fd, const struct serve *s, struct tf_errand *errand,
+	struct tf_mark *ret_mark, struct tf_err *e)
+{
+	struct telefork_options o = {.idle_ms = s->options.idle_ms, .token = s->token};
+	struct tf_chain c;
+
+	fd = tf_forward_begin(fd, &o, &c, e);
+	if (fd < 0) {
+		tf_complain("refused", e->text);
+		return fd;
+	}
+	errand->kind = c.head.zygote.text[0] ? TF_ERRAND_KEEP : TF_ERRAND_BRING;
+	memcpy(errand->id, &c.head.zygote, sizeof(errand->id));
+	ret_mark->index = c.head.index;
+	return fd;
+}
+
 /* One sender. Returns the exit code of the process that arrived, as a shell would. */
 static int session(int fd, struct serve *s, bool full)
 {
 	struct tf_errand errand;
 	struct tf_err e = {0};
+	struct tf_mark mark = {0};
 	struct tf_pad pad;
 	int rc, status = 0;
 	bool relayed;
@@ -320,9 +387,18 @@ static int session(int fd, struct serve *s, bool full)
 	}
 	if (errand.kind == TF_ERRAND_SETTLE)
 		return answer_question(fd, s, &errand);
+	if (errand.kind == TF_ERRAND_ZYGOTE)
+		return tf_nursery_answer(&s->nursery, fd, &s->options, &e) ? TF_EXIT_IO
+									   : TF_EXIT_OK;
+	if (errand.kind == TF_ERRAND_CHAIN) {
+		fd = enter_chain(fd, s, &errand, &mark, &e);
+		if (fd < 0)
+			return TF_EXIT_REFUSED;
+	}
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	rc = errand.kind == TF_ERRAND_MOVE ? receive_move(&pad, fd, s, &errand)
-					   : receive(&pad, fd, s);
+	rc = errand.kind == TF_ERRAND_MOVE   ? receive_move(&pad, fd, s, &errand)
+	     : errand.kind == TF_ERRAND_KEEP ? receive_zygote(&pad, fd, s, &errand)
+					     : receive(&pad, fd, s, mark.index ? &mark : NULL);
 	if (!rc && !tf_pad_relayed(&pad))
 		prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0);
 	tf_timing_tell(&s->timing);
@@ -335,6 +411,12 @@ static int session(int fd, struct serve *s, bool full)
 		tf_complain("left behind", pad.left.text);
 	if (!pad.restore.post_copy)
 		tf_announce(&pad);
+	if (errand.kind == TF_ERRAND_KEEP) {
+		close(fd);
+		tf_nursery_run(&s->nursery, &pad, &errand);
+		tf_pad_done(&pad);
+		return TF_EXIT_OK;
+	}
 	relayed = tf_pad_relayed(&pad);
 	if (relayed)
 		tf_relay_run(&pad.relay);
@@ -397,6 +479,7 @@ static void reap(struct serve *s, int flags)
 		for (int i = 0; i < s->running; i++)
 			if (s->session[i] == pid)
 				s->session[i] = s->session[--s->running];
+		tf_nursery_left(&s->nursery, pid);
 	}
 	if (killed)
 		tf_arrival_recover();
@@ -408,7 +491,9 @@ static void start_session(int fd, int listener, struct serve *s, const sigset_t 
 
 	if (s->running == s->jobs + REFUSERS)
 		return; /* it sees the connection close */
+	tf_nursery_open(&s->nursery);
 	pid = fork();
+	tf_nursery_forked(&s->nursery, pid);
 	if (!pid) {
 		give_signals_back(waiting);
 		close(listener);
@@ -421,13 +506,16 @@ static void start_session(int fd, int listener, struct serve *s, const sigset_t 
 }
 
 /* Waits for a sender. A descriptor; -1: a signal came, or nobody after all; -2: no more. */
-static int next_sender(int listener, const sigset_t *waiting)
+static int next_sender(int listener, struct serve *s, struct pollfd *p, const sigset_t *waiting)
 {
-	struct pollfd p = {listener, POLLIN, 0};
+	unsigned n = s->nursery.n_places;
 	int fd;
 
-	if (ppoll(&p, 1, NULL, waiting) < 0)
+	tf_nursery_poll(&s->nursery, p);
+	p[n] = (struct pollfd){listener, POLLIN, 0};
+	if (ppoll(p, n + 1, NULL, waiting) < 0)
 		return -1;
+	tf_nursery_hear(&s->nursery, p);
 	fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	if (fd >= 0 || errno == EINTR || errno == ECONNABORTED || errno == EAGAIN)
 		return fd;
@@ -445,17 +533,20 @@ static void end_sessions(struct serve *s)
 
 static int serve_all(int listener, struct serve *s)
 {
+	unsigned sessions = (unsigned)s->jobs + REFUSERS;
+	TF_FREE struct pollfd *p = calloc(sessions + 1, sizeof(*p));
+	struct tf_err e = {0};
 	sigset_t waiting;
 	int fd = -1;
 
-	s->session = calloc((size_t)s->jobs + REFUSERS, sizeof(*s->session));
-	if (!s->session)
+	s->session = calloc(sessions, sizeof(*s->session));
+	if (!s->session || !p || tf_nursery_init(&s->nursery, sessions, &e))
 		return TF_EXIT_SYSTEM;
 	/* Between poll and accept a sender may leave. */
 	fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK);
 	take_signals(&waiting);
 	while (!stopped && fd != -2) {
-		fd = next_sender(listener, &waiting);
+		fd = next_sender(listener, s, p, &waiting);
 		reap(s, WNOHANG);
 		if (fd >= 0 && s->once)
 			break;
@@ -468,6 +559,7 @@ static int serve_all(int listener, struct serve *s)
 	if (s->address.kind == TF_ADDRESS_UNIX)
 		unlink(s->address.path);
 	end_sessions(s);
+	tf_nursery_done(&s->nursery);
 	free(s->session);
 	give_signals_back(&waiting);
 	if (fd >= 0 && s->once)
@@ -525,6 +617,7 @@ static int start(const struct arguments *a, struct tf_err *e)
 		.jobs = a->jobs,
 		.handshake_ms = a->handshake_ms,
 		.timing = {.on = a->timing},
+		.nursery = {.most = a->zygotes, .copies = a->copies},
 	};
 	char text[TF_ADDRESS_TEXT];
 	int fd = tf_address_parse(a->address, &s.address, e);
@@ -577,6 +670,9 @@ int tf_cmd_serve(int argc, char **argv)
 			"Keep pages in so much memory, so that what comes again need not be sent "
 			"again",
 			0},
+		{"zygote", KEY_ZYGOTE, "N", OPTION_ARG_OPTIONAL,
+			"Keep zygotes, N at most (16), and make copies of them when asked", 0},
+		{"max-copies", KEY_COPIES, "N", 0, "Copies of one zygote at once (4096)", 0},
 		{"timing", KEY_TIMING, 0, 0, "Say when each phase began and ended, for programs",
 			0},
 		{0},
@@ -589,7 +685,8 @@ int tf_cmd_serve(int argc, char **argv)
 		       "--once, ADDRESS may be - for a socket on standard input, or pipes on standard "
 		       "input and output.",
 		.help_filter = tf_exit_help};
-	struct arguments a = {.jobs = JOBS_MAX, .handshake_ms = HANDSHAKE_S * 1000};
+	struct arguments a = {
+		.jobs = JOBS_MAX, .handshake_ms = HANDSHAKE_S * 1000, .copies = COPIES_MAX};
 	struct tf_err e = {0};
 	int rc;
 

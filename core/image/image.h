@@ -438,8 +438,8 @@ struct tf_mailbox {
 	uint64_t hole_size;
 	int32_t peer_fd; /* -1: none */
 	uint32_t generation;
-	uint32_t flags; /* TF_MAILBOX_* */
-	uint32_t reserved;
+	uint32_t flags;     /* TF_MAILBOX_* */
+	uint32_t index;     /* which copy of a zygote, or of many; 0: the only one */
 	uint64_t brk;       /* what brk(0) says in the copy */
 	uint64_t own_start; /* the library's own state (own.h): no part of the program's */
 	uint64_t own_end;

@@ -71,6 +71,7 @@ static int plan_all(struct tf_build *b)
 			1;
 	tf_build_brk(b);
 	tf_build_signals(b);
+	tf_build_zygote(b);
 	tf_build_first_thread(b);
 	tf_build_mailbox(b);
 	tf_build_process_attrs(b);
@@ -93,7 +94,10 @@ static int plan_all(struct tf_build *b)
 	if (others)
 		tf_plan_add(p, TF_OP_GATHER, "the other threads")->arg[0] = others;
 	tf_build_limits(b);
-	tf_plan_add(p, TF_OP_BARRIER, "ready")->arg[0] = (uint64_t)b->r->fds.control;
+	if (b->r->zygote)
+		tf_build_gate(b);
+	else
+		tf_plan_add(p, TF_OP_BARRIER, "ready")->arg[0] = (uint64_t)b->r->fds.control;
 	tf_build_mark(b);
 	tf_build_last_rights(b, 0);
 	tf_build_dumpable(b);
@@ -149,6 +153,10 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 		 more = 0;
 
 	steps += tf_build_attrs_steps(img, &more) + tf_build_rights_steps(b, &more);
+	if (r->zygote) {
+		steps += tf_build_zygote_steps(img);
+		more += tf_build_notes_size(img);
+	}
 	more += tf_build_owners_size(img) + tf_build_later_size(img) + tf_build_fill_size(img) +
 		img->n_tags * sizeof(*img->tags);
 
@@ -190,6 +198,7 @@ static int place(struct tf_build *b, uint64_t restorer_size, struct tf_arena *a)
 	uint64_t page = b->page, steps = r->plan.max_steps * sizeof(struct tf_step);
 	uint64_t fills = (b->img->n_segments + 1ull) * sizeof(struct tf_fill);
 	uint64_t first = tf_build_vdso_first(&b->f->vdso), park = 0, body, stacks, size;
+	uint64_t aside = r->zygote ? tf_build_zygote_aside(b->img) : 0;
 	uint64_t top = b->f->max_addr < TF_HOLE_TOP ? b->f->max_addr / 4 * 3 : TF_HOLE_TOP;
 
 	if (!img || !taken)
@@ -202,7 +211,7 @@ static int place(struct tf_build *b, uint64_t restorer_size, struct tf_arena *a)
 	body = TF_PAGE_UP(body, page) + TF_PLAN_BUFFER + TF_RESTORER_STACK;
 	body = TF_PAGE_UP(body, page);
 	stacks = TF_PAGE_UP((b->img->n_threads - 1) * (uint64_t)TF_THREAD_STACK, page);
-	size = body + stacks + TF_PAGE_UP(restorer_size, page) + TF_PAGE_UP(park, page);
+	size = body + stacks + TF_PAGE_UP(restorer_size, page) + TF_PAGE_UP(park, page) + aside;
 	r->hole.start = tf_hole_find(img, b->img->n_maps, taken, b->f->n_taken, size,
 		b->f->min_addr + TF_HOLE_MARGIN, top & ~(page - 1));
 	if (!r->hole.start)
@@ -210,6 +219,7 @@ static int place(struct tf_build *b, uint64_t restorer_size, struct tf_arena *a)
 			"no %llu bytes are free both in the process and here",
 			(unsigned long long)size);
 	r->hole.end = r->hole.start + size;
+	r->aside = r->hole.end - aside;
 	r->thread_stacks = r->hole.start + body;
 	r->code_at = r->thread_stacks + stacks;
 	r->park_at = r->code_at + TF_PAGE_UP(restorer_size, page);
@@ -230,7 +240,7 @@ int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
 	for (uint32_t i = 0; i < img->n_fds; i++)
 		if (img->fds[i].fd > high)
 			high = img->fds[i].fd;
-	if ((uint64_t)high + 5 + img->n_objects > f->fd_limit)
+	if ((uint64_t)high + 5 + img->n_objects + (r->zygote ? 2 : 0) > f->fd_limit)
 		return tf_fail(e, TELEFORK_E_LIMIT,
 			"the process has descriptor %lld, RLIMIT_NOFILE here is %llu: "
 			"raise it with ulimit -n",
@@ -242,6 +252,7 @@ int tf_restore_choose_fds(struct tf_restore *r, const struct tf_image *img,
 		.back = relayed ? (int)high + 4 : (int)high + 1,
 		.peer = peer && img->source.channel_fd >= 0,
 		.objects = (int)high + 5,
+		.gate = (int)(high + 5 + img->n_objects),
 	};
 	return 0;
 }

@@ -30,11 +30,13 @@ struct tf_restore_fds {
 		      the receiver stands between (relay.h) */
 	bool peer; /* there is a way back */
 	int objects; /* of object i while memory is filled: this + i */
+	int gate;    /* of a zygote: two numbers, see struct tf_plan_header */
 };
 
 /* Where it stands that a copy runs: a file gets another name (absolute paths). */
 struct tf_mark {
 	const char *from, *to; /* NULL: nowhere */
+	uint32_t index;        /* which of many it is, that have no way back; 0: the only one */
 };
 
 struct tf_restore {
@@ -47,6 +49,7 @@ struct tf_restore {
 	uint64_t steps_at, fills_at, found_at, buffer_at, stack_top, thread_stacks;
 	uint64_t owners_at; /* struct tf_owners; 0: no id changes */
 	uint8_t *data;      /* built in the arena, data_size bytes used of data_max */
+	uint64_t aside;     /* of a zygote: free addresses at the hole's end */
 	uint64_t data_size, data_max;
 	uint64_t *object_step; /* of each object: the step that makes or opens it */
 	uint64_t first_thread; /* step that starts the second thread; the others follow it */
@@ -54,6 +57,8 @@ struct tf_restore {
 	bool same_ids;  /* process and threads get the ids that they had: set before building */
 	bool detached;  /* nobody waits for it: set before building */
 	bool post_copy; /* memory that comes later does: set before building */
+	uint32_t index; /* what telefork_index() says: set before building */
+	bool zygote;    /* it stays, and is forked: set before building */
 	struct tf_mark
 		mark; /* the copy's own last step but for rt_sigreturn: set before building */
 	bool vdso_equal;

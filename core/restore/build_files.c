@@ -172,5 +172,6 @@ void tf_build_files(struct tf_build *b)
 	if (b->r->fds.back != b->r->fds.channel)
 		tf_plan_syscall(p, "the way back", SYS_close, 1, (uint64_t)b->r->fds.back);
 	tf_plan_syscall(p, "reserve", SYS_close, 1, (uint64_t)b->r->fds.reserve);
-	tf_plan_syscall(p, "channel", SYS_close, 1, (uint64_t)b->r->fds.channel);
+	if (!b->r->zygote) /* it has closed it */
+		tf_plan_syscall(p, "channel", SYS_close, 1, (uint64_t)b->r->fds.channel);
 }

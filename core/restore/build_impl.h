@@ -20,6 +20,7 @@ struct tf_build {
 	uint64_t page;
 	uint64_t tid_step;           /* its result is the first thread's id */
 	struct tf_owner *owners;     /* of each thread; NULL: none changes its id */
+	uint64_t index_step;         /* of a zygote: its result is a fork's index */
 	bool traced;                 /* the receiver sets registers at the barrier */
 	uint32_t pending;            /* of the image, planned so far */
 	bool new_rights;             /* some thread has other credentials than the receiver */
@@ -102,6 +103,21 @@ void tf_build_later(struct tf_build *b);
 /* Bytes of data that it takes. */
 uint64_t tf_build_later_size(const struct tf_image *img);
 
+/* --- build_zygote.c --- */
+
+/* When all that a fork inherits is there, a zygote stays; what its forks do not inherit, and what
+ * each has of its own, follows. Nothing, if it is none. */
+void tf_build_zygote(struct tf_build *b);
+
+/* What such a fork has for its barrier. */
+void tf_build_gate(struct tf_build *b);
+
+/* Steps of it at most. */
+uint64_t tf_build_zygote_steps(const struct tf_image *img);
+
+/* Bytes of free addresses that it needs at r->aside. */
+uint64_t tf_build_zygote_aside(const struct tf_image *img);
+
 /* --- build_objects.c --- */
 
 /* Whether the object is a file that is found at the destination, not made. */
@@ -183,6 +199,12 @@ void tf_build_owners(struct tf_build *b);
 
 /* Where the frame of the image's thread i stands, which may hold its id. */
 void tf_build_owner_frame(struct tf_build *b, uint32_t thread, uint64_t at);
+
+/* The same in a zygote, before it is forked: they are found once. */
+void tf_build_owners_noted(struct tf_build *b);
+
+/* Bytes of data that this takes besides. */
+uint64_t tf_build_notes_size(const struct tf_image *img);
 
 /* After all frames. */
 void tf_build_owners_done(struct tf_build *b);

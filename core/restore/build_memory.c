@@ -271,7 +271,8 @@ void tf_build_advice(struct tf_build *b, uint32_t i)
 	uint64_t start = tf_restore_map_range(b->img, i).start, end = map_end(m);
 
 	for (size_t k = 0; k < sizeof(advices) / sizeof(*advices) && end > start; k++)
-		if (m->vmflags & advices[k].flag)
+		if (m->vmflags & advices[k].flag &&
+			!(b->r->zygote && advices[k].flag == TF_VMF_DONTFORK))
 			tf_plan_syscall(&b->r->plan, "advice", SYS_madvise, 3, start, end - start,
 				(uint64_t)advices[k].advice)
 				->expect = TF_EXPECT_ANY;

@@ -9,6 +9,10 @@
 #include <stdlib.h>
 #include <sys/syscall.h>
 
+#define MAX_NOTES(img) (1024 + 16ull * (img)->n_threads)
+#define NOTES_SIZE(img) \
+	(sizeof(struct tf_owner_notes) + MAX_NOTES(img) * sizeof(struct tf_owner_note))
+
 #ifndef FUTEX_LOCK_PI2
 #define FUTEX_LOCK_PI2 13 /* Linux 5.14 */
 #endif
@@ -71,6 +75,12 @@ static bool waits_for_any(const struct tf_thread *t)
 	}
 }
 
+static void put_steps(struct tf_build *b)
+{
+	for (uint32_t i = 0; i < b->img->n_threads && b->owners; i++)
+		b->owners[i].step = i ? b->r->first_thread + i - 1 : b->tid_step;
+}
+
 static uint64_t put_owners(struct tf_build *b)
 {
 	uint32_t n = b->img->n_threads;
@@ -85,7 +95,6 @@ static uint64_t put_owners(struct tf_build *b)
 
 		o[i] = (struct tf_owner){
 			.old = (uint32_t)t->tid,
-			.step = i ? b->r->first_thread + i - 1 : b->tid_step,
 			.robust = t->robust_head,
 			.sp = tf_arch_native()->sp(&t->regs),
 			.waits = waits_for(t) != 0,
@@ -172,14 +181,25 @@ static uint64_t put_words(struct tf_build *b, uint64_t *ret_n)
 	return at;
 }
 
-void tf_build_owners(struct tf_build *b)
+/* What a zygote finds is not looked for in each of its forks. */
+static uint64_t put_notes(struct tf_build *b)
+{
+	struct tf_owner_notes *notes;
+	uint64_t at = tf_build_data(b, NULL, NOTES_SIZE(b->img), 8, &notes);
+
+	if (!b->r->plan.full)
+		notes->max = MAX_NOTES(b->img);
+	return at;
+}
+
+static void put_all(struct tf_build *b)
 {
 	struct tf_owners *o;
 	uint64_t at = tf_build_data(b, NULL, sizeof(*o), 8, &o);
-	struct tf_step *s;
 
-	if (b->r->same_ids || b->r->plan.full)
+	if (b->r->plan.full)
 		return;
+	b->r->owners_at = at;
 	o->page = b->page;
 	o->found = (uint64_t *)b->r->found_at;
 	o->n_owners = b->img->n_threads;
@@ -187,10 +207,38 @@ void tf_build_owners(struct tf_build *b)
 	o->n_ranges = count_ranges(b->img);
 	o->range = (const struct tf_owner_range *)put_ranges(b, o->n_ranges);
 	o->word = (const uint64_t *)put_words(b, &o->n_words);
-	s = tf_plan_add(&b->r->plan, TF_OP_OWNERS, "held locks");
-	s->arg[0] = at;
-	s->arg[1] = o->n_owners;
-	b->r->owners_at = at;
+	if (b->r->zygote)
+		o->notes = (struct tf_owner_notes *)put_notes(b);
+}
+
+static void plan_owners(struct tf_build *b, enum tf_owners_how how)
+{
+	struct tf_step *s = tf_plan_add(&b->r->plan, TF_OP_OWNERS, "held locks");
+
+	s->arg[0] = b->r->owners_at;
+	s->arg[1] = b->img->n_threads;
+	s->arg[2] = how;
+}
+
+void tf_build_owners_noted(struct tf_build *b)
+{
+	put_all(b);
+	plan_owners(b, TF_OWNERS_NOTE);
+}
+
+void tf_build_owners(struct tf_build *b)
+{
+	if (b->r->same_ids)
+		return;
+	if (!b->r->owners_at)
+		put_all(b);
+	put_steps(b);
+	plan_owners(b, b->r->zygote ? TF_OWNERS_NOTED : TF_OWNERS_CHANGE);
+}
+
+uint64_t tf_build_notes_size(const struct tf_image *img)
+{
+	return NOTES_SIZE(img) + 8;
 }
 
 uint64_t tf_build_owners_size(const struct tf_image *img)

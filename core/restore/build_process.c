@@ -125,10 +125,13 @@ void tf_build_mailbox(struct tf_build *b)
 			(uint64_t)(int64_t)(r->fds.peer ? b->img->source.channel_fd : -1)},
 		{offsetof(struct tf_mailbox, generation), 4, b->img->source.generation + 1u},
 		{offsetof(struct tf_mailbox, flags), 4, flags},
+		{offsetof(struct tf_mailbox, index), 4, r->zygote ? b->index_step : r->index},
 	};
 
 	for (size_t i = 0; i < sizeof(set) / sizeof(*set); i++)
 		tf_build_store(b, "mailbox", at + set[i].offset, set[i].value, set[i].size);
+	if (r->zygote)
+		b->r->plan.steps[tf_plan_last(&r->plan)].refs = 1u << 1;
 }
 
 void tf_build_mark(struct tf_build *b)

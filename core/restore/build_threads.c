@@ -106,7 +106,7 @@ void tf_build_traced(struct tf_build *b, uint32_t i)
 	struct tf_plan *p = &b->r->plan;
 	uint64_t before = p->n_steps;
 
-	if (b->traced)
+	if (b->traced && !(b->r->zygote && i)) /* they have the first's */
 		tf_arch_plan_traced(p, &b->img->threads[i]);
 	for (; before < p->n_steps; before++)
 		p->steps[before].arg[2] = i;

@@ -94,14 +94,28 @@ TF_OWNERS_FN bool tf_owner_is_named(const struct tf_owners *o, uint64_t at)
 	return false;
 }
 
-/* A futex word that its owner's id stands in; glibc has it a second time, 8 bytes behind. */
-TF_OWNERS_FN void tf_owner_change(const struct tf_owners *o, uint64_t at, const struct tf_owner *t)
+/* A word with the old id, below flags, gets the new one; or that is noted. */
+TF_OWNERS_FN void tf_owner_set(const struct tf_owners *o, uint64_t at, const struct tf_owner *t)
 {
 	volatile tf_owner_u32 *word = (volatile tf_owner_u32 *)at;
 
-	word[0] = (word[0] & ~TF_OWNER_TID) | t->now;
-	if (tf_owner_inside(o, at + 8, 4) && word[2] == t->old)
-		word[2] = t->now;
+	if (!o->notes) {
+		*word = (*word & ~TF_OWNER_TID) | t->now;
+		return;
+	}
+	if (o->notes->n < o->notes->max) {
+		o->notes->note[o->notes->n].at = at;
+		o->notes->note[o->notes->n].owner = (uint64_t)(t - o->owner);
+	}
+	o->notes->n++;
+}
+
+/* A futex word that its owner's id stands in; glibc has it a second time, 8 bytes behind. */
+TF_OWNERS_FN void tf_owner_change(const struct tf_owners *o, uint64_t at, const struct tf_owner *t)
+{
+	tf_owner_set(o, at, t);
+	if (tf_owner_inside(o, at + 8, 4) && ((volatile tf_owner_u32 *)at)[2] == t->old)
+		tf_owner_set(o, at + 8, t);
 }
 
 TF_OWNERS_FN void tf_owner_named(const struct tf_owners *o, uint64_t at)
@@ -159,7 +173,7 @@ TF_OWNERS_FN void tf_owner_at_hand(const struct tf_owners *o, const struct tf_ow
 
 	for (uint64_t i = 0; i < t->n_regs; i++)
 		if (!(t->call >> i & 1) && (reg[i] & ~UINT64_C(0xc0000000)) == t->old)
-			reg[i] = (reg[i] & 0xc0000000) | t->now;
+			tf_owner_set(o, t->regs + 8 * i, t);
 	if (t->sp & 7)
 		return;
 	for (uint64_t at = t->sp; at < t->sp + TF_OWNER_STACK; at += 4) {
@@ -168,7 +182,7 @@ TF_OWNERS_FN void tf_owner_at_hand(const struct tf_owners *o, const struct tf_ow
 		if (!tf_owner_inside(o, at, 4))
 			return;
 		if ((*word & TF_OWNER_TID) == t->old)
-			*word = (*word & ~TF_OWNER_TID) | t->now;
+			tf_owner_set(o, at, t);
 	}
 }
 
@@ -215,10 +229,10 @@ TF_OWNERS_FN void tf_owner_try(
 		return;
 	if (at - r->start >= 8 && tf_owner_is_mutex(o, m, t)) {
 		if (m[4] & 48)
-			m[0] = (m[0] & ~TF_OWNER_TID) | t->now;
-		m[2] = t->now;
+			tf_owner_set(o, at - 8, t);
+		tf_owner_set(o, at, t);
 	} else if (at - r->start >= 24 && tf_owner_is_rwlock((volatile tf_owner_u32 *)(at - 24))) {
-		*(volatile tf_owner_u32 *)at = t->now;
+		tf_owner_set(o, at, t);
 	}
 }
 
@@ -307,6 +321,17 @@ TF_OWNERS_FN void tf_owners_change(const struct tf_owners *o, uint8_t *there)
 	}
 	for (uint64_t i = 0; i < o->n_ranges; i++)
 		tf_owner_search_pages(o, &o->range[i], there);
+}
+
+/* What was noted; now of each owner is set. */
+TF_OWNERS_FN void tf_owners_change_noted(const struct tf_owners *o)
+{
+	for (uint64_t i = 0; i < o->notes->n; i++) {
+		const struct tf_owner_note *n = &o->notes->note[i];
+		volatile tf_owner_u32 *word = (volatile tf_owner_u32 *)n->at;
+
+		*word = (*word & ~TF_OWNER_TID) | o->owner[n->owner].now;
+	}
 }
 
 #endif

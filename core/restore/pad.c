@@ -29,6 +29,7 @@
 #include "core/restore/objects.h"
 #include "core/restore/pad_impl.h"
 #include "core/restore/tracer.h"
+#include "core/restore/zygote.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -155,6 +156,9 @@ static int check_relay(struct tf_pad *p)
 	if (p->mark.from && (!p->answers || tf_pad_relayed(p)))
 		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
 			"a move arrived as a process that is to come back, or on a one-way channel");
+	if (tf_pad_relayed(p) && p->restore.zygote)
+		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
+			"a process that is to come back cannot be a zygote");
 	if (tf_pad_relayed(p) && (!p->answers || p->image.source.channel_fd < 0))
 		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
 			"a process that is to come back arrived on a one-way channel");
@@ -228,7 +232,8 @@ static void give_up_waits(struct tf_image *img)
  * alone. */
 static bool lands(const struct tf_pad *p)
 {
-	return p->image.source.origin == TF_ORIGIN_TASK && p->facts.flags & TF_FACT_PTRACE;
+	return p->image.source.origin == TF_ORIGIN_TASK && p->facts.flags & TF_FACT_PTRACE &&
+	       !p->restore.zygote;
 }
 
 /* Whether memory that comes later can be waited for. Files that are here would be compared with
@@ -284,6 +289,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		.pump = -1,
 		.failed_step = UINT64_MAX,
 		.relay = TF_RELAY_NONE};
+	p->restore.zygote = p->options->restore & TF_RESTORE_ZYGOTE;
 	if (mark)
 		p->mark = *mark;
 	tf_io_init(&p->io, fd, p->options);
@@ -313,11 +319,14 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		rc = later_of(rc, tf_fit(&p->image, &p->facts, own, &p->left, &p->err));
 	if (!rc || rc == TELEFORK_E_INCOMPATIBLE)
 		rc = later_of(rc, look_for_files(p));
+	if (p->restore.zygote && (!rc || rc == TELEFORK_E_INCOMPATIBLE))
+		rc = later_of(rc, tf_zygote_check(&p->image, &p->facts, &p->err));
 	if (!rc)
 		rc = check_relay(p);
 	if (!lands(p))
 		p->restore.mark = p->mark;
 	p->restore.leads = p->mark.from;
+	p->restore.index = p->mark.index;
 	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
 	p->restore.detached = p->options->restore & TELEFORK_RESTORE_DETACHED;
 	p->restore.post_copy = may_wait(p);
@@ -325,8 +334,9 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	if (!rc && (!lands(p) || p->restore.post_copy))
 		give_up_waits(&p->image);
 	if (!rc)
-		rc = tf_restore_choose_fds(
-			&p->restore, &p->image, &p->facts, p->answers, tf_pad_relayed(p), &p->err);
+		rc = tf_restore_choose_fds(&p->restore, &p->image, &p->facts,
+			p->answers && !p->restore.zygote && !p->mark.index, tf_pad_relayed(p),
+			&p->err);
 	if (!rc)
 		rc = tf_restore_build(
 			&p->restore, &p->image, &p->facts, tf_restorer_size(), &p->arena, &p->err);
@@ -438,7 +448,7 @@ static int await_ready(struct tf_pad *p)
 			(unsigned long long)p->to_come, SLOWEST);
 	if (rc)
 		return tf_fail(&p->err, rc, "%s", quiet.text);
-	if (r.tag != 'r') {
+	if (r.tag != (p->restore.zygote ? 'z' : 'r')) {
 		p->failed_step = r.step == UINT64_MAX ? 0 : r.step; /* before the plan: no step */
 		return tf_pad_explain(p, &r);
 	}

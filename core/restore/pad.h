@@ -49,6 +49,7 @@ struct tf_pad {
 	uint64_t head_ns;     /* when the head had come, as of tf_now_ns(); 0: it has not */
 	int control;          /* our end of the control socket */
 	int pump;             /* our end of the copy's channel when it comes from a file; -1 */
+	uint32_t litter;      /* of a zygote: requests for copies so far */
 	struct tf_mark mark;  /* of a move: where it stands that the copy runs */
 	struct tf_landing landing;
 	struct tf_pager pager; /* post-copy */

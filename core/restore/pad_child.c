@@ -168,6 +168,7 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 		.count = p->count,
 		.chain = p->chain,
 		.max_bytes = p->to_come,
+		.gate_fd = r->fds.gate,
 		.idle_ms = reads_are_limited(p) ? 0 : p->io.idle_ms,
 		.thread_entry = blob_address(p, (uint64_t)(uintptr_t)tf_restorer_thread),
 	};

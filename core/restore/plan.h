@@ -8,7 +8,10 @@
  *
  *   first thread   memory, process, files | THREAD ... | GATHER  BARRIER  RELEASE | SIGRETURN
  *   another                                    its own | ARRIVE                   |
- * SIGRETURN */
+ * SIGRETURN
+ *
+ * A zygote (zygote.h) stays at its ZYGOTE step, behind memory; each fork of it goes on from there,
+ * with a GATE for its BARRIER. */
 #ifndef TF_RESTORE_PLAN_H
 #define TF_RESTORE_PLAN_H
 
@@ -25,9 +28,14 @@ enum tf_op {
 	TF_OP_STORE,    /* arg[2] bytes (4 or 8) of arg[1] -> address arg[0] */
 	TF_OP_STORE_IF, /* the same, if the word there is arg[3] */
 	TF_OP_OWNERS, /* locks that know who holds them get the new ids: struct tf_owners (owners.h)
-			at address arg[0], of arg[1] threads */
+			at address arg[0], of arg[1] threads; arg[2]: enum tf_owners_how */
 	TF_OP_COPY,   /* arg[2] bytes from address arg[1] (in the plan's data) -> address arg[0] */
 	TF_OP_BARRIER,   /* write 'r' to fd arg[0], then wait for 'g' from it */
+	TF_OP_ZYGOTE,    /* write 'z' to fd arg[0], then make forks as struct tf_litter from there
+			    asks, for ever; in each -> its index. arg[1] non-zero: there is no
+			    CLONE_PARENT */
+	TF_OP_GATE,      /* a zygote's fork, with index arg[1]: write 'r' to fd arg[0], wait until
+			    it may go on */
 	TF_OP_ARCH,      /* register code arg[0] = arg[1] */
 	TF_OP_SIGN,      /* arg[1], signed with modifier arg[2] and key arg[3] -> address arg[0] */
 	TF_OP_TAGS,      /* memory gets the tags of arg[1] struct tf_tags at address arg[0] */
@@ -69,6 +77,13 @@ struct tf_step {
 				dereferenced by the restorer. */
 };
 
+/* What an OWNERS step does. */
+enum tf_owners_how {
+	TF_OWNERS_CHANGE, /* finds and changes the locks */
+	TF_OWNERS_NOTE,   /* finds them, changes nothing: in a zygote */
+	TF_OWNERS_NOTED,  /* changes those: in its fork */
+};
+
 /* How bytes come to stand at their address. */
 enum tf_fill_how {
 	TF_FILL_WRITE,
@@ -101,14 +116,25 @@ struct tf_owner_range {
 	uint64_t start, end;
 };
 
+/* A word that is to get an id, and whose: index of struct tf_owner. */
+struct tf_owner_note {
+	uint64_t at, owner;
+};
+
+struct tf_owner_notes {
+	uint64_t n, max; /* n > max: there was no room for all, they have to be found anew */
+	struct tf_owner_note note[];
+};
+
 struct tf_owners {
 	struct tf_owner *owner;
 	const struct tf_owner_range *range;
 	const uint64_t *word; /* addresses of locks that calls name, sorted, each once */
 	uint64_t n_owners, n_ranges, n_words;
-	uint64_t page;            /* bytes */
-	uint64_t *found, n_found; /* addresses of what may be one, TF_OWNER_FOUND: noted while
-				     memory came. More: not all were noted. NULL: none */
+	uint64_t page;                /* bytes */
+	uint64_t *found, n_found;     /* addresses of what may be one, TF_OWNER_FOUND: noted while
+					 memory came. More: not all were noted. NULL: none */
+	struct tf_owner_notes *notes; /* not NULL: noted here, not changed */
 };
 
 #define TF_OWNER_FOUND 4096u
@@ -137,21 +163,33 @@ struct tf_plan_header {
 	uint64_t thread_entry; /* address of tf_restorer_thread */
 	uint32_t go;           /* non-zero: they may go on */
 	int32_t uffd;          /* of the FILL under way; negative: none */
+	int32_t gate_fd;       /* a zygote's forks wait here; the number above it opens it */
+	uint32_t litter;       /* how many were made */
 };
 
 #define TF_PLAN_BUFFER  131072u
 #define TF_PLAN_PAGE    4096u /* TF_FILL_DIFFERENT writes whole ones; the smallest page there is */
 #define TF_THREAD_STACK 4096u /* of another thread than the first, in the restorer's range */
 
-/* Sent on control_fd at a BARRIER ('r') and when a step fails ('e'). */
+/* Sent on control_fd at a BARRIER ('r') and when a step fails ('e'); by a zygote when it is ready
+ * ('z') and when it has made forks ('f': value says how many, error what kept it from more). */
 struct tf_report {
-	uint8_t tag;
-	uint8_t reserved[3];
-	int32_t error;  /* -errno, or a negative TELEFORK_E_* - 10000 */
-	uint64_t step;  /* index */
-	uint64_t value; /* what it returned */
-	uint64_t where; /* file offset or address, 0 if none */
+	uint16_t tag;
+	uint16_t litter; /* a zygote's and its forks': number of the request, else 0 */
+	int32_t error;   /* -errno, or a negative TELEFORK_E_* - 10000 */
+	uint64_t step;   /* index */
+	uint64_t value;  /* what it returned; at a GATE: the process's id */
+	uint64_t where;  /* file offset or address, 0 if none; at a GATE: its index */
 };
+
+/* What a zygote is asked for: n forks with indices from first on. They wait at their gates; a byte
+ * follows: 'g' and they go on, anything else and they end. */
+struct tf_litter {
+	uint64_t first;
+	uint32_t n, reserved;
+};
+
+#define TF_LITTER_MAX 4096u
 
 /* tf_report.error of a FILL: what was wrong with the stream. */
 #define TF_REPORT_CHECKSUM (TELEFORK_E_CHECKSUM - 10000)

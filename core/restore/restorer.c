@@ -26,7 +26,7 @@ static IN_BLOB _Noreturn void fail(const struct tf_plan_header *p, uint64_t step
 	struct tf_report r;
 
 	r.tag = 'e';
-	r.reserved[0] = r.reserved[1] = r.reserved[2] = 0;
+	r.litter = (uint16_t)p->litter;
 	r.error = (int32_t)error;
 	r.step = step;
 	r.value = value;
@@ -114,7 +114,11 @@ static IN_BLOB const struct tf_fill *find_fill(
 
 static IN_BLOB void copy(uint64_t to, uint64_t from, uint64_t n)
 {
-	for (uint64_t i = 0; i < n; i++)
+	uint64_t i = 0;
+
+	for (; i + 8 <= n; i += 8)
+		*(volatile tf_r_word *)(to + i) = *(const tf_r_word *)(from + i);
+	for (; i < n; i++)
 		((volatile uint8_t *)to)[i] = ((const uint8_t *)from)[i];
 	tf_r_flush(to, n);
 }
@@ -247,7 +251,7 @@ static IN_BLOB int ask_to_unpack(const struct tf_plan_header *p)
 	struct tf_report r;
 
 	r.tag = 'p';
-	r.reserved[0] = r.reserved[1] = r.reserved[2] = 0;
+	r.litter = (uint16_t)p->litter;
 	r.error = 0;
 	r.step = r.value = r.where = 0;
 	tf_r_syscall(TF_R_NR_write, p->control_fd, (long)&r, sizeof(r), 0, 0, 0);
@@ -299,13 +303,18 @@ static IN_BLOB bool word_is(uint64_t address, uint64_t size, uint64_t value)
 			 : *(volatile uint64_t *)address == value;
 }
 
-static IN_BLOB void owners(const struct tf_plan_header *p, const struct tf_owners *o)
+static IN_BLOB void owners(const struct tf_plan_header *p, struct tf_owners *o, uint64_t how)
 {
 	_Static_assert(TF_OWNER_PAGES <= TF_PLAN_BUFFER, "scratch");
-	for (uint64_t i = 0; i < o->n_owners; i++)
+	if (how == TF_OWNERS_NOTED && o->notes->n > o->notes->max)
+		o->notes = 0;
+	for (uint64_t i = 0; i < o->n_owners && how != TF_OWNERS_NOTE; i++)
 		o->owner[i].now =
 			(uint32_t)((const struct tf_step *)p->steps)[o->owner[i].step].result;
-	tf_owners_change(o, (uint8_t *)p->buffer);
+	if (how == TF_OWNERS_NOTED && o->notes)
+		tf_owners_change_noted(o);
+	else
+		tf_owners_change(o, (uint8_t *)p->buffer);
 }
 
 /* 0, or -errno where there are none. */
@@ -319,24 +328,151 @@ static IN_BLOB int64_t tags(const struct tf_tags *t, uint64_t n)
 	return rc;
 }
 
-static IN_BLOB int64_t barrier(const struct tf_plan_header *p, uint64_t step, int fd)
+/* 0, -errno, or TF_REPORT_CLOSED. */
+static IN_BLOB int64_t tell(const struct tf_plan_header *p, int fd, uint16_t tag, int64_t error,
+	uint64_t step, uint64_t value, uint64_t where)
 {
 	struct tf_report r;
-	uint8_t go;
 	long n;
 
-	r.tag = 'r';
-	r.reserved[0] = r.reserved[1] = r.reserved[2] = 0;
-	r.error = 0;
+	r.tag = tag;
+	r.litter = (uint16_t)p->litter;
+	r.error = (int32_t)error;
 	r.step = step;
-	r.value = p->bytes;
-	r.where = 0;
+	r.value = value;
+	r.where = where;
 	n = tf_r_syscall(TF_R_NR_write, fd, (long)&r, sizeof(r), 0, 0, 0);
-	if (n != sizeof(r))
-		return IS_ERROR(n) ? n : TF_REPORT_CLOSED;
+	return n == sizeof(r) ? 0 : IS_ERROR(n) ? n : TF_REPORT_CLOSED;
+}
+
+static IN_BLOB int64_t barrier(const struct tf_plan_header *p, uint64_t step, int fd)
+{
+	int64_t n = tell(p, fd, 'r', 0, step, p->bytes, 0);
+	uint8_t go;
+
+	if (n)
+		return n;
 	n = read_all(fd, 0, (uint64_t)&go, 1);
 	/* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): as in fill() */
 	return n ? n : go == 'g' ? 0 : TF_REPORT_CLOSED;
+}
+
+/* --- zygotes --- */
+
+#define SIGCHLD_FLAG      17
+#define CLONE_PARENT_FLAG 0x8000
+#define CLOEXEC_FLAG      0x80000
+
+static IN_BLOB long plain_fork(long flags)
+{
+	return tf_r_syscall(TF_R_NR_clone, flags | SIGCHLD_FLAG, 0, 0, 0, 0, 0);
+}
+
+/* A fork whose parent is ours: 0 in it. Without CLONE_PARENT the one in between ends at once, and
+ * our parent takes orphans. */
+static IN_BLOB long fork_sibling(bool twice)
+{
+	int32_t status = 0;
+	long pid = plain_fork(twice ? 0 : CLONE_PARENT_FLAG);
+
+	if (!twice || IS_ERROR(pid))
+		return pid;
+	if (!pid) {
+		pid = plain_fork(0);
+		if (!pid)
+			return 0;
+		for (;;)
+			tf_r_syscall(TF_R_NR_exit_group, IS_ERROR(pid) ? -pid : 0, 0, 0, 0, 0, 0);
+	}
+	while (tf_r_syscall(TF_R_NR_wait4, pid, (long)&status, 0, 0, 0, 0) == -4 /* EINTR */)
+		;
+	return status ? -(long)(status >> 8 & 255) : pid;
+}
+
+static IN_BLOB void close_fd(int fd)
+{
+	tf_r_syscall(TF_R_NR_close, fd, 0, 0, 0, 0, 0);
+}
+
+/* A pipe under numbers above all of the program's. 0 or -errno. */
+static IN_BLOB long open_gate(int gate)
+{
+	int32_t fd[2];
+	long rc = tf_r_syscall(TF_R_NR_pipe2, (long)fd, CLOEXEC_FLAG, 0, 0, 0, 0);
+
+	if (IS_ERROR(rc))
+		return rc;
+	for (int i = 0; i < 2; i++) {
+		/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): the kernel fills it */
+		long to = tf_r_syscall(TF_R_NR_dup3, fd[i], gate + i, CLOEXEC_FLAG, 0, 0, 0);
+
+		rc = IS_ERROR(to) ? to : rc;
+		close_fd(fd[i]);
+	}
+	return rc;
+}
+
+/* Forks that wait behind a gate; then the word whether it opens. 0 in a fork, with its index; > 0
+ * in the zygote; < 0: the receiver is gone. */
+static IN_BLOB int64_t give_birth(struct tf_plan_header *p, const struct tf_litter *l,
+	uint64_t step, int fd, bool twice, uint64_t *ret_index)
+{
+	uint64_t n = 0;
+	uint8_t word = 0;
+	int64_t rc;
+
+	p->litter++;
+	rc = open_gate(p->gate_fd);
+	for (; !IS_ERROR(rc) && n < l->n; n += !IS_ERROR(rc)) {
+		rc = fork_sibling(twice);
+		if (!rc) {
+			close_fd(p->gate_fd + 1);
+			*ret_index = l->first + n;
+			return 0;
+		}
+	}
+	rc = tell(p, fd, 'f', IS_ERROR(rc) ? rc : 0, step, n, 0);
+	if (!rc)
+		rc = read_all(fd, 0, (uint64_t)&word, 1);
+	if (!rc && word == 'g' && n)
+		tf_r_syscall(TF_R_NR_write, p->gate_fd + 1, (long)p->buffer, (long)n, 0, 0, 0);
+	close_fd(p->gate_fd);
+	close_fd(p->gate_fd + 1);
+	return rc ? -1 : 1;
+}
+
+static IN_BLOB int64_t zygote(
+	struct tf_plan_header *p, uint64_t step, int fd, bool twice, uint64_t *ret_index)
+{
+	_Static_assert(TF_LITTER_MAX <= TF_PLAN_BUFFER, "bytes to write");
+	int64_t rc = tell(p, fd, 'z', 0, step, p->bytes, 0);
+
+	if (rc)
+		return rc;
+	for (;;) {
+		struct tf_litter l; /* the kernel fills it */
+
+		rc = read_all(fd, 0, (uint64_t)&l, sizeof(l)) ? -1 : 1;
+		if (rc > 0)
+			rc = give_birth(p, &l, step, fd, twice, ret_index);
+		if (!rc)
+			return 0;
+		while (rc < 0)
+			tf_r_syscall(TF_R_NR_exit_group, 0, 0, 0, 0, 0, 0);
+	}
+}
+
+/* Without a word it ends: nothing was to come of it. */
+static IN_BLOB int64_t gate(const struct tf_plan_header *p, uint64_t step, int fd, uint64_t index)
+{
+	uint64_t pid = (uint64_t)tf_r_syscall(TF_R_NR_getpid, 0, 0, 0, 0, 0, 0);
+	int64_t rc = tell(p, fd, 'r', 0, step, pid, index);
+	uint8_t go;
+
+	while (rc || read_all(p->gate_fd, 0, (uint64_t)&go, 1))
+		tf_r_syscall(TF_R_NR_exit_group, 127, 0, 0, 0, 0, 0);
+	close_fd(p->gate_fd);
+	return 0;
 }
 
 /* Sleeps while *word is value; may wake for nothing. */
@@ -428,13 +564,17 @@ static IN_BLOB int64_t run_step(struct tf_plan_header *p, struct tf_step *s, uin
 			store(a[0], a[1], a[2]);
 		return 0;
 	case TF_OP_OWNERS:
-		owners(p, (const struct tf_owners *)a[0]);
+		owners(p, (struct tf_owners *)a[0], a[2]);
 		return 0;
 	case TF_OP_COPY:
 		copy(a[0], a[1], a[2]);
 		return 0;
 	case TF_OP_BARRIER:
 		return barrier(p, index, (int)a[0]);
+	case TF_OP_ZYGOTE:
+		return zygote(p, index, (int)a[0], a[1], &s->result);
+	case TF_OP_GATE:
+		return gate(p, index, (int)a[0], a[1]);
 	case TF_OP_ARCH:
 		tf_r_arch((uint32_t)a[0], a[1]);
 		return 0;

@@ -556,7 +556,7 @@ START_TEST(mailbox)
 
 	build(true);
 	n = plan_count(&plan, "mailbox");
-	ck_assert_uint_eq(n, 5);
+	ck_assert_uint_eq(n, 6);
 	ck_assert_uint_eq(plan_step(&plan, "mailbox", 0)->arg[0], image.source.mailbox + 8);
 	for (unsigned i = 0; (s = plan_step(&plan, "mailbox", i)); i++)
 		switch (s->arg[0] - image.source.mailbox) {
@@ -565,6 +565,9 @@ START_TEST(mailbox)
 			break;
 		case offsetof(struct tf_mailbox, hole_size):
 			ck_assert_uint_eq(s->arg[1], plan.park_at - plan.hole.start);
+			break;
+		case offsetof(struct tf_mailbox, index): /* the only one */
+			ck_assert_uint_eq(s->arg[1], 0);
 			break;
 		case offsetof(struct tf_mailbox, peer_fd):
 			ck_assert_uint_eq(s->arg[1], 9);

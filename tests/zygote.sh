@@ -1,0 +1,157 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# zygote.sh BUILD PROBE self|task|file|words [RUNNER]: a program is kept by a receiver, and copies are
+# made of it. They are alone with what is theirs: memory, random bytes, shared memory, locks, threads,
+# the position in a file. self: it sends itself; task: it is captured from outside; file: from a saved
+# image; words: what is refused, and who ends with whom.
+set -eu
+build=$1 probe=$2 how=$3 run=${4:-}
+receive="$run"
+if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=1073741824 $run"; fi
+tmp=$(mktemp -d)
+pids=
+# shellcheck disable=SC2086 # a list
+trap 'kill $pids 2>/dev/null || true; rm -rf "$tmp"' EXIT
+mkdir "$tmp/at"
+echo secret >"$tmp/token"
+ask="$build/bin/telefork"
+
+fail() { echo "$*"; exit 1; }
+
+# await COUNT WHAT: until so many files are there
+await() {
+	local n=0
+	while [ "$(find "$tmp/at" -name "$2.*" | wc -l)" -lt "$1" ]; do
+		n=$((n + 1))
+		[ $n -lt 3000 ] || fail "after 60 s there are less than $1 of $2: $(ls "$tmp/at")"
+		sleep 0.02
+	done
+}
+
+serve() {
+	mkfifo "$tmp/address"
+	# shellcheck disable=SC2086 # the runner is a word or nothing
+	$receive "$build/bin/telefork-pad" serve "$@" --token-file "$tmp/token" tcp://127.0.0.1:0 \
+		>"$tmp/address" 2>"$tmp/log" &
+	receiver=$!
+	pids="$pids $receiver"
+	exec 3<"$tmp/address"
+	read -r address <&3
+}
+
+# shellcheck disable=SC2086
+spawn() { $run "$ask" spawn --token-file "$tmp/token" "$address" "$@"; }
+# shellcheck disable=SC2086
+zygotes() { $run "$ask" zygotes --token-file "$tmp/token" "$address" "$@"; }
+
+send_itself() {
+	# shellcheck disable=SC2086
+	said=$($run "$build/probes/$probe" "$tmp/at" "$address" "$1" secret) || fail "$said"
+	case $said in "kept "*) ;; *) fail "$said" ;; esac
+}
+
+start_task() {
+	"$build/probes/$probe" "$tmp/at" &
+	task=$!
+	pids="$pids $task"
+	await 1 ready
+}
+
+# check COUNT FIELDS: every copy has each of these words; indices and random bytes are all different
+check() {
+	local n=$1
+	await "$n" at
+	: >"$tmp/at/go"
+	await "$n" done
+	cat "$tmp"/at/done.* >"$tmp/all"
+	for word in $2; do
+		[ "$(grep -c " $word\( \|\$\)" "$tmp/all")" = "$n" ] || fail "not all have $word: $(cat "$tmp/all")"
+	done
+	[ "$(grep -o 'random=[0-9a-f]*' "$tmp/all" | sort -u | wc -l)" = "$n" ] ||
+		fail "random bytes are shared: $(cat "$tmp/all")"
+	if [ -n "${3:-}" ]; then
+		[ "$(sed 's/ .*//' "$tmp/all" | sort -V | tr '\n' ' ')" = "$3" ] || fail "indices: $(cat "$tmp/all")"
+	fi
+}
+
+alone="memory=1 shared=1 lock=1"
+# Nothing is known of the advice that a program under QEMU user mode gave.
+wiped="wiped=$([ -n "$run" ] && echo 0 || echo 1)"
+indices="index=1 index=2 index=3 index=11 index=12 "
+case $how in
+self)
+	serve --zygote
+	send_itself web
+	[ "$(spawn web -n 3 | wc -l)" = 3 ]
+	[ "$(spawn web -n 2 --first 11 | sort -u | wc -l)" = 2 ]
+	case $(zygotes) in "web "*" 12 copies made, 5 running: "*) ;; *) fail "$(zygotes)" ;; esac
+	check 5 "$alone absent=0 threads=0 file=-1 $wiped" "$indices"
+	;;
+task)
+	serve --zygote
+	start_task
+	$ask copy -q --token-file "$tmp/token" --zygote web --allow pipe "$task" "$address"
+	spawn web -n 4 -q
+	: >"$tmp/at/begin"
+	await 5 at
+	spawn web -q
+	rm "$tmp/at/at.$task"
+	: >"$tmp/at/go"
+	wait "$task"
+	rm "$tmp/at/done.$task"
+	check 5 "$alone absent=5a threads=3 file=69 wiped=1"
+	;;
+file)
+	# shellcheck disable=SC2086
+	start_task
+	$ask dump -q --allow pipe -o "$tmp/image.tf" "$task"
+	: >"$tmp/at/begin"
+	"$ask" restore --copies 3 "$tmp/image.tf" >"$tmp/pids" 2>"$tmp/log" &
+	restore=$!
+	await 4 at
+	: >"$tmp/at/go"
+	wait "$task" "$restore" || fail "$(cat "$tmp/log")"
+	rm "$tmp/at/done.$task"
+	check 3 "$alone absent=5a threads=3 file=69 wiped=1"
+	;;
+words)
+	serve --zygote=1 --max-copies 4
+	send_itself web
+	refused() {
+		local want=$1 code=0
+		shift
+		("$@") >"$tmp/said" 2>&1 || code=$?
+		[ "$code" != 0 ] || fail "not refused: $*"
+		grep -q -- "$want" "$tmp/said" || fail "$*: it says: $(cat "$tmp/said")"
+	}
+	refused "zygote web already" send_itself web
+	refused "keeps 1 zygotes already" send_itself other
+	refused "no zygote nobody here" spawn nobody
+	refused "no more than 4 may" spawn web -n 5
+	refused "is no name of a zygote" spawn "w/b"
+	refused "1 to 4096" spawn web -n 4097
+	refused "which NAME" spawn
+	refused "wants a token" "$ask" spawn "$address" web
+	refused "no zygotes are kept there" "$ask" zygotes "$tmp/x"
+	copies=$(spawn web -n 4)
+	pids="$pids $copies"
+	await 4 at
+	case $(zygotes) in "web "*" 4 running: "*) ;; *) fail "$(zygotes)" ;; esac
+	kept=$(zygotes | sed 's/.* pid \([0-9]*\),.*/\1/')
+	zygotes --drop web
+	if kill -0 "$kept" 2>/dev/null; then fail "the zygote was dropped and lives"; fi
+	refused "no zygote web here" spawn web
+	send_itself web
+	kept=$(zygotes | sed 's/.* pid \([0-9]*\),.*/\1/')
+	kill -9 "$receiver"
+	for pid in $copies; do kill -0 "$pid" || fail "copy $pid ended with the receiver"; done
+	n=0
+	while kill -0 "$kept" 2>/dev/null; do
+		n=$((n + 1))
+		[ $n -lt 500 ] || fail "the receiver was killed, and its zygote lives"
+		sleep 0.02
+	done
+	check 4 "$alone wiped=1"
+	;;
+esac
+echo "ok $how"
