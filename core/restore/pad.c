@@ -156,10 +156,8 @@ static int check_relay(struct tf_pad *p)
 	if (p->mark.from && (!p->answers || tf_pad_relayed(p)))
 		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
 			"a move arrived as a process that is to come back, or on a one-way channel");
-	if (tf_pad_relayed(p) && p->restore.zygote)
-		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
-			"a process that is to come back cannot be a zygote");
-	if (tf_pad_relayed(p) && (!p->answers || p->image.source.channel_fd < 0))
+	if (tf_pad_relayed(p) &&
+		(!p->answers || p->restore.zygote || p->image.source.channel_fd < 0))
 		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
 			"a process that is to come back arrived on a one-way channel");
 	return 0;
