@@ -51,11 +51,6 @@
 /* Bytes a second, on the whole, without a deadline. */
 #define SLOWEST 4096u
 
-/* After a refusal: for so long what still comes is read, or until nothing comes for so long.
- * Closing with bytes unread would take the refusal away from the sender (TCP resets). */
-#define REFUSE_NS 2000000000u
-#define QUIET_MS  300
-
 /* The deadline, or without one: idle time is no bound for a sender that sends a byte now and then,
  * so the whole has to come at a rate. */
 static uint64_t last_moment(const struct tf_pad *p, uint64_t bytes)
@@ -757,35 +752,6 @@ int tf_pad_page(struct tf_pad *p)
 	else
 		tf_pager_done(&p->pager);
 	return rc;
-}
-
-void tf_pad_hang_up(struct tf_pad *p)
-{
-	uint64_t until = tf_now_ns() + REFUSE_NS;
-	char sink[65536];
-
-	if (!p->io.socket)
-		return;
-	shutdown(p->io.fd, SHUT_WR);
-	while (tf_now_ns() < until) {
-		struct pollfd in = {.fd = p->io.fd, .events = POLLIN};
-
-		if (poll(&in, 1, QUIET_MS) <= 0 ||
-			recv(p->io.fd, sink, sizeof(sink), MSG_DONTWAIT) <= 0)
-			break;
-	}
-}
-
-void tf_pad_refuse(struct tf_pad *p)
-{
-	struct tf_reply r = {.code = p->err.code};
-	struct tf_err quiet = {0};
-
-	if (!p->answers)
-		return;
-	p->io.deadline_ns = tf_now_ns() + REFUSE_NS;
-	if (!tf_reply_write(&p->io, &r, p->err.text, &quiet))
-		tf_pad_hang_up(p);
 }
 
 void tf_pad_done(struct tf_pad *p)

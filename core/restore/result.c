@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* What a receiver tells its caller. */
+/* What a receiver tells its caller, and a sender that it refuses. */
 #include "core/restore/pad.h"
 
+#include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
+
+/* After a refusal: for so long what still comes is read, or until nothing comes for so long.
+ * Closing with bytes unread would take the refusal away from the sender (TCP resets). */
+#define REFUSE_NS 2000000000u
+#define QUIET_MS  300
 
 void tf_pad_result(const struct tf_pad *p, struct telefork_result *result)
 {
@@ -24,4 +31,33 @@ void tf_pad_result(const struct tf_pad *p, struct telefork_result *result)
 			result->held[result->held_total] = fd;
 		result->held_total++;
 	}
+}
+
+void tf_pad_hang_up(struct tf_pad *p)
+{
+	uint64_t until = tf_now_ns() + REFUSE_NS;
+	char sink[65536];
+
+	if (!p->io.socket)
+		return;
+	shutdown(p->io.fd, SHUT_WR);
+	while (tf_now_ns() < until) {
+		struct pollfd in = {.fd = p->io.fd, .events = POLLIN};
+
+		if (poll(&in, 1, QUIET_MS) <= 0 ||
+			recv(p->io.fd, sink, sizeof(sink), MSG_DONTWAIT) <= 0)
+			break;
+	}
+}
+
+void tf_pad_refuse(struct tf_pad *p)
+{
+	struct tf_reply r = {.code = p->err.code};
+	struct tf_err quiet = {0};
+
+	if (!p->answers)
+		return;
+	p->io.deadline_ns = tf_now_ns() + REFUSE_NS;
+	if (!tf_reply_write(&p->io, &r, p->err.text, &quiet))
+		tf_pad_hang_up(p);
 }
