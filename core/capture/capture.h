@@ -42,6 +42,7 @@ struct tf_capture {
 	int peer_keep;   /* descriptors not to list as the program's (status), or -1 */
 	int fds_fd;      /* tf_capture_files_told() */
 	bool file;       /* io.fd is a regular file */
+	bool many;       /* it goes to several receivers: none can say what it has */
 	int replaced;    /* signal that the snapshot takes for itself, 0: none; its action was: */
 	struct tf_sigaction replaced_action;
 	bool drop; /* drop pages from this process once sent: it is a snapshot */

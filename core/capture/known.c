@@ -28,7 +28,7 @@ static bool may_be_known(const struct tf_map *m)
 bool tf_known_offers(const struct tf_capture *c)
 {
 	/* What came to a copy of ours is not looked at as a file's: it has none. */
-	return c->io.socket && !c->file && c->drop && !c->base &&
+	return c->io.socket && !c->file && !c->many && c->drop && !c->base &&
 	       !(c->image.source.flags & TF_SOURCE_EMULATED);
 }
 

@@ -280,6 +280,7 @@ static int child_main(
 	c->peer_keep = out;
 	c->fds_fd = told;
 	c->drop = true;
+	c->many = s->many;
 	rc = tf_arena_init(&c->arena, TF_ARENA_DEFAULT);
 	if (rc)
 		tf_fail(&c->err, rc, "no address space for a snapshot");
