@@ -56,7 +56,7 @@ struct tf_capture {
 	uint8_t *bounce;   /* TF_EXTENT_SIZE bytes, when first needed */
 	uint8_t *known; /* known.c: a bit for each mapping whose file is there; NULL: not asked */
 	struct tf_known *known_list; /* as it came */
-	bool told;                   /* it has come */
+	bool known_told;             /* it has come */
 	struct tf_base *base; /* send only what changed since (changes.h); NULL: everything */
 	struct tf_sink sink;  /* last: large, and set up late by tf_sink_begin() */
 };

@@ -64,7 +64,7 @@ static int take(struct tf_capture *c, struct tf_io *io, struct tf_err *e)
 	struct tf_known *k;
 	int rc = tf_io_read(io, &h, sizeof(h), e);
 
-	c->told = true;
+	c->known_told = true;
 	io->told = NULL;
 	if (!rc &&
 		(memcmp(h.magic, TF_KNOWN_MAGIC, sizeof(h.magic)) != 0 || h.count > TF_KNOWN_MAX))
@@ -102,7 +102,7 @@ int tf_known_begin(struct tf_capture *c)
 	if (!c->known || !c->known_list)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a list of files");
 	memset(c->known, 0, c->image.n_maps / 8 + 1); /* the arena was used before */
-	c->told = false;
+	c->known_told = false;
 	c->io.told = told;
 	c->io.told_ctx = c;
 	return 0;
@@ -155,7 +155,7 @@ int tf_known_send(struct tf_capture *c)
 	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	int rc = tf_sink_flush(&c->sink, &c->err);
 
-	if (!rc && !c->told)
+	if (!rc && !c->known_told)
 		rc = tf_io_heed(&c->io, &c->err);
 	for (uint64_t i = 0; i < c->n_runs && !rc; i++) {
 		const struct tf_run *r = &c->runs[i];
