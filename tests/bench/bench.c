@@ -24,6 +24,7 @@ static const struct {
 	{"yoyo", bench_yoyo},
 	{"outside", bench_outside},
 	{"again", bench_again},
+	{"later", bench_later},
 };
 
 #define PARTS (sizeof(parts) / sizeof(*parts))

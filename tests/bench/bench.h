@@ -135,5 +135,7 @@ int bench_again(struct bench *b);
 /* How long a process stands still for a tracer that does no more than it cannot do without; ms.
  * Negative: failed. */
 double bench_floor(pid_t pid);
+/* Post-copy: when it runs, when all is there, and how long who touches what has not come waits. */
+int bench_later(struct bench *b);
 
 #endif

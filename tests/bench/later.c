@@ -25,13 +25,11 @@
 #include "core/channel/channel.h"
 #include "core/telefork_internal.h"
 
-#define ROUNDS  5
+#define ROUNDS  5u
 #define TOUCHES 2000u
 #define WAIT_MS 60000
 
 enum way { FIRST, LAZY, TOUCHED, WAYS };
-
-static const char *const way_names[] = {"everything first", "post-copy", "and touched"};
 
 /* What a copy notes. */
 struct note {
@@ -40,9 +38,9 @@ struct note {
 	uint64_t stall_ns[TOUCHES];
 };
 
+/* In ms; stalls: medians, in us. */
 struct figures {
-	uint64_t runs_ns[WAYS], all_ns[WAYS], fork_ns;
-	uint64_t stalls, median_ns, worst_ns; /* p99 */
+	struct bench_series runs[WAYS], all[WAYS], forked, stalls;
 };
 
 /* --- the program --- */
@@ -165,6 +163,13 @@ static int send_copy(struct tf_task *t, pid_t pid, const char *uri, bool lazy, i
 	return rc ? rc : reply.code;
 }
 
+static int by_size(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
 static int measure_once(
 	const char *uri, const char *file, uint64_t size, enum way way, struct figures *f)
 {
@@ -177,21 +182,20 @@ static int measure_once(
 	if (!pid)
 		be_subject(size, file, way);
 	rc = await_note(file, &note);
-	f->fork_ns = note.runs_ns;
+	bench_push(&f->forked, (double)note.runs_ns / 1e6);
 	start = tf_now_ns();
 	if (!rc)
 		rc = send_copy(&task, pid, uri, way != FIRST, &copy);
-	f->all_ns[way] = tf_now_ns() - start;
+	bench_push(&f->all[way], (double)(tf_now_ns() - start) / 1e6);
 	if (rc)
 		fprintf(stderr, "bench: %s\n", task.capture.err.text);
 	tf_task_release(&task);
 	if (!rc)
 		rc = await_note(file, &note);
-	f->runs_ns[way] = note.runs_ns - start;
+	bench_push(&f->runs[way], (double)(note.runs_ns - start) / 1e6);
 	if (way == TOUCHED && !rc && note.stalls) {
-		f->stalls = note.stalls;
-		f->median_ns = bench_median(note.stall_ns, (unsigned)note.stalls);
-		f->worst_ns = note.stall_ns[note.stalls * 99 / 100];
+		qsort(note.stall_ns, note.stalls, sizeof(*note.stall_ns), by_size);
+		bench_push(&f->stalls, (double)note.stall_ns[note.stalls / 2] / 1e3);
 	}
 	if (copy > 0)
 		kill(copy, SIGKILL);
@@ -200,87 +204,41 @@ static int measure_once(
 	return rc;
 }
 
-static uint64_t median_of(const struct figures *f, size_t offset)
+static int measure(struct bench *b, const char *file, uint64_t mib)
 {
-	uint64_t v[ROUNDS];
-
-	for (unsigned i = 0; i < ROUNDS; i++)
-		memcpy(&v[i], (const char *)&f[i] + offset, sizeof(v[i]));
-	return bench_median(v, ROUNDS);
-}
-
-#define MEDIAN(f, member) median_of(f, offsetof(struct figures, member))
-
-static int measure(const char *uri, const char *file, uint64_t size, struct figures *ret)
-{
-	static struct figures f[ROUNDS];
+	static struct figures f;
 	int rc = 0;
 
+	f = (struct figures){0};
 	for (unsigned i = 0; i < ROUNDS && !rc; i++)
 		for (enum way way = 0; way < WAYS && !rc; way++)
-			rc = measure_once(uri, file, size, way, &f[i]);
-	for (enum way way = 0; way < WAYS; way++) {
-		ret->runs_ns[way] = MEDIAN(f, runs_ns[way]);
-		ret->all_ns[way] = MEDIAN(f, all_ns[way]);
-	}
-	ret->fork_ns = MEDIAN(f, fork_ns);
-	ret->stalls = MEDIAN(f, stalls);
-	ret->median_ns = MEDIAN(f, median_ns);
-	ret->worst_ns = MEDIAN(f, worst_ns);
-	return rc;
+			rc = measure_once(b->uri[BENCH_TCP], file, mib << 20, way, &f);
+	if (rc)
+		return rc;
+	bench_add(b, &f.runs[LAZY], &f.forked, bench_median(&f.forked) + 3, "ms", "fork() + 3 ms",
+		"post-copy runs after, %llu MiB", (unsigned long long)mib);
+	bench_add(b, &f.all[LAZY], &f.all[FIRST], 1.15 * bench_median(&f.all[FIRST]), "ms",
+		"1.15 x everything first", "post-copy all there, %llu MiB",
+		(unsigned long long)mib);
+	if (f.stalls.n)
+		bench_add(b, &f.stalls, NULL, 100, "us", "100 us",
+			"post-copy median stall, %llu MiB", (unsigned long long)mib);
+	return 0;
 }
 
-static void print(uint64_t mib, const struct figures *f)
-{
-	double fork_ms = (double)f->fork_ns / 1e6, runs = (double)f->runs_ns[LAZY] / 1e6;
-	double all = (double)f->all_ns[LAZY] / (double)f->all_ns[FIRST];
-	double median = (double)f->median_ns / 1e3;
-
-	printf("%4llu MiB | %8.2f %8.2f %8.2f%-2s | %8.2f %8.2f %8.2f %5.2fx%-2s | %6llu %8.1f%-2s %8.1f\n",
-		(unsigned long long)mib, fork_ms, (double)f->runs_ns[FIRST] / 1e6, runs,
-		runs > fork_ms + 3 ? " *" : "", (double)f->all_ns[FIRST] / 1e6,
-		(double)f->all_ns[LAZY] / 1e6, (double)f->all_ns[TOUCHED] / 1e6, all,
-		all > 1.15 ? " *" : "", (unsigned long long)f->stalls, median,
-		median > 100 ? " *" : "", (double)f->worst_ns / 1e3);
-	fflush(stdout);
-}
-
-static json_t *to_json(uint64_t mib, const struct figures *f)
-{
-	json_t *ways = json_object();
-
-	for (enum way way = 0; way < WAYS; way++)
-		json_object_set_new(ways, way_names[way],
-			json_pack("{s:I,s:I}", "runs_ns", (json_int_t)f->runs_ns[way], "all_ns",
-				(json_int_t)f->all_ns[way]));
-	return json_pack("{s:I,s:I,s:o,s:I,s:I,s:I}", "mib", (json_int_t)mib, "fork_ns",
-		(json_int_t)f->fork_ns, "ways", ways, "stalls", (json_int_t)f->stalls,
-		"stall_median_ns", (json_int_t)f->median_ns, "stall_p99_ns",
-		(json_int_t)f->worst_ns);
-}
-
-int bench_later(const char *uri, bool quick, json_t *list)
+int bench_later(struct bench *b)
 {
 	static const uint64_t sizes[] = {1, 64, 512, 2048};
 	char folder[] = "/tmp/telefork-later.XXXXXX", file[sizeof(folder) + 8];
 	int rc = mkdtemp(folder) ? 0 : -1;
 
 	snprintf(file, sizeof(file), "%s/note", folder);
-	printf("\n         |   fork()  copy runs after (ms)  |      all of it is there (ms)            |   stalls (us)\n"
-	       "heap     |     (ms)    first    later      |    first    later  touched later/first  | number   median      p99\n");
-	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes) - 2 * quick && !rc; i++) {
-		struct figures f = {0};
-
-		rc = measure(uri, file, sizes[i] << 20, &f);
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(*sizes) - 2 * b->quick && !rc; i++) {
+		rc = measure(b, file, sizes[i]);
 		if (rc)
 			fprintf(stderr, "bench: post-copy of %llu MiB could not be measured\n",
 				(unsigned long long)sizes[i]);
-		else
-			print(sizes[i], &f);
-		json_array_append_new(list, to_json(sizes[i], &f));
 	}
-	printf("* misses its aim: runs after fork() + 3 ms; all there in 1.15 x everything first; half "
-	       "of the stalls below 100 us. See docs/bench.md\n");
 	rmdir(folder);
 	return rc;
 }
