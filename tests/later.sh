@@ -20,7 +20,7 @@ tmp=$(mktemp -d)
 mkdir "$tmp/there"
 export XDG_STATE_HOME=$tmp/state
 pids=() as=() with=() mib=${4-} receiver=$build/bin/telefork
-trap 'kill -CONT "${pids[@]}" 2>/dev/null || true; kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+trap 'kill -CONT "${pids[@]}" 2>/dev/null || true; kill -KILL "${pids[@]}" 2>/dev/null || true; umount "$tmp/cgroup" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
 telefork() { "$build/bin/telefork" "$@"; }
 fail() {
