@@ -213,6 +213,7 @@ vanishes() {
 
 # start COMMAND...: in the background, output to $tmp/live
 start() {
+	: >"$tmp/live" # whoever waits for a line must not find the last one's
 	"$@" >"$tmp/live" 2>&1 &
 	pid=$!
 }

@@ -564,7 +564,8 @@ int tf_merge_apply(struct tf_merge *m, struct tf_err *e)
 		return rc;
 	}
 	apply_rest(m);
-	if (m->image.mm.brk < old_brk)
+	/* A copy under an emulator has its receiver's break, which says nothing of ours. */
+	if (m->image.mm.brk < old_brk && !(m->image.source.flags & TF_SOURCE_EMULATED))
 		syscall(SYS_brk, m->image.mm.brk);
 	return 0;
 }

@@ -129,6 +129,8 @@ START_TEST(cut_in_the_list)
 {
 	uint64_t back;
 
+	if (tf_host_emulated())
+		return; /* no list is asked for */
 	count_messages(NULL, &back);
 	for (uint64_t at = 0; at < back - sizeof(struct tf_reply); at += 37) {
 		struct journey j = {.wire = {CUT, .back = true, .at = at}};
