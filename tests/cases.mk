@@ -89,8 +89,8 @@ $(foreach a,$(ARCHES),machines-$(a) 300 $(B)/tests/tools/vmcheck $(a) build/gues
 )
 $(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes oracle render yoyo memory luajit --filter .$(a).system --out build/run/guests-$(a)
 in-guest-$(a)-programs 400 $(B)/bin/telebed run foreign home --filter move.$(a).system
-telebed-$(a) 600 tests/telebed.sh $(B)/bin/telebed machines $(a)
 )
+telebed-$(HOST) 600 tests/telebed.sh $(B)/bin/telebed machines $(HOST)
 $(foreach a,$(ARCHES),$(foreach t,$(GUEST_TESTS) $(if $(filter $(HOST),$(a)),,$(GUEST_TESTS_FOREIGN)),in-guest-$(a)-$(t) 400 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/$(t) $(STRIDE_$(t))
 )in-guest-$(a)-crew 240 $(call in_guest,$(a),crew.sh,crew-static) tests/crew.sh $(B_$(a)) crew-static 64
 )
@@ -123,8 +123,6 @@ later-copy-static 120 tests/later.sh $(B) copy static
 $(foreach c,threads forks shared huge pressure,later-$(c) 120 tests/later.sh $(B) $(c)
 )
 $(if $(filter x86_64,$(HOST)),later-qemu 120 tests/later.sh $(B) qemu)
-$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_guest,$(a),later.sh,later-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) copy static 16
-)
 $(foreach c,second small old slow qemu,again-$(c) 120 tests/again.sh $(B) $(c)
 )
 kills-native 120 $(B)/tests/tools/kills $(B) 37
@@ -175,6 +173,9 @@ $(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$
 )in-guest-telebed 400 tests/hosts.sh $(B) telebed
 in-guest-container 300 tests/hosts.sh $(B) container-guests
 in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
+telebed-$(FOREIGN) 600 tests/telebed.sh $(B)/bin/telebed machines $(FOREIGN)
+$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_guest,$(a),later.sh,later-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) copy static 16
+)
 in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40
 in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static,,$(FOREIGN)-qemu10) bash tests/obstacles.sh $(B_$(FOREIGN))
 $(foreach a,$(ARCHES),$(foreach c,$(if $(filter $(FOREIGN),$(a)),threads forks shared huge) swap,in-guest-$(a)-later-$(c) 400 $(call in_guest,$(a),later.sh,storm-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) $(c) static $(if $(filter swap,$(c)),16,4)
