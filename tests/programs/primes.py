@@ -5,7 +5,7 @@
 import threading
 import time
 
-PARTS, SIZE, WORKERS = 60, 300, 4
+PARTS, SIZE, WORKERS = 100, 300, 4
 ready = threading.Condition()
 results = {}
 
