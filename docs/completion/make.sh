@@ -28,6 +28,7 @@ facts() {
 						sub(/-., /, "")
 					}
 					long = $1
+					sub(/\[=.*/, "", long) # it may go without a value
 					if (long ~ /=/) {
 						meta = substr(long, index(long, "=") + 1)
 						long = substr(long, 1, index(long, "=") - 1)
