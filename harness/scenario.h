@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Scenario files (tests/scenarios/NAME.conf, the schema is in docs/testbed/reference.md): what is to be moved
- * between which machines, and what must hold. Where a file gives a list of alternatives, every
- * combination is a cell of its own. Errors name file, line and what was expected.
+ * Scenario files (tests/scenarios/NAME.conf, the schema is in docs/testbed/reference.md): what is
+ * to be moved between which machines, and what must hold. Where a file gives a list of
+ * alternatives, every combination is a cell of its own. Errors name file, line and what was
+ * expected.
  */
 #ifndef TF_HARNESS_SCENARIO_H
 #define TF_HARNESS_SCENARIO_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Files of libconfig read by a table of keys. The table is the schema: what it does not have is an
- * error with file, line and what was expected, and the reference in docs/testbed/reference.md is printed from
- * it.
+ * error with file, line and what was expected, and the reference in docs/testbed/reference.md is
+ * printed from it.
  */
 #ifndef TF_HARNESS_SCHEMA_H
 #define TF_HARNESS_SCHEMA_H

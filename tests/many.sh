@@ -73,8 +73,9 @@ until pgrep -P "${pid[last - 1]}" >"$tmp/sessions"; do
 	[ $k -lt 1500 ] || fail "no session came"
 	sleep 0.02
 done
+mapfile -t sessions <"$tmp/sessions"
 # shellcheck disable=SC2046 # a list
-kill -9 $(cat "$tmp/sessions") $(for s in $(cat "$tmp/sessions"); do pgrep -P "$s"; done) 2>/dev/null || true
+kill -9 "${sessions[@]}" $(for s in "${sessions[@]}"; do pgrep -P "$s"; done) 2>/dev/null || true
 wait "$sender"
 await "1"
 grep -q "^1 TELEFORK_E_? [0-9]" "$tmp/said" || fail "$(cat "$tmp/said")"

@@ -62,7 +62,7 @@ check() {
 	local n=$1
 	await "$n" at
 	: >"$tmp/at/go"
-	await "$n" done
+	await "$n" "done"
 	cat "$tmp"/at/done.* >"$tmp/all"
 	for word in $2; do
 		[ "$(grep -c " $word\( \|\$\)" "$tmp/all")" = "$n" ] || fail "not all have $word: $(cat "$tmp/all")"
