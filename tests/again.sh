@@ -13,23 +13,6 @@ export XDG_STATE_HOME=$tmp/state
 pids=() n=0 right=0 runner=() receiver=("$build/bin/telefork")
 trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
-telefork() { "$build/bin/telefork" "$@"; }
-fail() {
-	echo "FAILED: $*" >&2
-	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
-	exit 1
-}
-
-# within WHAT COMMAND...: comes true, in a minute at most.
-within() {
-	local what=$1 until=$((SECONDS + 60))
-	shift
-	until "$@"; do
-		[ "$SECONDS" -lt "$until" ] || fail "$what"
-		sleep 0.02
-	done
-}
-
 counts() { [ "$(grep -c "$1" "$2")" -ge "$3" ]; }
 
 start() {

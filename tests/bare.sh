@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
-# Read by scripts whose programs must have no descriptor of who started the script.
+# shellcheck disable=SC2154 # build and tmp are the script's
+# Read by scripts whose programs must have no descriptor of who started the script: they have a build in $build, and a
+# folder in $tmp, with what was said in *.out and *.err.
 
 # Closes all but the standard streams, of this shell or subshell.
 close_descriptors() {
@@ -8,5 +10,23 @@ close_descriptors() {
 	for fd in /proc/self/fd/*; do
 		fd=${fd##*/}
 		if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi
+	done
+}
+
+telefork() { "$build/bin/telefork" "$@"; }
+
+fail() {
+	echo "FAILED: $*" >&2
+	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
+	exit 1
+}
+
+# within WHAT COMMAND...: comes true, in a minute at most.
+within() {
+	local what=$1 until=$((SECONDS + 60))
+	shift
+	until "$@"; do
+		[ "$SECONDS" -lt "$until" ] || fail "$what"
+		sleep 0.02
 	done
 }

@@ -14,12 +14,6 @@ pid=
 trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 mkdir "$tmp/home"
 
-fail() {
-	echo "FAILED: $*" >&2
-	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
-	exit 1
-}
-
 # alone COMMAND: with nothing but its standard streams.
 alone() {
 	close_descriptors

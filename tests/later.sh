@@ -22,23 +22,6 @@ export XDG_STATE_HOME=$tmp/state
 pids=() as=() with=() mib=${4-} receiver=$build/bin/telefork
 trap 'kill -CONT "${pids[@]}" 2>/dev/null || true; kill -KILL "${pids[@]}" 2>/dev/null || true; umount "$tmp/cgroup" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
-telefork() { "$build/bin/telefork" "$@"; }
-fail() {
-	echo "FAILED: $*" >&2
-	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
-	exit 1
-}
-
-# within WHAT COMMAND...: comes true, in a minute at most.
-within() {
-	local what=$1 until=$((SECONDS + 60))
-	shift
-	until "$@"; do
-		[ "$SECONDS" -lt "$until" ] || fail "$what"
-		sleep 0.02
-	done
-}
-
 start() {
 	(
 		close_descriptors

@@ -20,7 +20,6 @@ tidy() {
 }
 trap tidy EXIT
 
-telefork() { "$build/bin/telefork" "$@"; }
 fail() {
 	echo "FAILED: $*" >&2
 	tail -n 20 "$tmp"/*.out "$tmp"/*.err >&2 || true

@@ -17,13 +17,6 @@ export XDG_STATE_HOME=$tmp/state
 pids=() as=()
 trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
-telefork() { "$build/bin/telefork" "$@"; }
-fail() {
-	echo "FAILED: $*" >&2
-	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
-	exit 1
-}
-
 # start NAME [ARGUMENT]: the program, with nothing but its standard streams; its pid in $pid.
 start() {
 	(

@@ -7,6 +7,8 @@
  * moves a part of it, gives a part up, unmaps a part; unlocks what it holds, in locks that lie
  * across pages; touches what it has never touched. "right", exit code 0, or what was wrong.
  */
+#include "tests/probes/later.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -27,27 +29,7 @@
 
 static uint64_t *area, words;
 static pthread_mutex_t *locks[LOCKS];
-static volatile sig_atomic_t told;
 static volatile int stop;
-
-static void __attribute__((noreturn)) wrong(const char *what, uint64_t where)
-{
-	printf("wrong: %s, %llu\n", what, (unsigned long long)where);
-	fflush(stdout);
-	_exit(1);
-}
-
-static uint64_t mix(uint64_t x)
-{
-	x ^= x >> 31;
-	x *= UINT64_C(0x7fb5d329728ea185);
-	return x ^ x >> 27;
-}
-
-static void on_usr1(int signo)
-{
-	told = signo;
-}
 
 static uint8_t *map(uint64_t bytes)
 {

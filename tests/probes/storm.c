@@ -15,6 +15,8 @@
  *
  * "right", exit code 0, or what was wrong.
  */
+#include "tests/probes/later.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -41,27 +43,7 @@ static uint64_t *area, words, page;
 static uint64_t *shared[2]; /* anonymous, of a memfd */
 static int memfd;
 static uint64_t *own; /* what a fork has not, and only smaps tells */
-static volatile sig_atomic_t told;
 static pthread_barrier_t all_there;
-
-static void __attribute__((noreturn)) wrong(const char *what, uint64_t where)
-{
-	printf("wrong: %s, %llu\n", what, (unsigned long long)where);
-	fflush(stdout);
-	_exit(1);
-}
-
-static uint64_t mix(uint64_t x)
-{
-	x ^= x >> 31;
-	x *= UINT64_C(0x7fb5d329728ea185);
-	return x ^ x >> 27;
-}
-
-static void on_usr1(int signo)
-{
-	told = signo;
-}
 
 static uint64_t *map(uint64_t bytes, int flags, int fd)
 {
