@@ -55,7 +55,9 @@ BASE_SRC    := err text arena buf crc32c io maps host guest twin \
 	wait \
 
 IMAGE_SRC   := known segments elfcore notes notes_table notes_print stream file \
-	compare compare_maps compare_memory compare_state
+	compare compare_maps compare_memory compare_state \
+	runs \
+
 CAPTURE_SRC := \
 	self \
 	changes \
@@ -75,6 +77,10 @@ CAPTURE_SRC := \
 	task_sparse \
 	task_later \
 	task_serve \
+	track \
+	rounds \
+	rounds_send \
+	task_rounds \
 	task_status \
 	tags \
 	task_tags \
@@ -114,6 +120,8 @@ RESTORE_SRC := \
 	build_objects \
 	build_later \
 	build_zygote \
+	build_staged \
+	stage \
 	files \
 	known \
 	objects \
@@ -148,6 +156,7 @@ ARCH_SRC    := cpu.c frame.c plan.c ptrace.c scramble.c tracer.c unwind.c entry.
 CMD_SRC     := \
 	main \
 	serve \
+	precopy \
 	pump \
 	restore \
 	run \
@@ -301,6 +310,7 @@ SAN_TESTS   := \
 	test_plan \
 	test_plan_memory \
 	test_registers \
+	test_runs \
 	test_stream \
 	test_yoyo \
 
@@ -329,6 +339,7 @@ PROBES      := \
 	locks \
 	later \
 	storm \
+	precopy \
 	wrong \
 	alone \
 	brood \

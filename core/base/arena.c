@@ -64,6 +64,19 @@ bool tf_arena_ready(struct tf_arena *a, size_t size)
 	return true;
 }
 
+int tf_arena_share(struct tf_arena *a, size_t size)
+{
+	void *p;
+
+	size = (size + 0xffff) & ~(size_t)0xffff;
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		0);
+	if (p == MAP_FAILED)
+		return TELEFORK_E_NOMEM;
+	*a = (struct tf_arena){.base = p, .size = size, .ready = size};
+	return 0;
+}
+
 void tf_arena_done(struct tf_arena *a)
 {
 	if (a->base)

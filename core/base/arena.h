@@ -25,6 +25,9 @@ struct tf_arena {
 int tf_arena_init(struct tf_arena *a, size_t size);
 int tf_arena_init_at(struct tf_arena *a, uint64_t place, size_t size);
 
+/* The same; a child of a fork sees what comes to stand there, and nobody else may allocate. */
+int tf_arena_share(struct tf_arena *a, size_t size);
+
 /* Unmaps everything; safe on a zeroed or already freed arena. */
 void tf_arena_done(struct tf_arena *a);
 

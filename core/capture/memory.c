@@ -11,6 +11,7 @@
 #include "core/base/own.h"
 #include "core/base/maps.h"
 #include "core/base/zero.h"
+#include "core/capture/pagemap.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,25 +21,7 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
-/* PAGEMAP_SCAN, Linux 6.7, include/uapi/linux/fs.h; Debian 12's headers are older. */
-struct pm_scan_arg_67 {
-	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
-};
-
-struct page_region_67 {
-	uint64_t start, end, categories;
-};
-
-#define PAGEMAP_SCAN_67 _IOWR('f', 16, struct pm_scan_arg_67)
-#define PAGE_PRESENT_67 (1u << 3)
-#define PAGE_SWAPPED_67 (1u << 4)
-#define PAGE_PFNZERO_67 (1u << 5)
-#define SCAN_REGIONS    256
-
-/* Bits of /proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst. */
-#define PM_PRESENT (UINT64_C(1) << 63)
-#define PM_SWAPPED (UINT64_C(1) << 62)
+#define SCAN_REGIONS 256
 
 /* Mappings larger than this are looked at through mincore() first, in windows of WINDOW bytes: it
  * skips empty page tables, where pagemap writes eight bytes for each absent page. */
@@ -254,21 +237,21 @@ int tf_capture_add_run(struct tf_capture *c, uint64_t start, uint64_t end)
 /* One call tells a whole mapping's present pages. -ENOTTY where the kernel is older than 6.7. */
 static int scan_new(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end)
 {
-	struct page_region_67 region[SCAN_REGIONS];
+	struct tf_page_region region[SCAN_REGIONS];
 
 	while (start < end) {
-		struct pm_scan_arg_67 arg = {
+		struct tf_pm_scan arg = {
 			.size = sizeof(arg),
 			.start = start,
 			.end = end,
 			.vec = (uint64_t)region,
 			.vec_len = SCAN_REGIONS,
-			.category_inverted = PAGE_PFNZERO_67,
-			.category_mask = PAGE_PFNZERO_67,
-			.category_anyof_mask = PAGE_PRESENT_67 | PAGE_SWAPPED_67,
-			.return_mask = PAGE_PRESENT_67 | PAGE_SWAPPED_67,
+			.category_inverted = TF_PAGE_PFNZERO,
+			.category_mask = TF_PAGE_PFNZERO,
+			.category_anyof_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED,
+			.return_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED,
 		};
-		int n = ioctl(pagemap, PAGEMAP_SCAN_67, &arg);
+		int n = ioctl(pagemap, TF_PAGEMAP_SCAN, &arg);
 
 		if (n < 0)
 			return -ENOTTY;
@@ -298,7 +281,7 @@ static int scan_old(struct tf_capture *c, int pagemap, uint64_t start, uint64_t 
 			return tf_fail_errno(&c->err, TELEFORK_E_SYSTEM, got ? errno : EIO,
 				"/proc/self/pagemap at %llx", (unsigned long long)at);
 		for (size_t i = 0; i < (size_t)got / 8; i++) {
-			uint64_t bits = entry[i] & (PM_PRESENT | PM_SWAPPED);
+			uint64_t bits = entry[i] & (TF_PM_PRESENT | TF_PM_SWAPPED);
 			uint64_t page_at = at + i * page;
 
 			if (bits && tf_capture_add_run(c, page_at, page_at + page))
@@ -345,9 +328,9 @@ static int scan_anon(struct tf_capture *c, int pagemap, const struct tf_map *m, 
 
 bool tf_capture_lists_pages(int pagemap)
 {
-	struct pm_scan_arg_67 arg = {.size = sizeof(arg)};
+	struct tf_pm_scan arg = {.size = sizeof(arg)};
 
-	return ioctl(pagemap, PAGEMAP_SCAN_67, &arg) >= 0;
+	return ioctl(pagemap, TF_PAGEMAP_SCAN, &arg) >= 0;
 }
 
 int tf_capture_scan(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end)

@@ -106,10 +106,13 @@ int tf_task_describe_maps(struct tf_task *t)
 {
 	struct tf_capture *c = &t->capture;
 	char path[TF_TASK_PATH];
-	int rc;
+	int rc = t->rounds ? tf_task_rounds_maps(t) : 0;
 
-	proc_path(t, "smaps", path);
-	rc = tf_maps_read(&c->arena, path, &c->image.maps, &c->image.n_maps, &c->err);
+	if (!rc) {
+		proc_path(t, "smaps", path);
+		rc = tf_maps_read(&c->arena, path, &c->image.maps, &c->image.n_maps, &c->err);
+	}
+	rc = rc > 0 ? 0 : rc;
 	if (!rc)
 		tf_task_drop_leftovers(t);
 	return rc;
@@ -195,7 +198,7 @@ static int find_pages_of(struct tf_task *t, struct tf_map *m)
 		/* The page tables do not tell of shared pages that others have touched. */
 		if (m->flags & TF_MAP_SHARED)
 			return tf_capture_add_run(c, m->start, m->end);
-		return tf_task_scan(t, m);
+		return t->rounds ? tf_task_rounds_scan(t, m) : tf_task_scan(t, m);
 	}
 }
 
@@ -264,7 +267,8 @@ int tf_task_describe_rest(struct tf_task *t)
 {
 	static int (*const step[])(struct tf_task *) = {tf_task_process, describe_source,
 		tf_task_objects, finish_maps, describe_vdso, describe_auxv, tf_task_cpu,
-		tf_task_rights, tf_task_find_used, find_pages, tf_task_tags, tf_task_settle};
+		tf_task_rights, tf_task_find_used, find_pages, tf_task_rounds_settle, tf_task_tags,
+		tf_task_settle};
 
 	return each_step(t, step, sizeof(step) / sizeof(*step));
 }
@@ -323,7 +327,7 @@ static int save_pages(struct tf_task *t, uint64_t at, const uint8_t *buf, uint64
 			NULL, &c->err);
 		i = end + gap;
 	}
-	return rc ? rc : tf_sink_flush(&c->sink, &c->err);
+	return rc;
 }
 
 void tf_task_drop_pages(struct tf_task *t, uint64_t at, uint64_t n)
@@ -335,16 +339,27 @@ void tf_task_drop_pages(struct tf_task *t, uint64_t at, uint64_t n)
 		tf_task_shot_call(t, SYS_madvise, at, n, MADV_DONTNEED);
 }
 
+/* What has been read into the buffer goes. */
+static int flush(struct tf_task *t)
+{
+	t->buffered = 0;
+	return tf_sink_flush(&t->capture.sink, &t->capture.err);
+}
+
 int tf_task_save_run(struct tf_task *t, const struct tf_run *r)
 {
 	int rc = 0;
 
-	for (uint64_t at = r->start; at < r->end && !rc; at += TF_EXTENT_MAX) {
-		uint64_t n = r->end - at < TF_EXTENT_MAX ? r->end - at : TF_EXTENT_MAX;
+	for (uint64_t at = r->start, n; at < r->end && !rc; at += n) {
+		uint64_t room = TF_EXTENT_MAX - t->buffered;
 
-		rc = read_memory(t, at, t->buffer, n);
+		n = r->end - at < room ? r->end - at : room;
+		rc = read_memory(t, at, t->buffer + t->buffered, n);
 		if (!rc)
-			rc = save_pages(t, at, t->buffer, n);
+			rc = save_pages(t, at, t->buffer + t->buffered, n);
+		t->buffered += n;
+		if (!rc && t->buffered == TF_EXTENT_MAX)
+			rc = flush(t);
 		if (!rc && n == TF_EXTENT_MAX)
 			tf_task_drop_pages(t, at, n);
 		t->gone += n;
@@ -354,17 +369,28 @@ int tf_task_save_run(struct tf_task *t, const struct tf_run *r)
 	return rc;
 }
 
-/* All of a run but what comes later; *k: the first of those that may lie in it. */
-static int save_first(struct tf_task *t, const struct tf_run *r, uint32_t *k)
+/* What does not go with the image: it comes later, or was there before. */
+static const struct tf_run *others(const struct tf_task *t, uint32_t *ret_n)
 {
 	const struct tf_image *img = &t->capture.image;
+
+	*ret_n = t->rounds ? img->n_staged : img->n_later;
+	return t->rounds ? img->staged : img->later;
+}
+
+/* All else of a run; *k: the first of the others that may lie in it. */
+static int save_first(struct tf_task *t, const struct tf_run *r, uint32_t *k)
+{
+	uint32_t n;
+	const struct tf_run *other = others(t, &n);
 	struct tf_run part = *r;
 	int rc = 0;
 
-	for (; *k < img->n_later && img->later[*k].start < r->end && !rc; ++*k) {
-		part.end = img->later[*k].start;
+	while (*k < n && other[*k].start < r->end && !rc) {
+		part.end = other[*k].start;
 		rc = tf_task_save_run(t, &part);
-		part.start = img->later[*k].end;
+		part.start = other[*k].end;
+		++*k;
 	}
 	part.end = r->end;
 	return rc ? rc : tf_task_save_run(t, &part);
@@ -374,7 +400,7 @@ int tf_task_save(struct tf_task *t, int fd)
 {
 	struct tf_capture *c = &t->capture;
 	struct stat st;
-	uint32_t later = 0;
+	uint32_t other = 0;
 	int rc = 0;
 
 	c->file = !fstat(fd, &st) && S_ISREG(st.st_mode);
@@ -389,8 +415,8 @@ int tf_task_save(struct tf_task *t, int fd)
 	if (!rc && !t->buffer)
 		rc = tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a buffer");
 	for (uint64_t i = 0; i < c->n_runs && !rc; i++)
-		rc = save_first(t, &c->runs[i], &later);
-	return rc;
+		rc = save_first(t, &c->runs[i], &other);
+	return rc ? rc : flush(t);
 }
 
 int tf_task_commit(struct tf_task *t)

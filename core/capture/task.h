@@ -20,6 +20,8 @@
 #include "core/base/host.h"
 #include "core/capture/capture.h"
 
+struct tf_rounds;
+
 /* A thread that we trace. */
 struct tf_traced {
 	pid_t tid;
@@ -95,17 +97,24 @@ struct tf_task {
 	uint64_t n_object_runs;
 
 	struct tf_packer *packer; /* of a stream; NULL: none */
+	struct tf_rounds *rounds; /* pre-copy: what has gone before; NULL. Set before stopping */
 	bool post_copy;    /* most memory goes when the process runs there: set before all else */
 	bool all_first;    /* but the receiver wanted all of it before */
 	uint64_t requests; /* for addresses, that came from there */
 	uint64_t gone;     /* bytes of memory, so far */
 	uint8_t *buffer;   /* TF_EXTENT_MAX bytes */
+	uint64_t buffered; /* of them, which are yet to go */
 
 	/* Called now and then while memory goes out, with the bytes that have gone (may be NULL).
 	 */
 	void (*progress)(void *ctx, uint64_t done, uint64_t all);
 	void *ctx;
 };
+
+/* The two halves of tf_task_stop(). The first looks at the running process, which may take long;
+ * tf_task_release() undoes it, too. */
+int tf_task_begin(struct tf_task *t, pid_t pid);
+int tf_task_halt(struct tf_task *t);
 
 /* Stops the process, every thread of it, and waits until they stand: at most 2 s. _UNSUPPORTED (no
  * ptrace here: QEMU user mode; a process of another architecture; the main thread has ended),

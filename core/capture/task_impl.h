@@ -82,6 +82,13 @@ void tf_task_drop_pages(struct tf_task *t, uint64_t at, uint64_t n);
 /* task_later.c: image.later, from the runs. 0, _NOMEM, _LIMIT. */
 int tf_task_choose_later(struct tf_task *t);
 
+/* task_rounds.c, for t->rounds: mappings as tf_task_describe_maps(), but 0 where they are not those
+ * that were seen before, 1 where they are; pages as tf_task_scan(); image.staged and image.held
+ * from all of them. */
+int tf_task_rounds_maps(struct tf_task *t);
+int tf_task_rounds_scan(struct tf_task *t, const struct tf_map *m);
+int tf_task_rounds_settle(struct tf_task *t);
+
 /* task_cpu.c: image.cpu.features become those that the program uses. Needs maps and auxv. */
 int tf_task_cpu(struct tf_task *t);
 
@@ -112,10 +119,6 @@ bool tf_task_wait_left(struct tf_task *t, const struct tf_traced *x, long nr, co
 /* The registers that a thread of the living process is put back with. *ret may share data with
  * x->as_found. */
 int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *ret);
-
-/* task_stop.c: the two halves of tf_task_stop(). The first looks at the running process. */
-int tf_task_begin(struct tf_task *t, pid_t pid);
-int tf_task_halt(struct tf_task *t);
 
 /* Opens mem of t->seen, instead of what is open; its pagemap, when first needed: -1, or it. */
 int tf_task_open(struct tf_task *t);

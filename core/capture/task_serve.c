@@ -172,7 +172,7 @@ static int tell_owners(struct serving *s, uint64_t at, uint64_t n, uint64_t befo
 	if (!may_hold(s, size))
 		return 0;
 	memcpy(s->other, s->bytes, size);
-	tf_owner_search(&s->owners, &r, r.start, r.end);
+	tf_owner_search(&s->owners, &r, r.start, r.start, r.end);
 	for (uint64_t i = before; i < before + n && !rc; i += 4) {
 		if (!memcmp(s->other + i, s->bytes + i, 4))
 			continue;

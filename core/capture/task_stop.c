@@ -357,7 +357,8 @@ int tf_task_begin(struct tf_task *t, pid_t pid)
 		.pagemap = -1,
 		.timers = -1,
 		.reset_tcp = t->reset_tcp,
-		.post_copy = t->post_copy};
+		.post_copy = t->post_copy,
+		.rounds = t->rounds};
 	e = &t->capture.err;
 	if (tf_host_emulated())
 		return tf_fail(e, TELEFORK_E_UNSUPPORTED,

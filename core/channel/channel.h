@@ -64,6 +64,7 @@ enum tf_errand_kind {
 	TF_ERRAND_KEEP,   /* it brings a process that is to be kept as a zygote of that name */
 	TF_ERRAND_ZYGOTE, /* it asks something about zygotes: struct tf_zygote_ask follows */
 	TF_ERRAND_CHAIN,  /* it brings a process for this and other receivers (core/many.h) */
+	TF_ERRAND_ROUNDS, /* as TF_ERRAND_MOVE, but rounds of memory come first (stream.h) */
 	TF_ERRANDS,
 };
 

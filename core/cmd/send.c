@@ -13,6 +13,7 @@
 #include "core/cmd/check.h"
 #include "core/cmd/cmd.h"
 #include "core/cmd/packing.h"
+#include "core/cmd/precopy.h"
 #include "core/cmd/progress.h"
 #include "core/cmd/settle.h"
 #include "core/cmd/timing.h"
@@ -47,6 +48,7 @@ struct sending {
 	struct tf_address address;
 	struct tf_task task;
 	struct tf_packer *packer; /* NULL: none */
+	struct tf_precopy precopy;
 	struct tf_progress progress;
 	struct tf_timing timing;
 	int fd;
@@ -62,7 +64,17 @@ struct sending {
 	char message[TELEFORK_MESSAGE_MAX]; /* of a receiver that refuses */
 };
 
-enum { KEY_KILL = 256, KEY_ALLOW, KEY_TOKEN, KEY_TCP, KEY_IDLE, KEY_TIMING, KEY_LAZY, KEY_ZYGOTE };
+enum {
+	KEY_KILL = 256,
+	KEY_ALLOW,
+	KEY_TOKEN,
+	KEY_TCP,
+	KEY_IDLE,
+	KEY_TIMING,
+	KEY_LAZY,
+	KEY_ZYGOTE,
+	KEY_PRECOPY,
+};
 
 /* --- the way --- */
 
@@ -112,7 +124,7 @@ static int open_journal(struct sending *s)
 
 	if (rc)
 		return rc;
-	s->errand.kind = TF_ERRAND_MOVE;
+	s->errand.kind = s->precopy.on ? TF_ERRAND_ROUNDS : TF_ERRAND_MOVE;
 	tf_move_id_new(s->errand.id);
 	tf_move_id_text(s->errand.id, r->id);
 	r->time = time(NULL);
@@ -157,10 +169,18 @@ static int capture(struct sending *s)
 	sigset_t before;
 	int rc;
 
+	rc = s->precopy.on ? tf_precopy_run(&s->precopy, s->command, &s->task, s->pid, s->fd,
+				     &s->options, &s->timing)
+			   : 0;
+	if (rc)
+		return rc;
 	hold_signals(&before);
 	tf_timing_begin(&s->timing, "freeze");
 	if (s->what == MOVE || s->kill) { /* it is not to run on */
-		rc = tf_task_stop(&s->task, s->pid);
+		rc = s->errand.kind == TF_ERRAND_ROUNDS ? tf_task_halt(&s->task)
+							: tf_task_stop(&s->task, s->pid);
+		if (!rc)
+			rc = tf_precopy_over(&s->precopy, &s->task);
 		tf_timing_begin(&s->timing, "description");
 		if (!rc)
 			rc = tf_task_describe(&s->task);
@@ -427,6 +447,7 @@ static void summarise(const struct sending *s, uint64_t sent)
 	if (s->answers)
 		fprintf(out, ": pid %d", s->reply.pid);
 	fprintf(out, ": frozen %.1f ms, ", (double)(s->thawed_ns - s->frozen_ns) / 1e6);
+	tf_precopy_tell(&s->precopy, out);
 	if (s->task.post_copy)
 		fprintf(out, "runs after %.1f ms, %" PRIu64 " requests, ",
 			(double)(s->runs_ns - s->start_ns) / 1e6, s->task.requests);
@@ -495,6 +516,7 @@ static int run(struct sending *s)
 		return rc;
 	signal(SIGPIPE, SIG_IGN);
 	tf_timing_begin(&s->timing, "connect");
+	tf_precopy_begin(&s->precopy, s->command, s->pid, &s->errand);
 	rc = s->what == MOVE ? open_journal(s) : 0;
 	if (!rc)
 		rc = open_channel(s);
@@ -512,6 +534,7 @@ static int run(struct sending *s)
 	tf_timing_tell(&s->timing);
 	tf_packer_free(s->packer);
 	tf_task_release(&s->task);
+	tf_precopy_end(&s->precopy);
 	end_record(s);
 	if (s->fd >= 0)
 		tf_file_forget(s->fd);
@@ -549,6 +572,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 				"memory comes later only with copy and move, to a receiver");
 		s->task.post_copy = true;
 		return 0;
+	case KEY_PRECOPY:
+		s->precopy.wanted = true;
+		return 0;
 	case KEY_IDLE:
 		s->options.idle_ms = tf_parse_seconds(arg);
 		if (s->options.idle_ms < 0)
@@ -582,6 +608,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (!s->pid)
 			argp_error(state, "which PID?");
+		if (s->precopy.wanted && s->task.post_copy)
+			argp_error(state, "--lazy or --precopy, not both");
 		if (!s->to)
 			argp_error(
 				state, s->what == DUMP ? "which FILE? say -o FILE" : "which URI?");
@@ -637,6 +665,14 @@ static int command(struct sending *s, const struct argp *argp, int argc, char **
 			"Post-copy: it runs over there at once, and its memory follows", 0 \
 	}
 
+#define PRECOPY                                                                               \
+	{                                                                                     \
+		"precopy", KEY_PRECOPY, 0, 0,                                                 \
+			"Pre-copy: its memory goes while it runs, and it is stopped for the " \
+			"rest only",                                                          \
+			0                                                                     \
+	}
+
 int tf_cmd_dump(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
@@ -681,7 +717,7 @@ int tf_cmd_copy(int argc, char **argv)
 int tf_cmd_move(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
-		TOKEN, ALLOW, TCP, IDLE, LAZY, QUIET, TIMING, {0}};
+		TOKEN, ALLOW, TCP, IDLE, LAZY, PRECOPY, QUIET, TIMING, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",

@@ -182,13 +182,15 @@ static int greet(
 }
 
 /* Until the plan is made the handshake's time runs. */
-static int prepare(struct tf_pad *pad, int fd, struct serve *s, const struct tf_mark *mark)
+static int prepare(
+	struct tf_pad *pad, int fd, struct serve *s, const struct tf_mark *mark, bool rounds)
 {
 	struct telefork_options head = s->options;
 	int rc;
 
 	head.deadline_ms = s->handshake_ms;
 	s->unpacker = tf_unpacker_new(s->store); /* memory stays as it is once the plan is made */
+	head.restore |= rounds ? TF_RESTORE_ROUNDS : 0;
 	tf_timing_begin(&s->timing, "description");
 	rc = tf_pad_prepare(pad, fd, &head, mark);
 	if (pad->head_ns)
@@ -243,7 +245,7 @@ static int take_later(struct tf_pad *pad, struct serve *s)
 
 static int receive(struct tf_pad *pad, int fd, struct serve *s, const struct tf_mark *mark)
 {
-	int rc = prepare(pad, fd, s, mark);
+	int rc = prepare(pad, fd, s, mark, false);
 
 	if (!rc)
 		rc = tf_pad_start(pad);
@@ -292,7 +294,7 @@ static int receive_move(struct tf_pad *pad, int fd, struct serve *s, const struc
 	struct tf_err e = {0};
 	struct tf_arrival a;
 	int unable = tf_arrival_begin(&a, errand->id, &e);
-	int rc = prepare(pad, fd, s, unable ? NULL : &a.mark);
+	int rc = prepare(pad, fd, s, unable ? NULL : &a.mark, errand->kind == TF_ERRAND_ROUNDS);
 
 	if (!rc && unable) {
 		pad->err = e;
@@ -319,7 +321,7 @@ static int receive_zygote(
 	memcpy(&name, errand->id, sizeof(name));
 	unable = tf_nursery_may(&s->nursery, &name, &e);
 	s->options.restore |= TF_RESTORE_ZYGOTE;
-	rc = prepare(pad, fd, s, NULL);
+	rc = prepare(pad, fd, s, NULL, false);
 	if (!rc && unable) {
 		pad->err = e;
 		rc = unable;
@@ -396,7 +398,8 @@ static int session(int fd, struct serve *s, bool full)
 			return TF_EXIT_REFUSED;
 	}
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	rc = errand.kind == TF_ERRAND_MOVE   ? receive_move(&pad, fd, s, &errand)
+	rc = errand.kind == TF_ERRAND_MOVE || errand.kind == TF_ERRAND_ROUNDS
+		     ? receive_move(&pad, fd, s, &errand)
 	     : errand.kind == TF_ERRAND_KEEP ? receive_zygote(&pad, fd, s, &errand)
 					     : receive(&pad, fd, s, mark.index ? &mark : NULL);
 	if (!rc && !tf_pad_relayed(&pad))

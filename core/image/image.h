@@ -24,6 +24,8 @@
 #define TF_MAX_AUXV       256u    /* pairs; Linux has some 40 types */
 #define TF_MAX_EDITS      (4u * TF_MAX_MAPS)
 #define TF_MAX_LATER      (8u * TF_MAX_MAPS)
+#define TF_MAX_STAGED     TF_MAX_LATER
+#define TF_MAX_HELD       1048576u
 #define TF_MAX_PENDING    262144u /* RLIMIT_SIGPENDING is a few 10,000 by default */
 #define TF_MAX_TIMERS     65536u
 #define TF_MAX_RIGHTS     65536u                /* of each thread its own, at most */
@@ -404,7 +406,7 @@ struct tf_image {
 	struct tf_process process;
 	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits,
 		n_pending, n_objects, n_attributes, n_rights, n_groups, n_timers, n_filters, n_code,
-		n_later, n_waits, n_tags;
+		n_later, n_waits, n_tags, n_staged, n_held;
 	struct tf_thread *threads;
 	struct tf_attributes *attributes; /* of each thread; or none at all */
 	struct tf_rights *rights;
@@ -426,6 +428,9 @@ struct tf_image {
 	struct tf_segment *segments;
 	struct tf_edit *edits; /* only what a yoyo brings back has any */
 	struct tf_run *later;  /* post-copy: bytes that come when the process runs already */
+	struct tf_run *staged; /* pre-copy: bytes that came before the head did */
+	uint64_t *held;        /* in them: words in which a thread's id stands, because it holds a
+				  lock; sorted */
 	uint64_t head_size;    /* bytes before the first segment's data, page-rounded */
 	uint64_t data_end; /* end of the last segment's data: the extent table of a file follows */
 };
@@ -468,6 +473,10 @@ uint64_t tf_image_address(const struct tf_image *img, uint64_t offset, uint64_t 
 /* Whether its memory may come when the process runs already (post-copy): private, of ordinary
  * pages, and nothing that the kernel looks at itself before. */
 bool tf_map_may_wait(const struct tf_map *m);
+
+/* Whether its memory may come before the process has been stopped (pre-copy): the same, and no part
+ * of a file. */
+bool tf_map_may_be_staged(const struct tf_map *m);
 
 /* Fills img->uses and img->next_use: which mappings each object has. tf_image_decode() does. 0 or
  * _NOMEM. */

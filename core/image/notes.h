@@ -107,6 +107,9 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 		"signed words are aligned and in writable memory; at most one register")           \
 	X(LATER, "later",                                                                          \
 		"memory that comes later is sorted, page-aligned, private, and no part of a file") \
+	X(STAGED, "staged",                                                                        \
+		"memory that came before is sorted, page-aligned, private, and of no file")        \
+	X(HELD, "held", "words of locks that are held are sorted, aligned, and in such memory")    \
 	X(THREADS, "threads", "at least one thread, tids positive, unique, at most 4194304")       \
 	X(AUXV, "auxv", "pairs that end with AT_NULL and have no other")                           \
 	X(REGSETS, "regsets", "each thread has its general registers; no set twice, few, small")   \

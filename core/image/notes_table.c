@@ -5,6 +5,7 @@
  * wire. Only tables and checks of single records here; whoever walks them lives in
  * notes.c. */
 #include "core/image/notes.h"
+#include "core/image/runs.h"
 
 #include <elf.h>
 #include <sys/mman.h>
@@ -361,11 +362,15 @@ static const struct tf_field edit_fields[] = {
 #undef N
 
 #define F(member, kind, text) FIELD(struct tf_run, member, kind, text)
-static const struct tf_field later_fields[] = {
+static const struct tf_field run_fields[] = {
 	F(start, ADDR, "first byte"),
 	F(end, ADDR, "behind the last byte"),
 };
 #undef F
+
+static const struct tf_field held_fields[] = {
+	{.name = "address", .type = TF_FIELD_ADDR, .count = 1, .text = "of a word of four bytes"},
+};
 
 /* --- checks --- */
 
@@ -496,6 +501,29 @@ static const char *check_later(const struct tf_image *img, const struct tf_arch 
 		(i && r->start < r[-1].end))
 		return RULE(LATER);
 	return m && tf_map_may_wait(m) && r->end <= m->data_end ? NULL : RULE(LATER);
+}
+
+static const char *check_staged(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_run *r = &img->staged[i];
+	const struct tf_map *m = tf_image_map_at(img, r->start);
+
+	(void)arch;
+	if (r->start >= r->end || (r->start | r->end) & (img->source.page_size - 1) ||
+		(i && r->start < r[-1].end))
+		return RULE(STAGED);
+	return m && tf_map_may_be_staged(m) && r->end <= m->end ? NULL : RULE(STAGED);
+}
+
+static const char *check_held(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	const struct tf_runs staged = {.v = img->staged, .n = img->n_staged};
+	uint64_t at = img->held[i];
+
+	(void)arch;
+	if (at & 3 || (i && at <= img->held[i - 1]) || !tf_runs_meet(&staged, at, at + 4))
+		return RULE(HELD);
+	return NULL;
 }
 
 static const char *check_tags(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
@@ -734,8 +762,12 @@ const struct tf_kind tf_kinds[] = {
 		check_attributes, "what the kernel keeps for each thread, in their order, or none"),
 	MANY(19, "timer", timers, n_timers, TF_MAX_TIMERS, timer_fields, check_timer,
 		"POSIX timers"),
-	MANY(22, "later", later, n_later, TF_MAX_LATER, later_fields, check_later,
+	MANY(22, "later", later, n_later, TF_MAX_LATER, run_fields, check_later,
 		"memory that comes when the process runs already"),
+	MANY(32, "staged", staged, n_staged, TF_MAX_STAGED, run_fields, check_staged,
+		"memory that came before this"),
+	MANY(33, "held", held, n_held, TF_MAX_HELD, held_fields, check_held,
+		"in that memory: where a thread's id stands because it holds a lock"),
 	MANY(24, "wait", waits, n_waits, TF_MAX_THREADS, wait_fields, check_wait,
 		"calls with a time limit that threads wait in"),
 	MANY(10, "edit", edits, n_edits, TF_MAX_EDITS, edit_fields, check_edit,

@@ -157,6 +157,11 @@ bool tf_map_may_wait(const struct tf_map *m)
 	       (m->kind == TF_MAP_ANON || m->kind == TF_MAP_HEAP || m->kind == TF_MAP_FILE);
 }
 
+bool tf_map_may_be_staged(const struct tf_map *m)
+{
+	return tf_map_may_wait(m) && m->kind != TF_MAP_FILE;
+}
+
 bool tf_map_may_have_tags(const struct tf_map *m)
 {
 	return m->vmflags & TF_VMF_MTE && !(m->flags & TF_MAP_SHARED) &&

@@ -58,6 +58,44 @@ struct tf_lacks {
 	uint32_t crc;                       /* of all before */
 };
 
+/*
+ * Pre-copy, a move whose errand says so (TF_ERRAND_ROUNDS): before the header of the stream comes
+ * tf_rounds_header, and is answered: TF_OUTCOME_COMING, or (with the reason) TF_OUTCOME_GONE: the
+ * stream comes at once. Then, while the process runs here, rounds of extents whose offset is an
+ * address of the process, each round with its trailer, which is answered by tf_taken:
+ *   header | answer | { places  extents  trailer | tf_taken } ... | extent TF_ROUNDS_OVER | stream
+ * What counts of all that, the image says: `staged`. All else of it is as if it had not come.
+ */
+#define TF_ROUNDS_MAGIC  "TFROUNDS"
+#define TF_TAKEN_MAGIC   "TFTAKEN1"
+#define TF_PLACES_OFFSET (UINT64_MAX - 4) /* struct tf_round_place[]: where something may come from */
+#define TF_ROUNDS_OVER   (UINT64_MAX - 5) /* no size, no crc, no bytes */
+#define TF_ROUNDS_MAX    30               /* rounds of one move */
+
+struct tf_rounds_header {
+	char magic[8];
+	uint32_t machine;   /* ELF e_machine */
+	uint32_t page_size; /* bytes */
+	uint64_t memory;    /* bytes of its memory that may come, at most, as it is now */
+	uint32_t flags;     /* 0 */
+	uint32_t crc;       /* of the 28 bytes before */
+};
+
+/* A part of a mapping. What was told does not end, though the mapping may. */
+struct tf_round_place {
+	uint64_t start, end;
+	uint32_t vmflags; /* TF_PLACE_FLAGS that it has */
+	uint32_t bytes;   /* non-zero: some may come; else it is only in the way */
+};
+
+#define TF_PLACE_FLAGS (TF_VMF_NORESERVE | TF_VMF_HUGEPAGE | TF_VMF_NOHUGEPAGE)
+
+/* The receiver has the round. */
+struct tf_taken {
+	char magic[8];
+	uint64_t bytes; /* of all rounds */
+};
+
 #define TF_WANT_MAGIC "TFWANT01"
 #define TF_WANT_ALL   UINT64_MAX /* everything comes before the process runs */
 

@@ -5,6 +5,7 @@
 #include "core/base/crc32c.h"
 #include "core/restore/vdso.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -152,6 +153,7 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 			 24ull * img->n_threads + img->n_pending + 256,
 		 more = 0;
 
+	steps += tf_build_staged_steps(b);
 	steps += tf_build_attrs_steps(img, &more) + tf_build_rights_steps(b, &more);
 	if (r->zygote) {
 		steps += tf_build_zygote_steps(img);
@@ -182,19 +184,35 @@ static struct tf_range *image_ranges(const struct tf_image *img, struct tf_arena
 	return v;
 }
 
-static struct tf_range *taken_ranges(const struct tf_facts *f, struct tf_arena *a)
+static int by_start(const void *a, const void *b)
 {
-	struct tf_range *v = tf_arena_array(a, f->n_taken + 1, sizeof(*v));
+	uint64_t x = ((const struct tf_range *)a)->start, y = ((const struct tf_range *)b)->start;
 
-	for (uint32_t i = 0; v && i < f->n_taken; i++)
-		v[i] = (struct tf_range){f->taken[i].start, f->taken[i].end};
+	return (x > y) - (x < y);
+}
+
+/* Here: what the receiver has, and what came before. */
+static struct tf_range *taken_ranges(const struct tf_build *b, struct tf_arena *a, uint32_t *ret_n)
+{
+	const struct tf_staging *s = b->r->staging;
+	uint32_t n = b->f->n_taken;
+	struct tf_range *v = tf_arena_array(a, n + (s ? s->n_windows : 0) + 1, sizeof(*v));
+
+	for (uint32_t i = 0; v && i < n; i++)
+		v[i] = (struct tf_range){b->f->taken[i].start, b->f->taken[i].end};
+	for (uint32_t i = 0; v && s && i < s->n_windows; i++)
+		v[n++] = (struct tf_range){s->window[i].to, s->window[i].to + s->span};
+	if (v && n > b->f->n_taken)
+		qsort(v, n, sizeof(*v), by_start);
+	*ret_n = n;
 	return v;
 }
 
 static int place(struct tf_build *b, uint64_t restorer_size, struct tf_arena *a)
 {
 	struct tf_restore *r = b->r;
-	struct tf_range *img = image_ranges(b->img, a), *taken = taken_ranges(b->f, a);
+	uint32_t n_taken;
+	struct tf_range *img = image_ranges(b->img, a), *taken = taken_ranges(b, a, &n_taken);
 	uint64_t page = b->page, steps = r->plan.max_steps * sizeof(struct tf_step);
 	uint64_t fills = (b->img->n_segments + 1ull) * sizeof(struct tf_fill);
 	uint64_t first = tf_build_vdso_first(&b->f->vdso), park = 0, body, stacks, size;
@@ -212,7 +230,7 @@ static int place(struct tf_build *b, uint64_t restorer_size, struct tf_arena *a)
 	body = TF_PAGE_UP(body, page);
 	stacks = TF_PAGE_UP((b->img->n_threads - 1) * (uint64_t)TF_THREAD_STACK, page);
 	size = body + stacks + TF_PAGE_UP(restorer_size, page) + TF_PAGE_UP(park, page) + aside;
-	r->hole.start = tf_hole_find(img, b->img->n_maps, taken, b->f->n_taken, size,
+	r->hole.start = tf_hole_find(img, b->img->n_maps, taken, n_taken, size,
 		b->f->min_addr + TF_HOLE_MARGIN, top & ~(page - 1));
 	if (!r->hole.start)
 		return tf_fail(b->e, TELEFORK_E_COLLISION,
@@ -289,6 +307,8 @@ int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const str
 	r->vdso_equal = tf_vdso_equal(&img->vdso, &f->vdso);
 	rc = check_vdso(&b);
 	if (!rc)
+		rc = tf_build_check_staging(&b);
+	if (!rc)
 		rc = reserve(&b, a);
 	if (!rc)
 		rc = place(&b, restorer_size, a);
@@ -301,6 +321,8 @@ int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const str
 	if (!tf_arch_has_crc32c())
 		tf_crc32c_table(table);
 	rc = plan_all(&b);
+	if (!rc)
+		rc = e->code; /* of memory that came before */
 	if (!rc && r->plan.full)
 		rc = tf_fail(e, TELEFORK_E_LIMIT, "the plan does not fit its reservation");
 	return rc;

@@ -18,6 +18,7 @@
 #include "core/restore/facts.h"
 #include "core/restore/hole.h"
 #include "core/restore/plan.h"
+#include "core/restore/stage.h"
 
 #define TF_RESTORER_STACK (64u << 10)
 
@@ -54,11 +55,12 @@ struct tf_restore {
 	uint64_t *object_step; /* of each object: the step that makes or opens it */
 	uint64_t first_thread; /* step that starts the second thread; the others follow it */
 	bool leads;            /* the child leads a session already: set before building */
-	bool same_ids;  /* process and threads get the ids that they had: set before building */
-	bool detached;  /* nobody waits for it: set before building */
-	bool post_copy; /* memory that comes later does: set before building */
-	uint32_t index; /* what telefork_index() says: set before building */
-	bool zygote;    /* it stays, and is forked: set before building */
+	bool same_ids; /* process and threads get the ids that they had: set before building */
+	bool detached; /* nobody waits for it: set before building */
+	const struct tf_staging *staging; /* memory that came before; NULL. Set before building */
+	bool post_copy;                   /* memory that comes later does: set before building */
+	uint32_t index;                   /* what telefork_index() says: set before building */
+	bool zygote;                      /* it stays, and is forked: set before building */
 	struct tf_mark
 		mark; /* the copy's own last step but for rt_sigreturn: set before building */
 	bool vdso_equal;

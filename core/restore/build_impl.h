@@ -29,6 +29,7 @@ struct tf_build {
 	int64_t file_fd;             /* step that opened file, which private mappings show; -1 */
 	const char *file;
 	uint32_t *mapped_prot; /* of each map of an object: its protection while memory is filled */
+	uint32_t staged;       /* runs of image.staged that lie before the mapping at hand */
 	int64_t sigbus_fd;     /* step that opened the empty file for pages past a file's end; -1 */
 };
 
@@ -117,6 +118,24 @@ uint64_t tf_build_zygote_steps(const struct tf_image *img);
 
 /* Bytes of free addresses that it needs at r->aside. */
 uint64_t tf_build_zygote_aside(const struct tf_image *img);
+
+/* --- build_staged.c --- */
+
+/* Moves the image's map i to its place, if some of it came before. False: nothing has. A mistake is
+ * in b->e. Maps in order. */
+bool tf_build_staged_map(struct tf_build *b, uint32_t i);
+
+/* After all maps: what else came before goes. */
+void tf_build_staged_done(struct tf_build *b);
+
+/* Everything in [start, end) goes but what came before. */
+void tf_build_unmap_but_staged(struct tf_build *b, uint64_t start, uint64_t end);
+
+/* 0, _COLLISION, _IMAGE. */
+int tf_build_check_staging(struct tf_build *b);
+
+/* Steps of these at most. */
+uint64_t tf_build_staged_steps(const struct tf_build *b);
 
 /* --- build_objects.c --- */
 

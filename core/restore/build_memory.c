@@ -135,9 +135,8 @@ static void plan_unmap(struct tf_build *b)
 	struct tf_restore *r = b->r;
 
 	if (!(b->f->flags & TF_FACT_EMULATED)) {
-		tf_plan_syscall(&r->plan, "receiver", SYS_munmap, 2, UINT64_C(0), r->hole.start);
-		tf_plan_syscall(&r->plan, "receiver", SYS_munmap, 2, r->hole.end,
-			b->f->max_addr - r->hole.end);
+		tf_build_unmap_but_staged(b, 0, r->hole.start);
+		tf_build_unmap_but_staged(b, r->hole.end, b->f->max_addr);
 		return;
 	}
 	for (uint32_t i = 0; i < b->f->n_maps; i++)
@@ -315,6 +314,8 @@ static void plan_map(struct tf_build *b, uint32_t i)
 
 	if (m->object)
 		b->mapped_prot[i] = tf_build_object_map(b, i, tf_build_has_data(b->img, m));
+	else if (tf_build_staged_map(b, i))
+		;
 	else if (m->here)
 		plan_file(b, m, fill_prot(b, m, map_prot(b, i)));
 	else
@@ -330,6 +331,7 @@ void tf_build_memory(struct tf_build *b)
 		if (!b->r->vdso_equal || !is_vdso_part(&b->img->maps[i]))
 			plan_map(b, i);
 	close_file(b);
+	tf_build_staged_done(b);
 	tf_build_files_as(b, false);
 	if (b->r->vdso_equal)
 		plan_move_vdso(

@@ -151,14 +151,40 @@ static uint64_t count_ranges(const struct tf_image *img)
 	return n;
 }
 
-static uint64_t put_ranges(struct tf_build *b, uint64_t n)
+static uint64_t put_ranges(struct tf_build *b, uint64_t n, struct tf_owner_range **ret)
 {
-	struct tf_owner_range *range;
-	uint64_t at = tf_build_data(b, NULL, n * sizeof(*range), 8, &range);
+	uint64_t at = tf_build_data(b, NULL, n * sizeof(**ret), 8, ret);
 	uint32_t i = 0;
 
-	for (; !b->r->plan.full && n; n--)
-		next_range(b->img, &i, range++);
+	for (uint64_t k = 0; !b->r->plan.full && k < n; k++)
+		next_range(b->img, &i, &(*ret)[k]);
+	return at;
+}
+
+/* What did not come before, of the ranges. */
+static uint64_t put_parts(
+	struct tf_build *b, const struct tf_owner_range *range, uint64_t n_ranges, uint64_t *ret_n)
+{
+	const struct tf_image *img = b->img;
+	uint64_t most = n_ranges + img->n_staged, n = 0;
+	struct tf_owner_range *part;
+	uint64_t at = tf_build_data(b, NULL, most * sizeof(*part), 8, &part);
+	uint32_t k = 0;
+
+	for (uint64_t i = 0; !b->r->plan.full && i < n_ranges; i++) {
+		uint64_t from = range[i].start;
+
+		while (k < img->n_staged && img->staged[k].end <= from)
+			k++;
+		for (; k < img->n_staged && img->staged[k].start < range[i].end; k++) {
+			if (img->staged[k].start > from)
+				part[n++] = (struct tf_owner_range){from, img->staged[k].start};
+			from = img->staged[k].end;
+		}
+		if (from < range[i].end)
+			part[n++] = (struct tf_owner_range){from, range[i].end};
+	}
+	*ret_n = n;
 	return at;
 }
 
@@ -196,6 +222,7 @@ static void put_all(struct tf_build *b)
 {
 	struct tf_owners *o;
 	uint64_t at = tf_build_data(b, NULL, sizeof(*o), 8, &o);
+	struct tf_owner_range *range;
 
 	if (b->r->plan.full)
 		return;
@@ -205,7 +232,15 @@ static void put_all(struct tf_build *b)
 	o->n_owners = b->img->n_threads;
 	o->owner = (struct tf_owner *)put_owners(b);
 	o->n_ranges = count_ranges(b->img);
-	o->range = (const struct tf_owner_range *)put_ranges(b, o->n_ranges);
+	o->range = (const struct tf_owner_range *)put_ranges(b, o->n_ranges, &range);
+	o->part = o->range;
+	o->n_parts = o->n_ranges;
+	if (b->img->n_staged)
+		o->part = (const struct tf_owner_range *)put_parts(
+			b, range, o->n_ranges, &o->n_parts);
+	o->n_held = b->img->n_held;
+	o->held = (const uint64_t *)tf_build_data(
+		b, b->img->held, o->n_held * sizeof(*o->held), 8, NULL);
 	o->word = (const uint64_t *)put_words(b, &o->n_words);
 	if (b->r->zygote)
 		o->notes = (struct tf_owner_notes *)put_notes(b);
@@ -245,5 +280,6 @@ uint64_t tf_build_owners_size(const struct tf_image *img)
 {
 	return sizeof(struct tf_owners) +
 	       img->n_threads * (sizeof(struct tf_owner) + sizeof(uint64_t)) +
-	       count_ranges(img) * sizeof(struct tf_owner_range) + 32;
+	       (2 * count_ranges(img) + img->n_staged) * sizeof(struct tf_owner_range) +
+	       img->n_held * sizeof(uint64_t) + 48;
 }

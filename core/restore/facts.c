@@ -9,6 +9,7 @@
 #include "core/base/maps.h"
 #include "core/capture/capture.h"
 #include "core/capture/rights.h"
+#include "core/restore/fit.h"
 #include "core/restore/spaces.h"
 #include "core/restore/tracer.h"
 #include "core/restore/vdso.h"
@@ -23,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -326,4 +328,33 @@ int tf_facts_parse(struct tf_facts *f, struct tf_arena *a, const char *text, str
 				e, TELEFORK_E_INVAL, "facts: line %u: not a known fact", line);
 	}
 	return 0;
+}
+
+/* The link cannot be changed while the program that it leads to is mapped (prctl(2), EBUSY), and
+ * files are mapped by name where they are the same. */
+static bool maps_program(const struct tf_image *img, const char *exe)
+{
+	for (uint32_t i = 0; i < img->n_maps; i++)
+		if (img->maps[i].kind == TF_MAP_FILE && !strcmp(img->maps[i].path, exe))
+			return true;
+	return false;
+}
+
+uint32_t tf_facts_link(const struct tf_facts *f, const struct tf_image *img)
+{
+	const char *exe = img->source.exe;
+	char own[TF_MAX_STR] = "";
+	struct stat st;
+
+	if (img->source.origin != TF_ORIGIN_TASK || !(f->flags & TF_FACT_MM_MAP) ||
+		readlink("/proc/self/exe", own, sizeof(own) - 1) < 0)
+		return 0;
+	if (!strcmp(own, exe))
+		return TF_FACT_EXE_SAME;
+	return (tf_fact_may_everywhere(f, CAP_CHECKPOINT_RESTORE) ||
+		       tf_fact_may_everywhere(f, CAP_SYS_ADMIN)) &&
+			       exe[0] == '/' && !stat(exe, &st) && S_ISREG(st.st_mode) &&
+			       !access(exe, R_OK | X_OK) && !maps_program(img, own)
+		       ? TF_FACT_EXE
+		       : 0;
 }

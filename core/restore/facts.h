@@ -67,6 +67,9 @@ struct tf_facts {
  * Everything lives in the arena. 0, _NOMEM, _SYSTEM. */
 int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e);
 
+/* Whether the link exe of the new process can be the program that it was, or is: TF_FACT_EXE*. */
+uint32_t tf_facts_link(const struct tf_facts *f, const struct tf_image *img);
+
 /* Fills f from a text of "name value" lines (tests; numbers decimal or 0x; a name is a field's,
  * such as rseq.addr; each "keep" adds a page), then, after a line "maps:", the receiver's mappings
  * as /proc/PID/maps has them: they become maps and taken. "#" begins a comment's line. _INVAL with

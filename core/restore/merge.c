@@ -547,7 +547,7 @@ static void take_locks(struct tf_merge *m)
 		const struct tf_staged *s = &m->staged[i];
 		struct tf_owner_range r = {(uint64_t)s->data, (uint64_t)s->data + s->size};
 
-		tf_owner_search(&o, &r, r.start, r.end);
+		tf_owner_search(&o, &r, r.start, r.start, r.end);
 	}
 }
 

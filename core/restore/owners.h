@@ -219,8 +219,9 @@ TF_OWNERS_FN bool tf_owner_is_rwlock(const volatile tf_owner_u32 *m)
 	       !(m[8] | m[9] | m[10] | m[11]) && m[12] < 4;
 }
 
-TF_OWNERS_FN void tf_owner_try(
-	const struct tf_owners *o, const struct tf_owner_range *r, uint64_t at, uint32_t tid)
+/* The part begins at from: what lies before is for others to change. */
+TF_OWNERS_FN void tf_owner_try(const struct tf_owners *o, const struct tf_owner_range *r,
+	uint64_t from, uint64_t at, uint32_t tid)
 {
 	const struct tf_owner *t = tf_owner_find(o, tid);
 	volatile tf_owner_u32 *m = (volatile tf_owner_u32 *)(at - 8);
@@ -228,7 +229,7 @@ TF_OWNERS_FN void tf_owner_try(
 	if (!t || r->end - at < 32)
 		return;
 	if (at - r->start >= 8 && tf_owner_is_mutex(o, m, t)) {
-		if (m[4] & 48)
+		if (m[4] & 48 && at - from >= 8)
 			tf_owner_set(o, at - 8, t);
 		tf_owner_set(o, at, t);
 	} else if (at - r->start >= 24 && tf_owner_is_rwlock((volatile tf_owner_u32 *)(at - 24))) {
@@ -264,36 +265,54 @@ TF_OWNERS_FN void tf_owner_note(struct tf_owners *o, uint64_t at, uint64_t bytes
 	}
 }
 
-/* [from, to) of the range. */
-TF_OWNERS_FN void tf_owner_search(
-	const struct tf_owners *o, const struct tf_owner_range *r, uint64_t from, uint64_t to)
+/* [at, to) of a part of the range that begins at from. */
+TF_OWNERS_FN void tf_owner_search(const struct tf_owners *o, const struct tf_owner_range *r,
+	uint64_t from, uint64_t at, uint64_t to)
 {
 	uint32_t low = o->owner[0].old, span = o->owner[o->n_owners - 1].old - low;
 
-	for (uint64_t at = from; at < to; at += 8) {
+	for (; at < to; at += 8) {
 		uint64_t word = *(const tf_owner_u64 *)at;
 
 		if (tf_owner_may_be(word, low, span))
-			tf_owner_try(o, r, at, (uint32_t)word);
+			tf_owner_try(o, r, from, at, (uint32_t)word);
 	}
 }
 
 /* Only pages that are there: ranges may have huge holes. One that was swapped out since it arrived
  * is not there. */
 TF_OWNERS_FN void tf_owner_search_pages(
-	const struct tf_owners *o, const struct tf_owner_range *r, uint8_t there[TF_OWNER_PAGES])
+	const struct tf_owners *o, const struct tf_owner_range *part, uint8_t there[TF_OWNER_PAGES])
 {
+	const struct tf_owner_range *r = tf_owner_range_at(o, part->start);
 	uint64_t step = TF_OWNER_PAGES * o->page;
 
-	for (uint64_t at = r->start; at < r->end; at += step) {
-		uint64_t n = r->end - at < step ? r->end - at : step;
+	for (uint64_t at = part->start; r && at < part->end; at += step) {
+		uint64_t n = part->end - at < step ? part->end - at : step;
 		bool all = tf_r_syscall(
 			TF_R_NR_mincore, (long)at, (long)n, (long)there, 0, 0, 0); /* an error */
 
 		for (uint64_t i = 0; i < n / o->page; i++)
 			if (all || there[i] & 1)
-				tf_owner_search(o, r, at + i * o->page, at + (i + 1) * o->page);
+				tf_owner_search(o, r, part->start, at + i * o->page,
+					at + (i + 1) * o->page);
 	}
+}
+
+/* Where the part begins that it lies in. */
+TF_OWNERS_FN uint64_t tf_owner_part_at(const struct tf_owners *o, uint64_t at)
+{
+	uint64_t low = 0, high = o->n_parts;
+
+	while (low < high) {
+		uint64_t middle = low + (high - low) / 2;
+
+		if (o->part[middle].end <= at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < o->n_parts && o->part[low].start <= at ? o->part[low].start : at;
 }
 
 TF_OWNERS_FN void tf_owner_try_noted(const struct tf_owners *o, uint64_t at)
@@ -301,7 +320,21 @@ TF_OWNERS_FN void tf_owner_try_noted(const struct tf_owners *o, uint64_t at)
 	const struct tf_owner_range *r = tf_owner_range_at(o, at);
 
 	if (r && r->end - at >= 8)
-		tf_owner_try(o, r, at, (uint32_t) * (const tf_owner_u64 *)at);
+		tf_owner_try(
+			o, r, tf_owner_part_at(o, at), at, (uint32_t) * (const tf_owner_u64 *)at);
+}
+
+/* A word that somebody has found to hold an id, and that is changed nowhere else. */
+TF_OWNERS_FN void tf_owner_held(const struct tf_owners *o, uint64_t at)
+{
+	const struct tf_owner *t;
+
+	if (at & 3 || !tf_owner_inside(o, at, 4) || tf_owner_is_named(o, at) ||
+		tf_owner_is_named(o, at - 8))
+		return;
+	t = tf_owner_find(o, *(volatile tf_owner_u32 *)at & TF_OWNER_TID);
+	if (t)
+		tf_owner_set(o, at, t);
 }
 
 /* All of it; now of each owner is set. there: TF_OWNER_PAGES bytes of scratch. */
@@ -317,10 +350,12 @@ TF_OWNERS_FN void tf_owners_change(const struct tf_owners *o, uint8_t *there)
 	if (o->found && o->n_found <= TF_OWNER_FOUND) {
 		for (uint64_t i = 0; i < o->n_found; i++)
 			tf_owner_try_noted(o, o->found[i]);
-		return;
+	} else {
+		for (uint64_t i = 0; i < o->n_parts; i++)
+			tf_owner_search_pages(o, &o->part[i], there);
 	}
-	for (uint64_t i = 0; i < o->n_ranges; i++)
-		tf_owner_search_pages(o, &o->range[i], there);
+	for (uint64_t i = 0; i < o->n_held; i++)
+		tf_owner_held(o, o->held[i]);
 }
 
 /* What was noted; now of each owner is set. */

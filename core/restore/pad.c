@@ -158,37 +158,6 @@ static int check_relay(struct tf_pad *p)
 	return 0;
 }
 
-/* The link cannot be changed while the program that it leads to is mapped (prctl(2), EBUSY), and
- * files are mapped by name where they are the same. */
-static bool maps_program(const struct tf_image *img, const char *exe)
-{
-	for (uint32_t i = 0; i < img->n_maps; i++)
-		if (img->maps[i].kind == TF_MAP_FILE && !strcmp(img->maps[i].path, exe))
-			return true;
-	return false;
-}
-
-/* Whether the link exe of the new process can be the program that it was, or is. TF_FACT_EXE*. */
-static uint32_t may_link(const struct tf_pad *p)
-{
-	const struct tf_facts *f = &p->facts;
-	const char *exe = p->image.source.exe;
-	char own[TF_MAX_STR] = "";
-	struct stat st;
-
-	if (p->image.source.origin != TF_ORIGIN_TASK || !(f->flags & TF_FACT_MM_MAP) ||
-		readlink("/proc/self/exe", own, sizeof(own) - 1) < 0)
-		return 0;
-	if (!strcmp(own, exe))
-		return TF_FACT_EXE_SAME;
-	return (tf_fact_may_everywhere(f, CAP_CHECKPOINT_RESTORE) ||
-		       tf_fact_may_everywhere(f, CAP_SYS_ADMIN)) &&
-			       exe[0] == '/' && !stat(exe, &st) && S_ISREG(st.st_mode) &&
-			       !access(exe, R_OK | X_OK) && !maps_program(&p->image, own)
-		       ? TF_FACT_EXE
-		       : 0;
-}
-
 /* Probing takes signal actions and addresses for a moment: one thread at a time. */
 static int gather_facts(struct tf_pad *p)
 {
@@ -203,7 +172,7 @@ static int gather_facts(struct tf_pad *p)
 		!(p->facts.flags & (TF_FACT_EMULATED | TF_FACT_PTRACE)) && tf_tracer_allowed())
 		p->facts.flags |= TF_FACT_PTRACE;
 	if (!rc)
-		p->facts.flags |= may_link(p);
+		p->facts.flags |= tf_facts_link(&p->facts, &p->image);
 	return rc;
 }
 
@@ -269,11 +238,19 @@ static int look_for_files(struct tf_pad *p)
 	return rc;
 }
 
+static int take_rounds(struct tf_pad *p)
+{
+	int rc = gather_facts(p);
+
+	return rc ? rc : tf_stage_take(p);
+}
+
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
 	const struct tf_mark *mark)
 {
 	static const struct telefork_options defaults;
 	bool own = options && options->restore & TELEFORK_RESTORE_OWN_USER;
+	bool rounds = options && options->restore & TF_RESTORE_ROUNDS;
 	int rc;
 
 	*p = (struct tf_pad){.options = options ? options : &defaults,
@@ -289,11 +266,14 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	rc = find_way_back(p);
 	if (rc)
 		return rc;
-	if (tf_arena_init(&p->arena, TF_ARENA_DEFAULT))
+	if (rounds ? tf_arena_share(&p->arena, TF_ARENA_DEFAULT)
+		   : tf_arena_init(&p->arena, TF_ARENA_DEFAULT))
 		return tf_fail(&p->err, TELEFORK_E_NOMEM,
 			"no address space for an image (1 GiB, most of which stays untouched): "
 			"ulimit -v");
-	rc = p->file ? read_file_head(p) : read_stream_head(p);
+	rc = rounds ? take_rounds(p) : 0;
+	if (!rc)
+		rc = p->file ? read_file_head(p) : read_stream_head(p);
 	p->head_ns = rc ? 0 : tf_now_ns();
 	if (p->options->deadline_ms <= 0)
 		p->io.deadline_ns = 0; /* was the head's */
@@ -305,6 +285,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		p->to_come += p->image.segments[i].filesz;
 	if (!rc)
 		rc = gather_facts(p);
+	tf_stage_count(p);
 	if (!rc)
 		rc = tf_compat_check(&p->image, &p->facts, p->options->max_memory, &p->err);
 	/* Every reason is told. */
@@ -323,6 +304,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
 	p->restore.detached = p->options->restore & TELEFORK_RESTORE_DETACHED;
 	p->restore.post_copy = may_wait(p);
+	p->restore.staging = p->staging;
 	/* A call of a thread that lands would wait for memory that nobody brings before it runs. */
 	if (!rc && (!lands(p) || p->restore.post_copy))
 		give_up_waits(&p->image);
@@ -333,6 +315,8 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	if (!rc)
 		rc = tf_restore_build(
 			&p->restore, &p->image, &p->facts, tf_restorer_size(), &p->arena, &p->err);
+	if (rc)
+		tf_stage_end(p);
 	return rc;
 }
 
@@ -499,6 +483,8 @@ static int start_child(struct tf_pad *p)
 	struct tf_relay_ends ends = TF_RELAY_NO_ENDS;
 	int control[2] = {-1, -1}, pump[2] = {-1, -1}, rc = 0;
 
+	if (p->staging)
+		return tf_stage_go(p);
 	if (tf_pad_relayed(p))
 		rc = tf_relay_open(&p->relay, p->io.fd, p->options, &ends, &p->err);
 	if (!rc && (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) ||

@@ -50,7 +50,9 @@ struct tf_pad {
 	int control;          /* our end of the control socket */
 	int pump;             /* our end of the copy's channel when it comes from a file; -1 */
 	uint32_t litter;      /* of a zygote: requests for copies so far */
-	struct tf_mark mark;  /* of a move: where it stands that the copy runs */
+	struct tf_staging
+		*staging;    /* pre-copy: what the child has; NULL: nothing, and no child yet */
+	struct tf_mark mark; /* of a move: where it stands that the copy runs */
 	struct tf_landing landing;
 	struct tf_pager pager; /* post-copy */
 	struct tf_relay relay; /* TF_STREAM_RELAY: what we stand between, once it runs */
@@ -64,6 +66,9 @@ struct tf_pad {
 /* In options->restore, beside TELEFORK_RESTORE_*: the caller calls tf_pad_page() when the process
  * runs. Without it all memory comes before. */
 #define TF_RESTORE_POST_COPY (1u << 31)
+
+/* The same: rounds of memory come before the stream (stream.h). */
+#define TF_RESTORE_ROUNDS (1u << 29) /* 30: zygote.h */
 
 /* Everything up to the plan: reads the head from fd, decodes, checks, builds. Nothing is started.
  * mark (NULL: none): the copy is to be noted there when it runs. 0 or an error in p->err.

@@ -111,7 +111,7 @@ struct tf_owner {
 	uint64_t call;         /* bits of regs that say which call it is about to make */
 };
 
-/* Writable memory with bytes that came along, whole pages, sorted. */
+/* Writable memory with bytes that came along, whole pages, sorted. Parts lie in one range each. */
 struct tf_owner_range {
 	uint64_t start, end;
 };
@@ -129,8 +129,10 @@ struct tf_owner_notes {
 struct tf_owners {
 	struct tf_owner *owner;
 	const struct tf_owner_range *range;
+	const struct tf_owner_range *part; /* of the ranges, in which nobody has searched yet */
 	const uint64_t *word; /* addresses of locks that calls name, sorted, each once */
-	uint64_t n_owners, n_ranges, n_words;
+	const uint64_t *held; /* words that were found elsewhere, likewise */
+	uint64_t n_owners, n_ranges, n_parts, n_words, n_held;
 	uint64_t page;                /* bytes */
 	uint64_t *found, n_found;     /* addresses of what may be one, TF_OWNER_FOUND: noted while
 					 memory came. More: not all were noted. NULL: none */

@@ -279,6 +279,31 @@ static struct tf_tags *tag(struct tf_image *img)
 		statement;                     \
 	}
 
+/* Two good runs, and a word in the second. */
+static void stage(struct tf_image *img)
+{
+	uint64_t page = img->source.page_size, at = img->maps[2].start;
+
+	img->maps[2].vmflags &= ~TF_VMF_MTE;
+	img->n_tags = 0;
+	img->n_staged = 2;
+	img->staged = tf_arena_array(&arena, 2, sizeof(*img->staged));
+	img->staged[0] = (struct tf_run){at, at + page};
+	img->staged[1] = (struct tf_run){at + 2 * page, at + 3 * page};
+	img->n_held = 1;
+	img->held = tf_arena_array(&arena, 2, sizeof(*img->held));
+	img->held[0] = img->held[1] = at + 2 * page + 8;
+}
+
+CHANGE(staged_empty, (stage(img), img->staged[0].end = img->staged[0].start))
+CHANGE(staged_odd, (stage(img), img->staged[0].start += 8))
+CHANGE(staged_twice, (stage(img), img->staged[0].end = img->staged[1].end))
+CHANGE(staged_nowhere, (stage(img), img->staged[1].end = img->maps[2].end + img->source.page_size))
+CHANGE(staged_file, (stage(img), img->maps[2].kind = TF_MAP_FILE))
+CHANGE(staged_shared, (stage(img), img->maps[2].flags |= TF_MAP_SHARED))
+CHANGE(held_odd, (stage(img), img->held[0] += 2))
+CHANGE(held_twice, (stage(img), img->n_held = 2))
+CHANGE(held_between, (stage(img), img->held[0] -= img->source.page_size))
 CHANGE(page_size, (img->source.page_size = 8192))
 CHANGE(source_flag, (img->source.flags = 32))
 CHANGE(source_origin, (img->source.origin = TF_ORIGIN_TASK + 1))
@@ -456,6 +481,15 @@ static const struct mutant mutants[] = {
 	{"timers", timer_clock},
 	{"timers", timer_left},
 	{"field", timer_notify},
+	{"staged", staged_empty},
+	{"staged", staged_odd},
+	{"staged", staged_twice},
+	{"staged", staged_nowhere},
+	{"staged", staged_file},
+	{"staged", staged_shared},
+	{"held", held_odd},
+	{"held", held_twice},
+	{"held", held_between},
 	{"waits", wait_nobody},
 	{"waits", wait_twice},
 	{"waits", wait_long},

@@ -40,9 +40,11 @@ static void set_up(void)
 		(struct tf_owner_range){(uint64_t)memory + 3 * page, (uint64_t)memory + 4 * page};
 	owners = (struct tf_owners){.owner = owner,
 		.range = range,
+		.part = range,
 		.word = words,
 		.n_owners = 3,
 		.n_ranges = 2,
+		.n_parts = 2,
 		.page = page,
 		.found = noted ? found : NULL};
 }
@@ -332,6 +334,34 @@ START_TEST(at_hand)
 }
 END_TEST
 
+/* Only the second page of the first range is searched; in the first one words are known, and each
+ * place is changed once: 101 is 102 then, which was somebody else. */
+START_TEST(held)
+{
+	static const uint32_t checking[] = {2, 1, 101, 1, 2, 0, 0, 0, 0, 0};
+	static const uint32_t inheriting[] = {101, 1, 101, 1, 32, 0, 0, 0, 0, 0};
+	const struct tf_owner_range part[] = {{range[0].end, range[0].end + page}};
+	const uint64_t known[] = {address(at(0, 128) + 2), address(at(0, page - 8))};
+
+	ck_assert_int_eq(mprotect(memory + 2 * page, page, PROT_READ | PROT_WRITE), 0);
+	range[0].end += page;
+	owners.part = part;
+	owners.n_parts = 1;
+	owners.held = known;
+	owners.n_held = 2;
+	put(at(0, 64), checking, 10);         /* nobody has found it */
+	put(at(0, 128), checking, 10);        /* found */
+	put(at(0, page - 8), inheriting, 10); /* its first word was, the other lies behind */
+	put(at(0, page + 1024), checking, 10);
+	change();
+	ck_assert_uint_eq(at(0, 64)[2], 101);
+	ck_assert_uint_eq(at(0, 128)[2], 102);
+	ck_assert_uint_eq(at(0, page - 8)[0], 102);
+	ck_assert_uint_eq(at(0, page - 8)[2], 102);
+	ck_assert_uint_eq(at(0, page + 1024)[2], 102);
+}
+END_TEST
+
 /* --- noted while it came --- */
 
 START_TEST(noted_elsewhere)
@@ -390,6 +420,7 @@ int main(void)
 	tcase_add_checked_fixture(seen, set_up_noted, tear_down);
 	add(searched);
 	add(seen);
+	tcase_add_test(searched, held);
 	tcase_add_test(seen, noted_elsewhere);
 	tcase_add_loop_test(seen, noted_not_all, 0, 2);
 	suite_add_tcase(s, searched);

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* Pre-copy, for the command: whether there are rounds, and what is said of them. */
+#ifndef TF_CMD_PRECOPY_H
+#define TF_CMD_PRECOPY_H
+
+#include <stdio.h>
+
+#include "core/capture/rounds.h"
+#include "core/capture/task.h"
+#include "core/channel/channel.h"
+#include "core/cmd/timing.h"
+
+struct tf_precopy {
+	bool wanted;
+	bool on; /* there are rounds, and the process is tracked */
+	struct tf_rounds rounds;
+};
+
+/* Before the receiver is told what comes: tracks the process, and says so in errand; where that
+ * cannot be, says why, and all goes at once. */
+void tf_precopy_begin(
+	struct tf_precopy *p, const char *command, pid_t pid, struct tf_errand *errand);
+
+/* Looks at the process (tf_task_begin()), and sends the rounds. 0: tf_task_halt() is next; or an
+ * error in t->capture.err. */
+int tf_precopy_run(struct tf_precopy *p, const char *command, struct tf_task *t, pid_t pid, int fd,
+	const struct telefork_options *options, struct tf_timing *timing);
+
+/* The process stands: the image is next. 0, or an error in t->capture.err. */
+int tf_precopy_over(struct tf_precopy *p, struct tf_task *t);
+
+/* A part of a line about what was done. */
+void tf_precopy_tell(const struct tf_precopy *p, FILE *out);
+
+void tf_precopy_end(struct tf_precopy *p);
+
+#endif

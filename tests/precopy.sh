@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# precopy.sh BUILD CASE [VARIANT [MIB [MB_S]]]: pre-copy (move --precopy) of a running program that never leaves its
+# memory alone (tests/probes/precopy.c). Cases: tcp, unix; stage (a receiver that may not trace says so, and all goes
+# at once), sender, receiver, child and broken (one of them is killed, or the line breaks, while rounds are on their
+# way: the program runs on here, nobody watches it any more, and nothing is left there).
+set -eu
+# shellcheck source=tests/bare.sh
+. "$(dirname "$0")/bare.sh"
+build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/precopy-${3-pie}
+tmp=$(mktemp -d)
+export XDG_STATE_HOME=$tmp/state
+pids=() as=() mib=${4-64} rate=${5-20}
+trap 'kill -CONT "${pids[@]}" 2>/dev/null; kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+
+# It forks, and its child may be there, or have ended and be waited for.
+move() { exec "$build/bin/telefork" move --precopy --allow child --allow zombie "$pid" "$1"; }
+fail() {
+	echo "FAILED: $*" >&2
+	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
+	exit 1
+}
+
+# within WHAT COMMAND...: comes true, in a minute at most.
+within() {
+	local what=$1 until=$((SECONDS + 60))
+	shift
+	until "$@"; do
+		[ "$SECONDS" -lt "$until" ] || fail "$what"
+		sleep 0.02
+	done
+}
+
+start() {
+	(
+		close_descriptors
+		exec "$probe" "$mib" "$rate" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
+	) &
+	pid=$!
+	pids+=("$pid")
+	within "it does not start" grep -q ready "$tmp/here.out"
+}
+
+serve() {
+	(exec "${as[@]}" "$build/bin/telefork" serve --insecure --idle-time 5 "$1" >"$tmp/serve.out" 2>"$tmp/serve.err") &
+	server=$!
+	pids+=("$server")
+	within "the receiver does not start" test -s "$tmp/serve.out"
+	address=$(cat "$tmp/serve.out")
+}
+
+state() { sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null; }
+is_gone() { [ -z "$(state "$1")" ] || [ "$(state "$1")" = Z ]; }
+arrived() {
+	within "over there" grep -Eq '^(right|wrong)' "$tmp/serve.err"
+	grep -q '^right' "$tmp/serve.err" || fail "not right over there"
+}
+child_of() { pgrep -P "$1" 2>/dev/null; }
+has_child() { [ -n "$(child_of "$1")" ]; }
+watched() { grep -Eq '^VmFlags:.* u[wm]( |$)' "/proc/$1/smaps"; }
+not_watched() { ! watched "$1"; }
+
+# Rounds that stop coming after some MiB.
+begin_to_move() {
+	serve tcp://127.0.0.1:0
+	start
+	ls "/proc/$pid/fd" >"$tmp/fds"
+	"$build/tests/tools/gate" "${address##*:}" 20000000 >"$tmp/gate.out" &
+	gate=$!
+	pids+=("$gate")
+	within "the gate" test -s "$tmp/gate.out"
+	move "tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")" >"$tmp/send.out" 2>"$tmp/send.err" &
+	sender=$!
+	pids+=("$sender")
+	within "rounds are not held back" grep -q held "$tmp/gate.out"
+	session=$(child_of "$server")
+	within "there is nobody to take them" has_child "$session"
+	copy=$(child_of "$session")
+	watched "$pid" || fail "nobody watches what it writes to"
+}
+
+# Whatever happened.
+end_of_move() {
+	within "the new process does not end" is_gone "$copy"
+	within "its session does not end" is_gone "$session"
+	within "it is watched" not_watched "$pid"
+	ls "/proc/$pid/fd" | cmp -s - "$tmp/fds" || fail "a descriptor is left in it"
+	kill -USR1 "$pid"
+	wait "$pid" || fail "the original: exit code $?"
+	grep -q '^right' "$tmp/here.out" || fail "the original: not right"
+}
+
+can_watch() { ! grep -q 'pre-copy is not possible here' "$tmp/send.err"; }
+
+case $case in
+tcp | unix)
+	[ "$case" = tcp ] && serve tcp://127.0.0.1:0 || serve "unix:$tmp/socket"
+	start
+	(move "$address") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	wait "$pid" && fail "the original ended by itself" || [ $? = 137 ] || fail "the original lives"
+	arrived
+	if can_watch; then
+		grep -q ' rounds (' "$tmp/send.out" || fail "no rounds: $(cat "$tmp/send.out")"
+	else
+		grep -q ' rounds (' "$tmp/send.out" && fail "rounds"
+	fi
+	cat "$tmp/send.out"
+	grep '^right' "$tmp/serve.err"
+	;;
+stage)
+	ulimit -v 100000000
+	serve "unix:$tmp/socket"
+	start
+	(move "$address") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	grep -q 'the receiver: its address space is limited' "$tmp/send.err" || fail "it does not say so"
+	arrived
+	;;
+broken)
+	begin_to_move
+	pkill -P "$gate"
+	wait "$sender" && fail "moved" || [ $? = 74 ] || fail "move: $?"
+	end_of_move
+	;;
+sender)
+	begin_to_move
+	kill -KILL "$sender"
+	end_of_move
+	;;
+receiver)
+	begin_to_move
+	kill -KILL "$session"
+	wait "$sender" && fail "moved" || [ $? = 74 ] || fail "move: $?"
+	end_of_move
+	;;
+child)
+	begin_to_move
+	kill -KILL "$copy"
+	wait "$sender" && fail "moved"
+	end_of_move
+	;;
+*)
+	echo "no such case: $case" >&2
+	exit 2
+	;;
+esac
