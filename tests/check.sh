@@ -3,9 +3,9 @@
 # Runs every case given on standard input, one a line: NAME LIMIT COMMAND...
 # JOBS of them at a time (2, or 1 on a single core), but never two that start QEMU machines (by their
 # names): those begin first and go one after the other. Prints the outcome of each as it ends, the
-# output of those that fail, the ten slowest, and "N passed, N failed" as the last line. Logs are in
-# $LOG/NAME.log (build/check), the outcomes in $LOG/results (ok, failed, or skipped:
-# a line of it began with "skip:"). Exit code 0: all passed.
+# output of those that fail, the ten slowest, once more the end of what failed, and "N passed, N failed"
+# as the last line. Logs are in $LOG/NAME.log (build/check), the outcomes in $LOG/results (ok, failed,
+# or skipped: a line of it began with "skip:"). Exit code 0: all passed.
 set -u
 log=${LOG:-build/check}
 rm -rf "$log"
@@ -82,5 +82,9 @@ done
 trap - INT TERM EXIT
 echo "the whole took $SECONDS s; slowest:"
 sort -rn "$log/times" | head -10 | sed 's/^\([0-9]*\) /  \1 ms  /'
+sed -n 's/ failed$//p' "$log/results" | while read -r name; do
+	echo "failed: $name"
+	tail -3 "$log/$name.log" | sed 's/^/    /'
+done
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]

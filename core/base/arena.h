@@ -40,7 +40,8 @@ void *tf_arena_array(struct tf_arena *a, size_t count, size_t size);
 /* Gives back what was allocated since used was mark. */
 void tf_arena_rewind(struct tf_arena *a, size_t mark);
 
-/* The next size bytes may be written, before they are allocated. False: there is no such room. */
+/* The next size bytes may be written, before they are allocated; whoever does and does not allocate
+ * them zeroes them again. False: there is no such room. */
 bool tf_arena_ready(struct tf_arena *a, size_t size);
 
 /* Has the next size bytes in memory, if there is any, so that using them takes no faults. */

@@ -67,8 +67,10 @@ int tf_proc_read_from(struct tf_arena *a, int fd, const char *path, char **ret_t
 		got = read(fd, text + n, room);
 		if (got < 0 && errno == EINTR)
 			continue;
-		if (got < 0)
+		if (got < 0) {
+			memset(text, 0, n); /* what is not allocated is zero */
 			return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
+		}
 		if (!got)
 			break;
 		n += (size_t)got;
@@ -281,6 +283,7 @@ struct smaps {
 	void (*fn)(void *ctx, const struct tf_smap *m);
 	void *ctx;
 	struct tf_smap at; /* the mapping whose fields come */
+	size_t most;       /* bytes of text that were ever used */
 };
 
 /* "LABEL      number kB": adds it to *bytes. */
@@ -319,20 +322,14 @@ static bool smaps_lines(struct smaps *s, const char *p, const char *end)
 	return true;
 }
 
-int tf_smaps_each(struct tf_arena *a, const char *path,
-	void (*fn)(void *ctx, const struct tf_smap *m), void *ctx, struct tf_err *e)
+/* Reads and tells of what it reads; text has room for 2 * READ_STEP. */
+static int smaps_text(struct smaps *s, int fd, char *text, const char *path, struct tf_err *e)
 {
-	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct smaps s = {.fn = fn, .ctx = ctx};
-	char *text = (char *)a->base + a->used, *lines;
 	size_t n = 0; /* of a line that has begun */
 
-	if (fd < 0)
-		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
-	if (!tf_arena_ready(a, 2 * READ_STEP))
-		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for %s", path);
 	for (;;) {
 		ssize_t got = n < READ_STEP ? read(fd, text + n, READ_STEP) : 0;
+		char *lines;
 
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -340,16 +337,35 @@ int tf_smaps_each(struct tf_arena *a, const char *path,
 			return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
 		if (!got)
 			break;
+		if (s->most < n + (size_t)got)
+			s->most = n + (size_t)got;
 		lines = memrchr(text + n, '\n', (size_t)got);
 		n += (size_t)got;
 		if (!lines)
 			continue;
-		if (!smaps_lines(&s, text, ++lines))
+		if (!smaps_lines(s, text, ++lines))
 			break;
 		n -= (size_t)(lines - text);
 		memmove(text, lines, n);
 	}
 	return n ? tf_fail(e, TELEFORK_E_SYSTEM, "%s is not understood", path) : 0;
+}
+
+int tf_smaps_each(struct tf_arena *a, const char *path,
+	void (*fn)(void *ctx, const struct tf_smap *m), void *ctx, struct tf_err *e)
+{
+	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct smaps s = {.fn = fn, .ctx = ctx};
+	char *text = (char *)a->base + a->used;
+	int rc;
+
+	if (fd < 0)
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
+	if (!tf_arena_ready(a, 2 * READ_STEP))
+		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for %s", path);
+	rc = smaps_text(&s, fd, text, path, e);
+	memset(text, 0, s.most); /* what is not allocated is zero */
+	return rc;
 }
 
 void tf_vmflags_text(uint32_t vmflags, char *buf, size_t size)

@@ -101,7 +101,6 @@ int tf_known_begin(struct tf_capture *c)
 	c->known_list = tf_arena_alloc(&c->arena, TF_KNOWN_MAX * sizeof(*c->known_list));
 	if (!c->known || !c->known_list)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a list of files");
-	memset(c->known, 0, c->image.n_maps / 8 + 1); /* the arena was used before */
 	c->known_told = false;
 	c->io.told = told;
 	c->io.told_ctx = c;

@@ -6,9 +6,10 @@
  *   - where a thread is about to wait for one, in a call that names it (FUTEX_LOCK_PI ...);
  *   - on the threads' robust lists, which are the kernel's business and look alike everywhere;
  *   - by what they look like: glibc's mutexes and read-write locks.
- * New ids may be others' old ones, so each place is changed by one of the three only. Who waits for
- * a robust lock or in one of those calls has his own id at hand already, in registers or on the
- * stack, to write it into the lock that he gets.
+ * New ids may be others' old ones, so each place is changed by one of the three only. Who is about
+ * to take a lock or to give it back, or waits for one, has his own id at hand already, in registers
+ * or on the stack, to write it into the lock that he gets or to compare it with the one that is
+ * there.
  *
  * Part of the restorer, see restorer.c: no libc, no data. What is read here came with the image:
  * any value may stand there, and addresses are used only inside `ranges`.
@@ -167,25 +168,6 @@ TF_OWNERS_FN bool tf_owner_waits(const struct tf_owners *o, const struct tf_owne
 	       ((volatile tf_owner_u64 *)t->robust)[2];
 }
 
-TF_OWNERS_FN void tf_owner_at_hand(const struct tf_owners *o, const struct tf_owner *t)
-{
-	volatile tf_owner_u64 *reg = (volatile tf_owner_u64 *)t->regs;
-
-	for (uint64_t i = 0; i < t->n_regs; i++)
-		if (!(t->call >> i & 1) && (reg[i] & ~UINT64_C(0xc0000000)) == t->old)
-			tf_owner_set(o, t->regs + 8 * i, t);
-	if (t->sp & 7)
-		return;
-	for (uint64_t at = t->sp; at < t->sp + TF_OWNER_STACK; at += 4) {
-		volatile tf_owner_u32 *word = (volatile tf_owner_u32 *)at;
-
-		if (!tf_owner_inside(o, at, 4))
-			return;
-		if ((*word & TF_OWNER_TID) == t->old)
-			tf_owner_set(o, at, t);
-	}
-}
-
 /* glibc's pthread_mutex_t: lock, count, owner, users, kind, and what is zero but in robust ones.
  * lock is 1 or 2, maybe with a ceiling above, or (robust, priority inheritance) the owner's id with
  * flags. Those that do not ask who unlocks them are left alone. */
@@ -217,6 +199,90 @@ TF_OWNERS_FN bool tf_owner_is_rwlock(const volatile tf_owner_u32 *m)
 {
 	return (m[0] & 3) == 3 && !(m[2] & ~3u) && !(m[3] & ~3u) && !m[4] && !m[5] && m[7] < 2 &&
 	       !(m[8] | m[9] | m[10] | m[11]) && m[12] < 4;
+}
+
+/* Of these two one that asks for ids, in whatever state that is not held for reading. */
+TF_OWNERS_FN bool tf_owner_is_changing(
+	const struct tf_owners *o, const volatile tf_owner_u32 *m, const struct tf_owner *t)
+{
+	uint32_t kind = m[4], type = kind & 3, lock = m[0];
+
+	if (!kind)
+		return (lock & 3) == 3 && !(m[2] & ~3u) && !(m[3] & ~3u) && !m[5] &&
+		       (!m[6] || m[6] == t->old) && m[7] < 2 && !(m[8] | m[9] | m[10] | m[11]) &&
+		       m[12] < 4;
+	if (kind & ~UINT32_C(1023) || (m[2] && !tf_owner_find(o, m[2])) || m[3] > TF_OWNER_USERS)
+		return false;
+	if (kind & 48 /* robust, or priority inheritance */)
+		return !(lock & TF_OWNER_TID) || tf_owner_find(o, lock & TF_OWNER_TID);
+	if (kind & 64 /* a ceiling */)
+		lock &= 0x7ffff;
+	return (type == 1 || type == 2) && lock < 3 && !(m[5] | m[6] | m[7] | m[8] | m[9]);
+}
+
+/* The thread may be inside the C library between two instructions, its id in a register and the
+ * lock's address in another. Keeps the lock that it is in and that has not counted it yet. */
+TF_OWNERS_FN bool tf_owner_takes(const struct tf_owners *o, struct tf_owner *t)
+{
+	volatile tf_owner_u64 *reg = (volatile tf_owner_u64 *)t->regs;
+	bool takes = false;
+
+	t->uncounted = 0;
+	for (uint64_t i = 0; i < t->n_regs; i++) {
+		const volatile tf_owner_u32 *m = (const volatile tf_owner_u32 *)reg[i];
+
+		if (reg[i] & 3 || !tf_owner_inside(o, reg[i], 56) || !tf_owner_is_changing(o, m, t))
+			continue;
+		takes = true;
+		if (m[4] && !(m[4] & 16) && m[2] == t->old && !m[3])
+			t->uncounted = reg[i];
+	}
+	return takes;
+}
+
+TF_OWNERS_FN void tf_owner_count(const struct tf_owners *o, const struct tf_owner *t)
+{
+	if (((const volatile tf_owner_u32 *)t->uncounted)[4] & 48)
+		tf_owner_set(o, t->uncounted, t);
+	tf_owner_set(o, t->uncounted + 8, t);
+}
+
+TF_OWNERS_FN bool tf_owner_in_registers(const struct tf_owners *o, const struct tf_owner *t)
+{
+	volatile tf_owner_u64 *reg = (volatile tf_owner_u64 *)t->regs;
+	bool found = false;
+
+	for (uint64_t i = 0; i < t->n_regs; i++)
+		if (!(t->call >> i & 1) && (reg[i] & ~UINT64_C(0xc0000000)) == t->old) {
+			tf_owner_set(o, t->regs + 8 * i, t);
+			found = true;
+		}
+	return found;
+}
+
+TF_OWNERS_FN void tf_owner_on_stack(const struct tf_owners *o, const struct tf_owner *t)
+{
+	if (t->sp & 7)
+		return;
+	for (uint64_t at = t->sp; at < t->sp + TF_OWNER_STACK; at += 4) {
+		volatile tf_owner_u32 *word = (volatile tf_owner_u32 *)at;
+
+		if (!tf_owner_inside(o, at, 4))
+			return;
+		if ((*word & TF_OWNER_TID) == t->old)
+			tf_owner_set(o, at, t);
+	}
+}
+
+/* Only what waits in the kernel may have put its id away. */
+TF_OWNERS_FN void tf_owner_at_hand(const struct tf_owners *o, struct tf_owner *t)
+{
+	bool takes = tf_owner_takes(o, t), waits = tf_owner_waits(o, t);
+
+	if (!takes && !waits)
+		return;
+	if ((!tf_owner_in_registers(o, t) && t->call) || waits)
+		tf_owner_on_stack(o, t);
 }
 
 /* The part begins at from: what lies before is for others to change. */
@@ -344,9 +410,11 @@ TF_OWNERS_FN void tf_owners_change(const struct tf_owners *o, uint8_t *there)
 		tf_owner_named(o, o->word[i]);
 	for (uint64_t i = 0; i < o->n_owners; i++) {
 		tf_owner_list(o, &o->owner[i]);
-		if (tf_owner_waits(o, &o->owner[i]))
-			tf_owner_at_hand(o, &o->owner[i]);
+		tf_owner_at_hand(o, &o->owner[i]);
 	}
+	for (uint64_t i = 0; i < o->n_owners; i++)
+		if (o->owner[i].uncounted)
+			tf_owner_count(o, &o->owner[i]);
 	if (o->found && o->n_found <= TF_OWNER_FOUND) {
 		for (uint64_t i = 0; i < o->n_found; i++)
 			tf_owner_try_noted(o, o->found[i]);

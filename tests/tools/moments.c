@@ -22,7 +22,7 @@
 #define PARALLEL     2
 #define MAX_MOMENTS  4096
 #define MAX_PLACES   64
-#define ALLOWED_SECS 30 /* for one restore */
+#define ALLOWED_SECS 30 /* for one restore, and for the spin process to say something */
 
 static const char *build;
 static char *const *runner;
@@ -150,6 +150,22 @@ static pid_t start(const char *program, const char *const *args, int *in, int *o
 	return pid;
 }
 
+/* Says where a process and its children stand, which have said nothing for too long, and ends them.
+ */
+static void put_down(pid_t pid)
+{
+	char command[320];
+
+	snprintf(command, sizeof(command),
+		"all=\"$(cat /proc/%d/task/*/children) %d\"; cd /proc; for p in $all; do "
+		"grep -HE '^(Name|State|SigPnd|ShdPnd|SigBlk)' $p/status; "
+		"grep -H . $p/syscall $p/wchan $p/stack; done | sed 's/^/# /'; kill -9 $all",
+		(int)pid, (int)pid);
+	fflush(stdout);
+	if (system(command))
+		printf("# %d and its children: not all could be ended\n", (int)pid);
+}
+
 static void restore_start(struct restore *r, const char *path)
 {
 	char program[512];
@@ -237,7 +253,8 @@ static void series(unsigned seed, unsigned count)
 {
 	struct restore running[PARALLEL] = {0};
 	struct spinner s;
-	unsigned ended = 0;
+	unsigned ended = 0, heard = 0;
+	time_t since = time(NULL);
 	bool open = true;
 	int status;
 
@@ -264,10 +281,19 @@ static void series(unsigned seed, unsigned count)
 		if (fds[PARALLEL].revents)
 			open = spinner_read(&s);
 		for (unsigned i = 0; i < PARALLEL; i++) {
-			if (running[i].pid && time(NULL) > running[i].started + ALLOWED_SECS)
-				kill(running[i].pid, SIGKILL);
+			if (running[i].pid && time(NULL) > running[i].started + ALLOWED_SECS) {
+				put_down(running[i].pid);
+				running[i].started = time(NULL);
+			}
 			if (fds[i].revents)
 				ended += restore_ended(&running[i]);
+		}
+		if (heard != s.queued + ended) {
+			heard = s.queued + ended;
+			since = time(NULL);
+		} else if (time(NULL) > since + 2 * ALLOWED_SECS) {
+			put_down(s.pid);
+			break;
 		}
 	}
 	close(s.in);

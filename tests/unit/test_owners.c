@@ -334,6 +334,70 @@ START_TEST(at_hand)
 }
 END_TEST
 
+/* A lock that a register leads to, in the middle of changing hands; the id in another register
+ * (1: changed), and the lock's words afterwards. */
+static const struct hands {
+	uint32_t m[14], lock, owner;
+	bool changed;
+} hands[] = {
+	{{0, 0, 0, 0, 1}, 0, 0, true},           /* yet to be taken */
+	{{1, 1, 0, 0, 1}, 1, 0, true},           /* taken, without its holder */
+	{{1, 1, 101, 0, 1}, 1, 102, true},       /* and without users */
+	{{2, 0, 101, 0, 2}, 2, 102, true},       /* checking */
+	{{101, 1, 101, 0, 33}, 102, 102, true},  /* inheriting */
+	{{1, 1, 101, 1, 1}, 1, 102, true},       /* about to be given back */
+	{{2, 0, 0, 1, 2}, 2, 0, true},           /* no more */
+	{{0, 0, 0, 0, 16, 0, 9, 9}, 0, 0, true}, /* robust */
+	{{1, 1, 103, 1, 1}, 1, 103, false},      /* a stranger's */
+	{{1, 0, 101, 0, 0}, 1, 101, false},      /* normal: asks nobody */
+	{{3, 1, 101, 0, 1}, 3, 101, false},      /* no such state */
+	{{1, 1, 0, 0, 1, 1}, 1, 0, false},       /* something behind it */
+	{{1, 1, 0, 0, 1025}, 1, 0, false},       /* no such kind */
+	{{0}, 0, 0, false},                      /* zeros */
+	{{3, 0, 1, 1, 0, 0, 0}, 3, 1, true},     /* read-write, without its writer */
+	{{3, 0, 1, 1, 0, 0, 101}, 3, 1, true},   /* about to be given back */
+	{{2, 0, 1, 1, 0, 0, 0}, 2, 1, false},    /* for readers */
+};
+
+START_TEST(changes_hands)
+{
+	const struct hands *h = &hands[_i];
+	uint64_t regs[3] = {address(at(1, 64)), 101, address(memory)};
+
+	owner[0].regs = address(regs);
+	owner[0].n_regs = 3;
+	owner[0].sp = range[1].end - 64;
+	*at(1, page - 60) = 101;
+	put(at(1, 64), h->m, 14);
+	change();
+	ck_assert_uint_eq(regs[1], h->changed ? 102 : 101);
+	ck_assert_uint_eq(at(1, 64)[0], h->lock);
+	ck_assert_uint_eq(at(1, 64)[2], h->owner);
+	ck_assert_uint_eq(*at(1, page - 60), 101); /* it does not wait */
+	memset(at(1, 64), 0, sizeof(h->m));
+	owner[0] = (struct tf_owner){.old = 101, .now = 102};
+}
+END_TEST
+
+/* It waits for a lock of which the kernel knows nothing: in registers, else on the stack. */
+START_TEST(waits_for_hands)
+{
+	static const uint32_t m[10] = {2, 1, 102, 1, 1};
+	uint64_t regs[3] = {address(at(0, 64)), 202, _i ? 101 : 7};
+
+	owner[0].regs = address(regs);
+	owner[0].n_regs = 3;
+	owner[0].call = 2;
+	owner[0].sp = range[1].end - 64;
+	*at(1, page - 60) = 101;
+	put(at(0, 64), m, 10);
+	change();
+	ck_assert_uint_eq(regs[2], _i ? 102 : 7);
+	ck_assert_uint_eq(*at(1, page - 60), _i ? 101 : 102);
+	owner[0] = (struct tf_owner){.old = 101, .now = 102};
+}
+END_TEST
+
 /* Only the second page of the first range is searched; in the first one words are known, and each
  * place is changed once: 101 is 102 then, which was somebody else. */
 START_TEST(held)
@@ -407,6 +471,8 @@ static void add(TCase *tc)
 	tcase_add_test(tc, not_listed_alone);
 	tcase_add_test(tc, listed_nowhere);
 	tcase_add_test(tc, at_hand);
+	tcase_add_loop_test(tc, changes_hands, 0, sizeof(hands) / sizeof(*hands));
+	tcase_add_loop_test(tc, waits_for_hands, 0, 2);
 }
 
 int main(void)

@@ -163,6 +163,25 @@ static int handlers(void)
 	return deepest == 2 && !depth && now.ss_sp == stack && !now.ss_flags ? RIGHT : WRONG;
 }
 
+static pthread_mutex_t recursive = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+static pthread_rwlock_t lock = PTHREAD_RWLOCK_INITIALIZER;
+
+/* They know their holder by his id, and refuse, or take for a reader, who has another. */
+static int locks(void)
+{
+	int rc;
+
+	places_begin();
+	rc = pthread_mutex_lock(&recursive);
+	rc |= pthread_rwlock_wrlock(&lock);
+	rc |= pthread_rwlock_unlock(&lock);
+	rc |= pthread_mutex_unlock(&recursive);
+	places_end();
+	return !rc && !pthread_mutex_trylock(&recursive) && !pthread_rwlock_trywrlock(&lock)
+		       ? RIGHT
+		       : WRONG;
+}
+
 static void *rseq_area(void)
 {
 	return (char *)__builtin_thread_pointer() + __rseq_offset;
@@ -271,6 +290,29 @@ static long futex_pi(void)
 		;
 	rc = futex(FUTEX_LOCK_PI, NULL);
 	return !rc && told && (word & FUTEX_TID_MASK) == syscall(SYS_gettid) ? -EINTR : rc;
+}
+
+static void *hold_mutex(void *unused)
+{
+	pthread_mutex_lock(&recursive);
+	word = 1;
+	while (!told)
+		sched_yield();
+	pthread_mutex_unlock(&recursive);
+	return unused;
+}
+
+static long mutex_recursive(void)
+{
+	int rc;
+
+	start_thread(hold_mutex);
+	while (!*(volatile int *)&word)
+		;
+	rc = pthread_mutex_lock(&recursive);
+	rc |= pthread_mutex_unlock(&recursive);
+	rc |= pthread_mutex_trylock(&recursive);
+	return !rc && told ? -EINTR : rc;
 }
 
 static long sleep_here(void)
@@ -396,6 +438,7 @@ static const struct blocked {
 	{"futex, a moment", futex_moment, TIMED_OUT, TIMED_OUT, false},
 	{"futex, requeued", futex_requeued, RIGHT, RIGHT, false},
 	{"futex, priority inheritance", futex_pi, RIGHT, RIGHT, false},
+	{"mutex, recursive", mutex_recursive, RIGHT, RIGHT, false},
 	{"nanosleep", sleep_here, RIGHT, RIGHT, false},
 	{"nanosleep, a moment", sleep_moment, TIMED_OUT, TIMED_OUT, false},
 	{"nanosleep, rest elsewhere", sleep_rest, RIGHT, RIGHT, false},
@@ -624,6 +667,7 @@ static const struct walk {
 	{"string", string, false, sizeof(TEXT), 400},
 	{"frame", frame, false, 10, 400},
 	{"handlers", handlers, false, 30, 400},
+	{"locks", locks, false, 60, 400},
 };
 
 START_TEST(each_instruction)
