@@ -322,7 +322,7 @@ int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const str
 		tf_crc32c_table(table);
 	rc = plan_all(&b);
 	if (!rc)
-		rc = e->code; /* of memory that came before */
+		rc = b.rc;
 	if (!rc && r->plan.full)
 		rc = tf_fail(e, TELEFORK_E_LIMIT, "the plan does not fit its reservation");
 	return rc;

@@ -17,6 +17,7 @@ struct tf_build {
 	const struct tf_image *img;
 	const struct tf_facts *f;
 	struct tf_err *e;
+	int rc; /* what a part of the plan had to say that cannot return it */
 	uint64_t page;
 	uint64_t tid_step;           /* its result is the first thread's id */
 	struct tf_owner *owners;     /* of each thread; NULL: none changes its id */

@@ -11,7 +11,8 @@
 
 static int bad(struct tf_build *b, const struct tf_map *m)
 {
-	return tf_fail(b->e, TELEFORK_E_IMAGE,
+	b->rc = TELEFORK_E_IMAGE;
+	return tf_fail(b->e, b->rc,
 		"memory of mapping %llx-%llx is said to have come before, and has not",
 		(unsigned long long)m->start, (unsigned long long)m->end);
 }
