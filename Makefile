@@ -78,6 +78,7 @@ CAPTURE_SRC := \
 	task_later \
 	task_serve \
 	track \
+	track_soft \
 	rounds \
 	rounds_send \
 	task_rounds \
