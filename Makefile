@@ -285,6 +285,7 @@ MOVE_TESTS  := \
 	test_serve \
 	test_limits \
 	test_hostile \
+	test_rounds \
 	test_pad \
 	test_places \
 	test_stop \
