@@ -10,7 +10,7 @@
 
 #define PAGE  4096u
 #define MOST  (UINT64_C(32) << 20) /* bytes that the receiver takes */
-#define PLACE UINT64_C(0x200000000000)
+#define PLACE UINT64_C(0x200000100000)
 
 /* What the receiver says of itself. */
 struct word {
