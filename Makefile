@@ -8,7 +8,7 @@
 #   OPT=-O2                 optimisation
 #   JOBS=2                  cases of `make check` at a time (machines of QEMU: one at a time)
 #   FUZZ_SECONDS=60         for each target of `make fuzz`
-#   BENCH=--quick           options and parts (times work own yoyo outside again later) of `make bench`
+#   BENCH=--quick           options and parts (times work own yoyo outside again later precopy) of `make bench`
 #   DESTDIR= PREFIX=        where `make install` installs to (/usr/local)
 #   TELEFORK_CACHE=         folder for packages and templates of the guests (~/.cache/telefork)
 
@@ -78,6 +78,7 @@ CAPTURE_SRC := \
 	task_later \
 	task_serve \
 	track \
+	track_soft \
 	rounds \
 	rounds_send \
 	task_rounds \
@@ -266,6 +267,8 @@ BENCH_SRC   := \
 	floor \
 	again \
 	later \
+	precopy \
+	note \
 
 COMMIT_SRC  := \
 	commit \
@@ -282,6 +285,7 @@ MOVE_TESTS  := \
 	test_serve \
 	test_limits \
 	test_hostile \
+	test_rounds \
 	test_pad \
 	test_places \
 	test_stop \
@@ -792,7 +796,7 @@ transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes t
 report-screenshots: $(B)/bin/telebed ## opens the page of a report in Chromium: what it draws is checked, pictures are in build/screenshots
 	tests/screenshots.sh $(B)/bin/telebed build/screenshots
 
-bench: $(B)/tests/bench $(B)/bin/telefork-pad ## what telefork costs, each against its aim: a table, and build/bench with bench.json and plots
+bench: $(B)/tests/bench $(B)/bin/telefork $(B)/bin/telefork-pad ## what telefork costs, each against its aim: a table, and build/bench with bench.json and plots
 	@rm -rf build/bench && mkdir -p build/bench
 	$(B)/tests/bench $(B)/bin/telefork-pad build/bench $(BENCH)
 	gnuplot -e "folder='build/bench'" tests/bench/plots.gp

@@ -15,22 +15,6 @@ trap 'kill -CONT "${pids[@]}" 2>/dev/null; kill -KILL "${pids[@]}" 2>/dev/null |
 
 # It forks, and its child may be there, or have ended and be waited for.
 move() { exec "$build/bin/telefork" move --precopy --allow child --allow zombie "$pid" "$1"; }
-fail() {
-	echo "FAILED: $*" >&2
-	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
-	exit 1
-}
-
-# within WHAT COMMAND...: comes true, in a minute at most.
-within() {
-	local what=$1 until=$((SECONDS + 60))
-	shift
-	until "$@"; do
-		[ "$SECONDS" -lt "$until" ] || fail "$what"
-		sleep 0.02
-	done
-}
-
 start() {
 	(
 		close_descriptors
@@ -90,7 +74,7 @@ end_of_move() {
 	grep -q '^right' "$tmp/here.out" || fail "the original: not right"
 }
 
-can_watch() { ! grep -q 'pre-copy is not possible here' "$tmp/send.err"; }
+can_watch() { ! grep -q 'no pre-copy here' "$tmp/send.err"; }
 
 case $case in
 tcp | unix)

@@ -10,6 +10,7 @@
 #define TF_PM_PRESENT    (UINT64_C(1) << 63)
 #define TF_PM_SWAPPED    (UINT64_C(1) << 62)
 #define TF_PM_SOFT_DIRTY (UINT64_C(1) << 55)
+#define TF_PM_FRAME      ((UINT64_C(1) << 55) - 1) /* number; of what is swapped: its place there */
 
 struct tf_pm_scan {
 	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;

@@ -98,11 +98,25 @@ static bool may_go(const struct tf_rounds *r, const struct tf_map *m)
 
 /* --- rounds --- */
 
+static int begin_round(struct tf_rounds *r)
+{
+	struct tf_runs where = {0};
+	int rc = look_at_maps(r);
+
+	for (uint32_t i = 0; i < r->n_maps && !rc; i++)
+		if (may_go(r, &r->maps[i]) && tf_runs_add(&where, r->maps[i].start, r->maps[i].end))
+			rc = no_memory(r);
+	if (!rc)
+		rc = tf_track_round(&r->track, &where, &r->err);
+	tf_runs_done(&where);
+	return rc;
+}
+
 /* What is there and was written to since the last round. */
 static int see_written(struct tf_rounds *r)
 {
 	uint32_t before = r->seen;
-	int rc = look_at_maps(r);
+	int rc = begin_round(r);
 
 	tf_runs_clear(&r->written);
 	for (uint32_t i = 0; i < r->n_maps && !rc; i++) {
@@ -246,13 +260,14 @@ int tf_rounds_begin(struct tf_rounds *r, pid_t pid)
 	char path[64];
 	int rc;
 
-	*r = (struct tf_rounds){.pid = pid, .mem = -1, .track = {.uffd = -1, .pagemap = -1}};
+	*r = (struct tf_rounds){
+		.pid = pid, .mem = -1, .track = {.uffd = -1, .pagemap = -1, .clear = -1}};
 	r->bytes = malloc(TF_ROUNDS_BUFFER);
 	r->other = malloc(TF_ROUNDS_BUFFER);
 	if (!r->bytes || !r->other || tf_arena_init(&r->arena, TF_ARENA_DEFAULT) ||
 		tf_arena_init(&r->text, TF_ARENA_DEFAULT))
 		return no_memory(r);
-	rc = tf_track_begin(&r->track, pid, &r->err);
+	rc = tf_track_begin(&r->track, pid, TF_TRACK_UFFD | TF_TRACK_SOFT, &r->err);
 	if (rc)
 		return rc;
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);

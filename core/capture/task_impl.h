@@ -124,6 +124,10 @@ int tf_task_go_on(struct tf_task *t, const struct tf_traced *x, struct tf_regs *
 int tf_task_open(struct tf_task *t);
 int tf_task_pagemap(struct tf_task *t);
 
+/* Stops the process, and nothing can be asked or described: 0, or as tf_task_stop().
+ * tf_task_release() in either case. */
+int tf_task_pause(struct tf_task *t, pid_t pid);
+
 /* Lets the threads go on; the rest stays. */
 void tf_task_let_go(struct tf_task *t);
 

@@ -61,9 +61,12 @@ int tf_task_rounds_scan(struct tf_task *t, const struct tf_map *m)
 	struct looking l = {&t->capture, &r->clean};
 	const struct tf_runs before = r->clean;
 	const struct tf_run last = before.n ? before.v[before.n - 1] : (struct tf_run){0};
-	int rc = tf_track_look(
-		&r->track, tf_task_pagemap(t), m->start, m->end, take, &l, &t->capture.err);
+	int rc;
 
+	if (r->track.way == TF_TRACK_SOFT && !tf_track_is_ours(&r->track, m->start, m->end))
+		return tf_task_scan(t, m); /* it may be enormous, and nearly empty */
+	rc = tf_track_look(
+		&r->track, tf_task_pagemap(t), m->start, m->end, take, &l, &t->capture.err);
 	if (rc || tf_track_is_ours(&r->track, m->start, m->end))
 		return rc;
 	r->clean.n = before.n;

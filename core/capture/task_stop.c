@@ -391,6 +391,13 @@ int tf_task_halt(struct tf_task *t)
 	return rc;
 }
 
+int tf_task_pause(struct tf_task *t, pid_t pid)
+{
+	*t = (struct tf_task){
+		.pid = pid, .seen = pid, .mem = -1, .pagemap = -1, .timers = -1, .processors = 1};
+	return tf_task_halt(t);
+}
+
 int tf_task_stop(struct tf_task *t, pid_t pid)
 {
 	int rc = tf_task_begin(t, pid);

@@ -4,6 +4,7 @@
 #include "core/base/cleanup.h"
 #include "core/capture/pagemap.h"
 #include "core/capture/task_call.h"
+#include "core/capture/track_soft.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +23,7 @@
 
 #define REGIONS \
 	512 /* the kernel's own buffer: with more, walk_end may be where that was full once */
+#define NEAR 262144u              /* bytes: to look at them takes no longer than one more call */
 #define PART (UINT64_C(64) << 20) /* looked at in one call: its pages cannot fault meanwhile */
 
 static int unsupported(struct tf_err *e, const char *what, int err)
@@ -110,12 +112,17 @@ static int make(struct tf_asking *q, int *ret, struct tf_err *e)
 	return q->quiet ? make_at_once(q, ret, e) : make_singly(q, ret, e);
 }
 
-static int ask(struct tf_task *t, int *ret, struct tf_err *e)
+static int ask(struct tf_task *t, struct tf_track *k, struct tf_err *e)
 {
 	struct tf_asking q;
 	const char *why;
-	int rc = tf_task_describe_threads(t), back;
+	int rc, back;
 
+	/* Nor could it give the descriptor up, should we end meanwhile. */
+	k->stands = t->was_stopped;
+	if (k->stands)
+		return tf_fail(e, TELEFORK_E_UNSUPPORTED, "it is stopped, and writes to nothing");
+	rc = tf_task_describe_threads(t);
 	if (!rc)
 		rc = tf_task_describe_aside(t);
 	if (rc)
@@ -126,22 +133,21 @@ static int ask(struct tf_task *t, int *ret, struct tf_err *e)
 		return tf_fail(e, TELEFORK_E_UNSUPPORTED, "it has seccomp filters");
 	rc = tf_asking_begin(&q, t);
 	if (!rc)
-		rc = make(&q, ret, e);
+		rc = make(&q, &k->uffd, e);
 	back = tf_asking_end(&q);
 	return rc ? rc : back;
 }
 
-static int open_uffd(struct tf_track *k, pid_t pid, struct tf_err *e)
+static int open_uffd(struct tf_track *k, struct tf_err *e)
 {
 	struct tf_task t = {0};
-	int rc = tf_task_stop(&t, pid);
+	int rc = tf_task_stop(&t, k->pid);
 
 	if (!rc)
-		rc = ask(&t, &k->uffd, e);
+		rc = ask(&t, k, e);
 	if (rc && !e->code)
 		tf_fail(e, t.capture.err.code ? t.capture.err.code : rc, "%s", t.capture.err.text);
 	tf_task_release(&t);
-	k->stopped_ns = t.released_ns - t.stopped_ns;
 	return rc;
 }
 
@@ -152,27 +158,43 @@ static bool can_scan(int pagemap)
 	return ioctl(pagemap, TF_PAGEMAP_SCAN, &arg) >= 0;
 }
 
-int tf_track_begin(struct tf_track *k, pid_t pid, struct tf_err *e)
+static int uffd_begin(struct tf_track *k, struct tf_err *e)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = ASYNC | UNPOPULATED};
-	char path[64];
 	int rc;
 
-	*k = (struct tf_track){.uffd = -1};
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
-	k->pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	if (k->pagemap < 0)
-		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
 	if (!can_scan(k->pagemap))
 		return tf_fail(e, TELEFORK_E_UNSUPPORTED,
 			"this kernel cannot tell what it writes to (PAGEMAP_SCAN, Linux 6.7)");
 	k->region = malloc(REGIONS * sizeof(*k->region));
 	if (!k->region)
 		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory");
-	rc = open_uffd(k, pid, e);
+	rc = open_uffd(k, e);
 	if (!rc && ioctl(k->uffd, UFFDIO_API, &api))
 		rc = unsupported(e, "userfaultfd(2) without UFFD_FEATURE_WP_ASYNC", errno);
 	return rc;
+}
+
+/* Reasons against all ways are told. */
+int tf_track_begin(struct tf_track *k, pid_t pid, unsigned ways, struct tf_err *e)
+{
+	struct tf_err why = {0}, soft = {0};
+	char path[64];
+	int rc;
+
+	*k = (struct tf_track){.pid = pid, .uffd = -1, .clear = -1};
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
+	k->pagemap = open(path, O_RDONLY | O_CLOEXEC);
+	if (k->pagemap < 0)
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
+	rc = ways & TF_TRACK_UFFD ? uffd_begin(k, &why) : TELEFORK_E_UNSUPPORTED;
+	k->way = rc ? 0 : TF_TRACK_UFFD;
+	if (rc == TELEFORK_E_UNSUPPORTED && !k->stands && ways & TF_TRACK_SOFT) {
+		rc = tf_soft_begin(k, &soft);
+		k->way = rc ? 0 : TF_TRACK_SOFT;
+	}
+	return rc ? tf_fail(e, rc, "%s%s%s", why.text, why.code && soft.code ? "; " : "", soft.text)
+		  : 0;
 }
 
 void tf_track_end(struct tf_track *k)
@@ -181,7 +203,13 @@ void tf_track_end(struct tf_track *k)
 	tf_closep(&k->pagemap);
 	free(k->region);
 	tf_runs_done(&k->fresh);
-	*k = (struct tf_track){.uffd = -1, .pagemap = -1};
+	tf_soft_end(k);
+	*k = (struct tf_track){.uffd = -1, .pagemap = -1, .clear = -1};
+}
+
+int tf_track_round(struct tf_track *k, const struct tf_runs *where, struct tf_err *e)
+{
+	return k->way == TF_TRACK_SOFT ? tf_soft_round(k, where, e) : 0;
 }
 
 /* --- scans --- */
@@ -227,6 +255,8 @@ bool tf_track_is_ours(const struct tf_track *k, uint64_t start, uint64_t end)
 	struct uffdio_register reg = {
 		.range = {start, end - start}, .mode = UFFDIO_REGISTER_MODE_WP};
 
+	if (k->way == TF_TRACK_SOFT)
+		return tf_soft_is_ours(k, start, end);
 	return !ioctl(k->uffd, UFFDIO_REGISTER, &reg);
 }
 
@@ -246,11 +276,34 @@ int tf_track_add(struct tf_track *k, uint64_t start, uint64_t end, struct tf_err
 		.return_mask = TF_PAGE_WATCHED};
 	int rc;
 
+	if (k->way == TF_TRACK_SOFT)
+		return tf_soft_is_ours(k, start, end);
 	tf_runs_clear(&k->fresh);
 	rc = scan(k, k->pagemap, &unwatched, start, end, take, &k->fresh, e);
 	for (size_t i = 0; i < k->fresh.n && !rc; i++)
 		watch(k, &k->fresh.v[i]);
 	return rc ? rc : tf_track_is_ours(k, start, end);
+}
+
+/* The kernel has a short way for this question, which takes a tenth of any other's time; but where
+ * there is nothing counts as written, too. What is near each other becomes one. */
+static int find_written(
+	struct tf_track *k, int pagemap, uint64_t start, uint64_t end, struct tf_err *e)
+{
+	static const struct tf_pm_scan ask = {
+		.category_mask = TF_PAGE_WRITTEN, .return_mask = TF_PAGE_WRITTEN};
+	size_t n = 0;
+	int rc;
+
+	tf_runs_clear(&k->fresh);
+	rc = scan(k, pagemap, &ask, start, end, take, &k->fresh, e);
+	for (size_t i = 0; i < k->fresh.n; i++)
+		if (n && k->fresh.v[i].start - k->fresh.v[n - 1].end <= NEAR)
+			k->fresh.v[n - 1].end = k->fresh.v[i].end;
+		else
+			k->fresh.v[n++] = k->fresh.v[i];
+	k->fresh.n = n;
+	return rc;
 }
 
 int tf_track_written(
@@ -261,8 +314,15 @@ int tf_track_written(
 		.category_mask = TF_PAGE_WRITTEN | TF_PAGE_PFNZERO,
 		.category_anyof_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED,
 		.return_mask = TF_PAGE_WRITTEN};
+	int rc;
 
-	return scan(k, k->pagemap, &ask, start, end, take, written, e);
+	if (k->way == TF_TRACK_SOFT)
+		return tf_soft_written(k, start, end, written);
+	rc = find_written(k, k->pagemap, start, end, e);
+	for (size_t i = 0; i < k->fresh.n && !rc; i++)
+		rc = scan(k, k->pagemap, &ask, k->fresh.v[i].start, k->fresh.v[i].end, take,
+			written, e);
+	return rc;
 }
 
 struct look {
@@ -278,15 +338,58 @@ static int look_at(void *ctx, const struct tf_page_region *r)
 	return l->page(l->ctx, r->start, r->end, (r->categories & both) == TF_PAGE_WATCHED);
 }
 
-int tf_track_look(struct tf_track *k, int pagemap, uint64_t start, uint64_t end,
-	int (*page)(void *ctx, uint64_t start, uint64_t end, bool clean), void *ctx,
-	struct tf_err *e)
+static int look_closely(struct tf_track *k, int pagemap, uint64_t start, uint64_t end,
+	struct look *l, struct tf_err *e)
 {
 	static const struct tf_pm_scan ask = {.category_inverted = TF_PAGE_PFNZERO,
 		.category_mask = TF_PAGE_PFNZERO,
 		.category_anyof_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED,
 		.return_mask = TF_PAGE_WATCHED | TF_PAGE_WRITTEN};
-	struct look l = {page, ctx};
 
-	return scan(k, pagemap, &ask, start, end, look_at, &l, e);
+	return scan(k, pagemap, &ask, start, end, look_at, l, e);
+}
+
+static int see_watched(void *ctx, const struct tf_page_region *r)
+{
+	(void)r;
+	*(bool *)ctx = true;
+	return 0;
+}
+
+/* A mapping is, or it is not: its first page tells. */
+static int is_watched(struct tf_track *k, int pagemap, uint64_t start, bool *ret, struct tf_err *e)
+{
+	static const struct tf_pm_scan ask = {
+		.category_mask = TF_PAGE_WATCHED, .return_mask = TF_PAGE_WATCHED};
+
+	*ret = false;
+	return scan(k, pagemap, &ask, start, start + (uint64_t)sysconf(_SC_PAGESIZE), see_watched,
+		ret, e);
+}
+
+/* What is watched and was not written to was there when it was protected, and still is. */
+int tf_track_look(struct tf_track *k, int pagemap, uint64_t start, uint64_t end,
+	int (*page)(void *ctx, uint64_t start, uint64_t end, bool clean), void *ctx,
+	struct tf_err *e)
+{
+	struct look l = {page, ctx};
+	uint64_t at = start;
+	bool watched;
+	int rc;
+
+	if (k->way == TF_TRACK_SOFT)
+		return tf_soft_look(k, pagemap, start, end, page, ctx, e);
+	rc = is_watched(k, pagemap, start, &watched, e);
+	if (rc || !watched)
+		return rc ? rc : look_closely(k, pagemap, start, end, &l, e);
+	rc = find_written(k, pagemap, start, end, e);
+	for (size_t i = 0; i < k->fresh.n && !rc; i++) {
+		const struct tf_run *r = &k->fresh.v[i];
+
+		rc = r->start > at ? page(ctx, at, r->start, true) : 0;
+		if (!rc)
+			rc = look_closely(k, pagemap, r->start, r->end, &l, e);
+		at = r->end;
+	}
+	return rc || at == end ? rc : page(ctx, at, end, true);
 }

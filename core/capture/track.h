@@ -4,7 +4,7 @@
  * userfaultfd(2) of its own, which it has for a moment only and we from then on, and which resolves
  * such faults by itself (UFFD_FEATURE_WP_ASYNC). PAGEMAP_SCAN tells which pages are not protected
  * any more, and protects them again in the same step. Closing the last descriptor, whoever does it,
- * takes all that away. Linux 6.7.
+ * takes all that away. Linux 6.7. Where there is no such thing: track_soft.c.
  */
 #ifndef TF_CAPTURE_TRACK_H
 #define TF_CAPTURE_TRACK_H
@@ -14,17 +14,38 @@
 #include "core/base/err.h"
 #include "core/image/runs.h"
 
-struct tf_track {
-	int uffd;    /* -1: nothing is tracked */
-	int pagemap; /* of the process with that memory: it may execute another program */
-	struct tf_page_region *region;
-	struct tf_runs fresh; /* scratch */
-	uint64_t stopped_ns;  /* it stood so long for that */
+/* Ways, of which the first one that can be gone is. */
+#define TF_TRACK_UFFD 1u
+#define TF_TRACK_SOFT 2u
+
+/* Of each page of where its word of pagemap. */
+struct tf_words {
+	struct tf_runs where;
+	uint64_t *first; /* the index of a run's first page */
+	uint64_t *word;
+	size_t size; /* bytes */
 };
 
-/* Stops the process for a moment. 0, or _UNSUPPORTED with the reason; or as tf_task_stop().
- * tf_track_end() in either case. */
-int tf_track_begin(struct tf_track *k, pid_t pid, struct tf_err *e);
+struct tf_track {
+	unsigned way; /* 0: nothing is tracked */
+	pid_t pid;
+	bool stands; /* it was stopped: there is nothing to track */
+	int uffd;
+	int pagemap; /* of the process with that memory: it may execute another program */
+	struct tf_page_region *region;
+	struct tf_runs fresh;   /* scratch */
+	int clear;              /* soft: clear_refs; -1 */
+	struct tf_words words;  /* of the last round */
+	struct tf_runs written; /* in it */
+};
+
+/* Stops the process for a moment. ways: TF_TRACK_*. 0, or _UNSUPPORTED with the reason; or as
+ * tf_task_stop(). tf_track_end() in either case. */
+int tf_track_begin(struct tf_track *k, pid_t pid, unsigned ways, struct tf_err *e);
+
+/* A round begins: the process has private memory in where, which is what is asked for in it. 0,
+ * _SYSTEM, _NOMEM. */
+int tf_track_round(struct tf_track *k, const struct tf_runs *where, struct tf_err *e);
 
 /* From now on [start, end), a mapping of private memory, is tracked as far as it was not; all that
  * is there counts as written. 1; 0: it cannot be tracked, or not as a whole; _SYSTEM, _NOMEM. */

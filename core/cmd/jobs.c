@@ -67,17 +67,30 @@ static void print_record(const struct tf_record *r, bool in)
 	printf("%s  process %d (%s), %s %s, %s, ", r->id, (int)r->process.pid, state_text(r),
 		in ? "came" : "to", in ? "here" : address, tf_phase_name[r->phase]);
 	print_age((int64_t)time(NULL) - r->time);
-	printf(" ago: %s%s%s\n", exe, *what ? "\n    " : "", what);
+	printf(" ago: %s", exe);
+	if (r->n_rounds)
+		printf(", %" PRIu32 " rounds of memory", r->n_rounds);
+	printf("%s%s\n", *what ? "\n    " : "", what);
+}
+
+static json_t *rounds_json(const struct tf_record *r)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < r->n_rounds; i++)
+		json_array_append_new(list, json_integer((json_int_t)r->rounds[i]));
+	return list;
 }
 
 static json_t *record_json(const struct tf_record *r, bool in)
 {
-	return json_pack("{s:s, s:s, s:i, s:I, s:o, s:o, s:s, s:s, s:b, s:I, s:s}", "id", r->id,
-		"direction", in ? "in" : "out", "pid", (int)r->process.pid, "start",
+	return json_pack("{s:s, s:s, s:i, s:I, s:o, s:o, s:s, s:s, s:b, s:I, s:o, s:s}", "id",
+		r->id, "direction", in ? "in" : "out", "pid", (int)r->process.pid, "start",
 		(json_int_t)r->process.start, "exe", tf_json_text(r->exe), "address",
 		tf_json_text(r->address), "phase", tf_phase_name[r->phase], "process",
 		state_text(r), "under_way", r->held, "age_s",
-		(json_int_t)((int64_t)time(NULL) - r->time), "remedy", remedy(r));
+		(json_int_t)((int64_t)time(NULL) - r->time), "rounds", rounds_json(r), "remedy",
+		remedy(r));
 }
 
 /* One folder of the journal; list: instead of standard output. */

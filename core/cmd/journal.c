@@ -165,6 +165,18 @@ int tf_journal_write(struct tf_journal *j, const struct tf_record *r, struct tf_
 	return fd < 0 ? failed(j, e) : fd;
 }
 
+void tf_journal_add_rounds(int fd, const struct tf_record *r)
+{
+	char line[24 * (TF_ROUNDS_MAX + 1)];
+	size_t n = (size_t)snprintf(line, sizeof(line), "rounds");
+
+	for (uint32_t i = 0; i < r->n_rounds && i < TF_ROUNDS_MAX; i++)
+		n += (size_t)snprintf(line + n, sizeof(line) - n, " %" PRIu64, r->rounds[i]);
+	line[n++] = '\n';
+	if (write(fd, line, n) != (ssize_t)n)
+		return;
+}
+
 int tf_journal_turn(struct tf_journal *j, const char *id, enum tf_phase from, enum tf_phase to,
 	struct tf_err *e)
 {
@@ -184,6 +196,19 @@ static void take_word(const char *value, char *to, size_t size)
 	snprintf(to, size, "%s", value);
 }
 
+static void take_rounds(struct tf_record *r, const char *value)
+{
+	char *end;
+
+	for (r->n_rounds = 0; r->n_rounds < TF_ROUNDS_MAX; value = end) {
+		uint64_t bytes = strtoull(value, &end, 10);
+
+		if (end == value)
+			return;
+		r->rounds[r->n_rounds++] = bytes;
+	}
+}
+
 static void take_line(struct tf_record *r, const char *name, const char *value)
 {
 	if (!strcmp(name, "pid"))
@@ -196,6 +221,8 @@ static void take_line(struct tf_record *r, const char *name, const char *value)
 		r->stopped = *value == '1';
 	else if (!strcmp(name, "later"))
 		r->later = *value == '1';
+	else if (!strcmp(name, "rounds"))
+		take_rounds(r, value);
 	else if (!strcmp(name, "time"))
 		r->time = strtoll(value, NULL, 10);
 	else if (!strcmp(name, "exe"))

@@ -2,8 +2,9 @@
 /*
  * What became of moves: a file for each, in a folder that only this user can read. Its name is the
  * move's id and its phase; a phase is left by rename(2), so that of two that want to decide a move
- * one wins, and the other one finds that out. What stands in the file never changes. Whoever is
- * still at a move holds a lock on its file, which the kernel takes away when that process ends.
+ * one wins, and the other one finds that out. What stands in the file never changes; a line about
+ * rounds may be added. Whoever is still at a move holds a lock on its file, which the kernel takes
+ * away when that process ends.
  *
  *   $XDG_STATE_HOME/telefork | /var/lib/telefork (root) | ~/.local/state/telefork
  *     moves/ID.sending    -> committing -> moved | here
@@ -17,6 +18,7 @@
 
 #include "core/base/identity.h"
 #include "core/channel/channel.h"
+#include "core/image/stream.h"
 
 /* X(NAME, text): in the order in which a move can go through them. Those before MOVED and GONE are
  * unfinished. */
@@ -50,11 +52,13 @@ struct tf_journal {
 struct tf_record {
 	char id[TF_MOVE_ID_TEXT + 1];
 	enum tf_phase phase;
-	bool held;                  /* somebody is at it still */
-	struct tf_identity process; /* moves: the original; arrivals: the copy */
-	bool stopped;               /* by a signal, before it was captured */
-	bool later;                 /* post-copy: while COMMITTED, its memory is still coming */
-	int64_t time;               /* CLOCK_REALTIME, seconds: when it was written */
+	bool held;                      /* somebody is at it still */
+	struct tf_identity process;     /* moves: the original; arrivals: the copy */
+	bool stopped;                   /* by a signal, before it was captured */
+	bool later;                     /* post-copy: while COMMITTED, its memory is still coming */
+	uint32_t n_rounds;              /* moves: of pre-copy, before it was stopped */
+	uint64_t rounds[TF_ROUNDS_MAX]; /* bytes */
+	int64_t time;                   /* CLOCK_REALTIME, seconds: when it was written */
 	char exe[256];
 	char address[TF_ADDRESS_TEXT], token_file[TF_ADDRESS_TEXT]; /* moves; "" none */
 };
@@ -70,6 +74,10 @@ void tf_journal_path(const struct tf_journal *j, const char *id, enum tf_phase p
 /* Writes a new record and holds it: returns a descriptor that has to stay open so long. _INVAL if
  * the id is in use, _SYSTEM. */
 int tf_journal_write(struct tf_journal *j, const struct tf_record *r, struct tf_err *e);
+
+/* Adds r->rounds to its record, which fd (tf_journal_write()) holds. Should that be lost, nothing
+ * else is. */
+void tf_journal_add_rounds(int fd, const struct tf_record *r);
 
 /* From one phase to a later one. 1: done; 0: it is not in that phase (any more); _SYSTEM. */
 int tf_journal_turn(struct tf_journal *j, const char *id, enum tf_phase from, enum tf_phase to,

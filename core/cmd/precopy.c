@@ -1,21 +1,38 @@
 /* SPDX-License-Identifier: MIT */
 /* See precopy.h. */
 #include "core/cmd/precopy.h"
+#include "core/base/text.h"
 #include "core/cmd/progress.h"
 
 #include <inttypes.h>
 
+/* That need not be, but should not pass unnoticed. */
 static void explain(struct tf_precopy *p, const char *command)
 {
-	fprintf(stderr, "%s: no rounds, pre-copy is not possible here: %s\n", command,
-		p->rounds.err.text);
+	fprintf(stderr,
+		"%s: process %d stands still until all of its memory has gone: no pre-copy here: "
+		"%s\n",
+		command, (int)p->rounds.pid, p->rounds.err.text);
 	tf_precopy_end(p);
+}
+
+/* Memory of its own, as it is now. */
+static bool is_worth_it(pid_t pid)
+{
+	char path[64], text[4096];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	tf_proc_peek(path, text, sizeof(text));
+	return (tf_text_number(text, "\nRssAnon:", 10, 0) +
+		       tf_text_number(text, "\nVmSwap:", 10, 0)) *
+		       1024 >=
+	       TF_PRECOPY_LEAST;
 }
 
 void tf_precopy_begin(
 	struct tf_precopy *p, const char *command, pid_t pid, struct tf_errand *errand)
 {
-	if (!p->wanted)
+	if (p->wish == TF_PRECOPY_NEVER || (p->wish == TF_PRECOPY_AUTO && !is_worth_it(pid)))
 		return;
 	if (tf_rounds_begin(&p->rounds, pid)) {
 		explain(p, command);
@@ -59,6 +76,13 @@ int tf_precopy_over(struct tf_precopy *p, struct tf_task *t)
 	return !p->on || !tf_rounds_over(&p->rounds)
 		       ? 0
 		       : tf_fail(&t->capture.err, p->rounds.err.code, "%s", p->rounds.err.text);
+}
+
+void tf_precopy_note(const struct tf_precopy *p, struct tf_record *r)
+{
+	r->n_rounds = p->rounds.n;
+	for (uint32_t i = 0; i < p->rounds.n; i++)
+		r->rounds[i] = p->rounds.round[i].bytes;
 }
 
 void tf_precopy_tell(const struct tf_precopy *p, FILE *out)

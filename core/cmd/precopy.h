@@ -8,10 +8,20 @@
 #include "core/capture/rounds.h"
 #include "core/capture/task.h"
 #include "core/channel/channel.h"
+#include "core/cmd/journal.h"
 #include "core/cmd/timing.h"
 
+enum tf_precopy_wish {
+	TF_PRECOPY_AUTO, /* where it pays: for TF_PRECOPY_LEAST bytes and more */
+	TF_PRECOPY_ALWAYS,
+	TF_PRECOPY_NEVER,
+};
+
+/* Bytes of memory of its own that go in less time than a stop takes besides (docs/bench.md). */
+#define TF_PRECOPY_LEAST (UINT64_C(8) << 20)
+
 struct tf_precopy {
-	bool wanted;
+	enum tf_precopy_wish wish;
 	bool on; /* there are rounds, and the process is tracked */
 	struct tf_rounds rounds;
 };
@@ -28,6 +38,9 @@ int tf_precopy_run(struct tf_precopy *p, const char *command, struct tf_task *t,
 
 /* The process stands: the image is next. 0, or an error in t->capture.err. */
 int tf_precopy_over(struct tf_precopy *p, struct tf_task *t);
+
+/* What its record says of rounds. */
+void tf_precopy_note(const struct tf_precopy *p, struct tf_record *r);
 
 /* A part of a line about what was done. */
 void tf_precopy_tell(const struct tf_precopy *p, FILE *out);

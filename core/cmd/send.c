@@ -74,6 +74,7 @@ enum {
 	KEY_LAZY,
 	KEY_ZYGOTE,
 	KEY_PRECOPY,
+	KEY_NO_PRECOPY,
 };
 
 /* --- the way --- */
@@ -174,6 +175,10 @@ static int capture(struct sending *s)
 			   : 0;
 	if (rc)
 		return rc;
+	if (s->precopy.on) {
+		tf_precopy_note(&s->precopy, &s->record);
+		tf_journal_add_rounds(s->held, &s->record);
+	}
 	hold_signals(&before);
 	tf_timing_begin(&s->timing, "freeze");
 	if (s->what == MOVE || s->kill) { /* it is not to run on */
@@ -370,6 +375,8 @@ static int commit(struct sending *s)
 		go_on_here(s);
 	if (rc)
 		return rc;
+	if (!s->reply.code && s->reply.outcome == TF_OUTCOME_RUNNING && !s->task.post_copy)
+		thaw(s);
 	if (!s->reply.code && s->reply.outcome == TF_OUTCOME_RUNNING)
 		rc = serve_later(s);
 	if (rc) {
@@ -516,7 +523,8 @@ static int run(struct sending *s)
 		return rc;
 	signal(SIGPIPE, SIG_IGN);
 	tf_timing_begin(&s->timing, "connect");
-	tf_precopy_begin(&s->precopy, s->command, s->pid, &s->errand);
+	if (s->what == MOVE && !s->task.post_copy)
+		tf_precopy_begin(&s->precopy, s->command, s->pid, &s->errand);
 	rc = s->what == MOVE ? open_journal(s) : 0;
 	if (!rc)
 		rc = open_channel(s);
@@ -573,7 +581,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		s->task.post_copy = true;
 		return 0;
 	case KEY_PRECOPY:
-		s->precopy.wanted = true;
+	case KEY_NO_PRECOPY:
+		s->precopy.wish = key == KEY_PRECOPY ? TF_PRECOPY_ALWAYS : TF_PRECOPY_NEVER;
 		return 0;
 	case KEY_IDLE:
 		s->options.idle_ms = tf_parse_seconds(arg);
@@ -608,7 +617,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (!s->pid)
 			argp_error(state, "which PID?");
-		if (s->precopy.wanted && s->task.post_copy)
+		if (s->precopy.wish == TF_PRECOPY_ALWAYS && s->task.post_copy)
 			argp_error(state, "--lazy or --precopy, not both");
 		if (!s->to)
 			argp_error(
@@ -669,8 +678,14 @@ static int command(struct sending *s, const struct argp *argp, int argc, char **
 	{                                                                                     \
 		"precopy", KEY_PRECOPY, 0, 0,                                                 \
 			"Pre-copy: its memory goes while it runs, and it is stopped for the " \
-			"rest only",                                                          \
+			"rest only (the default if it has much)",                             \
 			0                                                                     \
+	}
+
+#define NO_PRECOPY                                                                        \
+	{                                                                                 \
+		"no-precopy", KEY_NO_PRECOPY, 0, 0,                                       \
+			"It is stopped before anything goes, and while all of it does", 0 \
 	}
 
 int tf_cmd_dump(int argc, char **argv)
@@ -717,7 +732,7 @@ int tf_cmd_copy(int argc, char **argv)
 int tf_cmd_move(int argc, char **argv)
 {
 	static const struct argp_option options[] = {
-		TOKEN, ALLOW, TCP, IDLE, LAZY, PRECOPY, QUIET, TIMING, {0}};
+		TOKEN, ALLOW, TCP, IDLE, LAZY, PRECOPY, NO_PRECOPY, QUIET, TIMING, {0}};
 	static const struct argp argp = {.options = options,
 		.parser = parse,
 		.args_doc = "PID URI",

@@ -73,6 +73,14 @@ uint64_t bench_private_of(pid_t pid);
 /* Pid of the last child of pid, 0 if it has none. */
 pid_t bench_last_child(pid_t pid);
 
+/* --- note.c: of programs that move --- */
+
+/* Writes a note of n bytes; the process ends if it cannot. */
+void bench_note(const char *file, const void *bytes, size_t n);
+
+/* Waits for it, a minute at most, and takes it away. 0 or -1. */
+int bench_await_note(const char *file, void *to, size_t n);
+
 /* --- journey.c --- */
 
 /* A plain fork() whose child ends at once: how long the call took, in ms. */
@@ -137,5 +145,8 @@ int bench_again(struct bench *b);
 double bench_floor(pid_t pid);
 /* Post-copy: when it runs, when all is there, and how long who touches what has not come waits. */
 int bench_later(struct bench *b);
+
+/* Pre-copy: how long a program stands still that is moved while it writes to its memory. */
+int bench_precopy(struct bench *b);
 
 #endif

@@ -8,7 +8,6 @@
  */
 #include "tests/bench/bench.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +26,6 @@
 
 #define ROUNDS  5u
 #define TOUCHES 2000u
-#define WAIT_MS 60000
 
 enum way { FIRST, LAZY, TOUCHED, WAYS };
 
@@ -71,18 +69,6 @@ static void touch(struct note *n, const volatile uint8_t *heap, uint64_t size)
 	}
 }
 
-static void write_note(const char *file, const void *bytes, size_t n)
-{
-	char temporary[300];
-	int fd;
-
-	snprintf(temporary, sizeof(temporary), "%s.%d", file, (int)getpid());
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, bytes, n) != (ssize_t)n || rename(temporary, file))
-		_exit(1);
-	close(fd);
-}
-
 static uint64_t time_fork(void)
 {
 	uint64_t start = tf_now_ns(), ns;
@@ -105,35 +91,18 @@ static _Noreturn void be_subject(uint64_t size, const char *file, enum way way)
 	tf_host_close_all(NULL, 0);
 	heap = bench_heap(size, false);
 	note.runs_ns = time_fork();
-	write_note(file, &note, sizeof(note));
+	bench_note(file, &note, sizeof(note));
 	while (getpid() == pid)
 		nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
 	note.runs_ns = tf_now_ns();
 	if (way == TOUCHED)
 		touch(&note, heap, size);
-	write_note(file, &note, sizeof(note));
+	bench_note(file, &note, sizeof(note));
 	for (;;)
 		pause();
 }
 
 /* --- the bench --- */
-
-static int await_note(const char *file, struct note *ret)
-{
-	for (int ms = 0; ms < WAIT_MS; ms++) {
-		int fd = open(file, O_RDONLY | O_CLOEXEC);
-		ssize_t n = fd < 0 ? -1 : read(fd, ret, sizeof(*ret));
-
-		if (fd >= 0)
-			close(fd);
-		if (n == sizeof(*ret)) {
-			unlink(file);
-			return 0;
-		}
-		usleep(1000);
-	}
-	return -1;
-}
 
 static int send_copy(struct tf_task *t, pid_t pid, const char *uri, bool lazy, int *ret_pid)
 {
@@ -181,7 +150,7 @@ static int measure_once(
 
 	if (!pid)
 		be_subject(size, file, way);
-	rc = await_note(file, &note);
+	rc = bench_await_note(file, &note, sizeof(note));
 	bench_push(&f->forked, (double)note.runs_ns / 1e6);
 	start = tf_now_ns();
 	if (!rc)
@@ -191,7 +160,7 @@ static int measure_once(
 		fprintf(stderr, "bench: %s\n", task.capture.err.text);
 	tf_task_release(&task);
 	if (!rc)
-		rc = await_note(file, &note);
+		rc = bench_await_note(file, &note, sizeof(note));
 	bench_push(&f->runs[way], (double)(note.runs_ns - start) / 1e6);
 	if (way == TOUCHED && !rc && note.stalls) {
 		qsort(note.stall_ns, note.stalls, sizeof(*note.stall_ns), by_size);

@@ -387,8 +387,10 @@ int main(int argc, char **argv)
 		series(copy, stopped, first, stride, NULL);
 		receiver_end();
 	}
-	what = "pre-copy";
-	series(track, false, first, stride, "unix:/nowhere");
+	for (int stopped = 0; stopped < 2; stopped++) {
+		what = stopped ? "pre-copy of a stopped process" : "pre-copy";
+		series(track, stopped, first, stride, "unix:/nowhere");
+	}
 	printf("%u kills, %u failures\n", kills, failed);
 	snprintf(command, sizeof(command), "rm -rf %s", folder);
 	return system(command) || failed;

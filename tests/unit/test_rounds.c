@@ -1,0 +1,660 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rounds of memory made to do harm (core/restore/stage.h): the receiver says what is wrong with
+ * them, the new process that took them is gone, and nothing that did not come is believed to have.
+ * Under QEMU user mode a receiver takes none.
+ */
+#include "tests/unit/line.h"
+
+#include "core/restore/pad.h"
+
+#define PAGE  4096u
+#define MOST  (UINT64_C(32) << 20) /* bytes that the receiver takes */
+#define PLACE UINT64_C(0x200000100000)
+
+/* What the receiver says of itself. */
+struct word {
+	int code, children;
+	char message[TELEFORK_MESSAGE_MAX];
+};
+
+static uint64_t span; /* that it answered */
+static uint8_t page[TF_EXTENT_MAX];
+
+static _Noreturn void be_receiver(int fd, int talk)
+{
+	const struct telefork_options o = {
+		.idle_ms = 10000, .restore = TF_RESTORE_ROUNDS, .max_memory = MOST};
+	struct word w = {0};
+	struct tf_pad p;
+
+	w.code = tf_pad_prepare(&p, fd, &o, NULL);
+	if (w.code) {
+		tf_pad_refuse(&p);
+		snprintf(w.message, sizeof(w.message), "%s", p.err.text);
+	}
+	w.children = waitpid(-1, NULL, WNOHANG) >= 0 || errno != ECHILD;
+	if (!w.code) {
+		tf_pad_kill(&p);
+		w.children = waitpid(-1, NULL, WNOHANG) >= 0 || errno != ECHILD;
+	}
+	tf_pad_done(&p);
+	_exit(send(talk, &w, sizeof(w), MSG_NOSIGNAL) != sizeof(w));
+}
+
+static void line_open(struct line *l)
+{
+	int fd[2], talk[2];
+
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd));
+	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, talk));
+	*l = (struct line){.fd = fd[0], .talk = talk[0]};
+	l->receiver = fork();
+	if (!l->receiver) {
+		close(fd[0]);
+		close(talk[0]);
+		be_receiver(fd[1], talk[1]);
+	}
+	close(fd[1]);
+	close(talk[1]);
+}
+
+static void put_offer(struct line *l, const struct tf_rounds_header *change)
+{
+	struct tf_rounds_header h = *change;
+
+	h.crc = tf_crc32c(0, &h, offsetof(struct tf_rounds_header, crc));
+	put(l, &h, sizeof(h));
+}
+
+static struct tf_rounds_header good_offer(void)
+{
+	struct tf_rounds_header h = {
+		.machine = tf_arch_native()->machine, .page_size = PAGE, .memory = MOST / 2};
+
+	memcpy(h.magic, TF_ROUNDS_MAGIC, sizeof(h.magic));
+	return h;
+}
+
+/* What it answers to an offer: its outcome, and its words. */
+static uint32_t offered(struct line *l, char message[static TELEFORK_MESSAGE_MAX])
+{
+	struct tf_err e = {0};
+	struct tf_reply reply;
+	struct tf_io io;
+
+	tf_io_init(&io, l->fd, NULL);
+	ck_assert_msg(!tf_reply_read(&io, &reply, message, &e), "%s", e.text);
+	ck_assert_int_eq(reply.code, 0);
+	span = reply.memory;
+	return reply.outcome;
+}
+
+/* Rounds may come. */
+static void begin(struct line *l)
+{
+	const struct tf_rounds_header h = good_offer();
+	char message[TELEFORK_MESSAGE_MAX];
+
+	line_open(l);
+	put_offer(l, &h);
+	ck_assert_msg(offered(l, message) == TF_OUTCOME_COMING, "%s", message);
+}
+
+static void put_place(struct line *l, uint64_t start, uint64_t end, uint32_t flags, uint32_t bytes)
+{
+	const struct tf_round_place p = {start, end, flags, bytes};
+
+	put_extent(l, TF_PLACES_OFFSET, sizeof(p), &p);
+}
+
+static void put_trailer(struct line *l)
+{
+	const struct tf_extent x = {TF_TRAILER_OFFSET, l->count, l->chain};
+
+	put(l, &x, sizeof(x));
+	l->count = l->chain = 0;
+}
+
+static void put_over(struct line *l)
+{
+	const struct tf_extent x = {.offset = TF_ROUNDS_OVER};
+
+	put(l, &x, sizeof(x));
+}
+
+/* The other side has a round; false: it says something else, or nothing. */
+static bool is_taken(struct line *l, uint64_t *ret_bytes)
+{
+	struct tf_taken t;
+
+	if (recv(l->fd, &t, sizeof(t), MSG_WAITALL) != sizeof(t) ||
+		memcmp(t.magic, TF_TAKEN_MAGIC, sizeof(t.magic)) != 0)
+		return false;
+	*ret_bytes = t.bytes;
+	return true;
+}
+
+/* It gives up with this code, and says so with this text. */
+static void refused(struct line *l, int code, const char *text, const char *what)
+{
+	struct word w = {0};
+
+	shutdown(l->fd, SHUT_WR);
+	ck_assert_msg(recv(l->talk, &w, sizeof(w), MSG_WAITALL) == sizeof(w), "%s: no word", what);
+	ck_assert_msg(
+		w.code == code && strstr(w.message, text), "%s: %d: %s", what, w.code, w.message);
+	ck_assert_msg(!w.children, "%s: the new process is left", what);
+	close(l->fd);
+	close(l->talk);
+	ck_assert_int_eq(waitpid(l->receiver, NULL, 0), l->receiver);
+}
+
+/* --- offers --- */
+
+static void no_magic(struct tf_rounds_header *h)
+{
+	h->magic[0]++;
+}
+
+static void other_machine(struct tf_rounds_header *h)
+{
+	h->machine++;
+}
+
+static void other_pages(struct tf_rounds_header *h)
+{
+	h->page_size *= 4;
+}
+
+static void too_much(struct tf_rounds_header *h)
+{
+	h->memory = MOST + 1;
+}
+
+static void without_end(struct tf_rounds_header *h)
+{
+	h->memory = UINT64_MAX;
+}
+
+/* Where there are no rounds the stream comes at once: here, nothing. */
+START_TEST(offers)
+{
+	static const struct {
+		void (*spoil)(struct tf_rounds_header *h);
+		const char *text;
+	} kind[] = {
+		{other_machine, "another processor"},
+		{other_pages, "another processor or another size of pages"},
+		{too_much, "so much memory is not free"},
+		{without_end, "so much memory is not free"},
+	};
+	char message[TELEFORK_MESSAGE_MAX];
+	struct tf_rounds_header h = good_offer();
+	struct line l;
+
+	no_magic(&h);
+	line_open(&l);
+	put_offer(&l, &h);
+	refused(&l, TELEFORK_E_PROTOCOL, "does not begin as rounds", "no magic");
+	h = good_offer();
+	line_open(&l);
+	put(&l, &h, sizeof(h));
+	refused(&l, TELEFORK_E_CHECKSUM, "damaged", "no check");
+	for (size_t i = 0; i < sizeof(kind) / sizeof(*kind); i++) {
+		h = good_offer();
+		kind[i].spoil(&h);
+		line_open(&l);
+		put_offer(&l, &h);
+		ck_assert_int_eq(offered(&l, message), TF_OUTCOME_GONE);
+		ck_assert_msg(strstr(message, kind[i].text) || tf_host_emulated(), "%s", message);
+		refused(&l, TELEFORK_E_CLOSED, "", kind[i].text);
+	}
+}
+END_TEST
+
+/* --- places --- */
+
+static void odd_places(struct line *l)
+{
+	put_extent(l, TF_PLACES_OFFSET, sizeof(struct tf_round_place) - 8, page);
+}
+
+static void place_empty(struct line *l)
+{
+	put_place(l, PLACE, PLACE, 0, 1);
+}
+
+static void place_backwards(struct line *l)
+{
+	put_place(l, PLACE + 2 * PAGE, PLACE, 0, 1);
+}
+
+static void place_unaligned(struct line *l)
+{
+	put_place(l, PLACE + 8, PLACE + PAGE, 0, 1);
+}
+
+static void place_ends_unaligned(struct line *l)
+{
+	put_place(l, PLACE, PLACE + PAGE + 8, 0, 1);
+}
+
+static void place_in_the_kernel(struct line *l)
+{
+	put_place(l, PLACE, TF_MAX_ADDR + PAGE, 0, 0);
+}
+
+static void place_across_spans(struct line *l)
+{
+	uint64_t border = PLACE - PLACE % span + span;
+
+	put_place(l, border - PAGE, border + PAGE, 0, 1);
+}
+
+static void place_with_flags(struct line *l)
+{
+	put_place(l, PLACE, PLACE + PAGE, TF_VMF_GROWSDOWN, 1);
+}
+
+static void place_twice(struct line *l)
+{
+	put_place(l, PLACE, PLACE + 4 * PAGE, 0, 1);
+	put_place(l, PLACE + 3 * PAGE, PLACE + 5 * PAGE, 0, 1);
+}
+
+static void place_around_another(struct line *l)
+{
+	put_place(l, PLACE + PAGE, PLACE + 2 * PAGE, 0, 1);
+	put_place(l, PLACE, PLACE + 4 * PAGE, 0, 1);
+}
+
+static void places_everywhere(struct line *l)
+{
+	for (uint64_t i = 0; i < 80; i++)
+		put_place(l, PLACE + i * span, PLACE + i * span + PAGE, 0, 1);
+}
+
+/* As one for the kernel, which has no more of them. */
+static void places_without_end(struct line *l)
+{
+	for (uint64_t i = 0; i < 65537; i++)
+		put_place(l, PLACE + i * PAGE, PLACE + (i + 1) * PAGE, 0, 1);
+}
+
+/* --- extents --- */
+
+static void one_place(struct line *l)
+{
+	put_place(l, PLACE, PLACE + 16 * PAGE, 0, 1);
+	put_place(l, PLACE + 32 * PAGE, PLACE + 48 * PAGE, 0, 1);
+	put_place(l, PLACE + 64 * PAGE, PLACE + 80 * PAGE, 0, 0);
+}
+
+static void extent_nowhere(struct line *l)
+{
+	put_extent(l, PLACE + PAGE, PAGE, page);
+}
+
+static void extent_behind(struct line *l)
+{
+	one_place(l);
+	put_extent(l, PLACE + 16 * PAGE, PAGE, page);
+}
+
+static void extent_before(struct line *l)
+{
+	one_place(l);
+	put_extent(l, PLACE - PAGE, 2 * PAGE, page);
+}
+
+static void extent_too_long(struct line *l)
+{
+	one_place(l);
+	put_extent(l, PLACE + 15 * PAGE, 2 * PAGE, page);
+}
+
+static void extent_across_a_gap(struct line *l)
+{
+	one_place(l);
+	put_extent(l, PLACE + 15 * PAGE, 18 * PAGE, page);
+}
+
+static void extent_in_the_way(struct line *l)
+{
+	one_place(l);
+	put_extent(l, PLACE + 64 * PAGE, PAGE, page);
+}
+
+static void extent_unaligned(struct line *l)
+{
+	one_place(l);
+	put_extent(l, PLACE + 8, PAGE, page);
+}
+
+static void extent_of_half_a_page(struct line *l)
+{
+	one_place(l);
+	put_extent(l, PLACE, PAGE / 2, page);
+}
+
+static void extent_around_the_end(struct line *l)
+{
+	one_place(l);
+	put_extent(l, -(uint64_t)(16 * PAGE), PAGE, page);
+}
+
+static void put_bare(struct line *l, uint64_t offset, uint32_t size)
+{
+	const struct tf_extent x = {offset, size, 0};
+
+	one_place(l);
+	put(l, &x, sizeof(x));
+}
+
+static void extent_empty(struct line *l)
+{
+	put_bare(l, PLACE, 0);
+}
+
+static void extent_of_4_gib(struct line *l)
+{
+	put_bare(l, PLACE, UINT32_MAX);
+}
+
+static void places_of_4_gib(struct line *l)
+{
+	put_bare(l, TF_PLACES_OFFSET, UINT32_MAX);
+}
+
+static void extent_damaged(struct line *l)
+{
+	put_bare(l, PLACE, PAGE);
+	put(l, page, PAGE);
+}
+
+static void places_damaged(struct line *l)
+{
+	const struct tf_round_place p = {PLACE + PAGE * 100, PLACE + PAGE * 101, 0, 1};
+
+	put_bare(l, TF_PLACES_OFFSET, sizeof(p));
+	put(l, &p, sizeof(p));
+}
+
+static void extent_missing(struct line *l)
+{
+	one_place(l);
+	l->count++;
+	put_trailer(l);
+}
+
+static void extents_mixed_up(struct line *l)
+{
+	one_place(l);
+	l->chain++;
+	put_trailer(l);
+}
+
+static void rounds_without_end(struct line *l)
+{
+	for (unsigned i = 0; i <= TF_ROUNDS_MAX; i++)
+		put_trailer(l);
+}
+
+static void bytes_without_end(struct line *l)
+{
+	one_place(l);
+	for (uint64_t n = 0; n <= MOST; n += PAGE)
+		put_extent(l, PLACE, PAGE, page);
+}
+
+/* Of each round so little that it is allowed. */
+static void memory_without_end(struct line *l)
+{
+	uint64_t taken, at = PLACE;
+
+	put_place(l, PLACE, PLACE + 128 * MOST, TF_VMF_NORESERVE, 1);
+	memset(page, 1, sizeof(page));
+	for (unsigned i = 0; i < 20; i++) {
+		for (uint64_t n = 0; n + TF_EXTENT_MAX <= MOST; n += TF_EXTENT_MAX) {
+			put_extent(l, at, TF_EXTENT_MAX, page);
+			at += TF_EXTENT_MAX;
+		}
+		put_trailer(l);
+		if (!is_taken(l, &taken))
+			break;
+	}
+}
+
+static void nothing_more(struct line *l)
+{
+	one_place(l);
+}
+
+START_TEST(rounds)
+{
+	static const struct {
+		void (*send)(struct line *l);
+		int code;
+		const char *text, *what;
+	} kind[] = {
+#define K(fn, code, text) {fn, TELEFORK_E_##code, text, #fn}
+		K(odd_places, IMAGE, "places at"),
+		K(place_empty, IMAGE, "a place at"),
+		K(place_backwards, IMAGE, "a place at"),
+		K(place_unaligned, IMAGE, "a place at"),
+		K(place_ends_unaligned, IMAGE, "a place at"),
+		K(place_in_the_kernel, IMAGE, "a place at"),
+		K(place_across_spans, IMAGE, "a place at"),
+		K(place_with_flags, IMAGE, "a place at"),
+		K(place_twice, IMAGE, "told before"),
+		K(place_around_another, IMAGE, "told before"),
+		K(places_everywhere, COLLISION, "no addresses are free"),
+		K(places_without_end, LIMIT, "more than 65536 places"),
+		K(extent_nowhere, IMAGE, "in no place"),
+		K(extent_behind, IMAGE, "in no place"),
+		K(extent_before, IMAGE, "in no place"),
+		K(extent_too_long, IMAGE, "in no place"),
+		K(extent_across_a_gap, IMAGE, "in no place"),
+		K(extent_in_the_way, IMAGE, "in no place"),
+		K(extent_unaligned, IMAGE, "in no place"),
+		K(extent_of_half_a_page, IMAGE, "in no place"),
+		K(extent_around_the_end, IMAGE, "in no place"),
+		K(extent_empty, IMAGE, "size"),
+		K(extent_of_4_gib, IMAGE, "size"),
+		K(places_of_4_gib, IMAGE, "size"),
+		K(extent_damaged, CHECKSUM, "damaged"),
+		K(places_damaged, CHECKSUM, "damaged"),
+		K(extent_missing, CHECKSUM, "missing"),
+		K(extents_mixed_up, CHECKSUM, "missing"),
+		K(rounds_without_end, IMAGE, "one round too many"),
+		K(bytes_without_end, LIMIT, "more than"),
+		K(memory_without_end, LIMIT, "more than"),
+		K(nothing_more, CLOSED, ""),
+#undef K
+	};
+
+	if (tf_host_emulated())
+		return;
+	for (size_t i = 0; i < sizeof(kind) / sizeof(*kind); i++) {
+		struct line l;
+
+		begin(&l);
+		kind[i].send(&l);
+		refused(&l, kind[i].code, kind[i].text, kind[i].what);
+	}
+}
+END_TEST
+
+/* --- what the image says of them --- */
+
+static struct tf_map *mine; /* some memory of the image */
+static struct tf_run staged[2];
+
+static void choose_mine(void)
+{
+	uint64_t best = 0;
+
+	for (uint32_t i = 0; i < image.n_maps; i++) {
+		struct tf_map *m = &image.maps[i];
+
+		if (!tf_map_may_be_staged(m) || m->end - m->start <= best ||
+			m->start / span != (m->end - 1) / span)
+			continue;
+		best = m->end - m->start;
+		mine = m;
+	}
+	ck_assert_uint_ge(best, 4 * PAGE);
+	staged[0] = (struct tf_run){mine->start + PAGE, mine->start + 2 * PAGE};
+	image.staged = staged;
+	image.n_staged = 1;
+	image.held = NULL;
+	image.n_held = 0;
+}
+
+static uint32_t flags_of_mine(void)
+{
+	return mine->vmflags & TF_PLACE_FLAGS;
+}
+
+static void put_image(struct line *l)
+{
+	encode();
+	put_over(l);
+	put_head(l, head, image.head_size);
+}
+
+/* A round in which a page of it came: it has slots for [from, to) of its pages. */
+static void come(struct line *l, unsigned from, unsigned to, uint32_t flags)
+{
+	uint64_t bytes = 0;
+
+	put_place(l, mine->start + from * PAGE, mine->start + to * PAGE, flags, 1);
+	put_extent(l, mine->start + from * PAGE, PAGE, page);
+	put_trailer(l);
+	ck_assert(is_taken(l, &bytes));
+	ck_assert_uint_ge(bytes, PAGE);
+}
+
+static void came(struct line *l)
+{
+	come(l, 1, 3, flags_of_mine());
+}
+
+static void never_came(struct line *l)
+{
+	(void)l;
+}
+
+static void came_elsewhere(struct line *l)
+{
+	come(l, 2, 3, flags_of_mine());
+}
+
+static void came_in_part(struct line *l)
+{
+	come(l, 1, 3, flags_of_mine());
+	staged[0].end = mine->start + 4 * PAGE;
+}
+
+static void came_with_a_gap(struct line *l)
+{
+	come(l, 1, 2, flags_of_mine());
+	come(l, 3, 4, flags_of_mine());
+	staged[0].end = mine->start + 4 * PAGE;
+}
+
+static void came_as_another(struct line *l)
+{
+	come(l, 1, 2, flags_of_mine());
+	come(l, 2, 3, flags_of_mine() ^ TF_VMF_NORESERVE);
+	staged[0].end = mine->start + 3 * PAGE;
+}
+
+/* Where memory is meanwhile only the receiver knows: in a span that is free in both. */
+static void mapped_over_it(struct line *l)
+{
+	struct tf_map *maps = tf_arena_array(&arena, image.n_maps + 1, sizeof(*maps));
+	uint32_t i = 0, n = image.n_maps;
+	uint64_t free = 0, at = mine->start;
+
+	came(l);
+	for (uint32_t k = 1; k < n; k++)
+		if (image.maps[k].start - image.maps[k - 1].end > free) {
+			free = image.maps[k].start - image.maps[k - 1].end;
+			i = k;
+		}
+	memcpy(maps, image.maps, i * sizeof(*maps));
+	memcpy(maps + i + 1, image.maps + i, (n - i) * sizeof(*maps));
+	maps[i] = (struct tf_map){.start = image.maps[i - 1].end,
+		.end = image.maps[i].start,
+		.data_end = image.maps[i].start,
+		.kind = TF_MAP_ANON,
+		.vmflags = TF_VMF_NORESERVE,
+		.path = ""};
+	image.maps = maps;
+	image.n_maps++;
+	staged[0] = (struct tf_run){at + PAGE, at + 2 * PAGE};
+	ck_assert_int_eq(tf_image_make_segments(&image, &arena, NULL, 0, UINT64_C(256) << 20), 0);
+}
+
+START_TEST(images)
+{
+	static const struct {
+		void (*send)(struct line *l);
+		int code;
+		const char *text, *what;
+	} kind[] = {
+#define K(fn, code, text) {fn, code, text, #fn}
+		K(came, 0, ""),
+		K(never_came, TELEFORK_E_IMAGE, "is said to have come before"),
+		K(came_elsewhere, TELEFORK_E_IMAGE, "is said to have come before"),
+		K(came_in_part, TELEFORK_E_IMAGE, "is said to have come before"),
+		K(came_with_a_gap, TELEFORK_E_IMAGE, "is said to have come before"),
+		K(came_as_another, TELEFORK_E_IMAGE, "is said to have come before"),
+		K(mapped_over_it, TELEFORK_E_COLLISION, "where memory is kept"),
+#undef K
+	};
+	const struct tf_image good = image;
+
+	for (size_t i = 0; i < sizeof(kind) / sizeof(*kind) && !tf_host_emulated(); i++) {
+		struct line l;
+
+		image = good;
+		begin(&l);
+		choose_mine();
+		kind[i].send(&l);
+		put_image(&l);
+		refused(&l, kind[i].code, kind[i].text, kind[i].what);
+	}
+}
+END_TEST
+
+/* After an offer that was refused. */
+START_TEST(image_without_rounds)
+{
+	struct tf_rounds_header h = good_offer();
+	char message[TELEFORK_MESSAGE_MAX];
+	struct line l;
+
+	if (tf_host_emulated())
+		return;
+	span = UINT64_C(1) << 38;
+	other_machine(&h);
+	choose_mine();
+	line_open(&l);
+	put_offer(&l, &h);
+	ck_assert_int_eq(offered(&l, message), TF_OUTCOME_GONE);
+	encode();
+	put_head(&l, head, image.head_size);
+	refused(&l, TELEFORK_E_IMAGE, "is said to have come before", "no rounds");
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+	const TTest *const tests[] = {offers, rounds, images, image_without_rounds};
+
+	return sides_main(argc, argv,
+		sides_suite("rounds", set_up, NULL, tests, sizeof(tests) / sizeof(*tests)));
+}
