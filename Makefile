@@ -296,6 +296,7 @@ MOVE_TESTS  := \
 	test_cpu_of \
 	test_snapshot \
 	test_sparse \
+	test_track \
 	test_tracer \
 	test_yoyo_live \
 	test_threads \
@@ -785,7 +786,7 @@ pairs: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/te
 matrix: $(ARCHES:%=bin-%) $(ARCHES:%=probes-%) $(ARCHES:%=examples-%) $(ARCHES:%=programs-%) $(ARCHES:%=build/%/luajit) $(B)/bin/telebed more-guests ## the whole matrix, every engine beside the others: build/report.html
 	$(B)/bin/telebed run --set default --set engines --report build/report.json --report build/report.html
 
-in-guests: $(ARCHES:%=bin-%) $(ARCHES:%=unit-%) $(ARCHES:%=probes-%) $(ARCHES:%=build/%/tests/tools/container) $(B)/bin/telebed guests build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, hosts that are stricter, every place and obstacle of the foreign architecture
+in-guests: $(ARCHES:%=bin-%) $(ARCHES:%=unit-%) $(ARCHES:%=probes-%) $(ARCHES:%=build/%/tests/tools/container) $(B)/bin/telebed guests $(ARCHES:%=build/guest/%-6.12/initramfs) build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, hosts that are stricter, every place and obstacle of the foreign architecture
 	@echo "$$GUEST_CASES" | LOG=build/in-guests tests/check.sh
 
 transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back

@@ -182,6 +182,11 @@ in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN
 in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static,,$(FOREIGN)-qemu10) bash tests/obstacles.sh $(B_$(FOREIGN))
 $(foreach a,$(ARCHES),$(foreach c,$(if $(filter $(FOREIGN),$(a)),threads forks shared huge) swap,in-guest-$(a)-later-$(c) 400 $(call in_guest,$(a),later.sh,storm-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) $(c) static $(if $(filter swap,$(c)),16,4)
 ))
+# Rounds by userfaultfd, and by soft-dirty bits; aarch64 has none, and says so.
+in-guest-aarch64-precopy 600 $(call in_guest,aarch64,precopy.sh,precopy-static,,aarch64-6.12) bash tests/precopy.sh $(B_aarch64) rounds static 16 5
+in-guest-x86_64-precopy-soft 600 $(call in_guest,x86_64,precopy.sh,precopy-static) bash tests/precopy.sh $(B_x86_64) rounds static 16 5
+in-guest-x86_64-track 240 $(B)/bin/telebed exec x86_64-6.12 -- $(B_x86_64)/tests/test_track both
+in-guest-aarch64-precopy-none 600 $(call in_guest,aarch64,precopy.sh,precopy-static) bash tests/precopy.sh $(B_aarch64) none static 16 5
 in-guest-$(FOREIGN)-files 400 $(call in_guest,$(FOREIGN),files.sh,files-static outside-static) bash tests/files.sh $(B_$(FOREIGN)) static
 endef
 # What make replay-check runs.

@@ -59,9 +59,9 @@ bool tf_track_is_ours(const struct tf_track *k, uint64_t start, uint64_t end);
 int tf_track_written(struct tf_track *k, uint64_t start, uint64_t end, struct tf_runs *written,
 	struct tf_err *e);
 
-/* The process stands. Calls page() for the pages of [start, end) with something in them, in order;
- * clean: they were not written to since tf_track_written(). pagemap: the process's own, opened
- * anew. 0, _SYSTEM, or what page() said. */
+/* The process stands. Calls page() for the pages of [start, end), which lies in one mapping, with
+ * something in them, in order; clean: they were not written to since tf_track_written(). pagemap:
+ * the process's own, opened anew. 0, _SYSTEM, or what page() said. */
 int tf_track_look(struct tf_track *k, int pagemap, uint64_t start, uint64_t end,
 	int (*page)(void *ctx, uint64_t start, uint64_t end, bool clean), void *ctx,
 	struct tf_err *e);
