@@ -89,6 +89,8 @@ tcp | unix | rounds | none)
 	rounds) [ "$says$has" = 01 ] || fail "no rounds" ;;
 	*) [ "$has" = 1 ] || grep -q 'no pre-copy here' "$tmp/send.err" || fail "no rounds" ;;
 	esac
+	first=$(sed -n 's/.* rounds (\([0-9]*\)\.[0-9] MiB.*/\1/p' "$tmp/send.out")
+	[ "$has" = 0 ] || [ "$first" -ge "$mib" ] || fail "the first round has not all"
 	cat "$tmp/send.out"
 	grep '^right' "$tmp/serve.err"
 	;;

@@ -93,7 +93,8 @@ static int tell_places(struct tf_rounds *r)
 
 static bool may_go(const struct tf_rounds *r, const struct tf_map *m)
 {
-	return tf_map_may_be_staged(m) && m->start / r->span == (m->end - 1) / r->span;
+	return tf_map_may_be_staged(m) &&
+	       tf_span_of(m->start, r->span, r->shift) == tf_span_of(m->end - 1, r->span, r->shift);
 }
 
 /* --- rounds --- */
@@ -228,11 +229,49 @@ static uint64_t resident(pid_t pid)
 	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* Bytes of mappings that would lie in two spans, of as many as there are at most. */
+static uint64_t cut_by(const struct tf_map *maps, uint32_t n, uint64_t shift)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (tf_map_may_be_staged(&maps[i]) &&
+			tf_span_of(maps[i].start, TF_SPAN_MAX, shift) !=
+				tf_span_of(maps[i].end - 1, TF_SPAN_MAX, shift))
+			bytes += maps[i].end - maps[i].start;
+	return bytes;
+}
+
+/* Where spans begin so that little is cut: GiB. */
+static uint32_t choose_shift(struct tf_rounds *r)
+{
+	uint64_t least = UINT64_MAX;
+	struct tf_err quiet = {0};
+	struct tf_map *maps;
+	uint32_t n, best = 0;
+	char path[64];
+
+	tf_arena_rewind(&r->text, 0);
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)r->pid);
+	if (tf_maps_read(&r->text, path, &maps, &n, &quiet))
+		return 0;
+	for (uint32_t i = 0; i < TF_SPAN_MAX >> TF_SPAN_SHIFT && least; i++) {
+		uint64_t bytes = cut_by(maps, n, (uint64_t)i << TF_SPAN_SHIFT);
+
+		if (bytes < least) {
+			least = bytes;
+			best = i;
+		}
+	}
+	return best;
+}
+
 int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *options)
 {
 	struct tf_rounds_header h = {.machine = tf_arch_native()->machine,
 		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
-		.memory = resident(r->pid)};
+		.memory = resident(r->pid),
+		.shift = choose_shift(r)};
 	char message[TELEFORK_MESSAGE_MAX];
 	struct tf_reply reply;
 	int rc;
@@ -249,6 +288,7 @@ int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *
 	if (reply.code)
 		return tf_fail(&r->err, reply.code, "%s", message);
 	r->span = reply.memory;
+	r->shift = (uint64_t)h.shift << TF_SPAN_SHIFT;
 	r->io.heed = r->io.socket;
 	if (reply.outcome == TF_OUTCOME_COMING && r->span && !(r->span & (r->span - 1)))
 		return 0;

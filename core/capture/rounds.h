@@ -30,7 +30,7 @@ struct tf_rounds {
 	struct tf_track track;
 	struct tf_io io;
 	struct tf_sink sink;
-	uint64_t span; /* no place crosses a multiple of it */
+	uint64_t span, shift; /* no place lies in two */
 	struct tf_arena text, arena;
 	uint32_t seen;       /* check of /proc/PID/maps when the next two were read; 0: never */
 	struct tf_map *maps; /* of smaps */

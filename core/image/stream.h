@@ -66,20 +66,31 @@ struct tf_lacks {
  *   header | answer | { places  extents  trailer | tf_taken } ... | extent TF_ROUNDS_OVER | stream
  * What counts of all that, the image says: `staged`. All else of it is as if it had not come.
  */
-#define TF_ROUNDS_MAGIC  "TFROUNDS"
-#define TF_TAKEN_MAGIC   "TFTAKEN1"
-#define TF_PLACES_OFFSET (UINT64_MAX - 4) /* struct tf_round_place[]: where something may come from */
-#define TF_ROUNDS_OVER   (UINT64_MAX - 5) /* no size, no crc, no bytes */
-#define TF_ROUNDS_MAX    30               /* rounds of one move */
+#define TF_ROUNDS_MAGIC "TFROUNDS"
+#define TF_TAKEN_MAGIC  "TFTAKEN1"
+#define TF_PLACES_OFFSET \
+	(UINT64_MAX - 4)                /* struct tf_round_place[]: where something may come from */
+#define TF_ROUNDS_OVER (UINT64_MAX - 5) /* no size, no crc, no bytes */
+#define TF_ROUNDS_MAX  30               /* rounds of one move */
 
 struct tf_rounds_header {
 	char magic[8];
 	uint32_t machine;   /* ELF e_machine */
 	uint32_t page_size; /* bytes */
 	uint64_t memory;    /* bytes of its memory that may come, at most, as it is now */
-	uint32_t flags;     /* 0 */
-	uint32_t crc;       /* of the 28 bytes before */
+	uint32_t
+		shift; /* GiB: where spans of addresses begin; how long they are, the answer says */
+	uint32_t crc;  /* of the 28 bytes before */
 };
+
+#define TF_SPAN_SHIFT 30                  /* to bytes */
+#define TF_SPAN_MAX   (UINT64_C(1) << 38) /* which they have with 47 bits of address and more */
+
+/* The span that an address lies in; shift: bytes. */
+static inline uint64_t tf_span_of(uint64_t address, uint64_t span, uint64_t shift)
+{
+	return (address - shift) / span;
+}
 
 /* A part of a mapping. What was told does not end, though the mapping may. */
 struct tf_round_place {

@@ -21,8 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SLOTS_MAX   65536u /* vm.max_map_count is 65,530 by default */
-#define SPAN_MAX    (UINT64_C(1) << 38)
+#define SLOTS_MAX   65536u               /* vm.max_map_count is 65,530 by default */
 #define OTHERS_MAX  65536u               /* mappings that are only in the way */
 #define WATCH_BYTES (UINT64_C(64) << 20) /* after so many it is looked at how much there is */
 
@@ -49,6 +48,11 @@ uint64_t tf_stage_at(const struct tf_staging *s, uint64_t address)
 		if (address - s->window[i].from < s->span)
 			return address - s->window[i].from + s->window[i].to;
 	return 0;
+}
+
+static bool is_one_span(const struct tf_staging *s, uint64_t start, uint64_t end)
+{
+	return tf_span_of(start, s->span, s->shift) == tf_span_of(end - 1, s->span, s->shift);
 }
 
 /* --- places --- */
@@ -89,7 +93,7 @@ static int open_window(struct stager *g, uint64_t address)
 	struct tf_arena arena = {0}; /* the receiver allocates in the other one */
 	struct tf_map *maps;
 	uint32_t n;
-	uint64_t from = address - address % s->span, at = TF_HOLE_TOP;
+	uint64_t from = address - (address - s->shift) % s->span, at = TF_HOLE_TOP;
 	int rc = tf_arena_init(&arena, TF_ARENA_DEFAULT);
 
 	if (!rc)
@@ -100,7 +104,7 @@ static int open_window(struct stager *g, uint64_t address)
 	}
 	if (at > g->p->facts.max_addr)
 		at = g->p->facts.max_addr;
-	for (at -= at % s->span + 2 * s->span; at >= s->span; at -= s->span)
+	for (at -= at % s->span + 2 * s->span - s->shift; at >= s->span; at -= s->span)
 		if (at != from && !is_taken(g, maps, n, at))
 			break;
 	tf_arena_done(&arena);
@@ -136,7 +140,7 @@ static int add_slot(struct stager *g, const struct tf_round_place *p)
 	uint32_t i = find_slot(s, p->start);
 	int rc = 0;
 
-	if (p->start / s->span != (p->end - 1) / s->span || p->vmflags & ~TF_PLACE_FLAGS)
+	if (!is_one_span(s, p->start, p->end) || p->vmflags & ~TF_PLACE_FLAGS)
 		return hostile(g, "a place", p->start);
 	if (i < s->n_slots && s->slot[i].start < p->end)
 		return hostile(g, "a place that was told before", p->start);
@@ -221,7 +225,7 @@ static bool is_in_slots(const struct tf_staging *s, uint64_t start, uint64_t end
 {
 	uint64_t at = start;
 
-	if (end - 1 - start >= s->span || start / s->span != (end - 1) / s->span)
+	if (end - 1 - start >= s->span || !is_one_span(s, start, end))
 		return false;
 	for (uint32_t i = find_slot(s, at); at < end; i++) {
 		if (i == s->n_slots || s->slot[i].start > at)
@@ -404,7 +408,7 @@ static int await_rounds(struct tf_pad *p)
 }
 
 /* The new process sees what the plan will be. */
-static int share(struct tf_pad *p)
+static int share(struct tf_pad *p, uint64_t shift)
 {
 	struct tf_staging *s;
 
@@ -413,10 +417,11 @@ static int share(struct tf_pad *p)
 		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory");
 	s->max_slots = SLOTS_MAX;
 	s->span = p->facts.max_addr / 512;
-	if (s->span > SPAN_MAX) /* of 52 bits: there would be few below TF_HOLE_TOP */
-		s->span = SPAN_MAX;
+	if (s->span > TF_SPAN_MAX) /* of 52 bits: there would be few below TF_HOLE_TOP */
+		s->span = TF_SPAN_MAX;
 	while (s->span & (s->span - 1))
 		s->span += s->span & -s->span;
+	s->shift = shift % s->span;
 	s->slot = tf_arena_array(&p->arena, SLOTS_MAX, sizeof(*s->slot));
 	return s->slot ? 0 : tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory for places");
 }
@@ -429,7 +434,7 @@ static int take(struct tf_pad *p)
 	int rc = read_header(p, &h);
 
 	if (!rc)
-		rc = share(p);
+		rc = share(p, (uint64_t)h.shift << TF_SPAN_SHIFT);
 	if (rc)
 		return rc;
 	why = obstacle(p, &h, most);

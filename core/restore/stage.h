@@ -29,7 +29,7 @@ struct tf_slot {
 };
 
 struct tf_staging {
-	uint64_t span;
+	uint64_t span, shift; /* where the first one begins that is not cut off by 0 */
 	uint32_t n_windows, n_slots, max_slots;
 	struct {
 		uint64_t from, to; /* a span of source addresses, and where it is meanwhile */

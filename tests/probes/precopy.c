@@ -31,6 +31,9 @@
 #define GAP     (UINT64_C(4) << 20) /* from one slot to the next */
 #define HEAP    300                 /* pages of the break, at most */
 
+/* Where its memory is: where spans of addresses touch that the receiver moves as one. */
+#define AREA (UINT64_C(0x340000000000) - (UINT64_C(8) << 20))
+
 static size_t page;
 static uint64_t seed = 1;
 static volatile sig_atomic_t told;
@@ -278,8 +281,8 @@ static void set_up(uint64_t mib)
 {
 	free(malloc(1000)); /* the C library's own heap lies below */
 	area_pages = (mib << 20) / page;
-	area = mmap(NULL, area_pages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		-1, 0);
+	area = mmap((void *)AREA, area_pages * page, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	area_tag = mmap(
 		NULL, area_pages * 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (area == MAP_FAILED || area_tag == MAP_FAILED)

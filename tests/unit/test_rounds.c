@@ -213,6 +213,34 @@ START_TEST(offers)
 }
 END_TEST
 
+/* Spans begin where the sender says: any number is one. */
+START_TEST(spans)
+{
+	static const uint32_t shifts[] = {1, 255, 256, UINT32_MAX};
+
+	for (size_t i = 0; i < sizeof(shifts) / sizeof(*shifts) && !tf_host_emulated(); i++)
+		for (int across = 0; across < 2; across++) {
+			struct tf_rounds_header h = good_offer();
+			char message[TELEFORK_MESSAGE_MAX];
+			uint64_t border, taken;
+			struct line l;
+
+			h.shift = shifts[i];
+			line_open(&l);
+			put_offer(&l, &h);
+			ck_assert_int_eq(offered(&l, message), TF_OUTCOME_COMING);
+			border = PLACE - PLACE % span + (((uint64_t)shifts[i] << 30) & (span - 1));
+			put_place(&l, border - across * PAGE, border + PAGE, 0, 1);
+			put_place(&l, border - 2 * PAGE, border - PAGE, 0, 1);
+			put_extent(&l, border - 2 * PAGE, PAGE, page);
+			put_trailer(&l);
+			ck_assert_int_eq(is_taken(&l, &taken), !across);
+			refused(&l, across ? TELEFORK_E_IMAGE : TELEFORK_E_CLOSED,
+				across ? "a place" : "", "spans");
+		}
+}
+END_TEST
+
 /* --- places --- */
 
 static void odd_places(struct line *l)
@@ -653,7 +681,7 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-	const TTest *const tests[] = {offers, rounds, images, image_without_rounds};
+	const TTest *const tests[] = {offers, spans, rounds, images, image_without_rounds};
 
 	return sides_main(argc, argv,
 		sides_suite("rounds", set_up, NULL, tests, sizeof(tests) / sizeof(*tests)));
