@@ -8,7 +8,7 @@
 #   OPT=-O2                 optimisation
 #   JOBS=2                  cases of `make check` at a time (machines of QEMU: one at a time)
 #   FUZZ_SECONDS=60         for each target of `make fuzz`
-#   BENCH=--quick           options and parts (times work own yoyo outside again later precopy) of `make bench`
+#   BENCH=--quick           options and parts (times work own yoyo outside again later precopy zygote) of `make bench`
 #   DESTDIR= PREFIX=        where `make install` installs to (/usr/local)
 #   TELEFORK_CACHE=         folder for packages and templates of the guests (~/.cache/telefork)
 
@@ -269,6 +269,7 @@ BENCH_SRC   := \
 	later \
 	precopy \
 	note \
+	zygote \
 
 COMMIT_SRC  := \
 	commit \
