@@ -115,8 +115,9 @@ file)
 	check 3 "$alone absent=5a threads=3 file=69 wiped=1"
 	;;
 words)
-	serve --zygote=1 --max-copies 4
+	serve --zygote=2 --max-copies 4
 	send_itself web
+	send_itself other
 	refused() {
 		local want=$1 code=0
 		shift
@@ -125,7 +126,7 @@ words)
 		grep -q -- "$want" "$tmp/said" || fail "$*: it says: $(cat "$tmp/said")"
 	}
 	refused "zygote web already" send_itself web
-	refused "keeps 1 zygotes already" send_itself other
+	refused "keeps 2 zygotes already" send_itself third
 	refused "no zygote nobody here" spawn nobody
 	refused "no more than 4 may" spawn web -n 5
 	refused "is no name of a zygote" spawn "w/b"
@@ -133,6 +134,7 @@ words)
 	refused "which NAME" spawn
 	refused "wants a token" "$ask" spawn "$address" web
 	refused "no zygotes are kept there" "$ask" zygotes "$tmp/x"
+	zygotes --drop other
 	copies=$(spawn web -n 4)
 	pids="$pids $copies"
 	await 4 at
@@ -141,8 +143,13 @@ words)
 	zygotes --drop web
 	if kill -0 "$kept" 2>/dev/null; then fail "the zygote was dropped and lives"; fi
 	refused "no zygote web here" spawn web
+	# The younger keeper stays for its copy, and holds what it has inherited.
 	send_itself web
-	kept=$(zygotes | sed 's/.* pid \([0-9]*\),.*/\1/')
+	send_itself other
+	kept=$(zygotes | sed -n 's/^web .* pid \([0-9]*\),.*/\1/p')
+	copies="$copies $(spawn other --first 5)"
+	pids="$pids $copies"
+	await 5 at
 	kill -9 "$receiver"
 	for pid in $copies; do kill -0 "$pid" || fail "copy $pid ended with the receiver"; done
 	n=0
@@ -151,7 +158,7 @@ words)
 		[ $n -lt 500 ] || fail "the receiver was killed, and its zygote lives"
 		sleep 0.02
 	done
-	check 4 "$alone wiped=1"
+	check 5 "$alone wiped=1"
 	;;
 esac
 echo "ok $how"
