@@ -136,7 +136,7 @@ static int make_children(const struct bench *b, const struct gate *g, unsigned n
 static int make_copies(const struct bench *b, const struct gate *g, unsigned n, pid_t *ret_last)
 {
 	struct telefork_result result;
-	pid_t pids[MOST];
+	pid_t pids[MOST] = {0};
 	int rc = telefork_spawn(b->uri[BENCH_TCP], NAME, n, 0, pids, NULL, &result);
 
 	(void)g;
@@ -238,9 +238,17 @@ static void add_rows(
 	bench_point(b, huge ? "zygote-huge" : "zygote-4k", mib, "copy", bench_median(&f->copy));
 }
 
+/* So many that asking for them does not count, and page tables do not fill the machine. */
+static unsigned at_once(uint64_t mib, bool huge)
+{
+	uint64_t n = (huge ? UINT64_C(100000) : 8000) / mib;
+
+	return n < MOST ? (unsigned)n : MOST;
+}
+
 static int measure(struct bench *b, uint64_t mib, bool huge)
 {
-	unsigned n = mib > 512 ? 4 : mib > 64 ? 16 : mib > 1 ? 100 : MOST;
+	unsigned n = at_once(mib, huge);
 	uint8_t *heap = bench_heap(mib << 20, huge);
 	struct figures f = {0};
 	struct gate g;
