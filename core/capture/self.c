@@ -462,7 +462,7 @@ static void wait_awake(int fd)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 
 	while (until && !poll(&p, 1, 0) && tf_now_ns() < until)
-		;
+		sched_yield(); /* to the snapshot, where nothing else is free */
 }
 
 int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret_pid,
