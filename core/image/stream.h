@@ -66,11 +66,12 @@ struct tf_lacks {
  *   header | answer | { places  extents  trailer | tf_taken } ... | extent TF_ROUNDS_OVER | stream
  * What counts of all that, the image says: `staged`. All else of it is as if it had not come.
  */
-#define TF_ROUNDS_MAGIC  "TFROUNDS"
-#define TF_TAKEN_MAGIC   "TFTAKEN1"
-#define TF_PLACES_OFFSET (UINT64_MAX - 4) /* struct tf_round_place[]: where something may come from */
-#define TF_ROUNDS_OVER   (UINT64_MAX - 5) /* no size, no crc, no bytes */
-#define TF_ROUNDS_MAX    30               /* rounds of one move */
+#define TF_ROUNDS_MAGIC "TFROUNDS"
+#define TF_TAKEN_MAGIC  "TFTAKEN1"
+#define TF_PLACES_OFFSET \
+	(UINT64_MAX - 4)                /* struct tf_round_place[]: where something may come from */
+#define TF_ROUNDS_OVER (UINT64_MAX - 5) /* no size, no crc, no bytes */
+#define TF_ROUNDS_MAX  30               /* rounds of one move */
 
 struct tf_rounds_header {
 	char magic[8];
@@ -170,12 +171,13 @@ struct tf_packer {
 struct tf_sink {
 	struct tf_io *io;
 	bool file;
-	bool crc_instruction;    /* tf_arch_has_crc32c() */
-	uint32_t count, chain;   /* of extents so far */
-	uint32_t max_table;      /* file */
-	struct tf_extent *table; /* file */
+	bool crc_instruction;           /* tf_arch_has_crc32c() */
+	uint32_t count, chain;          /* of extents so far */
+	uint32_t max_table;             /* file */
+	struct tf_extent *table;        /* file */
+	struct tf_stream_header header; /* a stream's, which goes with what is written first */
 	struct tf_extent batch[256];
-	struct iovec iov[512];
+	struct iovec iov[1 + 512];
 	int n_batch;
 	uint32_t batch_bytes;
 	uint64_t data;            /* bytes of extents written, head included */
@@ -188,8 +190,8 @@ uint32_t tf_extent_crc(uint64_t offset, uint32_t size, const void *data);
 /* The check of a chain, extended by one extent's crc. */
 uint32_t tf_chain_crc(uint32_t chain, uint32_t extent_crc);
 
-/* Starts: io is a stream, or (file) a regular file. Writes the stream's header. max_extents bounds
- * the table (arena). 0, _NOMEM, or what tf_io_write says. */
+/* Starts: io is a stream, whose header goes with the first flush, or (file) a regular file.
+ * max_extents bounds the table (arena). 0 or _NOMEM. */
 int tf_sink_begin(struct tf_sink *s, struct tf_io *io, bool file, const struct tf_image *img,
 	uint64_t memory, uint32_t flags, uint32_t max_extents, struct tf_arena *a,
 	struct tf_err *e);
