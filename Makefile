@@ -74,6 +74,7 @@ CAPTURE_SRC := \
 	task_ask \
 	task_fork \
 	task_snapshot \
+	task_smaps \
 	task_sparse \
 	task_later \
 	task_serve \
