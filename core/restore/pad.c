@@ -275,9 +275,9 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	if (rc)
 		return rc;
 	if (rounds ? tf_arena_share(&p->arena, TF_ARENA_DEFAULT)
-		   : tf_arena_init(&p->arena, TF_ARENA_DEFAULT))
+		   : tf_arena_init(&p->arena, tf_guest_arena()))
 		return tf_fail(&p->err, TELEFORK_E_NOMEM,
-			"no address space for an image (1 GiB, most of which stays untouched): "
+			"no address space for an image (1 GiB at most, which stays untouched mostly): "
 			"ulimit -v");
 	rc = gather_facts(p);
 	if (!rc && rounds)
