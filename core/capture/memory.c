@@ -573,7 +573,9 @@ int tf_capture_send_head(struct tf_capture *c, uint32_t stream_flags)
 	extents = (c->image.head_size + c->memory) / TF_EXTENT_SIZE + 2 * c->n_runs + 64;
 	rc = tf_sink_begin(&c->sink, &c->io, c->file, &c->image, c->memory, stream_flags,
 		extents < TF_MAX_EXTENTS ? (uint32_t)extents : TF_MAX_EXTENTS, &c->arena, &c->err);
-	return rc ? rc : tf_sink_data(&c->sink, 0, head, c->image.head_size, NULL, &c->err);
+	if (!rc)
+		rc = tf_sink_data(&c->sink, 0, head, c->image.head_size, NULL, &c->err);
+	return rc ? rc : tf_sink_flush(&c->sink, &c->err); /* the plan takes its time */
 }
 
 int tf_capture_send(struct tf_capture *c, uint32_t stream_flags)

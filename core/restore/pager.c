@@ -373,8 +373,10 @@ int tf_pager_take(struct tf_pad *p, uint64_t deadline_ns)
 		.msg_control = &control,
 		.msg_controllen = sizeof(control)};
 	struct cmsghdr *c;
-	int rc = await(p, deadline_ns);
+	int rc = tf_guard_start(&p->pager.guard, p->child, &p->err);
 
+	if (!rc)
+		rc = await(p, deadline_ns);
 	if (rc)
 		return rc;
 	if (recvmsg(p->control, &m, MSG_CMSG_CLOEXEC | MSG_WAITALL) != sizeof(r))
@@ -386,7 +388,8 @@ int tf_pager_take(struct tf_pad *p, uint64_t deadline_ns)
 	if (r.tag != 'u' || !c || c->cmsg_type != SCM_RIGHTS)
 		return tf_fail(&p->err, TELEFORK_E_RESTORE, "the new process said something else");
 	memcpy(&p->pager.uffd, CMSG_DATA(c), sizeof(int));
-	return tf_guard_start(&p->pager.guard, p->child, p->pager.uffd, &p->err);
+	tf_guard_add(&p->pager.guard, p->pager.uffd);
+	return 0;
 }
 
 void tf_pager_done(struct tf_pager *g)

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #define BENCH_ROUNDS 16 /* at most */
+#define BENCH_URI    128
 
 /* A reference whose quartiles are further apart than this part of its median tells nothing. */
 #define BENCH_NOISE 0.35
@@ -33,6 +34,9 @@ struct bench {
 	json_t *rows, *curves; /* for report.c */
 	unsigned met, missed, noisy;
 };
+
+/* Starts a receiver, and reads the address that it prints. -1: it does not start, with words. */
+pid_t bench_receiver(char *const argv[], char uri[static BENCH_URI]);
 
 /* --- report.c --- */
 
@@ -125,6 +129,9 @@ int bench_apart(struct bench *b, int (*fn)(struct bench *b, uint64_t mib, bool h
 
 /* telefork(): stop, throughput, the small program. */
 int bench_times(struct bench *b);
+
+/* The small program under QEMU user mode, of each architecture that was built. */
+int bench_user(struct bench *b);
 
 /* Work that is lost to copying on write in the second after. */
 int bench_work(struct bench *b);
