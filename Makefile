@@ -64,6 +64,7 @@ CAPTURE_SRC := \
 	describe \
 	files \
 	memory \
+	huge \
 	signal \
 	task \
 	task_stop \
