@@ -65,6 +65,7 @@ CAPTURE_SRC := \
 	describe \
 	files \
 	memory \
+	huge \
 	signal \
 	task \
 	task_stop \

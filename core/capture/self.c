@@ -143,6 +143,7 @@ static void send_and_exit(const void *ucontext)
 		read_answer(&r);
 	r.mappings = capture.image.n_maps;
 	r.memory = capture.memory;
+	r.split = tf_capture_split(&capture, capture.before.pid);
 	held_fds(&r);
 	if (!capture.err.code && current->finish)
 		current->finish(current->ctx, &capture.err);

@@ -120,6 +120,44 @@ static int read_all(struct reader *r, int fd)
 	return rc ? rc : got ? TELEFORK_E_SYSTEM : 0;
 }
 
+/* What smaps said of this mapping. When one comes back the kernel may make one of it and its
+ * neighbour, which had been two: then that was said of both. */
+static const struct tf_map *find(const struct tf_map *said, uint32_t n, const struct tf_map *m)
+{
+	const struct tf_map *found = NULL;
+
+	for (uint32_t i = 0; i < n; i++) {
+		if (said[i].start > m->start || said[i].end < m->end)
+			continue;
+		found = &said[i];
+		if (found->start == m->start && found->end == m->end)
+			break;
+	}
+	return found;
+}
+
+static int take_flags(struct reader *r)
+{
+	struct tf_capture *c = &r->t->capture;
+	struct tf_map *said;
+	uint32_t n;
+	int rc = tf_maps_parse(&c->arena, r->text, r->size, &said, &n, &c->err);
+
+	for (uint32_t i = 0; i < r->n && !rc; i++) {
+		const struct tf_map *f = find(said, n, &r->maps[i]);
+
+		if (!f)
+			return tf_fail(&c->err, TELEFORK_E_SYSTEM, "smaps of process %d: not %llx",
+				(int)r->t->seen, (unsigned long long)r->maps[i].start);
+		r->maps[i].vmflags = f->vmflags;
+		r->maps[i].huge = f->huge;
+		r->maps[i].key = f->key;
+	}
+	c->image.maps = r->maps;
+	c->image.n_maps = r->n;
+	return rc;
+}
+
 int tf_task_smaps(struct tf_task *t)
 {
 	struct tf_capture *c = &t->capture;
@@ -142,5 +180,5 @@ int tf_task_smaps(struct tf_task *t)
 	if (rc || !tf_arena_alloc(&c->arena, r.size + 1))
 		return tf_fail(&c->err, rc ? rc : TELEFORK_E_NOMEM, "%s", path);
 	r.text[r.size] = '\0';
-	return tf_maps_parse(&c->arena, r.text, r.size, &c->image.maps, &c->image.n_maps, &c->err);
+	return take_flags(&r);
 }

@@ -107,6 +107,7 @@ struct bench_journey {
 	uint64_t start;
 	double stop_ms, run_ms; /* the parent stood still; until the copy's first word is here */
 	uint64_t memory;        /* bytes carried */
+	uint64_t split;         /* bytes of huge pages that became small ones, as it is told */
 };
 
 /* Sends this process; the copy never returns. 0 or an error. */
