@@ -182,6 +182,7 @@ in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN
 in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static,,$(FOREIGN)-qemu10) bash tests/obstacles.sh $(B_$(FOREIGN))
 $(foreach a,$(ARCHES),$(foreach c,$(if $(filter $(FOREIGN),$(a)),threads forks shared huge) swap,in-guest-$(a)-later-$(c) 400 $(call in_guest,$(a),later.sh,storm-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) $(c) static $(if $(filter swap,$(c)),16,4)
 ))
+in-guest-$(FOREIGN)-zygote 400 $(call in_guest,$(FOREIGN),zygote.sh,brood-static) bash tests/zygote.sh $(B_$(FOREIGN)) brood-static task
 in-guest-$(FOREIGN)-files 400 $(call in_guest,$(FOREIGN),files.sh,files-static outside-static) bash tests/files.sh $(B_$(FOREIGN)) static
 endef
 # What make replay-check runs.

@@ -86,7 +86,7 @@ check() {
 alone="memory=1 shared=1 lock=1"
 # Nothing is known of the advice that a program under QEMU user mode gave.
 wiped="wiped=$([ -n "$run" ] && echo 0 || echo 1)"
-indices="$(seq -f index=%g 12 | tr '\n' ' ')index=21 index=22 "
+indices="$(printf 'index=%d ' {1..12})index=21 index=22 "
 case $how in
 self)
 	serve --zygote
