@@ -3,8 +3,8 @@
  * A program that becomes a zygote, and what its copies say of themselves.
  *
  *   brood DIR URI NAME TOKEN  sends itself; then the copies, at telefork()'s return
- *   brood DIR [PATH]          is captured from outside, with three more threads that hold locks, and
- *                             shared memory in a file of this name, or in one without a name
+ *   brood DIR [PATH]          is captured from outside, with three more threads that hold locks,
+ *                             and shared memory in a file of this name, or in one without a name
  *
  * Each writes DIR/at.ID (the latter when there is DIR/begin), waits until there is DIR/go, and
  * writes DIR/done.ID: a line of words for tests/zygote.sh. ID is the index, or the process id. All
