@@ -44,6 +44,12 @@ static bool same_keys(const struct tf_image *img, uint32_t thread)
 	return !plan.full;
 }
 
+/* By each copy: what is there, or is its own. */
+static bool can_be_had(const struct tf_object *o)
+{
+	return tf_build_is_file(o) || tf_build_is_nameless(o);
+}
+
 int tf_zygote_check(const struct tf_image *img, const struct tf_facts *f, struct tf_err *e)
 {
 	int before = e->code;
@@ -62,9 +68,9 @@ int tf_zygote_check(const struct tf_image *img, const struct tf_facts *f, struct
 				(ull)m->start, (ull)m->end);
 	}
 	for (uint32_t i = 0; i < img->n_fds; i++)
-		if (img->fds[i].object && !tf_build_is_file(&img->objects[img->fds[i].object - 1]))
-			REASON("zygote: descriptor %d is shared memory (%s): copies would share it "
-			       "with each other",
+		if (img->fds[i].object && !can_be_had(&img->objects[img->fds[i].object - 1]))
+			REASON("zygote: descriptor %d is shared memory with a name or key (%s): "
+			       "copies would share it with each other",
 				img->fds[i].fd, img->fds[i].path);
 	if (img->n_filters)
 		REASON("zygote: the process has system call filters, which only a receiver sets "
