@@ -176,8 +176,10 @@ static int capture(struct sending *s)
 	if (rc)
 		return rc;
 	if (s->precopy.on) {
-		tf_precopy_note(&s->precopy, &s->record);
-		tf_journal_add_rounds(s->held, &s->record);
+		struct tf_record rounds = {0};
+
+		tf_precopy_note(&s->precopy, &rounds);
+		tf_journal_add(s->held, &rounds);
 	}
 	hold_signals(&before);
 	tf_timing_begin(&s->timing, "freeze");
