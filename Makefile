@@ -8,7 +8,8 @@
 #   OPT=-O2                 optimisation
 #   JOBS=2                  cases of `make check` at a time (machines of QEMU: one at a time)
 #   FUZZ_SECONDS=60         for each target of `make fuzz`
-#   BENCH=--quick           options and parts (times work own yoyo outside again later precopy) of `make bench`
+#   BENCH=--quick           options and parts (times work own yoyo outside again later precopy zygote) of `make bench`
+#   PEERS_MIB="1 64" PEERS_MACHINE=  sizes of the program of `make bench-peers`, and its machine
 #   DESTDIR= PREFIX=        where `make install` installs to (/usr/local)
 #   TELEFORK_CACHE=         folder for packages and templates of the guests (~/.cache/telefork)
 
@@ -269,6 +270,7 @@ BENCH_SRC   := \
 	later \
 	precopy \
 	note \
+	zygote \
 
 COMMIT_SRC  := \
 	commit \
@@ -501,7 +503,7 @@ $(2)/bin/telebed-hand: $(2)/obj/harness/hand.o
 	$$(call link,$(2),$$(STATIC_$(2)))
 $(2)/tests/counter: $(2)/obj/tests/commit/counter.o
 	$$(call link,$(2),$$(STATIC_$(2)),-lpthread)
-$(2)/tests/tools/gate: $(2)/obj/tests/tools/gate.o
+$(addprefix $(2)/tests/tools/,gate ticker): $(2)/tests/tools/%: $(2)/obj/tests/tools/%.o
 	$$(call link,$(2),$$(STATIC_$(2)))
 
 # What probes share, and each probe three ways: static, dynamic at a fixed address, and PIE.
@@ -572,6 +574,9 @@ $(B)/tests/commit: $(COMMIT_SRC:%=$(B)/obj/tests/commit/%.o) $(LINK_SRC:%=$(B)/o
 $(B)/tests/bench: $(BENCH_SRC:%=$(B)/obj/tests/bench/%.o) $(PACK_SRC:%=$(B)/obj/core/pack/%.o) \
 		$(B)/lib/libtelefork.a | $(B)/tests/tools/slow
 	$(call link,$(B),,-ljansson $(LIBS_pack))
+
+$(B)/tests/peers: $(B)/obj/tests/bench/peers.o $(B)/obj/tests/bench/report.o
+	$(call link,$(B),,-ljansson)
 
 # libFuzzer is clang's.
 B_FUZZ := build/$(HOST)-fuzz
@@ -798,9 +803,20 @@ report-screenshots: $(B)/bin/telebed ## opens the page of a report in Chromium: 
 	tests/screenshots.sh $(B)/bin/telebed build/screenshots
 
 bench: $(B)/tests/bench $(B)/bin/telefork $(B)/bin/telefork-pad ## what telefork costs, each against its aim: a table, and build/bench with bench.json and plots
-	@rm -rf build/bench && mkdir -p build/bench
+	@mkdir -p build/bench && rm -f build/bench/*.*
 	$(B)/tests/bench $(B)/bin/telefork-pad build/bench $(BENCH)
 	gnuplot -e "folder='build/bench'" tests/bench/plots.gp
+
+# Both in a guest, where CRIU runs; bounded, since nobody waits for a guest that hangs.
+PEERS_MIB ?= 1 64
+PEERS_MACHINE ?= $(HOST)-large
+.PHONY: bench-peers
+bench-peers: $(B)/tests/peers $(B)/bin/telefork $(B)/tests/tools/ticker $(B)/bin/telebed build/guest/$(HOST)/initramfs build/guest/$(HOST)/criu.tar ## the same work by telefork and by CRIU, in a guest: a table, and build/bench/peers with bench.json
+	@mkdir -p build/bench/peers && rm -f build/bench/peers/*
+	timeout 900 $(B)/bin/telebed exec $(addprefix --with ,tests/bench/peers.sh harness/engines/criu $(B)/bin/telefork \
+		$(B)/tests/tools/ticker build/guest/$(HOST)/criu.tar) $(PEERS_MACHINE) -- \
+		bash tests/bench/peers.sh $(B) 5 $(PEERS_MIB) >build/bench/peers/lines
+	$(B)/tests/peers build/bench/peers <build/bench/peers/lines
 
 .PHONY: replay-check
 replay-check: bin-$(HOST) $(ARCHES:%=bin-%) $(foreach a,$(ARCHES),$(B_$(a))/probes/registers-static $(B_$(a))/probes/wrong-static) $(B)/bin/telebed guests ## what failures of guests leave, runs that are the same bit by bit, and the way back through them

@@ -304,6 +304,8 @@ const struct tf_excuse tf_excuses[] = {
 	{"fd.kind", "told, but for what is held without a file"},
 	{"later*",
 		"memory that comes when the process runs already, of which no file has any: later-copy"},
+	{"staged*", "memory that came in rounds before, of which no file has any: test_rounds"},
+	{"held*", "locks in memory that came in rounds before: test_owners, test_rounds"},
 	{"wait*",
 		"without it a call starts anew, and how long it took is not exact: test_places(time_left)"},
 	{"tags*", "of processors that tag memory, in their guests only: unit-aarch64-test_tags"},

@@ -77,15 +77,16 @@ check() {
 alone="memory=1 shared=1 lock=1"
 # Nothing is known of the advice that a program under QEMU user mode gave.
 wiped="wiped=$([ -n "$run" ] && echo 0 || echo 1)"
-indices="index=1 index=2 index=3 index=11 index=12 "
+indices="$(seq -f index=%g 12 | tr '\n' ' ')index=21 index=22 "
 case $how in
 self)
 	serve --zygote
 	send_itself web
-	[ "$(spawn web -n 3 | wc -l)" = 3 ]
-	[ "$(spawn web -n 2 --first 11 | sort -u | wc -l)" = 2 ]
-	case $(zygotes) in "web "*" 12 copies made, 5 running: "*) ;; *) fail "$(zygotes)" ;; esac
-	check 5 "$alone absent=0 threads=0 file=-1 $wiped" "$indices"
+	# So many that others help the zygote.
+	[ "$(spawn web -n 12 | sort -u | wc -l)" = 12 ] || fail "not twelve process ids"
+	[ "$(spawn web -n 2 --first 21 | sort -u | wc -l)" = 2 ] || fail "not two process ids"
+	case $(zygotes) in "web "*" 22 copies made, 14 running: "*) ;; *) fail "$(zygotes)" ;; esac
+	check 14 "$alone absent=0 threads=0 file=-1 $wiped" "$indices"
 	;;
 task)
 	serve --zygote
@@ -115,8 +116,9 @@ file)
 	check 3 "$alone absent=5a threads=3 file=69 wiped=1"
 	;;
 words)
-	serve --zygote=1 --max-copies 4
+	serve --zygote=2 --max-copies 4
 	send_itself web
+	send_itself other
 	refused() {
 		local want=$1 code=0
 		shift
@@ -125,7 +127,7 @@ words)
 		grep -q -- "$want" "$tmp/said" || fail "$*: it says: $(cat "$tmp/said")"
 	}
 	refused "zygote web already" send_itself web
-	refused "keeps 1 zygotes already" send_itself other
+	refused "keeps 2 zygotes already" send_itself third
 	refused "no zygote nobody here" spawn nobody
 	refused "no more than 4 may" spawn web -n 5
 	refused "is no name of a zygote" spawn "w/b"
@@ -133,6 +135,7 @@ words)
 	refused "which NAME" spawn
 	refused "wants a token" "$ask" spawn "$address" web
 	refused "no zygotes are kept there" "$ask" zygotes "$tmp/x"
+	zygotes --drop other
 	copies=$(spawn web -n 4)
 	pids="$pids $copies"
 	await 4 at
@@ -141,8 +144,13 @@ words)
 	zygotes --drop web
 	if kill -0 "$kept" 2>/dev/null; then fail "the zygote was dropped and lives"; fi
 	refused "no zygote web here" spawn web
+	# The younger keeper stays for its copy, and holds what it has inherited.
 	send_itself web
-	kept=$(zygotes | sed 's/.* pid \([0-9]*\),.*/\1/')
+	send_itself other
+	kept=$(zygotes | sed -n 's/^web .* pid \([0-9]*\),.*/\1/p')
+	copies="$copies $(spawn other --first 5)"
+	pids="$pids $copies"
+	await 5 at
 	kill -9 "$receiver"
 	for pid in $copies; do kill -0 "$pid" || fail "copy $pid ended with the receiver"; done
 	n=0
@@ -151,7 +159,7 @@ words)
 		[ $n -lt 500 ] || fail "the receiver was killed, and its zygote lives"
 		sleep 0.02
 	done
-	check 4 "$alone wiped=1"
+	check 5 "$alone wiped=1"
 	;;
 esac
 echo "ok $how"

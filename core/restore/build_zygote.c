@@ -132,6 +132,9 @@ void tf_build_zygote(struct tf_build *b)
 		return;
 	tf_build_owners_noted(b);
 	tf_plan_syscall(p, "channel", SYS_close, 1, (uint64_t)b->r->fds.channel);
+	tf_plan_syscall(p, "scratch, which forks need not have", SYS_madvise, 3, b->r->buffer_at,
+		(uint64_t)TF_PLAN_BUFFER, (uint64_t)MADV_DONTNEED)
+		->expect = TF_EXPECT_ANY;
 	s = tf_plan_add(p, TF_OP_ZYGOTE, "stays");
 	s->arg[0] = (uint64_t)b->r->fds.control;
 	s->arg[1] = !!(b->f->flags & TF_FACT_EMULATED);

@@ -175,7 +175,8 @@ struct tf_plan_header {
 #define TF_THREAD_STACK 4096u /* of another thread than the first, in the restorer's range */
 
 /* Sent on control_fd at a BARRIER ('r') and when a step fails ('e'); by a zygote when it is ready
- * ('z') and when it has made forks ('f': value says how many, error what kept it from more). */
+ * ('z') and when it, or a helper, has made forks ('f': value says how many, error what kept it from
+ * more). */
 struct tf_report {
 	uint16_t tag;
 	uint16_t litter; /* a zygote's and its forks': number of the request, else 0 */
@@ -186,10 +187,11 @@ struct tf_report {
 };
 
 /* What a zygote is asked for: n forks with indices from first on. They wait at their gates; a byte
- * follows: 'g' and they go on, anything else and they end. */
+ * follows: 'g' and they go on, anything else and they end. helpers: so many forks of it make some
+ * of them meanwhile, each as many as the zygote itself. */
 struct tf_litter {
 	uint64_t first;
-	uint32_t n, reserved;
+	uint32_t n, helpers;
 };
 
 #define TF_LITTER_MAX 4096u

@@ -306,6 +306,8 @@ static IN_BLOB bool word_is(uint64_t address, uint64_t size, uint64_t value)
 static IN_BLOB void owners(const struct tf_plan_header *p, struct tf_owners *o, uint64_t how)
 {
 	_Static_assert(TF_OWNER_PAGES <= TF_PLAN_BUFFER, "scratch");
+	if (how == TF_OWNERS_NOTED && !o->notes->n)
+		return; /* nothing to write: the pages stay shared */
 	if (how == TF_OWNERS_NOTED && o->notes->n > o->notes->max)
 		o->notes = 0;
 	for (uint64_t i = 0; i < o->n_owners && how != TF_OWNERS_NOTE; i++)
@@ -412,17 +414,40 @@ static IN_BLOB long open_gate(int gate)
 	return rc;
 }
 
+/* Some of the forks are made by forks of the zygote, which end then: in one of these it returns
+ * what is left for it to make in *l. 0 or -errno. */
+static IN_BLOB long share_out(struct tf_litter *l, bool twice, bool *ret_helper)
+{
+	long pid = 1;
+
+	for (; l->helpers && pid > 0; l->helpers--) {
+		uint32_t share = l->n / (l->helpers + 1);
+
+		pid = fork_sibling(twice);
+		l->n -= pid ? share : 0;
+		if (!pid) {
+			l->first += l->n - share;
+			l->n = share;
+			*ret_helper = true;
+		}
+	}
+	return pid < 0 ? pid : 0;
+}
+
 /* Forks that wait behind a gate; then the word whether it opens. 0 in a fork, with its index; > 0
  * in the zygote; < 0: the receiver is gone. */
-static IN_BLOB int64_t give_birth(struct tf_plan_header *p, const struct tf_litter *l,
-	uint64_t step, int fd, bool twice, uint64_t *ret_index)
+static IN_BLOB int64_t give_birth(struct tf_plan_header *p, struct tf_litter *l, uint64_t step,
+	int fd, bool twice, uint64_t *ret_index)
 {
-	uint64_t n = 0;
+	uint64_t n = 0, all = l->n;
+	bool helper = false;
 	uint8_t word = 0;
 	int64_t rc;
 
 	p->litter++;
 	rc = open_gate(p->gate_fd);
+	if (!IS_ERROR(rc))
+		rc = share_out(l, twice, &helper);
 	for (; !IS_ERROR(rc) && n < l->n; n += !IS_ERROR(rc)) {
 		rc = fork_sibling(twice);
 		if (!rc) {
@@ -432,10 +457,12 @@ static IN_BLOB int64_t give_birth(struct tf_plan_header *p, const struct tf_litt
 		}
 	}
 	rc = tell(p, fd, 'f', IS_ERROR(rc) ? rc : 0, step, n, 0);
+	if (helper)
+		return -1;
 	if (!rc)
 		rc = read_all(fd, 0, (uint64_t)&word, 1);
-	if (!rc && word == 'g' && n)
-		tf_r_syscall(TF_R_NR_write, p->gate_fd + 1, (long)p->buffer, (long)n, 0, 0, 0);
+	if (!rc && word == 'g')
+		tf_r_syscall(TF_R_NR_write, p->gate_fd + 1, (long)p->buffer, (long)all, 0, 0, 0);
 	close_fd(p->gate_fd);
 	close_fd(p->gate_fd + 1);
 	return rc ? -1 : 1;

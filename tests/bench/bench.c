@@ -26,6 +26,7 @@ static const struct {
 	{"again", bench_again},
 	{"later", bench_later},
 	{"precopy", bench_precopy},
+	{"zygote", bench_zygote},
 };
 
 #define PARTS (sizeof(parts) / sizeof(*parts))
@@ -33,13 +34,12 @@ static const struct {
 /* Starts a receiver and reads the address that it prints. */
 static pid_t start_receiver(const char *pad, char *address, char uri[static 128])
 {
-	char *argv[] = {(char *)pad, "serve", "--insecure", "--store", "1024", address, NULL};
+	char *argv[] = {
+		(char *)pad, "serve", "--insecure", "--zygote", "--store", "1024", address, NULL};
 	int out[2];
 	pid_t pid;
 	FILE *f;
 
-	if (!strncmp(address, "unix:", 5))
-		argv[2] = address, argv[3] = NULL;
 	if (pipe(out))
 		return -1;
 	pid = fork();

@@ -70,6 +70,9 @@ uint8_t *bench_heap(uint64_t size, bool huge);
 uint64_t bench_memory_of(pid_t pid, const char *file, const char *field);
 uint64_t bench_private_of(pid_t pid);
 
+/* Bytes of memory that the machine has for whoever asks now. */
+uint64_t bench_available(void);
+
 /* Pid of the last child of pid, 0 if it has none. */
 pid_t bench_last_child(pid_t pid);
 
@@ -148,5 +151,8 @@ int bench_later(struct bench *b);
 
 /* Pre-copy: how long a program stands still that is moved while it writes to its memory. */
 int bench_precopy(struct bench *b);
+
+/* Copies of a zygote. */
+int bench_zygote(struct bench *b);
 
 #endif

@@ -59,20 +59,31 @@ void bench_warm(uint64_t bytes)
 	waitpid(pid, NULL, 0);
 }
 
-uint64_t bench_memory_of(pid_t pid, const char *file, const char *field)
+static uint64_t sum_of(const char *path, const char *field)
 {
-	char path[64], line[256];
+	FILE *f = fopen(path, "r");
 	uint64_t sum = 0;
-	FILE *f;
+	char line[256];
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
-	f = fopen(path, "r");
 	while (f && fgets(line, sizeof(line), f))
 		if (!strncmp(line, field, strlen(field)))
 			sum += strtoull(line + strlen(field), NULL, 10) * 1024;
 	if (f)
 		fclose(f);
 	return sum;
+}
+
+uint64_t bench_memory_of(pid_t pid, const char *file, const char *field)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+	return sum_of(path, field);
+}
+
+uint64_t bench_available(void)
+{
+	return sum_of("/proc/meminfo", "MemAvailable:");
 }
 
 uint64_t bench_private_of(pid_t pid)

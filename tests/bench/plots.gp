@@ -15,6 +15,9 @@ do for [kind in "4k huge"] {
 	set output folder . "/stop-" . kind . ".svg"
 	set title "the program stands still, " . kind . " pages"
 	plot for [line in "stop fork"] file(kind, line) with linespoints lw 2 title line
+	set output folder . "/zygote-" . kind . ".svg"
+	set title "a copy of a zygote, " . kind . " pages"
+	plot for [line in "copy fork"] file("zygote-" . kind, line) with linespoints lw 2 title line
 }
 unset logscale
 unset ylabel
