@@ -57,7 +57,7 @@ for i in $(seq "$count"); do
 	pids=("${server[@]}" "$pid")
 	now=$(shape)
 	resident=$(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$pid/status")
-	sent=$(sed -n 's/.*, \([0-9]*\)\.\([0-9]\) MiB sent$/\1\2/p' "$tmp/move.out")
+	sent=$(sed -n 's/.*, \([0-9]*\)\.\([0-9]\) MiB sent.*/\1\2/p' "$tmp/move.out")
 	if [ "$i" = 1 ]; then shape=$now first=("$resident" "$sent"); fi
 	case $i in
 	1 | 10 | "$count") echo "move $i: $now, $resident KiB resident, $((sent / 10)).$((sent % 10)) MiB sent" ;;

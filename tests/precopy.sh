@@ -62,12 +62,17 @@ begin_to_move() {
 	within "there is nobody to take them" has_child "$session"
 	copy=$(child_of "$session")
 	watched "$pid" || fail "nobody watches what it writes to"
+	recorded prepared || fail "the receiver has no record"
 }
+
+recorded() { compgen -G "$tmp/state/telefork/arrivals/*.$1" >"$tmp/records"; }
 
 # Whatever happened.
 end_of_move() {
 	within "the new process does not end" is_gone "$copy"
 	within "its session does not end" is_gone "$session"
+	within "the receiver does not know that it is gone" recorded gone
+	if recorded prepared; then fail "two records"; fi
 	within "it is watched" not_watched "$pid"
 	ls "/proc/$pid/fd" | cmp -s - "$tmp/fds" || fail "a descriptor is left in it"
 	kill -USR1 "$pid"

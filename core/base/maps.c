@@ -279,6 +279,44 @@ int tf_maps_read(struct tf_arena *a, const char *path, struct tf_map **ret_maps,
 	return rc ? rc : tf_maps_parse(a, text, size, ret_maps, ret_n, e);
 }
 
+/* The kernel makes a mapping's text when the first byte of it is read, and no more than was asked
+ * for: so nothing is asked for behind the last line of the last one, which has two names of flags.
+ */
+#define LAST_LINE "VmFlags:"
+#define CAREFULLY 8u
+#define MAPPING   512u /* no mapping's text is shorter */
+
+/* How much may be read if so many mappings are yet to come, and the line that begins at line, and
+ * has come as far as end, is one of theirs. */
+static size_t next_read(uint32_t n, const char *line, const char *end)
+{
+	size_t last = strlen(LAST_LINE);
+
+	if (n > 1)
+		return MAPPING;
+	return (size_t)(end - line) >= last && !memcmp(line, LAST_LINE, last) ? 1 : CAREFULLY;
+}
+
+int tf_maps_read_first(struct tf_arena *a, const char *path, uint32_t n, struct tf_map **ret_maps,
+	uint32_t *ret_n, struct tf_err *e)
+{
+	TF_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char *text = (char *)a->base + a->used, *end = text, *line = text, *eol;
+	ssize_t got = 1;
+
+	while (n && got > 0) {
+		if (!tf_arena_ready(a, (size_t)(end - text) + MAPPING))
+			return tf_fail(e, TELEFORK_E_NOMEM, "no memory for %s", path);
+		got = read(fd, end, next_read(n, line, end));
+		if (got < 0)
+			return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
+		for (end += got; (eol = memchr(line, '\n', (size_t)(end - line))); line = eol + 1)
+			n -= n && !memcmp(line, LAST_LINE, strlen(LAST_LINE));
+	}
+	tf_arena_alloc(a, (size_t)(end - text));
+	return tf_maps_parse(a, text, (size_t)(end - text), ret_maps, ret_n, e);
+}
+
 struct smaps {
 	void (*fn)(void *ctx, const struct tf_smap *m);
 	void *ctx;

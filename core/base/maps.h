@@ -31,6 +31,10 @@ int tf_maps_parse(struct tf_arena *a, const char *text, size_t size, struct tf_m
 int tf_maps_read(struct tf_arena *a, const char *path, struct tf_map **ret_maps, uint32_t *ret_n,
 	struct tf_err *e);
 
+/* The first n mappings of smaps; the kernel does not look at the pages of any other. */
+int tf_maps_read_first(struct tf_arena *a, const char *path, uint32_t n, struct tf_map **ret_maps,
+	uint32_t *ret_n, struct tf_err *e);
+
 /* What smaps tells of a mapping beside its line. */
 struct tf_smap {
 	uint64_t start, end;

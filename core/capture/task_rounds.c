@@ -10,34 +10,73 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static bool is_same(const struct tf_map *a, const struct tf_map *b)
+/* Of one piece once: what they have in common is, unless it was unmapped and mapped anew. */
+static bool is_of(const struct tf_map *a, const struct tf_map *b)
 {
-	return a->start == b->start && a->end == b->end && a->prot == b->prot &&
-	       a->flags == b->flags && a->kind == b->kind && a->offset == b->offset &&
-	       a->dev == b->dev && a->ino == b->ino;
+	bool file = a->kind == TF_MAP_FILE;
+
+	return a->start < b->end && b->start < a->end && a->flags == b->flags &&
+	       a->kind == b->kind && a->dev == b->dev && a->ino == b->ino &&
+	       (!file || a->offset - a->start == b->offset - b->start);
 }
 
-/* maps says all but flags, keys and sizes of pages. */
+static void take_flags(struct tf_map *to, const struct tf_map *from)
+{
+	to->vmflags = from->vmflags;
+	to->huge = from->huge;
+	to->key = from->key;
+}
+
+/* maps says all but flags, keys and sizes of pages: those of a mapping that was there before, or of
+ * a part of it, are what they were. *ret: how many there are up to the last one that is new. */
+static void take_known(struct tf_image *img, const struct tf_rounds *r, uint32_t *ret)
+{
+	uint32_t k = 0;
+
+	*ret = 0;
+	for (uint32_t i = 0; i < img->n_maps; i++) {
+		struct tf_map *m = &img->maps[i];
+		uint32_t j;
+
+		while (k < r->n_maps && r->maps[k].end <= m->start)
+			k++;
+		for (j = k; j < r->n_maps && r->maps[j].start < m->end; j++)
+			if (is_of(m, &r->maps[j]))
+				break;
+		if (j < r->n_maps && r->maps[j].start < m->end)
+			take_flags(m, &r->maps[j]);
+		else
+			*ret = i + 1;
+	}
+}
+
+/* Only what is new is looked for in smaps, and what lies below it: new memory lies below other, by
+ * default. */
 int tf_task_rounds_maps(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
-	const struct tf_rounds *r = t->rounds;
+	struct tf_map *first;
+	uint32_t n, n_first;
 	char path[TF_TASK_PATH];
 	int rc;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)t->seen);
 	rc = tf_maps_read(&t->capture.arena, path, &img->maps, &img->n_maps, &t->capture.err);
-	if (rc || img->n_maps != r->n_maps)
+	if (rc)
 		return rc;
-	for (uint32_t i = 0; i < r->n_maps; i++)
-		if (!is_same(&img->maps[i], &r->maps[i]))
+	take_known(img, t->rounds, &n);
+	if (!n)
+		return 1;
+	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)t->seen);
+	rc = tf_maps_read_first(&t->capture.arena, path, n, &first, &n_first, &t->capture.err);
+	if (rc)
+		return rc;
+	for (uint32_t i = 0; i < n_first && i < n; i++)
+		if (first[i].start == img->maps[i].start && first[i].end == img->maps[i].end)
+			take_flags(&img->maps[i], &first[i]);
+		else
 			return 0;
-	for (uint32_t i = 0; i < r->n_maps; i++) {
-		img->maps[i].vmflags = r->maps[i].vmflags;
-		img->maps[i].huge = r->maps[i].huge;
-		img->maps[i].key = r->maps[i].key;
-	}
-	return 1;
+	return n_first >= n;
 }
 
 /* --- pages --- */

@@ -9,6 +9,27 @@
 #include <string.h>
 #include <time.h>
 
+static int record(struct tf_arrival *a, struct tf_record *r, pid_t child, struct tf_err *e)
+{
+	int rc = tf_identity_of(child, &r->process);
+
+	if (rc)
+		return tf_fail_errno(e, TELEFORK_E_SYSTEM, -rc, "process %d", (int)child);
+	r->phase = TF_PHASE_PREPARED;
+	r->time = time(NULL);
+	memcpy(r->id, a->id, sizeof(r->id));
+	a->held = tf_journal_write(&a->journal, r, e);
+	return a->held < 0 ? a->held : 0;
+}
+
+/* What it is stands in the head, which comes last. */
+static int born(void *ctx, pid_t child, struct tf_err *e)
+{
+	struct tf_record r = {0};
+
+	return record(ctx, &r, child, e);
+}
+
 int tf_arrival_begin(struct tf_arrival *a, const uint8_t id[static TF_MOVE_ID], struct tf_err *e)
 {
 	struct tf_record before;
@@ -21,7 +42,7 @@ int tf_arrival_begin(struct tf_arrival *a, const uint8_t id[static TF_MOVE_ID], 
 		return tf_fail(e, rc, "this receiver cannot record moves");
 	tf_journal_path(&a->journal, a->id, TF_PHASE_PREPARED, a->from);
 	tf_journal_path(&a->journal, a->id, TF_PHASE_COMMITTED, a->to);
-	a->mark = (struct tf_mark){.from = a->from, .to = a->to};
+	a->mark = (struct tf_mark){.from = a->from, .to = a->to, .born = born, .ctx = a};
 	rc = tf_journal_read(&a->journal, a->id, &before, e);
 	return rc > 0 ? tf_fail(e, TELEFORK_E_INVAL, "move %s was made before", a->id) : rc;
 }
@@ -29,19 +50,15 @@ int tf_arrival_begin(struct tf_arrival *a, const uint8_t id[static TF_MOVE_ID], 
 int tf_arrival_prepared(struct tf_arrival *a, const struct tf_pad *pad, struct tf_err *e)
 {
 	struct tf_record r = {
-		.phase = TF_PHASE_PREPARED,
 		.stopped = pad->image.source.flags & TF_SOURCE_STOPPED,
 		.later = pad->restore.post_copy,
-		.time = time(NULL),
 	};
-	int rc = tf_identity_of(pad->child, &r.process);
 
-	if (rc)
-		return tf_fail_errno(e, TELEFORK_E_SYSTEM, -rc, "process %d", (int)pad->child);
-	memcpy(r.id, a->id, sizeof(r.id));
 	snprintf(r.exe, sizeof(r.exe), "%s", pad->image.source.exe);
-	a->held = tf_journal_write(&a->journal, &r, e);
-	return a->held < 0 ? a->held : 0;
+	if (a->held < 0)
+		return record(a, &r, pad->child, e);
+	tf_journal_add(a->held, &r);
+	return 0;
 }
 
 void tf_arrival_running(struct tf_arrival *a)

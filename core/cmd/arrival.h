@@ -22,7 +22,8 @@ struct tf_arrival {
  * _SYSTEM. tf_arrival_end() in either case. */
 int tf_arrival_begin(struct tf_arrival *a, const uint8_t id[static TF_MOVE_ID], struct tf_err *e);
 
-/* The copy is held: records that. 0 or _SYSTEM. */
+/* The copy is held: records that, if a->mark has not when it began to take rounds: its disk need
+ * not be waited for then while the original stands. 0 or _SYSTEM. */
 int tf_arrival_prepared(struct tf_arrival *a, const struct tf_pad *pad, struct tf_err *e);
 
 /* The copy was let go, and is whole. */
@@ -31,8 +32,8 @@ void tf_arrival_running(struct tf_arrival *a);
 /* Post-copy: it ran, but is not whole, and was ended. */
 void tf_arrival_lost(struct tf_arrival *a);
 
-/* Something failed after tf_arrival_prepared(): decides that the copy is gone, and ends it. False
- * if it runs by now. */
+/* Something failed, after tf_arrival_prepared() or before: decides that the copy is gone, and ends
+ * it. False if it runs by now. */
 bool tf_arrival_undo(struct tf_arrival *a, struct tf_pad *pad);
 
 void tf_arrival_end(struct tf_arrival *a);

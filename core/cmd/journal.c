@@ -165,15 +165,23 @@ int tf_journal_write(struct tf_journal *j, const struct tf_record *r, struct tf_
 	return fd < 0 ? failed(j, e) : fd;
 }
 
-void tf_journal_add_rounds(int fd, const struct tf_record *r)
+void tf_journal_add(int fd, const struct tf_record *r)
 {
-	char line[24 * (TF_ROUNDS_MAX + 1)];
-	size_t n = (size_t)snprintf(line, sizeof(line), "rounds");
+	TF_FREE char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
 
-	for (uint32_t i = 0; i < r->n_rounds && i < TF_ROUNDS_MAX; i++)
-		n += (size_t)snprintf(line + n, sizeof(line) - n, " %" PRIu64, r->rounds[i]);
-	line[n++] = '\n';
-	if (write(fd, line, n) != (ssize_t)n)
+	if (!f)
+		return;
+	if (r->stopped)
+		fputs("stopped 1\n", f);
+	if (*r->exe)
+		print_word(f, "exe", r->exe);
+	for (uint32_t i = 0; i < r->n_rounds; i++)
+		fprintf(f, "%s %" PRIu64, i ? "" : "rounds", r->rounds[i]);
+	if (r->n_rounds)
+		putc('\n', f);
+	if (fclose(f) || write(fd, text, size) != (ssize_t)size)
 		return;
 }
 

@@ -2,8 +2,8 @@
 /*
  * What became of moves: a file for each, in a folder that only this user can read. Its name is the
  * move's id and its phase; a phase is left by rename(2), so that of two that want to decide a move
- * one wins, and the other one finds that out. What stands in the file never changes; a line about
- * rounds may be added. Whoever is still at a move holds a lock on its file, which the kernel takes
+ * one wins, and the other one finds that out. What stands in the file never changes; lines may be
+ * added to it. Whoever is still at a move holds a lock on its file, which the kernel takes
  * away when that process ends.
  *
  *   $XDG_STATE_HOME/telefork | /var/lib/telefork (root) | ~/.local/state/telefork
@@ -75,9 +75,9 @@ void tf_journal_path(const struct tf_journal *j, const char *id, enum tf_phase p
  * the id is in use, _SYSTEM. */
 int tf_journal_write(struct tf_journal *j, const struct tf_record *r, struct tf_err *e);
 
-/* Adds r->rounds to its record, which fd (tf_journal_write()) holds. Should that be lost, nothing
- * else is. */
-void tf_journal_add_rounds(int fd, const struct tf_record *r);
+/* Adds what was not known yet to a record, which fd (tf_journal_write()) holds: that it is stopped,
+ * exe, rounds; what r has of them. Should that be lost, nothing else is. */
+void tf_journal_add(int fd, const struct tf_record *r);
 
 /* From one phase to a later one. 1: done; 0: it is not in that phase (any more); _SYSTEM. */
 int tf_journal_turn(struct tf_journal *j, const char *id, enum tf_phase from, enum tf_phase to,

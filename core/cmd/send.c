@@ -177,8 +177,10 @@ static int capture(struct sending *s)
 	if (rc)
 		return rc;
 	if (s->precopy.on) {
-		tf_precopy_note(&s->precopy, &s->record);
-		tf_journal_add_rounds(s->held, &s->record);
+		struct tf_record rounds = {0};
+
+		tf_precopy_note(&s->precopy, &rounds);
+		tf_journal_add(s->held, &rounds);
 	}
 	hold_signals(&before);
 	tf_timing_begin(&s->timing, "freeze");
@@ -562,6 +564,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct sending *s = state->input;
 	const char *why;
+	bool packed;
 
 	switch (key) {
 	case 'o':
@@ -628,8 +631,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (!s->to)
 			argp_error(
 				state, s->what == DUMP ? "which FILE? say -o FILE" : "which URI?");
-		if (s->task.post_copy &&
-			(s->wishes.compress == TF_WISH_ALWAYS || s->wishes.store == TF_WISH_ALWAYS))
+		packed = s->wishes.compress == TF_WISH_ALWAYS || s->wishes.store == TF_WISH_ALWAYS;
+		if (packed && s->precopy.wish == TF_PRECOPY_AUTO)
+			s->precopy.wish = TF_PRECOPY_NEVER; /* rounds go as they are */
+		if (s->task.post_copy && packed)
 			argp_error(state, "--lazy: memory comes as it is: leave --compress and "
 					  "--store away");
 		return 0;

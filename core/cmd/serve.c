@@ -303,6 +303,8 @@ static int receive_move(struct tf_pad *pad, int fd, struct serve *s, const struc
 	}
 	if (!rc)
 		rc = tf_pad_hold(pad);
+	if (rc && a.held >= 0)
+		tf_arrival_undo(&a, pad);
 	if (!rc) {
 		tf_timing_begin(&s->timing, "commit");
 		rc = commit(pad, &a, errand, s);

@@ -110,10 +110,8 @@ struct tf_taken {
 #define TF_WANT_MAGIC "TFWANT01"
 #define TF_WANT_ALL   UINT64_MAX /* everything comes before the process runs */
 
-#define TF_TAKEN_MAGIC                                                                   \
-	"TFTAKEN1" /* not a request: so many bytes of extents are in place by now, while \
-		     some are asked for */
-
+/* TF_TAKEN_MAGIC: not a request, but so many bytes of extents are in place by now, while some are
+ * asked for. */
 struct tf_want {
 	char magic[8];
 	uint64_t address; /* in the process, or TF_WANT_ALL; or a number of bytes */

@@ -38,6 +38,10 @@ struct tf_restore_fds {
 struct tf_mark {
 	const char *from, *to; /* NULL: nowhere */
 	uint32_t index;        /* which of many it is, that have no way back; 0: the only one */
+	/* Pre-copy: the new process is there, and takes rounds meanwhile. May be NULL. 0, or an
+	 * error, of which nothing comes. */
+	int (*born)(void *ctx, pid_t child, struct tf_err *e);
+	void *ctx;
 };
 
 struct tf_restore {

@@ -442,6 +442,8 @@ static int take(struct tf_pad *p)
 		rc = start(p, most);
 	if (!rc)
 		rc = answer(p, why, p->staging->span);
+	if (!rc && !why && p->mark.born)
+		rc = p->mark.born(p->mark.ctx, p->child, &p->err);
 	if (!rc && !why)
 		rc = await_rounds(p);
 	if (why)

@@ -224,6 +224,55 @@ START_TEST(smaps_streamed)
 }
 END_TEST
 
+/* As long as those of smaps are at least; the last line differs in length. */
+static void print_mapping(FILE *f, unsigned i)
+{
+	fprintf(f, "%x000-%x000 rw-p 00000000 00:00 0\n", i, i + 1);
+	for (unsigned k = 0; k < 22 + i % 3; k++)
+		fprintf(f, "Private_Hugetlb:       %u kB\n", k);
+	fprintf(f, "VmFlags: %s%s\n", i % 2 ? "rd wr mr mw me ac sd nh " : "mr mw me ",
+		i % 5 ? "" : "hg ");
+}
+
+/* No byte is asked for of the text behind them: the kernel would look at pages for it. */
+START_TEST(smaps_first)
+{
+	char path[] = "/tmp/telefork-smaps.XXXXXX", *text = NULL, rest[4096];
+	size_t size = 0;
+	ssize_t n;
+	FILE *f;
+	int fd;
+
+	ck_assert(mkdtemp(path));
+	rmdir(path);
+	ck_assert(!mkfifo(path, 0600));
+	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	for (unsigned first = 0; first < 12; first++) {
+		for (unsigned i = 0; i <= first; i++) {
+			f = open_memstream(&text, &size);
+			print_mapping(f, i + 1);
+			fclose(f);
+			ck_assert_int_eq(write(fd, text, size), (ssize_t)size);
+			if (i < first)
+				free(text);
+		}
+		ck_assert_msg(
+			!tf_maps_read_first(&arena, path, first, &maps, &n_maps, &e), "%s", e.text);
+		ck_assert_uint_eq(n_maps, first);
+		for (unsigned i = 0; i < first; i++)
+			ck_assert_uint_eq(maps[i].vmflags,
+				((i + 1) % 2 ? TF_VMF_NOHUGEPAGE : 0) |
+					((i + 1) % 5 ? 0 : TF_VMF_HUGEPAGE) | TF_VMF_MAYWRITE);
+		n = read(fd, rest, sizeof(rest));
+		ck_assert_int_eq(n, (ssize_t)size);
+		ck_assert(!memcmp(rest, text, size));
+		free(text);
+	}
+	close(fd);
+	unlink(path);
+}
+END_TEST
+
 START_TEST(maps_nonsense)
 {
 	static const char *const lines[] = {
@@ -614,6 +663,7 @@ int main(void)
 	tcase_add_test(t, maps_leaves_out_vsyscall);
 	tcase_add_test(t, smaps_flags);
 	tcase_add_test(t, smaps_streamed);
+	tcase_add_test(t, smaps_first);
 	tcase_add_test(t, maps_nonsense);
 	tcase_add_test(t, maps_cut);
 	tcase_add_test(t, maps_huge);
