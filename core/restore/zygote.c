@@ -115,7 +115,7 @@ static int hear(struct tf_pad *p, struct tf_io *control, const struct tf_litter 
 	if (r.tag != 'f')
 		return tf_pad_explain(p, &r);
 	return tf_fail_errno(&p->err, r.error == -ENOMEM ? TELEFORK_E_NOMEM : TELEFORK_E_LIMIT,
-		-r.error, "copy %llu of %u: fork", (ull)r.value + 1, l->n);
+		-r.error, "copy %llu of %u: fork", (ull)(r.where - l->first + 1), l->n);
 }
 
 /* A fork of much memory is work for one processor: others help, where it pays. */
