@@ -8,7 +8,7 @@
 #   OPT=-O2                 optimisation
 #   JOBS=2                  cases of `make check` at a time (machines of QEMU: one at a time)
 #   FUZZ_SECONDS=60         for each target of `make fuzz`
-#   BENCH=--quick           options and parts (times work own yoyo outside again later precopy zygote) of `make bench`
+#   BENCH=--quick           options and parts (times user work own yoyo outside again later precopy zygote) of `make bench`
 #   PEERS_MIB="1 64" PEERS_MACHINE=  sizes of the program of `make bench-peers`, and its machine
 #   DESTDIR= PREFIX=        where `make install` installs to (/usr/local)
 #   TELEFORK_CACHE=         folder for packages and templates of the guests (~/.cache/telefork)
@@ -65,6 +65,7 @@ CAPTURE_SRC := \
 	describe \
 	files \
 	memory \
+	huge \
 	signal \
 	task \
 	task_stop \
@@ -75,6 +76,7 @@ CAPTURE_SRC := \
 	task_ask \
 	task_fork \
 	task_snapshot \
+	task_smaps \
 	task_sparse \
 	task_later \
 	task_serve \
@@ -271,6 +273,7 @@ BENCH_SRC   := \
 	precopy \
 	note \
 	zygote \
+	user \
 
 COMMIT_SRC  := \
 	commit \
@@ -504,6 +507,8 @@ $(2)/bin/telebed-hand: $(2)/obj/harness/hand.o
 $(2)/tests/counter: $(2)/obj/tests/commit/counter.o
 	$$(call link,$(2),$$(STATIC_$(2)),-lpthread)
 $(addprefix $(2)/tests/tools/,gate ticker): $(2)/tests/tools/%: $(2)/obj/tests/tools/%.o
+	$$(call link,$(2),$$(STATIC_$(2)))
+$(2)/tests/small: $(2)/obj/tests/bench/small.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)))
 
 # What probes share, and each probe three ways: static, dynamic at a fixed address, and PIE.
@@ -802,7 +807,7 @@ transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes t
 report-screenshots: $(B)/bin/telebed ## opens the page of a report in Chromium: what it draws is checked, pictures are in build/screenshots
 	tests/screenshots.sh $(B)/bin/telebed build/screenshots
 
-bench: $(B)/tests/bench $(B)/bin/telefork $(B)/bin/telefork-pad ## what telefork costs, each against its aim: a table, and build/bench with bench.json and plots
+bench: $(B)/tests/bench $(B)/bin/telefork $(foreach a,$(ARCHES),$(B_$(a))/bin/telefork-pad $(B_$(a))/tests/small) ## what telefork costs, each against its aim: a table, and build/bench with bench.json and plots
 	@mkdir -p build/bench && rm -f build/bench/*.*
 	$(B)/tests/bench $(B)/bin/telefork-pad build/bench $(BENCH)
 	gnuplot -e "folder='build/bench'" tests/bench/plots.gp

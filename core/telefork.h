@@ -153,6 +153,9 @@ struct telefork_result {
 				dup and close-on-exec) answers EBADF */
 	int held[TELEFORK_HELD_MAX];
 	char message[TELEFORK_MESSAGE_MAX]; /* what failed, by name, and the way out; else "" */
+	uint64_t split; /* bytes that this process had in huge pages before, and in small ones
+			   afterwards: it wrote to them meanwhile. The kernel puts them together in
+			   its own time, MADV_COLLAPSE at once */
 };
 
 /* A transfer under way in the background. Freed by telefork_wait(). */

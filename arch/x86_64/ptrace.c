@@ -167,19 +167,34 @@ static int put(int tid, uint8_t *gregs)
 	return ptrace(PTRACE_SETREGSET, tid, (void *)(uintptr_t)NT_PRSTATUS, &iov) ? -1 : 0;
 }
 
-/* "syscall; ret", and what every C library has for SA_RESTORER: "mov $15, %rax; syscall" */
+static bool ends_with(const uint8_t *code, size_t at, const uint8_t *what, size_t n)
+{
+	return at >= n && !memcmp(code + at - n, what, n);
+}
+
+/* "syscall; ret", and what every C library has for SA_RESTORER: "mov $15, %rax; syscall". A
+ * program's code is searched while somebody waits: by the syscalls' second byte, which is rare. */
 void tf_arch_find_exits(const uint8_t *code, size_t n, uint64_t at, struct tf_exits *exits)
 {
-	static const uint8_t call[] = {0x0f, 0x05, 0xc3};
-	static const uint8_t restorer[] = {0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05};
-	static const uint8_t shorter[] = {0xb8, 15, 0, 0, 0, 0x0f, 0x05};
-	const uint8_t *p;
+	static const uint8_t restorer[] = {0x48, 0xc7, 0xc0, 15, 0, 0, 0};
+	static const uint8_t shorter[] = {0xb8, 15, 0, 0, 0};
+	const uint8_t *p = code;
 
-	if (!exits->call_return && (p = memmem(code, n, call, sizeof(call))))
-		exits->call_return = at + (uint64_t)(p - code);
-	if (!exits->sigreturn && ((p = memmem(code, n, restorer, sizeof(restorer))) ||
-					 (p = memmem(code, n, shorter, sizeof(shorter)))))
-		exits->sigreturn = at + (uint64_t)(p - code);
+	while ((p = memchr(p, 0x05, n - (size_t)(p - code)))) {
+		size_t call = (size_t)(p - code) - 1;
+
+		p++;
+		if (p - code < 2 || p[-2] != 0x0f)
+			continue;
+		if (!exits->call_return && call + 2 < n && code[call + 2] == 0xc3)
+			exits->call_return = at + call;
+		if (exits->sigreturn)
+			continue;
+		if (ends_with(code, call, restorer, sizeof(restorer)))
+			exits->sigreturn = at + call - sizeof(restorer);
+		else if (ends_with(code, call, shorter, sizeof(shorter)))
+			exits->sigreturn = at + call - sizeof(shorter);
+	}
 }
 
 struct tf_call_way tf_arch_task_way(

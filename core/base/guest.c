@@ -126,6 +126,11 @@ int tf_guest_maps(struct tf_arena *a, uint32_t spare, struct tf_map **ret_maps, 
 	return 0;
 }
 
+size_t tf_guest_arena(void)
+{
+	return tf_host_emulated() ? TF_ARENA_DEFAULT / 8 : TF_ARENA_DEFAULT;
+}
+
 void *tf_guest_hold_break(void)
 {
 	uint64_t size = (uint64_t)sysconf(_SC_PAGESIZE);

@@ -54,6 +54,7 @@ struct tf_capture {
 	uint64_t n_runs;
 	uint64_t map_runs; /* runs before the mapping that is being scanned */
 	uint64_t memory;   /* bytes in runs */
+	uint64_t huge;     /* of them in huge pages, where the kernel tells (Linux 6.7) */
 	uint8_t *bounce;   /* TF_EXTENT_SIZE bytes, when first needed */
 	uint8_t *known; /* known.c: a bit for each mapping whose file is there; NULL: not asked */
 	struct tf_known *known_list; /* as it came */
@@ -118,6 +119,10 @@ int tf_capture_read_vmflags(struct tf_capture *c);
 void tf_capture_begin_runs(struct tf_capture *c);
 int tf_capture_add_run(struct tf_capture *c, uint64_t start, uint64_t end);
 const struct tf_frozen *tf_capture_frozen_at(const struct tf_capture *c, uint64_t addr);
+
+/* huge.c: bytes that were in huge pages when they were found, and are in small ones of process pid
+ * now. */
+uint64_t tf_capture_split(const struct tf_capture *c, pid_t pid);
 
 /* Where a mapping of a file has to end: at the file's last page. */
 uint64_t tf_capture_readable_end(const struct tf_map *m);

@@ -4,6 +4,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/host.h"
 #include "core/base/zero.h"
+#include "core/capture/pagemap.h"
 #include "core/capture/self.h"
 
 #include <errno.h>
@@ -17,12 +18,6 @@
 #include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/* Bits of /proc/PID/pagemap, Documentation/admin-guide/mm/pagemap.rst. */
-#define PM_EXCLUSIVE (UINT64_C(1) << 56)
-#define PM_PRESENT   (UINT64_C(1) << 63)
-#define PM_SWAPPED   (UINT64_C(1) << 62)
-#define PM_FRAME     ((UINT64_C(1) << 55) - 1) /* zero without CAP_SYS_ADMIN */
 
 #define WINDOW 512u /* pages looked at together */
 
@@ -75,11 +70,11 @@ static bool is_twins(struct walk *w, uint64_t addr, uint64_t bits)
 {
 	size_t i = (addr - w->at) / w->page;
 
-	if (bits & PM_FRAME) {
+	if (bits & TF_PM_FRAME) {
 		w->has_frames = w->has_frames ||
 				ask_twin(w->twin_pagemap, w->frames, w->n * 8, w->at / w->page * 8);
-		if (w->has_frames && (w->frames[i] & PM_PRESENT) &&
-			!((w->frames[i] ^ bits) & PM_FRAME))
+		if (w->has_frames && (w->frames[i] & TF_PM_PRESENT) &&
+			!((w->frames[i] ^ bits) & TF_PM_FRAME))
 			return true;
 	}
 	w->has_bytes = w->has_bytes || ask_twin(w->twin_mem, w->bytes, w->n * w->page, w->at);
@@ -88,11 +83,11 @@ static bool is_twins(struct walk *w, uint64_t addr, uint64_t bits)
 
 static bool is_wanted(struct walk *w, uint64_t addr, uint64_t bits)
 {
-	bool present = bits & (PM_PRESENT | PM_SWAPPED);
+	bool present = bits & (TF_PM_PRESENT | TF_PM_SWAPPED);
 
 	if (w->noting)
 		return present && (!w->readable || !tf_all_zero((const void *)addr, w->page));
-	if (present && ((bits & (PM_EXCLUSIVE | PM_SWAPPED)) || !was_mapped(w, addr) ||
+	if (present && ((bits & (TF_PM_EXCLUSIVE | TF_PM_SWAPPED)) || !was_mapped(w, addr) ||
 			       !is_twins(w, addr, bits)))
 		return true;
 	/* The twin's, or gone. */

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -249,7 +250,7 @@ static int scan_new(struct tf_capture *c, int pagemap, uint64_t start, uint64_t 
 			.category_inverted = TF_PAGE_PFNZERO,
 			.category_mask = TF_PAGE_PFNZERO,
 			.category_anyof_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED,
-			.return_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED,
+			.return_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED | TF_PAGE_HUGE,
 		};
 		int n = ioctl(pagemap, TF_PAGEMAP_SCAN, &arg);
 
@@ -258,6 +259,8 @@ static int scan_new(struct tf_capture *c, int pagemap, uint64_t start, uint64_t 
 		for (int i = 0; i < n; i++) {
 			int rc = tf_capture_add_run(c, region[i].start, region[i].end);
 
+			if (region[i].categories & TF_PAGE_HUGE)
+				c->huge += region[i].end - region[i].start;
 			if (rc)
 				return rc;
 		}
@@ -516,48 +519,86 @@ int tf_capture_send_run(struct tf_capture *c, const struct tf_run *r)
 		&c->sink, tf_image_offset(&c->image, r->start), data, size, NULL, &c->err);
 }
 
-/* Gives sent pages of the snapshot back, so that the parent writes to them without a copy. Only
- * what nothing of ours lies in: the child runs on its stack, its thread's control block and the
- * data of the C library and this one, which the kernel may have merged with the program's own
- * mappings. */
-static void drop_run(const struct tf_capture *c, const struct tf_run *r)
+/* Whether sent pages of the snapshot can be given back, so that the parent writes to them without a
+ * copy: only what nothing of ours lies in. The child runs on its stack, its thread's control block
+ * and the data of the C library and this one, which the kernel may have merged with the program's
+ * own mappings. */
+static bool may_drop(const struct tf_capture *c, const struct tf_run *r)
 {
 	const struct tf_map *m = tf_image_map_at(&c->image, r->start);
 
-	if (m && m->kind == TF_MAP_ANON && !(m->flags & TF_MAP_SHARED) && !ours_to_write(c, m, r))
-		madvise((void *)r->start, r->end - r->start, MADV_DONTNEED);
+	return c->drop && m && m->kind == TF_MAP_ANON && !(m->flags & TF_MAP_SHARED) &&
+	       !ours_to_write(c, m, r);
 }
 
 /* Pages are sent and dropped in steps, so that the drop comes soon after;
  * huge pages in one piece. */
 #define DROP_STEP (UINT64_C(2) << 20)
 
+/* A step, and what it was is dropped. */
+static int send_step(struct tf_capture *c, const struct tf_run *r)
+{
+	bool drop = r->end - r->start == DROP_STEP && may_drop(c, r);
+	int rc = tf_capture_send_run(c, r);
+
+	if (!rc && drop)
+		rc = tf_sink_flush(&c->sink, &c->err);
+	if (!rc && drop)
+		madvise((void *)r->start, DROP_STEP, MADV_DONTNEED);
+	return rc;
+}
+
+/* Whether the program has written to that page since, and has one of its own. */
+static bool is_overtaken(int parent, uint64_t at)
+{
+	uint64_t entry = 0;
+
+	return parent >= 0 &&
+	       pread(parent, &entry, sizeof(entry),
+		       (off_t)(at / (uint64_t)sysconf(_SC_PAGESIZE) * sizeof(entry))) ==
+		       sizeof(entry) &&
+	       entry & TF_PM_EXCLUSIVE;
+}
+
+/* From the beginning on, before the program gets there. If it has, it may well go on that way: then
+ * from the end. parent: the program's pagemap, or -1. */
+static int send_large(struct tf_capture *c, const struct tf_run *r, int parent)
+{
+	struct tf_run left = *r;
+	int rc = 0;
+
+	while (left.start < left.end && !rc) {
+		uint64_t low = (left.start + DROP_STEP) & ~(DROP_STEP - 1);
+		uint64_t high = (left.end - 1) & ~(DROP_STEP - 1);
+		struct tf_run part = left;
+
+		if (left.end - left.start > DROP_STEP && is_overtaken(parent, left.start))
+			left.end = part.start = high > left.start ? high : left.start;
+		else
+			left.start = part.end = low < left.end ? low : left.end;
+		rc = send_step(c, &part);
+	}
+	return rc;
+}
+
+static int open_parents_pagemap(const struct tf_capture *c)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)c->before.pid);
+	return c->drop ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+}
+
 static int send_memory(struct tf_capture *c)
 {
-	for (uint64_t i = 0; i < c->n_runs; i++) {
-		struct tf_run *r = &c->runs[i], part = {.start = r->start};
+	int parent = open_parents_pagemap(c), rc = 0;
 
-		if (tf_known_later(c, r))
-			continue;
-
-		for (; part.start < r->end; part.start = part.end) {
-			bool whole;
-			int rc;
-
-			part.end = (part.start + DROP_STEP) & ~(DROP_STEP - 1);
-			if (part.end > r->end)
-				part.end = r->end;
-			whole = part.end - part.start == DROP_STEP;
-			rc = tf_capture_send_run(c, &part);
-			if (!rc && c->drop && whole)
-				rc = tf_sink_flush(&c->sink, &c->err);
-			if (rc)
-				return rc;
-			if (c->drop && whole)
-				drop_run(c, &part);
-		}
-	}
-	return 0;
+	for (uint64_t i = 0; i < c->n_runs && !rc; i++)
+		if (!tf_known_later(c, &c->runs[i]))
+			rc = send_large(c, &c->runs[i], parent);
+	if (parent >= 0)
+		close(parent);
+	return rc;
 }
 
 int tf_capture_send_head(struct tf_capture *c, uint32_t stream_flags)
@@ -573,7 +614,9 @@ int tf_capture_send_head(struct tf_capture *c, uint32_t stream_flags)
 	extents = (c->image.head_size + c->memory) / TF_EXTENT_SIZE + 2 * c->n_runs + 64;
 	rc = tf_sink_begin(&c->sink, &c->io, c->file, &c->image, c->memory, stream_flags,
 		extents < TF_MAX_EXTENTS ? (uint32_t)extents : TF_MAX_EXTENTS, &c->arena, &c->err);
-	return rc ? rc : tf_sink_data(&c->sink, 0, head, c->image.head_size, NULL, &c->err);
+	if (!rc)
+		rc = tf_sink_data(&c->sink, 0, head, c->image.head_size, NULL, &c->err);
+	return rc ? rc : tf_sink_flush(&c->sink, &c->err); /* the plan takes its time */
 }
 
 int tf_capture_send(struct tf_capture *c, uint32_t stream_flags)

@@ -9,6 +9,7 @@
 
 #define TF_PM_PRESENT    (UINT64_C(1) << 63)
 #define TF_PM_SWAPPED    (UINT64_C(1) << 62)
+#define TF_PM_EXCLUSIVE  (UINT64_C(1) << 56) /* nobody else has it */
 #define TF_PM_SOFT_DIRTY (UINT64_C(1) << 55)
 #define TF_PM_FRAME      ((UINT64_C(1) << 55) - 1) /* number; of what is swapped: its place there */
 
@@ -27,6 +28,7 @@ struct tf_page_region {
 #define TF_PAGE_PRESENT    (1u << 3)
 #define TF_PAGE_SWAPPED    (1u << 4)
 #define TF_PAGE_PFNZERO    (1u << 5)
-#define TF_PM_SCAN_PROTECT 1u /* PM_SCAN_WP_MATCHING */
+#define TF_PAGE_HUGE       (1u << 6) /* in one piece */
+#define TF_PM_SCAN_PROTECT 1u        /* PM_SCAN_WP_MATCHING */
 
 #endif

@@ -18,6 +18,7 @@
 #include "arch/arch.h"
 #include "core/base/cleanup.h"
 #include "core/base/crc32c.h"
+#include "core/base/guest.h"
 #include "core/base/host.h"
 #include "core/base/own.h"
 #include "core/capture/changes.h"
@@ -142,6 +143,7 @@ static void send_and_exit(const void *ucontext)
 		read_answer(&r);
 	r.mappings = capture.image.n_maps;
 	r.memory = capture.memory;
+	r.split = tf_capture_split(&capture, capture.before.pid);
 	held_fds(&r);
 	if (!capture.err.code && current->finish)
 		current->finish(current->ctx, &capture.err);
@@ -281,7 +283,7 @@ static int child_main(
 	c->fds_fd = told;
 	c->drop = true;
 	c->many = s->many;
-	rc = tf_arena_init(&c->arena, TF_ARENA_DEFAULT);
+	rc = tf_arena_init(&c->arena, tf_guest_arena());
 	if (rc)
 		tf_fail(&c->err, rc, "no address space for a snapshot");
 	else
@@ -462,7 +464,7 @@ static void wait_awake(int fd)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 
 	while (until && !poll(&p, 1, 0) && tf_now_ns() < until)
-		;
+		sched_yield(); /* to the snapshot, where nothing else is free */
 }
 
 int tf_snapshot_fork(const struct tf_snapshot *s, int *ret_status_fd, pid_t *ret_pid,

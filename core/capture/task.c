@@ -104,14 +104,10 @@ static int describe_source(struct tf_task *t)
 
 int tf_task_describe_maps(struct tf_task *t)
 {
-	struct tf_capture *c = &t->capture;
-	char path[TF_TASK_PATH];
 	int rc = t->rounds ? tf_task_rounds_maps(t) : 0;
 
-	if (!rc) {
-		proc_path(t, "smaps", path);
-		rc = tf_maps_read(&c->arena, path, &c->image.maps, &c->image.n_maps, &c->err);
-	}
+	if (!rc)
+		rc = tf_task_smaps(t);
 	rc = rc > 0 ? 0 : rc;
 	if (!rc)
 		tf_task_drop_leftovers(t);

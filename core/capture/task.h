@@ -47,6 +47,8 @@ struct tf_shot {
 	uint64_t stack, size;     /* where we had our bytes on its stack, and what lay there */
 	uint8_t *under;           /* before; NULL: nowhere */
 	uint64_t room, room_size; /* what we had mapped at the time; 0: nothing */
+	uint64_t code;            /* that makes many calls, in the room */
+	int quiet;                /* the signal that ends them; 0: each is made by itself */
 	bool differs;             /* from what was seen before the process was stopped */
 };
 

@@ -221,11 +221,11 @@ static int ask_threads(struct tf_asking *q)
 	return rc;
 }
 
-static int ask_main(struct tf_asking *q, const struct tf_question *question, uint32_t n)
+/* Of the thread whose turn it is. */
+static int ask_many(struct tf_asking *q, const struct tf_question *question, uint32_t n)
 {
 	int rc = 0;
 
-	tf_asking_turn(q, 0);
 	for (uint32_t k = 0, some; k < n && !rc && q->quiet; k += some) {
 		some = n - k < TF_ASK_CALLS ? n - k : TF_ASK_CALLS - 1;
 		rc = tf_batch_ask(q, question + k, some);
@@ -238,6 +238,12 @@ static int ask_main(struct tf_asking *q, const struct tf_question *question, uin
 			rc = leave(q, &question[k], false);
 	}
 	return rc;
+}
+
+static int ask_main(struct tf_asking *q, const struct tf_question *question, uint32_t n)
+{
+	tf_asking_turn(q, 0);
+	return ask_many(q, question, n);
 }
 
 /* Itself, and for the process. */
@@ -272,47 +278,22 @@ static bool can_wait(const struct tf_asking *q)
 
 /* --- of the process: a fork of it knows as well --- */
 
-static int ask_sigactions(struct tf_asking *q)
+static int take_sigaction(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
 {
-	struct tf_image *img = &q->t->capture.image;
-
-	img->sigactions =
-		tf_arena_array(&q->t->capture.arena, TF_SIGNALS, sizeof(*img->sigactions));
-	if (!img->sigactions)
-		return TELEFORK_E_NOMEM;
-	for (int i = 0; i < TF_SIGNALS; i++) {
-		const uint64_t arg[6] = {(uint64_t)i + 1, 0, q->result, sizeof(uint64_t)};
-		int64_t result;
-		int rc = tf_asking_call(q, SYS_rt_sigaction, arg, &result);
-
-		if (!rc)
-			rc = tf_task_read(
-				q->t, q->result, &img->sigactions[i], sizeof(img->sigactions[i]));
-		if (rc)
-			return rc;
-	}
-	img->n_sigactions = TF_SIGNALS;
+	(void)q;
+	(void)result;
+	memcpy(question->to, bytes, sizeof(struct tf_sigaction));
 	return 0;
 }
 
-static int ask_altstack(struct tf_asking *q)
+static int take_brk(
+	struct tf_asking *q, const struct tf_question *question, int64_t result, const void *bytes)
 {
-	int rc = start(q, of_thread);
-
-	if (!rc)
-		rc = tf_asking_enter(q, false);
-	return rc ? rc : leave(q, of_thread, false);
-}
-
-static int ask_brk(struct tf_asking *q)
-{
-	static const uint64_t arg[6];
-	int64_t result;
-	int rc = tf_asking_call(q, SYS_brk, arg, &result);
-
-	if (!rc)
-		q->t->capture.image.mm.brk = (uint64_t)result;
-	return rc;
+	(void)question;
+	(void)bytes;
+	q->t->capture.image.mm.brk = (uint64_t)result;
+	return 0;
 }
 
 /* Asks to protect what is not mapped: EINVAL, if there is no such key; ENOMEM, if there is. They
@@ -343,14 +324,28 @@ static int ask_keys(struct tf_asking *q)
 	return rc;
 }
 
+/* Altstack, signal actions, break. */
+#define OF_PROCESS (1 + TF_SIGNALS + 1)
+
 static int ask_process(struct tf_asking *q)
 {
-	static int (*const question[])(struct tf_asking *) = {
-		ask_altstack, ask_sigactions, ask_brk, ask_keys};
-	int rc = 0;
+	struct tf_image *img = &q->t->capture.image;
+	struct tf_question question[OF_PROCESS] = {of_thread[0]};
+	int rc;
 
-	for (size_t i = 0; i < sizeof(question) / sizeof(*question) && !rc; i++)
-		rc = question[i](q);
+	img->sigactions =
+		tf_arena_array(&q->t->capture.arena, TF_SIGNALS, sizeof(*img->sigactions));
+	if (!img->sigactions)
+		return TELEFORK_E_NOMEM;
+	img->n_sigactions = TF_SIGNALS;
+	for (int i = 0; i < TF_SIGNALS; i++)
+		question[1 + i] = (struct tf_question){SYS_rt_sigaction,
+			{(uint64_t)i + 1, 0, 0, sizeof(uint64_t)}, 2, take_sigaction,
+			&img->sigactions[i]};
+	question[OF_PROCESS - 1] = (struct tf_question){SYS_brk, {0}, 0, take_brk, NULL};
+	rc = ask_many(q, question, OF_PROCESS);
+	if (!rc)
+		rc = ask_keys(q);
 	if (!rc)
 		q->t->capture.image.source.flags &= ~TF_SOURCE_OUTSIDE;
 	return rc;
@@ -379,6 +374,19 @@ int tf_task_ask(struct tf_task *t, int (*meanwhile)(struct tf_asking *q))
 	return rc ? rc : back;
 }
 
+/* Its id as it sees it itself: where it does not see ours, it is asked. */
+static int own_id(struct tf_asking *q)
+{
+	static const uint64_t none[6];
+	int64_t id = q->x->tid;
+	int rc = 0;
+
+	if (q->t->traced[0].own_tid != q->t->traced[0].tid)
+		rc = tf_asking_call(q, SYS_getpid, none, &id);
+	q->x->own_tid = (pid_t)id;
+	return rc;
+}
+
 int tf_task_ask_shot(struct tf_task *t)
 {
 	struct tf_asking q = {
@@ -387,7 +395,13 @@ int tf_task_ask_shot(struct tf_task *t)
 		.thread = t->capture.image.threads,
 		.result = t->shot.result,
 		.way = t->shot.x.way,
+		.code = t->shot.code,
+		.quiet = t->shot.quiet,
+		.bytes = tf_arena_alloc(&t->capture.arena, TF_ASK_RESULT),
 	};
+	int rc = q.bytes ? 0 : TELEFORK_E_NOMEM;
 
-	return ask_process(&q);
+	if (!rc && q.quiet)
+		rc = own_id(&q);
+	return rc ? rc : ask_process(&q);
 }

@@ -59,6 +59,8 @@ int tf_batch_signal(const struct tf_task *t)
 uint32_t tf_batch_compose(const struct tf_asking *q, const struct tf_question *question, uint32_t n,
 	struct tf_batch_call *call)
 {
+	pid_t own;
+
 	memset(call, 0, n * sizeof(*call));
 	for (uint32_t k = 0; k < n; k++) {
 		call[k].nr = (uint64_t)question[k].nr;
@@ -70,9 +72,9 @@ uint32_t tf_batch_compose(const struct tf_asking *q, const struct tf_question *q
 	}
 	if (!q->x->own_tid)
 		return n;
+	own = q->x == &q->t->shot.x ? q->x->own_tid : q->t->traced[0].own_tid;
 	call[n] = (struct tf_batch_call){.nr = SYS_tgkill,
-		.arg = {(uint64_t)q->t->traced[0].own_tid, (uint64_t)q->x->own_tid,
-			(uint64_t)q->quiet}};
+		.arg = {(uint64_t)own, (uint64_t)q->x->own_tid, (uint64_t)q->quiet}};
 	return n + 1;
 }
 

@@ -246,6 +246,8 @@ static void note_ours(const struct tf_asking *q)
 	s->under = q->under;
 	s->room = q->room;
 	s->room_size = q->room_size;
+	s->code = q->code;
+	s->quiet = q->quiet;
 }
 
 int tf_task_fork(struct tf_asking *q, int (*rest)(struct tf_task *t))
@@ -311,13 +313,17 @@ int tf_task_shot_clean(struct tf_task *t)
 		"memory of the fork of process %d", (int)t->pid);
 }
 
-int64_t tf_task_shot_call(struct tf_task *t, long nr, uint64_t arg0, uint64_t arg1, uint64_t arg2)
+int64_t tf_task_shot_calls(struct tf_task *t, long nr, const uint64_t arg[6])
 {
 	struct tf_asking q = {.t = t, .x = &t->shot.x, .way = t->shot.x.way};
 	int64_t result;
 
-	return tf_asking_call(&q, nr, (const uint64_t[6]){arg0, arg1, arg2}, &result) ? -ESRCH
-										      : result;
+	return tf_asking_call(&q, nr, arg, &result) ? -ESRCH : result;
+}
+
+int64_t tf_task_shot_call(struct tf_task *t, long nr, uint64_t arg0, uint64_t arg1, uint64_t arg2)
+{
+	return tf_task_shot_calls(t, nr, (const uint64_t[6]){arg0, arg1, arg2});
 }
 
 void tf_task_shot_end(struct tf_task *t)

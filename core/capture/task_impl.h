@@ -89,6 +89,10 @@ int tf_task_rounds_maps(struct tf_task *t);
 int tf_task_rounds_scan(struct tf_task *t, const struct tf_map *m);
 int tf_task_rounds_settle(struct tf_task *t);
 
+/* task_smaps.c: image.maps, with their flags, of t->seen; of a shot without a walk through its page
+ * tables. 0, _NOMEM, _SYSTEM. */
+int tf_task_smaps(struct tf_task *t);
+
 /* task_cpu.c: image.cpu.features become those that the program uses. Needs maps and auxv. */
 int tf_task_cpu(struct tf_task *t);
 
@@ -210,6 +214,7 @@ int tf_task_shot_clean(struct tf_task *t);
 
 /* A call of the shot: its result, or -errno. */
 int64_t tf_task_shot_call(struct tf_task *t, long nr, uint64_t arg0, uint64_t arg1, uint64_t arg2);
+int64_t tf_task_shot_calls(struct tf_task *t, long nr, const uint64_t arg[6]);
 
 void tf_task_shot_end(struct tf_task *t);
 

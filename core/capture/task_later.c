@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "core/restore/owners.h"
@@ -16,6 +17,8 @@
 #define BELOW_STACK 4096u
 #define ABOVE_STACK 16384u
 #define AROUND_TID  8192u
+#define RETURNS     1024u  /* bytes of the stack that are looked at for addresses */
+#define SMALL       65536u /* of a program or library: its data, tables of what it calls included */
 
 /* --- what goes first --- */
 
@@ -37,6 +40,32 @@ static int add(struct first *f, uint64_t start, uint64_t size)
 	}
 	f->v[f->n++] = (struct tf_run){start, start + size};
 	return 0;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	uint64_t x = ((const struct tf_run *)a)->start, y = ((const struct tf_run *)b)->start;
+
+	return (x > y) - (x < y);
+}
+
+/* Whole pages, sorted, none twice. */
+static void tidy(struct first *f, uint64_t page)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < f->n; i++) {
+		f->v[i].start &= ~(page - 1);
+		f->v[i].end = (f->v[i].end + page - 1) & ~(page - 1);
+	}
+	qsort(f->v, f->n, sizeof(*f->v), by_start);
+	for (size_t i = 0; i < f->n; i++) {
+		if (!n || f->v[i].start > f->v[n - 1].end)
+			f->v[n++] = f->v[i];
+		else if (f->v[i].end > f->v[n - 1].end)
+			f->v[n - 1].end = f->v[i].end;
+	}
+	f->n = n;
 }
 
 static int add_around(struct first *f, uint64_t at, uint64_t below, uint64_t above)
@@ -91,6 +120,49 @@ static int add_registers(struct first *f, const struct tf_thread *x)
 	return rc;
 }
 
+/* Where it returns to, and what it has at hand: whatever looks like an address, as above. */
+static int add_stack(struct tf_task *t, struct first *f, uint64_t sp)
+{
+	uint64_t word[RETURNS / 8];
+	ssize_t n = pread(t->mem, word, sizeof(word), (off_t)sp);
+	int rc = 0;
+
+	for (ssize_t i = 0; i < n / 8 && !rc; i++)
+		if (tf_image_map_at(&t->capture.image, word[i]))
+			rc = add(f, word[i], 8);
+	return rc;
+}
+
+static bool is_touched(const struct first *f, const struct tf_map *m)
+{
+	for (size_t i = 0; i < f->n; i++)
+		if (f->v[i].start < m->end && f->v[i].end > m->start)
+			return true;
+	return false;
+}
+
+/* A call leads through a table of its program or library. */
+static int add_data(struct tf_task *t, struct first *f)
+{
+	const struct tf_image *img = &t->capture.image;
+	bool in_use = false;
+	int rc = 0;
+
+	tidy(f, img->source.page_size);
+	for (uint32_t i = 0; i < img->n_maps && !rc; i++) {
+		const struct tf_map *m = &img->maps[i];
+
+		if (m->kind != TF_MAP_FILE)
+			continue;
+		if (!i || m->ino != m[-1].ino || m->dev != m[-1].dev)
+			in_use = false;
+		in_use |= m->prot & PROT_EXEC && is_touched(f, m);
+		if (in_use && !(m->prot & PROT_EXEC) && m->end - m->start <= SMALL)
+			rc = add(f, m->start, m->end - m->start);
+	}
+	return rc;
+}
+
 static int add_thread(struct tf_task *t, struct first *f, const struct tf_thread *x)
 {
 	const struct tf_arch *arch = tf_arch_native();
@@ -99,6 +171,8 @@ static int add_thread(struct tf_task *t, struct first *f, const struct tf_thread
 
 	if (!rc)
 		rc = add_around(f, arch->sp(&x->regs), BELOW_STACK, ABOVE_STACK);
+	if (!rc)
+		rc = add_stack(t, f, arch->sp(&x->regs));
 	if (!rc)
 		rc = add_around(f, arch->pc(&x->regs), 0, 64);
 	if (!rc)
@@ -110,32 +184,6 @@ static int add_thread(struct tf_task *t, struct first *f, const struct tf_thread
 	return rc ? rc : add_locks(t, f, x);
 }
 
-static int by_start(const void *a, const void *b)
-{
-	uint64_t x = ((const struct tf_run *)a)->start, y = ((const struct tf_run *)b)->start;
-
-	return (x > y) - (x < y);
-}
-
-/* Whole pages, sorted, none twice. */
-static void tidy(struct first *f, uint64_t page)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < f->n; i++) {
-		f->v[i].start &= ~(page - 1);
-		f->v[i].end = (f->v[i].end + page - 1) & ~(page - 1);
-	}
-	qsort(f->v, f->n, sizeof(*f->v), by_start);
-	for (size_t i = 0; i < f->n; i++) {
-		if (!n || f->v[i].start > f->v[n - 1].end)
-			f->v[n++] = f->v[i];
-		else if (f->v[i].end > f->v[n - 1].end)
-			f->v[n - 1].end = f->v[i].end;
-	}
-	f->n = n;
-}
-
 static int find_first(struct tf_task *t, struct first *f)
 {
 	const struct tf_image *img = &t->capture.image;
@@ -143,6 +191,8 @@ static int find_first(struct tf_task *t, struct first *f)
 
 	for (uint32_t i = 0; i < img->n_threads && !rc; i++)
 		rc = add_thread(t, f, &img->threads[i]);
+	if (!rc)
+		rc = add_data(t, f);
 	tidy(f, img->source.page_size);
 	return rc;
 }

@@ -59,6 +59,7 @@ struct sending {
 	struct tf_record record;
 	int held; /* the record is ours */
 	uint64_t start_ns, frozen_ns, thawed_ns;
+	uint64_t split;   /* bytes of its huge pages that are in small ones now */
 	uint64_t runs_ns; /* a post-copy runs there from then on, as we hear */
 	struct tf_reply reply;
 	char message[TELEFORK_MESSAGE_MAX]; /* of a receiver that refuses */
@@ -464,6 +465,9 @@ static void summarise(const struct sending *s, uint64_t sent)
 		(double)(tf_now_ns() - s->start_ns) / 1e6,
 		tf_bytes_text(s->task.capture.memory, memory), tf_bytes_text(sent, bytes));
 	tf_packing_tell(out, s->packer);
+	if (s->split)
+		fprintf(out, ", %s of huge pages became small ones",
+			tf_bytes_text(s->split, memory));
 	fputc('\n', out);
 }
 
@@ -539,6 +543,8 @@ static int run(struct sending *s)
 		rc = explain(s, rc);
 	else {
 		await_landing(s);
+		if (s->what != MOVE && !s->kill)
+			s->split = tf_capture_split(&s->task.capture, s->pid);
 		summarise(s, sent);
 	}
 	tf_timing_tell(&s->timing);

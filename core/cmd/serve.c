@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #define HANDSHAKE_S 10
+#define FACTS_ROOM  ((size_t)4 << 20)
 #define JOBS_MAX    64
 #define ZYGOTES_MAX 16
 #define COPIES_MAX  4096
@@ -608,6 +609,16 @@ static int take_stdin(const struct arguments *a, struct tf_address *address, str
 	return fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
 }
 
+/* Before anybody waits for it. */
+static int look_around(struct tf_err *e)
+{
+	static struct tf_arena arena;
+
+	return tf_arena_init(&arena, FACTS_ROOM)
+		       ? tf_fail(e, TELEFORK_E_NOMEM, "out of memory for what is here")
+		       : tf_facts_remember(&arena, e);
+}
+
 static int start(const struct arguments *a, struct tf_err *e)
 {
 	static char token[TELEFORK_TOKEN_MAX + 1];
@@ -637,6 +648,8 @@ static int start(const struct arguments *a, struct tf_err *e)
 		fd = take_stdin(a, &s.address, e);
 		return fd < 0 ? fd : session(fd, &s, false);
 	}
+	if (!fd)
+		fd = look_around(e);
 	if (!fd)
 		fd = tf_channel_listen(&s.address, text, sizeof(text), e);
 	if (fd < 0)

@@ -35,13 +35,7 @@ uint32_t tf_chain_crc(uint32_t chain, uint32_t extent_crc)
 int tf_sink_begin(struct tf_sink *s, struct tf_io *io, bool file, const struct tf_image *img,
 	uint64_t memory, uint32_t flags, uint32_t max_extents, struct tf_arena *a, struct tf_err *e)
 {
-	struct tf_stream_header h = {
-		.version = TELEFORK_FORMAT,
-		.machine = img->source.machine,
-		.head_size = img->head_size,
-		.memory = memory,
-		.flags = flags,
-	};
+	struct tf_stream_header *h = &s->header;
 
 	*s = (struct tf_sink){.io = io,
 		.file = file,
@@ -51,15 +45,23 @@ int tf_sink_begin(struct tf_sink *s, struct tf_io *io, bool file, const struct t
 		s->table = tf_arena_array(a, max_extents, sizeof(*s->table));
 		return s->table ? 0 : tf_fail(e, TELEFORK_E_NOMEM, "out of memory for extents");
 	}
-	memcpy(h.magic, TF_STREAM_MAGIC, sizeof(h.magic));
-	h.crc = tf_crc32c(0, &h, offsetof(struct tf_stream_header, crc));
-	return tf_io_write(io, &h, sizeof(h), e);
+	*h = (struct tf_stream_header){
+		.version = TELEFORK_FORMAT,
+		.machine = img->source.machine,
+		.head_size = img->head_size,
+		.memory = memory,
+		.flags = flags,
+	};
+	memcpy(h->magic, TF_STREAM_MAGIC, sizeof(h->magic));
+	h->crc = tf_crc32c(0, h, offsetof(struct tf_stream_header, crc));
+	s->iov[0] = (struct iovec){h, sizeof(*h)};
+	return 0;
 }
 
 static int flush_file(struct tf_sink *s, struct tf_err *e)
 {
 	for (int i = 0; i < s->n_batch; i++) {
-		int rc = tf_io_pwrite(s->io->fd, s->iov[2 * i + 1].iov_base, s->batch[i].size,
+		int rc = tf_io_pwrite(s->io->fd, s->iov[2 * i + 2].iov_base, s->batch[i].size,
 			s->batch[i].offset, e);
 
 		if (rc)
@@ -71,8 +73,9 @@ static int flush_file(struct tf_sink *s, struct tf_err *e)
 
 int tf_sink_flush(struct tf_sink *s, struct tf_err *e)
 {
-	int rc = s->file ? flush_file(s, e) : tf_io_writev(s->io, s->iov, 2 * s->n_batch, e);
+	int rc = s->file ? flush_file(s, e) : tf_io_writev(s->io, s->iov, 1 + 2 * s->n_batch, e);
 
+	s->iov[0].iov_len = 0;
 	s->n_batch = 0;
 	s->batch_bytes = 0;
 	return rc;
@@ -91,8 +94,8 @@ static int queue(
 	}
 	s->chain = tf_chain_crc(s->chain, x->crc);
 	s->count++;
-	s->iov[2 * s->n_batch] = (struct iovec){x, sizeof(*x)};
-	s->iov[2 * s->n_batch + 1] = (struct iovec){(void *)data, size};
+	s->iov[2 * s->n_batch + 1] = (struct iovec){x, sizeof(*x)};
+	s->iov[2 * s->n_batch + 2] = (struct iovec){(void *)data, size};
 	s->n_batch++;
 	s->batch_bytes += size;
 	s->data += size;

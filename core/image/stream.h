@@ -179,12 +179,13 @@ struct tf_packer {
 struct tf_sink {
 	struct tf_io *io;
 	bool file;
-	bool crc_instruction;    /* tf_arch_has_crc32c() */
-	uint32_t count, chain;   /* of extents so far */
-	uint32_t max_table;      /* file */
-	struct tf_extent *table; /* file */
+	bool crc_instruction;           /* tf_arch_has_crc32c() */
+	uint32_t count, chain;          /* of extents so far */
+	uint32_t max_table;             /* file */
+	struct tf_extent *table;        /* file */
+	struct tf_stream_header header; /* a stream's, which goes with what is written first */
 	struct tf_extent batch[256];
-	struct iovec iov[512];
+	struct iovec iov[1 + 512];
 	int n_batch;
 	uint32_t batch_bytes;
 	uint64_t data;            /* bytes of extents written, head included */
@@ -197,8 +198,8 @@ uint32_t tf_extent_crc(uint64_t offset, uint32_t size, const void *data);
 /* The check of a chain, extended by one extent's crc. */
 uint32_t tf_chain_crc(uint32_t chain, uint32_t extent_crc);
 
-/* Starts: io is a stream, or (file) a regular file. Writes the stream's header. max_extents bounds
- * the table (arena). 0, _NOMEM, or what tf_io_write says. */
+/* Starts: io is a stream, whose header goes with the first flush, or (file) a regular file.
+ * max_extents bounds the table (arena). 0 or _NOMEM. */
 int tf_sink_begin(struct tf_sink *s, struct tf_io *io, bool file, const struct tf_image *img,
 	uint64_t memory, uint32_t flags, uint32_t max_extents, struct tf_arena *a,
 	struct tf_err *e);

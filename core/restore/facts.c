@@ -83,21 +83,6 @@ static bool has_mm_map(void)
 	       size == sizeof(struct prctl_mm_map);
 }
 
-static void gather_limits(struct tf_facts *f, struct tf_arena *a)
-{
-	struct rlimit lim;
-
-	f->max_map_count = tf_facts_number("/proc/sys/vm/max_map_count", 65530);
-	f->min_addr = tf_facts_number("/proc/sys/vm/mmap_min_addr", 65536);
-	f->memory_free = tf_host_memory_free(a);
-	f->address_limit = getrlimit(RLIMIT_AS, &lim) ? UINT64_MAX : lim.rlim_cur;
-	tf_facts_tasks(f, a);
-	tf_facts_memory(f, a);
-	f->fd_limit = getrlimit(RLIMIT_NOFILE, &lim) ? 1024 : lim.rlim_max;
-	if (f->min_addr < f->page_size)
-		f->min_addr = f->page_size;
-}
-
 static const char *first_line(struct tf_arena *a, const char *path)
 {
 	char *text;
@@ -124,16 +109,11 @@ static void gather_cpus(struct tf_facts *f, const char *list)
 }
 
 /* What the kernel keeps for the receiver, and a new process starts with. */
-static int gather_own(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
+static int gather_own(struct tf_facts *f, const char *status, struct tf_arena *a)
 {
 	struct tf_clocks ours = tf_host_clocks(0);
-	char *status;
-	size_t size;
 	int bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
-	int rc = tf_proc_read(a, "/proc/self/status", &status, &size, e);
 
-	if (rc)
-		return rc;
 	if (tf_rights_parse(status, &f->rights, &f->groups, a))
 		memset(&f->rights, 0, sizeof(f->rights));
 	f->rights.securebits = bits > 0 ? (uint32_t)bits : 0;
@@ -141,18 +121,7 @@ static int gather_own(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
 		f->flags |= TF_FACT_FIRST_USER;
 	f->flags |= prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 ? TF_FACT_NO_NEW : 0;
 	f->flags |= strstr(status, "\nSeccomp:\t0") ? TF_FACT_UNFILTERED : 0;
-	for (int i = 0; i < TF_LIMITS; i++) {
-		struct rlimit lim = {RLIM_INFINITY, RLIM_INFINITY};
-
-		getrlimit((__rlimit_resource_t)i, &lim);
-		f->limits[2 * i] = lim.rlim_cur;
-		f->limits[2 * i + 1] = lim.rlim_max;
-	}
-	f->nr_open = tf_facts_number("/proc/sys/fs/nr_open", 1048576);
-	gather_cpus(f, first_line(a, "/sys/devices/system/cpu/online"));
-	f->nice = getpriority(PRIO_PROCESS, 0);
-	f->oom_score_adj = (int32_t)strtol(first_line(a, "/proc/self/oom_score_adj"), NULL, 10);
-	f->monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC) - (uint64_t)ours.monotonic;
+	f->clock_ahead = ours.monotonic;
 	f->boot = ours.monotonic || ours.boottime
 			  ? "namespace"
 			  : first_line(a, "/proc/sys/kernel/random/boot_id");
@@ -186,7 +155,9 @@ static int gather_auxv(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
 	return rc;
 }
 
-int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
+/* What this process, and whatever it forks, will find as it is now. */
+static int gather_lasting(
+	struct tf_facts *f, const char *status, struct tf_arena *a, struct tf_err *e)
 {
 	bool emulated = tf_host_emulated();
 	struct tf_before self;
@@ -204,9 +175,10 @@ int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
 	uname(&uts);
 	f->release = tf_arena_strn(a, uts.release, sizeof(uts.release));
 	f->max_addr = address_end(f->page_size);
-	f->brk = (uint64_t)syscall(SYS_brk, 0);
 	if (!emulated && has_mm_map())
 		f->flags |= TF_FACT_MM_MAP;
+	if (!emulated && tf_facts_keys())
+		f->flags |= TF_FACT_KEYS;
 	/* A kernel with rseq refuses an unaligned area with EINVAL; one without says ENOSYS. */
 	if (syscall(SYS_rseq, 1L, 0L, 0L, 0L) && errno != ENOSYS)
 		f->flags |= TF_FACT_RSEQ;
@@ -214,24 +186,91 @@ int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
 	f->rseq = self.rseq;
 	tf_arch_cpu(&f->cpu, false);
 	f->n_keep = tf_arch_emulator_pages(f->keep, TF_FACT_KEEP_MAX);
-	gather_limits(f, a);
-	rc = gather_own(f, a, e);
+	rc = gather_own(f, status, a);
 	f->flags |= kernel_can(f);
 	if (!rc)
 		rc = gather_auxv(f, a, e);
-	if (!rc)
-		rc = tf_guest_maps(a, 0, &f->maps, &f->n_maps, e);
-	if (!rc && emulated)
-		rc = tf_maps_read(a, TF_HOST_TRUE_MAPS, &f->taken, &f->n_taken, e);
-	if (rc)
-		return rc;
-	if (!emulated) {
-		f->taken = f->maps;
-		f->n_taken = f->n_maps;
+	return rc || !f->release ? TELEFORK_E_NOMEM : 0;
+}
+
+static void gather_limits(struct tf_facts *f, const char *status, struct tf_arena *a)
+{
+	for (int i = 0; i < TF_LIMITS; i++) {
+		struct rlimit lim = {RLIM_INFINITY, RLIM_INFINITY};
+
+		getrlimit((__rlimit_resource_t)i, &lim);
+		f->limits[2 * i] = lim.rlim_cur;
+		f->limits[2 * i + 1] = lim.rlim_max;
 	}
-	return tf_vdso_from_maps(&f->vdso, f->maps, f->n_maps, a) || !f->release
-		       ? tf_fail(e, TELEFORK_E_NOMEM, "out of memory for the destination's facts")
-		       : 0;
+	f->address_limit = f->limits[2 * RLIMIT_AS];
+	f->fd_limit = f->limits[2 * RLIMIT_NOFILE + 1];
+	f->nr_open = tf_facts_number("/proc/sys/fs/nr_open", 1048576);
+	f->max_map_count = tf_facts_number("/proc/sys/vm/max_map_count", 65530);
+	f->min_addr = tf_facts_number("/proc/sys/vm/mmap_min_addr", 65536);
+	if (f->min_addr < f->page_size)
+		f->min_addr = f->page_size;
+	f->memory_free = tf_host_memory_free(a);
+	tf_facts_tasks(f, status, a);
+	tf_facts_memory(f, a);
+}
+
+/* What is true of this moment. */
+static int gather_moment(
+	struct tf_facts *f, const char *status, struct tf_arena *a, struct tf_err *e)
+{
+	int rc;
+
+	gather_limits(f, status, a);
+	memset(f->cpus, 0, sizeof(f->cpus));
+	gather_cpus(f, first_line(a, "/sys/devices/system/cpu/online"));
+	f->brk = (uint64_t)syscall(SYS_brk, 0);
+	f->nice = getpriority(PRIO_PROCESS, 0);
+	f->oom_score_adj = (int32_t)strtol(first_line(a, "/proc/self/oom_score_adj"), NULL, 10);
+	f->monotonic_ns = tf_clock_ns(CLOCK_MONOTONIC) - (uint64_t)f->clock_ahead;
+	rc = tf_guest_maps(a, 0, &f->maps, &f->n_maps, e);
+	f->taken = f->maps;
+	f->n_taken = f->n_maps;
+	if (!rc && f->flags & TF_FACT_EMULATED)
+		rc = tf_maps_read(a, TF_HOST_TRUE_MAPS, &f->taken, &f->n_taken, e);
+	return rc;
+}
+
+static int out_of_memory(struct tf_err *e)
+{
+	return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for the destination's facts");
+}
+
+static const struct tf_facts *lasting;
+
+int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e)
+{
+	char *status;
+	size_t size;
+	int rc = tf_proc_read(a, "/proc/self/status", &status, &size, e);
+
+	if (!rc && lasting) {
+		*f = *lasting;
+		return gather_moment(f, status, a, e);
+	}
+	if (!rc && gather_lasting(f, status, a, e))
+		rc = out_of_memory(e);
+	if (!rc)
+		rc = gather_moment(f, status, a, e);
+	if (!rc && tf_vdso_from_maps(&f->vdso, f->maps, f->n_maps, a))
+		rc = out_of_memory(e);
+	return rc;
+}
+
+int tf_facts_remember(struct tf_arena *a, struct tf_err *e)
+{
+	struct tf_facts *f = tf_arena_alloc(a, sizeof(*f));
+	int rc = f ? tf_facts_gather(f, a, e) : out_of_memory(e);
+
+	if (!rc) {
+		f->traces = !(f->flags & TF_FACT_EMULATED) && tf_tracer_allowed();
+		lasting = f;
+	}
+	return rc;
 }
 
 static const struct {

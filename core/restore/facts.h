@@ -55,7 +55,9 @@ struct tf_facts {
 	uint64_t limits[2 * TF_LIMITS], nr_open;
 	uint64_t cpus[TF_CPU_WORDS]; /* processors that are here */
 	int32_t nice, oom_score_adj;
+	bool traces;           /* tf_tracer_allowed(), if that was asked (tf_facts_remember()) */
 	uint64_t monotonic_ns; /* of the machine */
+	int64_t clock_ahead;   /* of the receiver, of that */
 	const char *boot;      /* random/boot_id; "": its clocks are not the machine's */
 	uint32_t n_maps, n_taken;
 	struct tf_map *maps;  /* of the receiver, to be removed */
@@ -66,6 +68,11 @@ struct tf_facts {
 /* Looks at this process and machine. Call it last: mappings made afterwards are not in it.
  * Everything lives in the arena. 0, _NOMEM, _SYSTEM. */
 int tf_facts_gather(struct tf_facts *f, struct tf_arena *a, struct tf_err *e);
+
+/* The same for this process, and from now on a part of it is not looked for again, neither in it
+ * nor in what it forks: what the kernel, the processor and the program are, and what it may. Before
+ * there are threads, and not where its rights change later. */
+int tf_facts_remember(struct tf_arena *a, struct tf_err *e);
 
 /* Whether the link exe of the new process can be the program that it was, or is: TF_FACT_EXE*. */
 uint32_t tf_facts_link(const struct tf_facts *f, const struct tf_image *img);

@@ -4,6 +4,7 @@
 #include "core/restore/facts_impl.h"
 
 #include <dirent.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,19 +13,6 @@
 #include <unistd.h>
 
 #include "core/base/maps.h"
-
-/* CAP_IPC_LOCK is bit 14 of the effective set. */
-static bool may_lock(struct tf_arena *a)
-{
-	const char *p;
-	char *text;
-	size_t size;
-
-	if (tf_proc_read(a, "/proc/self/status", &text, &size, NULL))
-		return false;
-	p = strstr(text, "CapEff:");
-	return p && strtoull(p + 7, NULL, 16) >> 14 & 1;
-}
 
 /* What the kernel still grants where it counts strictly (vm.overcommit_memory 2). */
 static uint64_t commit_free(struct tf_arena *a)
@@ -96,7 +84,7 @@ static bool has_huge_pages(struct tf_arena *a)
 }
 
 /* A process that has keys already would hand them on. */
-static bool has_keys(void)
+bool tf_facts_keys(void)
 {
 	long key = syscall(SYS_pkey_alloc, 0L, 0L);
 
@@ -107,13 +95,12 @@ static bool has_keys(void)
 
 void tf_facts_memory(struct tf_facts *f, struct tf_arena *a)
 {
-	struct rlimit lim;
+	bool may_lock = f->rights.caps[TF_CAP_E] >> CAP_IPC_LOCK & 1;
 
-	f->lock_limit = may_lock(a) || getrlimit(RLIMIT_MEMLOCK, &lim) ? UINT64_MAX : lim.rlim_cur;
+	f->lock_limit = may_lock ? UINT64_MAX : f->limits[2 * RLIMIT_MEMLOCK];
 	f->commit_free = commit_free(a);
 	gather_huge(f);
-	if (!(f->flags & TF_FACT_EMULATED) && has_keys())
-		f->flags |= TF_FACT_KEYS;
+	f->flags &= ~TF_FACT_THP;
 	if (has_huge_pages(a))
 		f->flags |= TF_FACT_THP;
 }

@@ -62,9 +62,9 @@ static uint64_t threads_of_user(struct tf_arena *a)
 	return n;
 }
 
-static uint64_t free_of_user(struct tf_arena *a)
+static uint64_t free_of_user(const struct tf_facts *f, struct tf_arena *a)
 {
-	uint64_t caps = tf_text_number(text_of(a, "/proc/self/status"), "\nCapEff:", 16, 0);
+	uint64_t caps = f->rights.caps[TF_CAP_E];
 	struct rlimit lim;
 
 	if (getrlimit(RLIMIT_NPROC, &lim) || lim.rlim_cur == RLIM_INFINITY || !getuid() ||
@@ -124,11 +124,11 @@ static uint64_t free_of_system(struct tf_arena *a)
 	return less(max, all);
 }
 
-void tf_facts_tasks(struct tf_facts *f, struct tf_arena *a)
+void tf_facts_tasks(struct tf_facts *f, const char *status, struct tf_arena *a)
 {
-	const char *queue = strstr(text_of(a, "/proc/self/status"), "\nSigQ:");
+	const char *queue = strstr(status, "\nSigQ:");
 	uint64_t used = queue ? strtoull(queue + 6, NULL, 10) : 0;
 
-	f->threads_free = least(free_of_user(a), least(free_of_groups(a), free_of_system(a)));
+	f->threads_free = least(free_of_user(f, a), least(free_of_groups(a), free_of_system(a)));
 	f->pending_free = queue ? less(tf_text_number(queue, "/", 10, 0), used) : UINT64_MAX;
 }

@@ -94,12 +94,12 @@ static int hear(int from, int *ret_uffd)
 	return 1;
 }
 
-static _Noreturn void guard(int from, pid_t pid, int process, int uffd)
+static _Noreturn void guard(int from, pid_t pid, int process)
 {
 	static struct pollfd space[SPACES_MAX];
 	char name[16];
-	int n = 1, one, rc;
-	const int keep[] = {from, process, uffd};
+	int n = 0, one, rc;
+	const int keep[] = {from, process};
 	sigset_t all;
 
 	sigfillset(&all);
@@ -107,8 +107,7 @@ static _Noreturn void guard(int from, pid_t pid, int process, int uffd)
 	setsid(); /* what ends the receiver's group leaves it alone */
 	snprintf(name, sizeof(name), "tfguard-%d", (int)pid);
 	prctl(PR_SET_NAME, name, 0, 0, 0);
-	tf_host_close_all(keep, 3);
-	space[0] = (struct pollfd){uffd, POLLIN, 0};
+	tf_host_close_all(keep, 2);
 	while ((rc = hear(from, &one)) == 1)
 		if (n < SPACES_MAX)
 			space[n++] = (struct pollfd){one, POLLIN, 0};
@@ -122,7 +121,7 @@ static _Noreturn void guard(int from, pid_t pid, int process, int uffd)
 	_exit(0);
 }
 
-int tf_guard_start(struct tf_guard *g, pid_t process, int uffd, struct tf_err *e)
+int tf_guard_start(struct tf_guard *g, pid_t process, struct tf_err *e)
 {
 	TF_CLOSE int pidfd = (int)syscall(SYS_pidfd_open, process, 0);
 	int pair[2];
@@ -134,7 +133,7 @@ int tf_guard_start(struct tf_guard *g, pid_t process, int uffd, struct tf_err *e
 	g->pid = (pid_t)syscall(SYS_clone, 0, 0, 0, 0, 0); /* no SIGCHLD when it ends */
 	if (!g->pid) {
 		close(pair[0]);
-		guard(pair[1], process, pidfd, uffd);
+		guard(pair[1], process, pidfd);
 	}
 	close(pair[1]);
 	g->tell = pair[0];

@@ -16,12 +16,10 @@ struct tf_guard {
 	int tell;  /* -1 */
 };
 
-/* Starts one for the process and its first space, whose descriptor stays the caller's. 0 or
- * _SYSTEM.
- */
-int tf_guard_start(struct tf_guard *g, pid_t process, int uffd, struct tf_err *e);
+/* Starts one for the process, which has no space yet. 0 or _SYSTEM. */
+int tf_guard_start(struct tf_guard *g, pid_t process, struct tf_err *e);
 
-/* It holds this space, too. */
+/* It holds this space, too: the descriptor stays the caller's. */
 void tf_guard_add(struct tf_guard *g, int uffd);
 
 /* Everything is there, or the process is dead: it ends, which is not waited for. Safe without one.

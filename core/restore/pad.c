@@ -51,6 +51,8 @@
 /* Bytes a second, on the whole, without a deadline. */
 #define SLOWEST 4096u
 
+#define FACTS_NS 1000000000u /* what is known of the machine is good for so long */
+
 /* The deadline, or without one: idle time is no bound for a sender that sends a byte now and then,
  * so the whole has to come at a rate. */
 static uint64_t last_moment(const struct tf_pad *p, uint64_t bytes)
@@ -164,12 +166,25 @@ static int gather_facts(struct tf_pad *p)
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	int rc;
 
-	p->break_page = tf_guest_hold_break();
+	if (!p->break_page)
+		p->break_page = tf_guest_hold_break();
+	p->facts_ns = tf_now_ns();
 	pthread_mutex_lock(&lock);
 	rc = tf_facts_gather(&p->facts, &p->arena, &p->err);
 	pthread_mutex_unlock(&lock);
+	return rc;
+}
+
+/* They were gathered while the head was on its way: they are still true if that was not long ago,
+ * and nobody else is here to map memory. */
+static int settle_facts(struct tf_pad *p)
+{
+	bool old = p->staging || tf_now_ns() - p->facts_ns > FACTS_NS || tf_host_threads() != 1;
+	int rc = old ? gather_facts(p) : 0;
+
 	if (!rc && p->image.source.origin == TF_ORIGIN_TASK &&
-		!(p->facts.flags & (TF_FACT_EMULATED | TF_FACT_PTRACE)) && tf_tracer_allowed())
+		!(p->facts.flags & (TF_FACT_EMULATED | TF_FACT_PTRACE)) &&
+		(p->facts.traces || tf_tracer_allowed()))
 		p->facts.flags |= TF_FACT_PTRACE;
 	if (!rc)
 		p->facts.flags |= tf_facts_link(&p->facts, &p->image);
@@ -238,13 +253,6 @@ static int look_for_files(struct tf_pad *p)
 	return rc;
 }
 
-static int take_rounds(struct tf_pad *p)
-{
-	int rc = gather_facts(p);
-
-	return rc ? rc : tf_stage_take(p);
-}
-
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
 	const struct tf_mark *mark)
 {
@@ -267,11 +275,13 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	if (rc)
 		return rc;
 	if (rounds ? tf_arena_share(&p->arena, TF_ARENA_DEFAULT)
-		   : tf_arena_init(&p->arena, TF_ARENA_DEFAULT))
+		   : tf_arena_init(&p->arena, tf_guest_arena()))
 		return tf_fail(&p->err, TELEFORK_E_NOMEM,
-			"no address space for an image (1 GiB, most of which stays untouched): "
+			"no address space for an image (1 GiB at most, which stays untouched mostly): "
 			"ulimit -v");
-	rc = rounds ? take_rounds(p) : 0;
+	rc = gather_facts(p);
+	if (!rc && rounds)
+		rc = tf_stage_take(p);
 	if (!rc)
 		rc = p->file ? read_file_head(p) : read_stream_head(p);
 	p->head_ns = rc ? 0 : tf_now_ns();
@@ -284,7 +294,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	for (uint32_t i = 0; i < p->image.n_segments && !rc; i++)
 		p->to_come += p->image.segments[i].filesz;
 	if (!rc)
-		rc = gather_facts(p);
+		rc = settle_facts(p);
 	tf_stage_count(p);
 	if (!rc)
 		rc = tf_compat_check(&p->image, &p->facts, p->options->max_memory, &p->err);

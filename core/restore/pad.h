@@ -27,7 +27,8 @@ struct tf_pad {
 	struct tf_arena arena;
 	struct tf_image image;
 	struct tf_facts facts;
-	void *break_page; /* keeps our break where the facts have it; NULL: nothing does */
+	uint64_t facts_ns; /* when they were gathered, as of tf_now_ns() */
+	void *break_page;  /* keeps our break where the facts have it; NULL: nothing does */
 	struct tf_restore restore;
 	struct tf_io io; /* the channel, or the file */
 	bool file;

@@ -313,32 +313,33 @@ static int page_all(struct paging *g)
 	return rc;
 }
 
+/* Before it runs: who touches something then is not to wait for this. */
+static int prepare(struct tf_pad *p)
+{
+	struct paging *g = p->pager.paging = calloc(1, sizeof(*g));
+	int uffd = p->pager.uffd;
+
+	if (g) {
+		*g = (struct paging){.p = p, .g = &p->pager};
+		g->in = malloc(IN_SIZE);
+		g->owned = malloc(OWNED_MAX * sizeof(*g->owned));
+	}
+	if (!g || !g->in || !g->owned)
+		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory for what comes later");
+	p->pager.uffd = -1; /* the space's */
+	return tf_spaces_begin(&p->pager.spaces, uffd, p->image.later, p->image.n_later,
+		p->facts.page_size, &p->err);
+}
+
 int tf_pager_run(struct tf_pad *p)
 {
-	struct paging *g = calloc(1, sizeof(*g));
-	int rc;
+	struct paging *g = p->pager.paging;
 
-	if (!g)
-		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory");
-	*g = (struct paging){.p = p, .g = &p->pager, .left = p->to_come};
-	g->in = malloc(IN_SIZE);
-	g->owned = malloc(OWNED_MAX * sizeof(*g->owned));
-	rc = g->in && g->owned
-		     ? tf_spaces_begin(&p->pager.spaces, p->pager.uffd, p->image.later,
-			       p->image.n_later, p->facts.page_size, &p->err)
-		     : tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory for what comes later");
+	g->left = p->to_come;
 	p->pager.spaces.wanted = ask;
 	p->pager.spaces.forked = hold;
 	p->pager.spaces.ctx = g;
-	if (!rc) {
-		p->pager.uffd = -1;
-		rc = page_all(g);
-	}
-	free(g->in);
-	free(g->owned);
-	free(g->fd);
-	free(g);
-	return rc;
+	return page_all(g);
 }
 
 static int await(struct tf_pad *p, uint64_t deadline_ns)
@@ -373,8 +374,10 @@ int tf_pager_take(struct tf_pad *p, uint64_t deadline_ns)
 		.msg_control = &control,
 		.msg_controllen = sizeof(control)};
 	struct cmsghdr *c;
-	int rc = await(p, deadline_ns);
+	int rc = tf_guard_start(&p->pager.guard, p->child, &p->err);
 
+	if (!rc)
+		rc = await(p, deadline_ns);
 	if (rc)
 		return rc;
 	if (recvmsg(p->control, &m, MSG_CMSG_CLOEXEC | MSG_WAITALL) != sizeof(r))
@@ -386,11 +389,19 @@ int tf_pager_take(struct tf_pad *p, uint64_t deadline_ns)
 	if (r.tag != 'u' || !c || c->cmsg_type != SCM_RIGHTS)
 		return tf_fail(&p->err, TELEFORK_E_RESTORE, "the new process said something else");
 	memcpy(&p->pager.uffd, CMSG_DATA(c), sizeof(int));
-	return tf_guard_start(&p->pager.guard, p->child, p->pager.uffd, &p->err);
+	tf_guard_add(&p->pager.guard, p->pager.uffd);
+	return prepare(p);
 }
 
 void tf_pager_done(struct tf_pager *g)
 {
+	if (g->paging) {
+		free(g->paging->in);
+		free(g->paging->owned);
+		free(g->paging->fd);
+	}
+	free(g->paging);
+	g->paging = NULL;
 	tf_spaces_done(&g->spaces);
 	if (g->uffd >= 0)
 		close(g->uffd);

@@ -11,13 +11,15 @@
 #include "core/restore/spaces.h"
 
 struct tf_pad;
+struct paging;
 
 struct tf_pager {
 	int uffd; /* of the process, until tf_pager_run() takes it; -1 */
 	struct tf_guard guard;
 	struct tf_spaces spaces;
-	uint64_t bytes; /* that came; pages of zeros, which do not travel, included */
-	uint64_t asked; /* how often for an address */
+	uint64_t bytes;        /* that came; pages of zeros, which do not travel, included */
+	uint64_t asked;        /* how often for an address */
+	struct paging *paging; /* ready for the first who touches something; NULL */
 };
 
 /* The new process sends its descriptor with a report that says so: takes it, and sets a guard.

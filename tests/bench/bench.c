@@ -19,6 +19,7 @@ static const struct {
 	int (*measure)(struct bench *b);
 } parts[] = {
 	{"times", bench_times},
+	{"user", bench_user},
 	{"work", bench_work},
 	{"own", bench_own},
 	{"yoyo", bench_yoyo},
@@ -31,11 +32,8 @@ static const struct {
 
 #define PARTS (sizeof(parts) / sizeof(*parts))
 
-/* Starts a receiver and reads the address that it prints. */
-static pid_t start_receiver(const char *pad, char *address, char uri[static 128])
+pid_t bench_receiver(char *const argv[], char uri[static BENCH_URI])
 {
-	char *argv[] = {
-		(char *)pad, "serve", "--insecure", "--zygote", "--store", "1024", address, NULL};
 	int out[2];
 	pid_t pid;
 	FILE *f;
@@ -46,17 +44,27 @@ static pid_t start_receiver(const char *pad, char *address, char uri[static 128]
 	if (!pid) {
 		dup2(out[1], 1);
 		if (freopen("/dev/null", "w", stderr))
-			execv(pad, argv);
+			execvp(argv[0], argv);
 		_exit(127);
 	}
 	close(out[1]);
 	f = fdopen(out[0], "r");
-	if (!f || !fgets(uri, 128, f)) {
-		fprintf(stderr, "bench: %s does not start\n", pad);
+	if (!f || !fgets(uri, BENCH_URI, f)) {
+		fprintf(stderr, "bench: %s does not start\n", argv[0]);
 		return -1;
 	}
 	uri[strcspn(uri, "\n")] = '\0';
 	return pid;
+}
+
+static pid_t start_receiver(const char *pad, char *address, char uri[static BENCH_URI])
+{
+	char *argv[] = {
+		(char *)pad, "serve", "--insecure", "--zygote", "--store", "1024", address, NULL};
+
+	if (!strncmp(address, "unix:", 5))
+		argv[2] = address, argv[3] = NULL;
+	return bench_receiver(argv, uri);
 }
 
 static bool wanted(const char *name, char **parts_wanted)
@@ -85,7 +93,7 @@ static int run(struct bench *b, char **parts_wanted, const char *folder, bool pr
 
 int main(int argc, char **argv)
 {
-	char folder[] = "/tmp/telefork-bench.XXXXXX", socket[128], uri[BENCH_LINKS][128];
+	char folder[] = "/tmp/telefork-bench.XXXXXX", socket[128], uri[BENCH_LINKS][BENCH_URI];
 	struct bench b = {.uri = {uri[0], uri[1]}, .rows = json_array(), .curves = json_array()};
 	bool priority;
 	int rc;

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #define BENCH_ROUNDS 16 /* at most */
+#define BENCH_URI    128
 
 /* A reference whose quartiles are further apart than this part of its median tells nothing. */
 #define BENCH_NOISE 0.35
@@ -33,6 +34,9 @@ struct bench {
 	json_t *rows, *curves; /* for report.c */
 	unsigned met, missed, noisy;
 };
+
+/* Starts a receiver, and reads the address that it prints. -1: it does not start, with words. */
+pid_t bench_receiver(char *const argv[], char uri[static BENCH_URI]);
 
 /* --- report.c --- */
 
@@ -103,6 +107,7 @@ struct bench_journey {
 	uint64_t start;
 	double stop_ms, run_ms; /* the parent stood still; until the copy's first word is here */
 	uint64_t memory;        /* bytes carried */
+	uint64_t split;         /* bytes of huge pages that became small ones, as it is told */
 };
 
 /* Sends this process; the copy never returns. 0 or an error. */
@@ -125,6 +130,9 @@ int bench_apart(struct bench *b, int (*fn)(struct bench *b, uint64_t mib, bool h
 
 /* telefork(): stop, throughput, the small program. */
 int bench_times(struct bench *b);
+
+/* The small program under QEMU user mode, of each architecture that was built. */
+int bench_user(struct bench *b);
 
 /* Work that is lost to copying on write in the second after. */
 int bench_work(struct bench *b);

@@ -149,6 +149,7 @@ int bench_arrive(struct bench_journey *j)
 	j->run_ms = since(j->start);
 	rc = telefork_wait(j->job, &result);
 	j->memory = result.memory;
+	j->split = result.split;
 	if (rc || !told)
 		fprintf(stderr, "bench: %s\n", rc ? result.message : "the copy says nothing");
 	return rc || told ? rc : TELEFORK_E_CLOSED;

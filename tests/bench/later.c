@@ -114,13 +114,13 @@ static int send_copy(struct tf_task *t, pid_t pid, const char *uri, bool lazy, i
 	int rc, fd;
 
 	t->post_copy = lazy;
-	rc = tf_task_snapshot(t, pid);
-	if (!rc)
-		rc = tf_address_parse(uri, &address, e);
-	fd = rc ? rc : tf_dial(&address, NULL, &errand, NULL, e);
+	rc = tf_address_parse(uri, &address, e);
+	fd = rc ? rc : tf_dial(&address, NULL, &errand, NULL, e); /* first, as telefork copy does */
 	if (fd < 0)
 		return fd;
-	rc = tf_task_save(t, fd);
+	rc = tf_task_snapshot(t, pid);
+	if (!rc)
+		rc = tf_task_save(t, fd);
 	if (!rc)
 		rc = tf_task_commit(t);
 	if (!rc)

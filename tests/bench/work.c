@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -18,6 +19,10 @@
 
 #define ROUNDS 3
 #define PAGE   4096u
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
 
 static double cpu_seconds(void)
 {
@@ -37,37 +42,65 @@ static double work(uint8_t *heap, uint64_t size)
 }
 
 struct lost {
-	struct bench_series fork, telefork, split;
+	struct bench_series fork, gone, telefork, split, told;
 };
 
-static int measure_round(struct bench *b, struct lost *l, uint8_t *heap, uint64_t size)
+/* As they were before somebody wrote to them. */
+static void join(uint8_t *heap, uint64_t size, bool huge)
 {
-	struct bench_journey j = {0};
-	uint64_t huge;
-	double alone;
-	pid_t pid;
+	if (huge)
+		madvise(heap, size, MADV_COLLAPSE);
+}
 
-	bench_warm(2 * size);
-	work(heap, size); /* every page is this process's own again */
-	alone = work(heap, size);
-	pid = fork();
+static double huge_mib(void)
+{
+	return (double)bench_memory_of(getpid(), "smaps_rollup", "AnonHugePages:") / 1048576;
+}
+
+/* A fork that stays, or whose pages have all left before the first write. */
+static double work_beside_fork(uint8_t *heap, uint64_t size, bool stays)
+{
+	pid_t pid = fork();
+	double done;
+
 	if (!pid) {
 		pause();
 		_exit(0);
 	}
-	bench_push(&l->fork, 100 * (1 - work(heap, size) / alone));
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	if (!stays) {
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
+	done = work(heap, size);
+	if (stays) {
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
 	work(heap, size);
-	huge = bench_memory_of(getpid(), "smaps_rollup", "AnonHugePages:");
+	return done;
+}
+
+static int measure_round(struct bench *b, struct lost *l, uint8_t *heap, uint64_t size, bool huge)
+{
+	struct bench_journey j = {0};
+	double alone, before;
+
+	bench_warm(2 * size);
+	work(heap, size); /* every page is this process's own again */
+	alone = work(heap, size);
+	join(heap, size, huge);
+	bench_push(&l->fork, 100 * (1 - work_beside_fork(heap, size, true) / alone));
+	join(heap, size, huge);
+	bench_push(&l->gone, 100 * (1 - work_beside_fork(heap, size, false) / alone));
+	join(heap, size, huge);
+	before = huge_mib();
 	if (bench_depart(&j, b, BENCH_TCP))
 		return -1;
 	bench_push(&l->telefork, 100 * (1 - work(heap, size) / alone));
 	if (bench_arrive(&j))
 		return -1;
-	bench_push(&l->split, ((double)huge - (double)bench_memory_of(
-						      getpid(), "smaps_rollup", "AnonHugePages:")) /
-				      1048576);
+	bench_push(&l->split, before - huge_mib());
+	bench_push(&l->told, (double)j.split / 1048576);
 	bench_leave(&j, b->serve[BENCH_TCP]);
 	return 0;
 }
@@ -78,13 +111,16 @@ static int measure_work(struct bench *b, uint64_t mib, bool huge)
 	struct lost l = {0};
 
 	for (int i = 0; i < ROUNDS; i++)
-		if (!heap || measure_round(b, &l, heap, mib << 20))
+		if (!heap || measure_round(b, &l, heap, mib << 20, huge))
 			return -1;
+	bench_add(b, &l.gone, &l.fork, bench_median(&l.fork) / 2, "%", "half of fork()'s",
+		"the same, if all pages leave before, %llu MiB %s", (unsigned long long)mib,
+		huge ? "huge" : "4k");
 	bench_add(b, &l.telefork, &l.fork, bench_median(&l.fork) / 2, "%", "half of fork()'s",
 		"work lost to copy-on-write, %llu MiB %s", (unsigned long long)mib,
 		huge ? "huge" : "4k");
 	if (huge)
-		bench_add(b, &l.split, NULL, 1, "MiB", "huge again afterwards",
+		bench_add(b, &l.split, &l.told, bench_median(&l.told) + 2, "MiB", "what is told",
 			"huge pages that fell apart, of %llu MiB", (unsigned long long)mib);
 	return 0;
 }

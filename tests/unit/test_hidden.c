@@ -5,6 +5,7 @@
  * snapshot. The receiver here is this process's other end of a socket: it decides when a byte
  * moves.
  */
+#include "core/capture/capture.h"
 #include "core/image/file.h"
 #include "core/job.h"
 #include "tests/unit/sides.h"
@@ -602,6 +603,59 @@ START_TEST(parent_goes_first)
 }
 END_TEST
 
+/* --- huge pages --- */
+
+#define HUGE ((size_t)2 << 20)
+#define MANY 8u
+
+/* NULL: there are none here, or nobody tells which pages are huge. */
+static char *huge_pages(void)
+{
+	char *p = mmap(NULL, (MANY + 1) * HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		-1, 0);
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	bool told = tf_capture_lists_pages(pagemap);
+	struct tf_capture c = {.huge = MANY * HUGE, .image = {.n_maps = 1}};
+	struct tf_map map;
+
+	close(pagemap);
+	ck_assert(p != MAP_FAILED);
+	p += -(uintptr_t)p % HUGE;
+	madvise(p, MANY * HUGE, MADV_HUGEPAGE);
+	memset(p, 1, MANY * HUGE);
+	map = (struct tf_map){.start = (uint64_t)p, .end = (uint64_t)p + MANY * HUGE};
+	c.image.maps = &map;
+	return told && !tf_capture_split(&c, getpid()) ? p : NULL;
+}
+
+static uint64_t split_of(char *huge, unsigned written)
+{
+	struct telefork_result r;
+	struct still s;
+
+	still_begin(&s);
+	for (unsigned i = 0; i < written; i++)
+		huge[i * HUGE] = 2;
+	close(s.peer);
+	ck_assert_int_eq(telefork_wait(s.job, &r), TELEFORK_E_CLOSED);
+	close(s.fd);
+	return r.split;
+}
+
+/* What is written to while it is shared with the snapshot is not huge any more, and told of. */
+START_TEST(split_is_told)
+{
+	char *huge;
+
+	munmap(large, LARGE);
+	huge = huge_pages();
+	if (!huge)
+		return;
+	ck_assert_uint_eq(split_of(huge, 0), 0);
+	ck_assert_uint_eq(split_of(huge, 3), 3 * HUGE);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
 	const TTest *const tests[] = {
@@ -621,6 +675,7 @@ int main(int argc, char **argv)
 		jobs_at_once,
 		jobs_of_two_threads,
 		parent_goes_first,
+		split_is_told,
 	};
 
 	return sides_main(argc, argv,

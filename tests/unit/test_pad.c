@@ -6,6 +6,7 @@
  */
 #include "tests/unit/sides.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -178,6 +179,7 @@ static int threads_main(void)
 	static struct arrival a[THREADS_MAX];
 	unsigned well;
 
+	mallopt(M_ARENA_MAX, 1); /* how many there would be is chance */
 	pthread_barrier_init(&together, NULL, (unsigned)THREADS);
 	well = arrive_all(a, 10);
 	note_maps(&before);

@@ -759,7 +759,7 @@ START_TEST(killed_at_every_call)
 		ck_assert_msg(!memcmp(&view, &shared->view, sizeof(view)), "call %ld", at);
 	}
 	assert_orphans_end(at);
-	ck_assert_int_gt(at, 60);
+	ck_assert_int_gt(at, 40);
 	stop();
 }
 END_TEST

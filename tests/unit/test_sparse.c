@@ -2,7 +2,8 @@
 /*
  * Terabytes reserved, and a few hundred pages used of them, as a program under AddressSanitizer
  * does: all of these pages are found, no others, and soon. On kernels before 6.7, in guests, that
- * is core/capture/task_sparse.c. One static program.
+ * is core/capture/task_sparse.c. And large mappings, whose pages are elsewhere while their flags
+ * are read (task_smaps.c). One static program.
  */
 #include <check.h>
 #include <fcntl.h>
@@ -92,7 +93,8 @@ static void __attribute__((noreturn)) be_program(void)
 		if (fd > STDERR_FILENO || dup2(null, fd) < 0)
 			close(fd);
 	for (size_t i = 0; i < N_AREAS; i++)
-		use(&areas[i]);
+		if (areas[i].at)
+			use(&areas[i]);
 	raise(SIGSTOP);
 	for (;;)
 		pause();
@@ -145,6 +147,70 @@ START_TEST(found)
 }
 END_TEST
 
+/* --- large mappings, whose pages are elsewhere while their flags are read --- */
+
+#define BIG  ((size_t)24 << 20)
+#define BIGS 4u
+
+/* Neighbours that differ in their flags only, each with its number in every page. */
+static char *map_bigs(void)
+{
+	static const int advice[BIGS] = {
+		MADV_DONTDUMP, MADV_NOHUGEPAGE, MADV_RANDOM, MADV_SEQUENTIAL};
+	char *p =
+		mmap(NULL, BIGS * BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ck_assert(p != MAP_FAILED);
+	for (size_t i = 0; i < BIGS; i++)
+		ck_assert(!madvise(p + i * BIG, BIG, advice[i]));
+	for (size_t at = 0; at < BIGS * BIG; at += 4096)
+		*(uint64_t *)(void *)(p + at) = at + 1;
+	return p;
+}
+
+START_TEST(large_mappings)
+{
+	static const uint32_t flag[BIGS] = {
+		TF_VMF_DONTDUMP, TF_VMF_NOHUGEPAGE, TF_VMF_RAND, TF_VMF_SEQ};
+	const uint32_t all = flag[0] | flag[1] | flag[2] | flag[3];
+	char path[] = "/tmp/test_sparse.XXXXXX", *p = map_bigs();
+	int fd = mkstemp(path), status;
+	struct tf_err e = {0};
+	struct tf_file f;
+
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	child = fork();
+	if (!child)
+		be_program();
+	ck_assert_int_eq(waitpid(child, &status, WUNTRACED), child);
+	ck_assert_msg(!tf_task_snapshot(&task, child), "%s", task.capture.err.text);
+	ck_assert_str_eq(task.stands, "");
+	ck_assert_msg(
+		!tf_task_save(&task, fd) && !tf_task_commit(&task), "%s", task.capture.err.text);
+	close(fd);
+	ck_assert_msg(!tf_file_open(&f, path, &e), "%s", e.text);
+	unlink(path);
+	for (size_t i = 0; i < BIGS; i++) {
+		const struct tf_map *m = tf_image_map_at(&f.image, (uint64_t)p + i * BIG);
+
+		ck_assert_ptr_nonnull(m);
+		ck_assert_uint_eq(m->start, (uint64_t)p + i * BIG);
+		ck_assert_uint_eq(m->end, m->start + BIG);
+		ck_assert_uint_eq(m->vmflags & all, flag[i]);
+	}
+	for (size_t at = 0; at < BIGS * BIG; at += 4096) {
+		uint64_t n;
+
+		ck_assert_int_eq(tf_file_read(&f, (uint64_t)p + at, &n, sizeof(n)), sizeof(n));
+		ck_assert_uint_eq(n, at + 1);
+	}
+	tf_file_close(&f);
+	tf_task_release(&task);
+	kill(child, SIGKILL);
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+}
+END_TEST
+
 START_TEST(refused_by_name)
 {
 	ck_assert_int_eq(tf_task_snapshot(&task, getppid()), TELEFORK_E_UNSUPPORTED);
@@ -161,6 +227,8 @@ int main(void)
 	page = (uint64_t)sysconf(_SC_PAGESIZE);
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, tf_host_emulated() ? refused_by_name : found);
+	if (!tf_host_emulated())
+		tcase_add_test(tc, large_mappings);
 	suite_add_tcase(s, tc);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

@@ -336,7 +336,7 @@ START_TEST(killed_at_every_call)
 	start_threads(_i);
 	for (; killed_at(at); at += _i ? 7 * stride : stride)
 		assert_alive();
-	ck_assert_int_gt(at, 300);
+	ck_assert_int_gt(at, 100);
 	wait_blocked();
 	look(&f); /* masks, signals and calls are what they were */
 	assert_threads(&f);
