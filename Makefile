@@ -10,6 +10,7 @@
 #   FUZZ_SECONDS=60         for each target of `make fuzz`
 #   BENCH=--quick           options and parts (times user work own yoyo outside again later precopy zygote) of `make bench`
 #   PEERS_MIB="1 64" PEERS_MACHINE=  sizes of the program of `make bench-peers`, and its machine
+#   SCALING="8 2 0 2 4"     of `make scaling`: MiB, MB/s of each line, ms that it is late, numbers of receivers
 #   DESTDIR= PREFIX=        where `make install` installs to (/usr/local)
 #   TELEFORK_CACHE=         folder for packages and templates of the guests (~/.cache/telefork)
 
@@ -811,6 +812,12 @@ bench: $(B)/tests/bench $(B)/bin/telefork $(foreach a,$(ARCHES),$(B_$(a))/bin/te
 	@mkdir -p build/bench && rm -f build/bench/*.*
 	$(B)/tests/bench $(B)/bin/telefork-pad build/bench $(BENCH)
 	gnuplot -e "folder='build/bench'" tests/bench/plots.gp
+
+# The model of docs/scaling.md: MiB, MB/s of each line, its delay in ms, numbers of receivers.
+SCALING ?= 8 2 0 2 4 8 16
+.PHONY: scaling
+scaling: $(B)/bin/telefork-pad $(B)/probes/flock-static $(B)/tests/tools/slow ## one program to many receivers, each in QEMU user mode behind a line of its own: measured beside the model
+	tests/bench/scaling.sh $(B) $(B) qemu-$(HOST) $(SCALING)
 
 # Both in a guest, where CRIU runs; bounded, since nobody waits for a guest that hangs.
 PEERS_MIB ?= 1 64

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The public calls of telefork.h, on top of capture/, channel/ and restore/. */
 #include "core/telefork.h"
+#include "core/base/own.h"
 #include "core/capture/self.h"
 #include "core/channel/ssh.h"
 #include "core/restore/pad.h"
@@ -173,14 +174,18 @@ static int publish(void *ctx, struct tf_err *e)
 	return tf_file_publish(*(int *)ctx, e);
 }
 
+/* In a copy, the job of the call that it returns from, for its next one: to free that would write
+ * to four pages, which the copies of a zygote share. */
+TF_OWN static struct telefork_job *spare;
+
 int tf_job_start(struct tf_snapshot *s, struct telefork_job **ret_job, struct tf_err *e)
 {
-	struct telefork_job *job = calloc(1, sizeof(*job));
+	struct telefork_job *job = __atomic_exchange_n(&spare, NULL, __ATOMIC_SEQ_CST);
 	int rc;
 
-	if (!job)
+	if (!job && !(job = malloc(sizeof(*job))))
 		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory");
-	job->start_ns = tf_now_ns();
+	*job = (struct telefork_job){.start_ns = tf_now_ns()};
 	job->channel_fd = s->channel_fd;
 	rc = tf_snapshot_fork(s, &job->fd, &job->snapshot, &job->child, e);
 	if (rc == TELEFORK_PARENT) {
@@ -188,9 +193,12 @@ int tf_job_start(struct tf_snapshot *s, struct telefork_job **ret_job, struct tf
 		*ret_job = job;
 		return rc;
 	}
-	free(job);
-	if (!rc)
-		tf_copy_arrived();
+	if (rc) {
+		free(job);
+		return rc;
+	}
+	spare = job;
+	tf_copy_arrived();
 	return rc;
 }
 

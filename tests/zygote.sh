@@ -9,9 +9,10 @@ build=$1 probe=$2 how=$3 run=${4:-}
 receive="$run"
 if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=1073741824 $run"; fi
 tmp=$(mktemp -d)
+named=/dev/shm/brood.$$
 pids=
 # shellcheck disable=SC2086 # a list
-trap 'kill $pids 2>/dev/null || true; rm -rf "$tmp"' EXIT
+trap 'kill $pids 2>/dev/null || true; rm -rf "$tmp" "$named"' EXIT
 mkdir "$tmp/at"
 echo secret >"$tmp/token"
 ask="$build/bin/telefork"
@@ -50,8 +51,16 @@ send_itself() {
 	case $said in "kept "*) ;; *) fail "$said" ;; esac
 }
 
+refused() {
+	local want=$1 code=0
+	shift
+	("$@") >"$tmp/said" 2>&1 || code=$?
+	[ "$code" != 0 ] || fail "not refused: $*"
+	grep -q -- "$want" "$tmp/said" || fail "$*: it says: $(cat "$tmp/said")"
+}
+
 start_task() {
-	"$build/probes/$probe" "$tmp/at" &
+	"$build/probes/$probe" "$tmp/at" "$@" &
 	task=$!
 	pids="$pids $task"
 	await 1 ready
@@ -77,7 +86,7 @@ check() {
 alone="memory=1 shared=1 lock=1"
 # Nothing is known of the advice that a program under QEMU user mode gave.
 wiped="wiped=$([ -n "$run" ] && echo 0 || echo 1)"
-indices="$(seq -f index=%g 12 | tr '\n' ' ')index=21 index=22 "
+indices="$(printf 'index=%d ' {1..12})index=21 index=22 "
 case $how in
 self)
 	serve --zygote
@@ -90,6 +99,10 @@ self)
 	;;
 task)
 	serve --zygote
+	start_task "$named"
+	refused "copies would share it" "$ask" copy --token-file "$tmp/token" --zygote named --allow pipe "$task" "$address"
+	kill "$task"
+	rm "$tmp/at/ready.0" "$named"
 	start_task
 	$ask copy -q --token-file "$tmp/token" --zygote web --allow pipe "$task" "$address"
 	spawn web -n 4 -q
@@ -100,7 +113,7 @@ task)
 	: >"$tmp/at/go"
 	wait "$task"
 	rm "$tmp/at/done.$task"
-	check 5 "$alone absent=5a threads=3 file=69 wiped=1"
+	check 5 "$alone named=1 absent=5a threads=3 file=69 wiped=1"
 	;;
 file)
 	# shellcheck disable=SC2086
@@ -113,19 +126,12 @@ file)
 	: >"$tmp/at/go"
 	wait "$task" "$restore" || fail "$(cat "$tmp/log")"
 	rm "$tmp/at/done.$task"
-	check 3 "$alone absent=5a threads=3 file=69 wiped=1"
+	check 3 "$alone named=1 absent=5a threads=3 file=69 wiped=1"
 	;;
 words)
 	serve --zygote=2 --max-copies 4
 	send_itself web
 	send_itself other
-	refused() {
-		local want=$1 code=0
-		shift
-		("$@") >"$tmp/said" 2>&1 || code=$?
-		[ "$code" != 0 ] || fail "not refused: $*"
-		grep -q -- "$want" "$tmp/said" || fail "$*: it says: $(cat "$tmp/said")"
-	}
 	refused "zygote web already" send_itself web
 	refused "keeps 2 zygotes already" send_itself third
 	refused "no zygote nobody here" spawn nobody

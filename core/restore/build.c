@@ -156,7 +156,7 @@ static int reserve(struct tf_build *b, struct tf_arena *a)
 	steps += tf_build_staged_steps(b);
 	steps += tf_build_attrs_steps(img, &more) + tf_build_rights_steps(b, &more);
 	if (r->zygote) {
-		steps += tf_build_zygote_steps(img);
+		steps += tf_build_zygote_steps(img, &more);
 		more += tf_build_notes_size(img);
 	}
 	more += tf_build_owners_size(img) + tf_build_later_size(img) + tf_build_fill_size(img) +

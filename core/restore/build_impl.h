@@ -114,8 +114,8 @@ void tf_build_zygote(struct tf_build *b);
 /* What such a fork has for its barrier. */
 void tf_build_gate(struct tf_build *b);
 
-/* Steps of it at most. */
-uint64_t tf_build_zygote_steps(const struct tf_image *img);
+/* Steps of it at most; adds bytes of data. */
+uint64_t tf_build_zygote_steps(const struct tf_image *img, uint64_t *data);
 
 /* Bytes of free addresses that it needs at r->aside. */
 uint64_t tf_build_zygote_aside(const struct tf_image *img);
@@ -159,6 +159,16 @@ void tf_build_objects_done(struct tf_build *b);
 uint64_t tf_build_object_path(struct tf_build *b, uint32_t object);
 
 void tf_build_objects_close(struct tf_build *b);
+
+/* Whether it is memory or a file that no other process can ask for, so that each fork of a zygote
+ * can have its own. */
+bool tf_build_is_nameless(const struct tf_object *o);
+
+/* In such a fork: makes those anew, with the zygote's content, and puts them in its place. */
+void tf_build_objects_anew(struct tf_build *b);
+
+/* Steps of it at most; adds bytes of data. */
+uint64_t tf_build_anew_steps(const struct tf_image *img, uint64_t *data);
 
 /* --- build_process.c --- */
 

@@ -14,8 +14,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
-#define MEMFD_NAME_MAX 249 /* memfd_create(2) */
+#define MEMFD_NAME_MAX 249                 /* memfd_create(2) */
+#define COPY_MAX       (UINT64_C(1) << 30) /* sendfile(2) takes less than 2 GiB at once */
 
 /* As old headers do not have them, include/uapi/linux/fcntl.h. */
 #define SEAL_SEAL 0x01u
@@ -296,6 +298,89 @@ void tf_build_objects_done(struct tf_build *b)
 	}
 	for (uint32_t i = 0; i < b->img->n_objects; i++)
 		plan_finish(b, i);
+}
+
+/* --- anew, in each fork of a zygote --- */
+
+bool tf_build_is_nameless(const struct tf_object *o)
+{
+	return o->how != TF_OBJECT_AS_IT_WAS || o->kind == TF_OBJECT_MEMFD ||
+	       (o->kind != TF_OBJECT_SYSV && o->flags & TF_OBJECT_DELETED);
+}
+
+/* Bytes of the zygote's to where they stand in the new one. */
+static void plan_copy(
+	struct tf_build *b, uint32_t object, uint64_t opened, uint64_t from, uint64_t size)
+{
+	uint64_t end = b->img->objects[object].size;
+
+	end = from + size < end ? from + size : end;
+	for (; from < end && !b->r->plan.full; from += size) {
+		struct tf_step *s;
+
+		size = end - from < COPY_MAX ? end - from : COPY_MAX;
+		tf_plan_syscall(
+			&b->r->plan, "the zygote's", SYS_lseek, 3, opened, from, (uint64_t)SEEK_SET)
+			->refs = 1;
+		s = tf_plan_syscall(&b->r->plan, "the zygote's", SYS_sendfile, 4, opened,
+			number_of(b, object), tf_build_data(b, &from, sizeof(from), 8, NULL), size);
+		s->refs = 1;
+		s->expect = TF_EXPECT_VALUE;
+		s->expected = size;
+	}
+}
+
+static void plan_anew(struct tf_build *b, uint32_t i)
+{
+	const struct tf_image *img = b->img;
+	struct tf_plan *p = &b->r->plan;
+	uint64_t opened;
+
+	plan_open(b, &img->objects[i], i);
+	opened = tf_plan_last(p);
+	tf_plan_syscall(p, "its size", SYS_ftruncate, 2, opened, img->objects[i].size)->refs = 1;
+	for (uint32_t k = 0; k < img->n_segments; k++) {
+		const struct tf_segment *g = &img->segments[k];
+		const struct tf_map *m = g->filesz ? tf_image_map_at(img, g->vaddr) : NULL;
+
+		if (m && m->object == i + 1)
+			plan_copy(b, i, opened, m->offset + (g->vaddr - m->start), g->filesz);
+	}
+	tf_plan_syscall(p, "object", SYS_dup3, 3, opened, number_of(b, i), (uint64_t)O_CLOEXEC)
+		->refs = 1;
+	tf_plan_syscall(p, "object", SYS_close, 1, opened)->refs = 1;
+	for (uint32_t k = 0; k < img->n_maps; k++) {
+		const struct tf_map *m = &img->maps[k];
+
+		if (m->object != i + 1 || m->kind == TF_MAP_STAGE)
+			continue;
+		if (is_read_only(b, m))
+			plan_read_only(b, m);
+		else
+			plan_mmap(b, m, tf_restore_map_prot(img, k), number_of(b, i), false,
+				MAP_FIXED);
+		tf_build_advice(b, k);
+	}
+	plan_finish(b, i);
+}
+
+void tf_build_objects_anew(struct tf_build *b)
+{
+	for (uint32_t i = 0; i < b->img->n_objects; i++)
+		if (tf_build_is_nameless(&b->img->objects[i]))
+			plan_anew(b, i);
+}
+
+uint64_t tf_build_anew_steps(const struct tf_image *img, uint64_t *data)
+{
+	uint64_t copies = img->n_segments, strings = img->n_maps * 48ull;
+
+	for (uint32_t i = 0; i < img->n_segments; i++)
+		copies += img->segments[i].filesz / COPY_MAX;
+	for (uint32_t i = 0; i < img->n_objects; i++)
+		strings += strlen(img->objects[i].path) + 64;
+	*data += strings + copies * 16;
+	return 16ull * img->n_objects + 12ull * img->n_maps + 2 * copies;
 }
 
 uint64_t tf_build_object_path(struct tf_build *b, uint32_t object)

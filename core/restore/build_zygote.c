@@ -53,12 +53,14 @@ static bool is_own(const struct tf_image *img, const struct tf_map *m)
 
 bool tf_zygote_parts(const struct tf_image *img, const struct tf_map *m)
 {
-	return is_own(img, m) && !m->object && !m->huge && m->data_end == m->end;
+	return is_own(img, m) && !m->object && !m->key && !m->huge && m->data_end == m->end;
 }
 
 bool tf_zygote_shares(const struct tf_image *img, const struct tf_map *m)
 {
-	return is_own(img, m) && !tf_zygote_parts(img, m);
+	if (!is_own(img, m) || tf_zygote_parts(img, m))
+		return false;
+	return !m->object || m->key || !tf_build_is_nameless(&img->objects[m->object - 1]);
 }
 
 static void copy_parts(struct tf_build *b, const struct tf_map *m, uint64_t to)
@@ -140,6 +142,7 @@ void tf_build_zygote(struct tf_build *b)
 	s->arg[1] = !!(b->f->flags & TF_FACT_EMULATED);
 	b->index_step = tf_plan_last(p);
 	plan_parts(b);
+	tf_build_objects_anew(b);
 	plan_absent(b);
 	plan_wiped(b);
 	plan_random(b);
@@ -154,9 +157,9 @@ void tf_build_gate(struct tf_build *b)
 	s->refs = 1u << 1;
 }
 
-uint64_t tf_build_zygote_steps(const struct tf_image *img)
+uint64_t tf_build_zygote_steps(const struct tf_image *img, uint64_t *data)
 {
-	return 8 + 12 * (uint64_t)img->n_maps + img->n_segments;
+	return 8 + 12 * (uint64_t)img->n_maps + img->n_segments + tf_build_anew_steps(img, data);
 }
 
 uint64_t tf_build_zygote_aside(const struct tf_image *img)

@@ -183,7 +183,8 @@ struct tf_report {
 	int32_t error;   /* -errno, or a negative TELEFORK_E_* - 10000 */
 	uint64_t step;   /* index */
 	uint64_t value;  /* what it returned; at a GATE: the process's id */
-	uint64_t where;  /* file offset or address, 0 if none; at a GATE: its index */
+	uint64_t where;  /* file offset or address, 0 if none; at a GATE: its index; with 'f': that
+			    of  the next fork */
 };
 
 /* What a zygote is asked for: n forks with indices from first on. They wait at their gates; a byte

@@ -456,7 +456,7 @@ static IN_BLOB int64_t give_birth(struct tf_plan_header *p, struct tf_litter *l,
 			return 0;
 		}
 	}
-	rc = tell(p, fd, 'f', IS_ERROR(rc) ? rc : 0, step, n, 0);
+	rc = tell(p, fd, 'f', IS_ERROR(rc) ? rc : 0, step, n, l->first + n);
 	if (helper)
 		return -1;
 	if (!rc)

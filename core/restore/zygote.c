@@ -44,6 +44,12 @@ static bool same_keys(const struct tf_image *img, uint32_t thread)
 	return !plan.full;
 }
 
+/* By each copy: what is there, or is its own. */
+static bool can_be_had(const struct tf_object *o)
+{
+	return tf_build_is_file(o) || tf_build_is_nameless(o);
+}
+
 int tf_zygote_check(const struct tf_image *img, const struct tf_facts *f, struct tf_err *e)
 {
 	int before = e->code;
@@ -62,9 +68,9 @@ int tf_zygote_check(const struct tf_image *img, const struct tf_facts *f, struct
 				(ull)m->start, (ull)m->end);
 	}
 	for (uint32_t i = 0; i < img->n_fds; i++)
-		if (img->fds[i].object && !tf_build_is_file(&img->objects[img->fds[i].object - 1]))
-			REASON("zygote: descriptor %d is shared memory (%s): copies would share it "
-			       "with each other",
+		if (img->fds[i].object && !can_be_had(&img->objects[img->fds[i].object - 1]))
+			REASON("zygote: descriptor %d is shared memory with a name or key (%s): "
+			       "copies would share it with each other",
 				img->fds[i].fd, img->fds[i].path);
 	if (img->n_filters)
 		REASON("zygote: the process has system call filters, which only a receiver sets "
@@ -109,7 +115,7 @@ static int hear(struct tf_pad *p, struct tf_io *control, const struct tf_litter 
 	if (r.tag != 'f')
 		return tf_pad_explain(p, &r);
 	return tf_fail_errno(&p->err, r.error == -ENOMEM ? TELEFORK_E_NOMEM : TELEFORK_E_LIMIT,
-		-r.error, "copy %llu of %u: fork", (ull)r.value + 1, l->n);
+		-r.error, "copy %llu of %u: fork", (ull)(r.where - l->first + 1), l->n);
 }
 
 /* A fork of much memory is work for one processor: others help, where it pays. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A zygote: a landed image that waits, complete in memory, and of which any number of copies are
- * forked, on all processors, each in a few microseconds more than fork(2) takes. What belongs to one copy only (thread ids,
- * threads, timers, pending signals, descriptors, registers) each makes for itself.
+ * forked, on all processors, each in a few microseconds more than fork(2) takes. What belongs to
+ * one copy only (thread ids, threads, timers, pending signals, descriptors, registers) each makes
+ * for itself.
  *
  *   receiver                zygote                        copies
  *   tf_pad_hold  <- 'z' ---  memory, signal actions

@@ -3,7 +3,8 @@
  * A program that becomes a zygote, and what its copies say of themselves.
  *
  *   brood DIR URI NAME TOKEN  sends itself; then the copies, at telefork()'s return
- *   brood DIR                 is captured from outside, with three more threads that hold locks
+ *   brood DIR [PATH]          is captured from outside, with three more threads that hold locks,
+ *                             and shared memory in a file of this name, or in one without a name
  *
  * Each writes DIR/at.ID (the latter when there is DIR/begin), waits until there is DIR/go, and
  * writes DIR/done.ID: a line of words for tests/zygote.sh. ID is the index, or the process id. All
@@ -26,7 +27,8 @@
 
 static const char *folder;
 static unsigned char *plain, *wiped, *absent;
-static unsigned *shared;
+static unsigned *shared, *named;
+static int named_fd = -1;
 static pthread_mutex_t own, held[THREADS];
 static _Atomic int go, right, waiting;
 static int file;
@@ -84,6 +86,35 @@ static void wait_for(const char *what)
 		usleep(2000);
 }
 
+/* Memory behind a descriptor, which its mapping shows. */
+static void map_named(const char *path)
+{
+	named_fd = path ? open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)
+			: memfd_create("brood", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (named_fd < 0 || ftruncate(named_fd, BYTES) ||
+		(!path && fcntl(named_fd, F_ADD_SEALS, F_SEAL_GROW)))
+		exit(2);
+	named = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, named_fd, 0);
+	if (named == MAP_FAILED)
+		exit(2);
+	memset(named, 0x5a, BYTES);
+}
+
+/* 1: it was alone with it; 99: the two do not belong together. */
+static unsigned look_named(void)
+{
+	unsigned at_end = 0, first = 0;
+
+	if (named_fd < 0)
+		return 0;
+	if (pread(named_fd, &first, sizeof(first), 0) != sizeof(first) ||
+		pread(named_fd, &at_end, sizeof(at_end), BYTES - sizeof(at_end)) !=
+			sizeof(at_end) ||
+		fcntl(named_fd, F_GET_SEALS) != F_SEAL_GROW)
+		return 99;
+	return first == *named && at_end == 0x5a5a5a5a ? first - 0x5a5a5a5a : 99;
+}
+
 /* What a copy alone has, and what all have. */
 static void look(long id, pthread_t *threads, unsigned n)
 {
@@ -95,6 +126,8 @@ static void look(long id, pthread_t *threads, unsigned n)
 	for (int i = 0; i < 16; i++)
 		at += sprintf(text + at, "%02x", random[i]);
 	++*shared;
+	if (named)
+		++*named;
 	plain[0]++;
 	say("at", id, "");
 	wait_for("go");
@@ -105,8 +138,9 @@ static void look(long id, pthread_t *threads, unsigned n)
 		wipe |= wiped[i];
 		ours |= plain[i] ^ (i ? 0x5a : 0x5b);
 	}
-	sprintf(text + at, " wiped=%d memory=%d shared=%u absent=%x lock=%d threads=%d file=%d\n",
-		!wipe, !ours, *shared - 0x5a5a5a5a, absent ? absent[1] : 0,
+	sprintf(text + at,
+		" wiped=%d memory=%d shared=%u named=%u absent=%x lock=%d threads=%d file=%d\n",
+		!wipe, !ours, *shared - 0x5a5a5a5a, look_named(), absent ? absent[1] : 0,
 		!pthread_mutex_unlock(&own), right,
 		file < 0                    ? -1
 		: read(file, &byte, 1) == 1 ? byte
@@ -154,6 +188,7 @@ int main(int argc, char **argv)
 	pthread_mutex_lock(&own);
 	if (argc > 4)
 		return become(argv[2], argv[3], argv[4]);
+	map_named(argv[2]);
 	for (int i = 0; i < THREADS; i++) {
 		init_lock(&held[i]);
 		pthread_create(&threads[i], NULL, hold, &held[i]);
