@@ -49,7 +49,7 @@ not_watched() { ! watched "$1"; }
 begin_to_move() {
 	serve tcp://127.0.0.1:0
 	start
-	ls "/proc/$pid/fd" >"$tmp/fds"
+	descriptors >"$tmp/fds"
 	"$build/tests/tools/gate" "${address##*:}" 20000000 >"$tmp/gate.out" &
 	gate=$!
 	pids+=("$gate")
@@ -65,6 +65,7 @@ begin_to_move() {
 	recorded prepared || fail "the receiver has no record"
 }
 
+descriptors() { find "/proc/$pid/fd" -mindepth 1 | sort; }
 recorded() { compgen -G "$tmp/state/telefork/arrivals/*.$1" >"$tmp/records"; }
 
 # Whatever happened.
@@ -74,7 +75,7 @@ end_of_move() {
 	within "the receiver does not know that it is gone" recorded gone
 	if recorded prepared; then fail "two records"; fi
 	within "it is watched" not_watched "$pid"
-	ls "/proc/$pid/fd" | cmp -s - "$tmp/fds" || fail "a descriptor is left in it"
+	descriptors | cmp -s - "$tmp/fds" || fail "a descriptor is left in it"
 	kill -USR1 "$pid"
 	wait "$pid" || fail "the original: exit code $?"
 	grep -q '^right' "$tmp/here.out" || fail "the original: not right"
@@ -82,7 +83,7 @@ end_of_move() {
 
 case $case in
 tcp | unix | rounds | none)
-	[ "$case" = unix ] && serve "unix:$tmp/socket" || serve tcp://127.0.0.1:0
+	if [ "$case" = unix ]; then serve "unix:$tmp/socket"; else serve tcp://127.0.0.1:0; fi
 	start
 	(move "$address") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
 	wait "$pid" && fail "the original ended by itself" || [ $? = 137 ] || fail "the original lives"
