@@ -34,7 +34,7 @@ static void look_at_maps(struct others *o, struct tf_arena a)
 	if (tf_maps_read(&a, path, &maps, &n, NULL))
 		return;
 	for (uint32_t i = 0; i < n; i++)
-		if (maps[i].ino)
+		if (maps[i].dev) /* the first SysV segment of a machine is inode 0 */
 			seen(o, maps[i].dev, maps[i].ino);
 }
 
