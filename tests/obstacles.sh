@@ -34,7 +34,7 @@ start() {
 	pid=$!
 	exec 9<said
 	rm said
-	read -r word which <&9 || fail "no word from it"
+	read -r -t 120 word which <&9 || fail "no word from it"
 	case $word in
 	ready) ;;
 	skip) echo "skip: $case: this machine has none: $which" && wait "$pid" && pid= && return 1 ;;
@@ -63,7 +63,7 @@ refused() {
 
 finish() {
 	kill -USR1 "$pid"
-	read -r word <&9 || word=nothing
+	read -r -t 120 word <&9 || word=nothing
 	[ "$word" = works ] || fail "it was harmed: $word"
 	wait "$pid" || fail "exit code $?"
 	pid=

@@ -729,6 +729,7 @@ int main(int argc, char **argv)
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGUSR2);
+	sigaddset(&set, SIGCHLD); /* else its tracer would have to let it go on */
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	if (o->set_up()) {
 		printf("skip %s\n", strerror(errno));
