@@ -45,7 +45,9 @@ void tf_vm_command_line(struct tf_vm_args *args, const struct tf_vm_config *conf
 	tf_vm_args_add(args, "-name");
 	tf_vm_args_add(args, "%s", m->name);
 	tf_vm_args_machine(args, m, how->ram, how->share);
-	tf_vm_args_kernel(args, m, &config->guest);
+	/* It is in a clone's memory already, and to read it takes an aarch64 QEMU 0.1 s. */
+	if (!how->incoming)
+		tf_vm_args_kernel(args, m, &config->guest);
 	tf_vm_args_common(args, console, QMP_FD, CTL_FD);
 	tf_vm_args_net(args, config->link_path, config->id.mac);
 	if (how->incoming)

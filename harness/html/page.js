@@ -103,12 +103,20 @@ function drawHead() {
 const COLUMN = ["arch", "tier", "transport", "engine"];
 const address = (c) => c.name + (c.repetition ? "@" + c.repetition : "");
 const isBad = (c) => (c.verdict !== "ok" && c.verdict !== "skipped" && !c.peer);
-const rowKey = (c) => c.scenario + "/" + c.probe + "-" + c.build;
+const testKey = (c) => c.scenario + "/" + c.probe + "-" + c.build;
+const rowKey = (c) => testKey(c) + " " + machinesOf(c);
 const columnKey = (c) => COLUMN.map((k) => c[k]).join("\u0000");
 const wanted = { words: [], verdicts: new Set() };
 const buttons = []; // of cells, by number
 let current = null; // the open cell
 let opener = null; // where the focus goes when it closes
+
+// The rows of machines that it is between, "x86_64 to x86_64-6.12", or nothing where architecture and tier say all.
+function machinesOf(c) {
+	const rest = c.name.startsWith(testKey(c) + ".") ? c.name.slice(testKey(c).length + 1) : "";
+	if (rest.startsWith(c.arch + "." + c.tier)) return "";
+	return rest.slice(0, Math.max(0, rest.lastIndexOf("." + c.transport))).replace("-to-", " to ");
+}
 
 function cellButton(c, levels) {
 	const where = levels.map((k) => c[k]).join(" ");
@@ -151,7 +159,8 @@ function drawMatrix() {
 	const bodies = Array.from(rows, ([scenario, group]) => h("tbody", null,
 		h("tr", { class: "grouprow" }, h("th", { class: "group", scope: "rowgroup", colspan: columns.length + 1 }, h("span", null, scenario))),
 		Array.from(group.values(), (row) => h("tr", { class: "cellrow" },
-			h("th", { class: "row", scope: "row" }, row[0].probe + "-" + row[0].build),
+			h("th", { class: "row", scope: "row" }, row[0].probe + "-" + row[0].build,
+				machinesOf(row[0]) && h("span", { class: "machines" }, machinesOf(row[0]))),
 			columns.map((col) => h("td", null, row.filter((c) => columnKey(c) === col.key).map((c) => cellButton(c, levels))))))));
 	byId("grid").append(h("table", { class: "matrix" }, h("caption", { hidden: true }, "Cells by scenario and machine"),
 		h("thead", null, columnHeads(columns, levels)), bodies));
@@ -315,12 +324,12 @@ function stands(c) {
 }
 
 function others(c) {
-	const same = cells.filter((o) => o !== c && rowKey(o) === rowKey(c));
+	const same = cells.filter((o) => o !== c && testKey(o) === testKey(c));
 	if (!same.length) return null;
 	const levels = COLUMN.filter((k) => same.some((o) => o[k] !== c[k]));
 	return [h("h3", null, "The same elsewhere"), h("div", { class: "others" }, same.map((o) => h("button", {
 		type: "button", class: "cell " + o.verdict, onclick: () => open(o, true), "aria-label": o.name + ": " + WORDS[o.verdict],
-	}, h("b", { "aria-hidden": "true" }, SIGNS[o.verdict]), levels.map((k) => o[k]).join(" ") || o.name)))];
+	}, h("b", { "aria-hidden": "true" }, SIGNS[o.verdict]), levels.map((k) => o[k]).concat(machinesOf(o) || []).join(" ") || o.name)))];
 }
 
 /* --- differences --- */

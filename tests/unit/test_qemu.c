@@ -116,7 +116,6 @@ START_TEST(command_line_of_a_clone)
 		"qemu-system-aarch64 -name aarch64 -object memory-backend-file,id=ram0,"
 		"size=256M,mem-path=/cache/ram,share=off -M virt,memory-backend=ram0,mte=on "
 		"-accel tcg,tb-size=64 -cpu max,pauth-impdef=on -smp 1 -m 256M "
-		"-kernel K -initrd I -append console=ttyAMA0 panic=-1 loglevel=4 quiet "
 		"-no-user-config -nodefaults -no-reboot -display none "
 		"-chardev file,id=console,path=/run/console -serial chardev:console "
 		"-chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control "
@@ -146,6 +145,14 @@ START_TEST(command_line_of_a_template)
 	ck_assert_ptr_nonnull(strstr(line, "-netdev hubport,id=n0,hubid=0 "));
 	ck_assert_ptr_null(strstr(line, "-incoming"));
 	ck_assert_str_eq(line + strlen(line) - 3, " -s");
+	free(line);
+	tf_vm_args_done(&args);
+	tf_vm_machine_init(&c.machine, "aarch64", NULL);
+	c.guest.append = "quiet";
+	tf_vm_command_line(&args, &c, &how, "console");
+	line = join(&args);
+	ck_assert_ptr_nonnull(strstr(
+		line, "-kernel K -initrd I -append console=ttyAMA0 panic=-1 loglevel=4 quiet "));
 	free(line);
 	tf_vm_args_done(&args);
 }
