@@ -137,9 +137,7 @@ static pthread_barrier_t together;
 static void *arrive(void *arg)
 {
 	struct arrival *a = arg;
-	void *volatile own = malloc(1); /* its arena, before the first gives one back */
 
-	free(own);
 	pthread_barrier_wait(&together);
 	a->pid = telepad(a->fd, NULL, &a->result);
 	if (a->pid > 0)
