@@ -13,6 +13,10 @@
  *                                                       are no such keys
  *   long tf_r_tag(uint64_t address, uint64_t tag);      of 16 bytes of memory; 0, or -ENOSYS
  *   void tf_r_flush(uint64_t start, uint64_t size);     instruction cache
+ *   bool tf_r_asks_thread(const uint8_t *code, uint64_t n);
+ *                                                       whether instructions (from the begin of one
+ *                                                       where they have a size) read what belongs
+ *                                                       to their thread
  *   uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n);
  *                                                       by instruction, raw (no inversion)
  *   void tf_r_crc32c_three(uint32_t crc[3], const uint8_t *p, uint64_t n);
@@ -30,6 +34,7 @@
 #ifndef TF_ARCH_RESTORER_H
 #define TF_ARCH_RESTORER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include TF_ARCH_RESTORER_HEADER

@@ -30,9 +30,9 @@ shows() {
 
 mkdir "$tmp/cache"
 printf 'probe = "hop"; arguments = [ "--nonsense" ];\n' >"$tmp/bad.conf"
-printf 'probe = "hop"; tier = "user"; build = "pie"; transport = "file";\n' >"$tmp/good.conf"
+printf 'probe = "clib"; tier = "user"; build = "pie"; transport = "file";\n' >"$tmp/good.conf"
 arch=$(uname -m)
-cell=good/hop-pie.$arch.user.file
+cell=good/clib-pie.$arch.user.file
 printf '{ "%s": 137000 }\n' "$cell" >"$tmp/cache/durations.json"
 
 watch 100

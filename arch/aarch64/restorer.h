@@ -6,6 +6,7 @@
 #ifndef TF_ARCH_AARCH64_RESTORER_H
 #define TF_ARCH_AARCH64_RESTORER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What tests/unit/test_arch.c needs of the architecture. */
@@ -170,6 +171,16 @@ static inline long tf_r_clone(
 			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x9), "r"(x10), "r"(x11)
 			 : "memory", "cc");
 	return (long)x0;
+}
+
+/* mrs, of the thread pointer. */
+static inline __attribute__((unused)) bool tf_r_asks_thread(const uint8_t *code, uint64_t n)
+{
+	for (uint64_t i = 0; i + 4 <= n; i += 4)
+		if ((code[i] & 0xe0) == 0x40 && code[i + 1] == 0xd0 && code[i + 2] == 0x3b &&
+			code[i + 3] == 0xd5)
+			return true;
+	return false;
 }
 
 static inline _Noreturn void tf_r_enter(uint64_t code, uint64_t stack_top, uint64_t plan)

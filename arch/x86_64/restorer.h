@@ -6,6 +6,7 @@
 #ifndef TF_ARCH_X86_64_RESTORER_H
 #define TF_ARCH_X86_64_RESTORER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What tests/unit/test_arch.c needs of the architecture. */
@@ -146,6 +147,22 @@ static inline long tf_r_clone(
 		: "a"(nr), "D"(a), "S"(b), "d"(0L), "r"(r10), "r"(r8), "r"(r12), "r"(r13), "r"(r14)
 		: "rcx", "r11", "memory");
 	return result;
+}
+
+/* mov, or cmp, with %fs: and an absolute place; 0x28 is the stack protector's. */
+static inline __attribute__((unused)) bool tf_r_asks_thread(const uint8_t *code, uint64_t n)
+{
+	for (uint64_t i = 0; i + 9 <= n; i++) {
+		const uint8_t *p = code + i + 1;
+
+		if (code[i] != 0x64)
+			continue;
+		p += (*p & 0xf0) == 0x40;
+		if ((*p == 0x8b || *p == 0x3b || *p == 0x39) && (p[1] & 0xc7) == 0x04 &&
+			p[2] == 0x25 && p[3] != 0x28)
+			return true;
+	}
+	return false;
 }
 
 /* As if code had been called: the stack is 8 bytes off 16. */

@@ -183,11 +183,14 @@ static bool is_little(const struct tf_rounds *r)
 	return last->bytes <= LITTLE_MIN || (double)last->bytes <= rate * LITTLE_NS;
 }
 
-/* The last rounds were no smaller than one before them. */
+/* It writes to nearly all of it while that goes, or the last rounds were no smaller than one before
+ * them. */
 static bool is_vain(const struct tf_rounds *r)
 {
 	uint64_t least = UINT64_MAX;
 
+	if (r->n > 1 && r->round[r->n - 1].bytes >= r->round[0].bytes / 4 * 3)
+		return true;
 	if (r->n <= VAIN)
 		return r->n == TF_ROUNDS_MAX;
 	for (uint32_t i = 0; i < r->n - VAIN; i++)

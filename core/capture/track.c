@@ -234,6 +234,8 @@ static int scan(struct tf_track *k, int pagemap, const struct tf_pm_scan *ask, u
 		n = ioctl(pagemap, TF_PAGEMAP_SCAN, &arg);
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && errno == ESRCH)
+			return tf_fail(e, TELEFORK_E_SYSTEM, "the process has ended");
 		if (n < 0 || arg.walk_end <= start)
 			return tf_fail_errno(e, TELEFORK_E_SYSTEM, n < 0 ? errno : EIO,
 				"PAGEMAP_SCAN at %llx", (unsigned long long)start);

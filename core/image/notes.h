@@ -98,6 +98,7 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 	X(PENDING, "pending", "a pending signal has a number, and siginfo says the same")          \
 	X(PROCESS, "process", "limits, times and scores of a process are possible ones")           \
 	X(RIGHTS, "rights", "groups of the rights follow each other, and are there")               \
+	X(CAPABILITIES, "capabilities", "what is effective or ambient is permitted")               \
 	X(FILTERS, "filters", "filters have 1 to 4096 instructions that are there, chains follow") \
 	X(ATTRIBUTES, "attributes",                                                                \
 		"all threads', of a known process, or none; values that a thread can have")        \

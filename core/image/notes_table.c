@@ -653,7 +653,11 @@ static const char *check_rights(const struct tf_image *img, const struct tf_arch
 	if (r->group != (i ? r[-1].group + r[-1].n_groups : 0) ||
 		r->n_groups > img->n_groups - r->group)
 		return RULE(RIGHTS);
-	return NULL;
+	/* capabilities(7): no process has others. */
+	return r->caps[TF_CAP_E] & ~r->caps[TF_CAP_P] ||
+			       r->caps[TF_CAP_A] & ~(r->caps[TF_CAP_P] & r->caps[TF_CAP_I])
+		       ? RULE(CAPABILITIES)
+		       : NULL;
 }
 
 static const char *check_filter(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)

@@ -7,8 +7,10 @@
 
 #include <linux/futex.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
+#define CODE_AROUND    256 /* bytes before and behind: a function of glibc's locks */
 #define MAX_NOTES(img) (1024 + 16ull * (img)->n_threads)
 #define NOTES_SIZE(img) \
 	(sizeof(struct tf_owner_notes) + MAX_NOTES(img) * sizeof(struct tf_owner_note))
@@ -81,6 +83,23 @@ static void put_steps(struct tf_build *b)
 		b->owners[i].step = i ? b->r->first_thread + i - 1 : b->tid_step;
 }
 
+/* Of the page that the thread goes on in: it is there, whatever comes later. A call that makes an
+ * image of its own process is none of a lock's functions. */
+static void put_code(const struct tf_build *b, const struct tf_thread *t, struct tf_owner *o)
+{
+	uint32_t origin = b->img->source.origin;
+	uint64_t pc = tf_arch_native()->pc(&t->regs) & ~UINT64_C(3), page = pc & ~(b->page - 1);
+	const struct tf_map *m = tf_image_map_at(b->img, pc);
+
+	if (!m || m->kind == TF_MAP_VDSO || !(m->prot & PROT_READ) || !(m->prot & PROT_EXEC) ||
+		page + b->page > m->data_end ||
+		(origin != TF_ORIGIN_TASK && origin != TF_ORIGIN_SIGNAL))
+		return;
+	o->code = pc - page > CODE_AROUND ? pc - CODE_AROUND : page;
+	o->n_code = page + b->page - o->code < 2 * CODE_AROUND ? page + b->page - o->code
+							       : 2 * CODE_AROUND;
+}
+
 static uint64_t put_owners(struct tf_build *b)
 {
 	uint32_t n = b->img->n_threads;
@@ -100,6 +119,7 @@ static uint64_t put_owners(struct tf_build *b)
 			.waits = waits_for(t) != 0,
 			.call = waits_for_any(t) ? tf_arch_frame_call() : 0,
 		};
+		put_code(b, t, &o[i]);
 	}
 	return at;
 }

@@ -220,14 +220,17 @@ TF_OWNERS_FN bool tf_owner_is_changing(
 	return (type == 1 || type == 2) && lock < 3 && !(m[5] | m[6] | m[7] | m[8] | m[9]);
 }
 
-/* The thread may be inside the C library between two instructions, its id in a register and the
- * lock's address in another. Keeps the lock that it is in and that has not counted it yet. */
+/* The thread waits, or may be inside the C library between two instructions: code that asks who it
+ * is, its id in a register and the lock's address in another. Keeps the lock that it is in and that
+ * has not counted it yet. */
 TF_OWNERS_FN bool tf_owner_takes(const struct tf_owners *o, struct tf_owner *t)
 {
 	volatile tf_owner_u64 *reg = (volatile tf_owner_u64 *)t->regs;
 	bool takes = false;
 
 	t->uncounted = 0;
+	if (!t->call && !tf_r_asks_thread((const uint8_t *)t->code, t->n_code))
+		return false;
 	for (uint64_t i = 0; i < t->n_regs; i++) {
 		const volatile tf_owner_u32 *m = (const volatile tf_owner_u32 *)reg[i];
 

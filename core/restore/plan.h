@@ -109,6 +109,7 @@ struct tf_owner {
 	uint64_t sp;           /* its stack pointer then */
 	uint64_t waits;        /* non-zero: in a call that names a lock */
 	uint64_t call;         /* bits of regs that say which call it is about to make */
+	uint64_t code, n_code; /* around its pc, if it may be inside the functions of a lock */
 	uint64_t uncounted; /* a lock that has it for its owner, and no user yet; while changing */
 };
 

@@ -367,6 +367,8 @@ CHANGE(itimer_long, (img->process.itimers[2] = UINT64_C(1) << 62))
 CHANGE(process_dumpable, (img->process.dumpable = 3))
 CHANGE(groups_missing, (img->rights[1].n_groups = 2))
 CHANGE(groups_gap, (img->rights[1].group = 1))
+CHANGE(caps_effective, (img->rights[1].caps[TF_CAP_E] = 2, img->rights[1].caps[TF_CAP_P] = 1))
+CHANGE(caps_ambient, (img->rights[1].caps[TF_CAP_A] = 4, img->rights[1].caps[TF_CAP_I] = 3))
 CHANGE(filter_empty, (img->filters[1].n_code = 0))
 CHANGE(filter_behind, (img->filters[1].n_code = 2))
 CHANGE(filter_chain, (img->filters[1].chain = 2))
@@ -466,6 +468,8 @@ static const struct mutant mutants[] = {
 	{"process", process_dumpable},
 	{"rights", groups_missing},
 	{"rights", groups_gap},
+	{"capabilities", caps_effective},
+	{"capabilities", caps_ambient},
 	{"filters", filter_empty},
 	{"filters", filter_behind},
 	{"filters", filter_chain},

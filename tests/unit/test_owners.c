@@ -359,6 +359,14 @@ static const struct hands {
 	{{2, 0, 1, 1, 0, 0, 0}, 2, 1, false},    /* for readers */
 };
 
+static __thread volatile int own;
+
+/* Code that reads what belongs to its thread. */
+static int asks(void)
+{
+	return own;
+}
+
 START_TEST(changes_hands)
 {
 	const struct hands *h = &hands[_i];
@@ -368,6 +376,11 @@ START_TEST(changes_hands)
 	owner[0].n_regs = 3;
 	owner[0].sp = range[1].end - 64;
 	*at(1, page - 60) = 101;
+	put(at(1, 64), h->m, 14);
+	change(); /* it is in none of a lock's functions */
+	ck_assert_uint_eq(regs[1], 101);
+	owner[0].code = (uint64_t)(uintptr_t)asks;
+	owner[0].n_code = 64;
 	put(at(1, 64), h->m, 14);
 	change();
 	ck_assert_uint_eq(regs[1], h->changed ? 102 : 101);
