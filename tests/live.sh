@@ -30,9 +30,10 @@ shows() {
 
 mkdir "$tmp/cache"
 printf 'probe = "hop"; arguments = [ "--nonsense" ];\n' >"$tmp/bad.conf"
-printf 'probe = "clib"; tier = "user"; build = "pie"; transport = "file";\n' >"$tmp/good.conf"
+# Over a link that takes longer than it takes a picture to be drawn.
+printf 'probe = "hop"; build = "pie"; transport = "tcp"; faults = { delay = 300; };\n' >"$tmp/good.conf"
 arch=$(uname -m)
-cell=good/clib-pie.$arch.user.file
+cell=good/hop-pie.$arch.native.tcp
 printf '{ "%s": 137000 }\n' "$cell" >"$tmp/cache/durations.json"
 
 watch 100
