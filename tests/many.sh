@@ -63,6 +63,13 @@ await "$(echo "$all" | grep -vx -e 2 -e 3)"
 grep -q "^2 TELEFORK_E_REFUSED 0 .*${address[2]}" "$tmp/said" || fail "$(cat "$tmp/said")"
 grep -q "^3 TELEFORK_E_INCOMPATIBLE 0 .*this receiver takes" "$tmp/said" || fail "$(cat "$tmp/said")"
 
+# Who refuses at once cannot be killed while memory is on its way.
+if [ "$n" = 4 ]; then
+	kill "${pid[3]}"
+	rm "$tmp/address3"
+	receiver 3
+fi
+
 # The one before the last has its sessions killed while memory is on its way: the first ones are whole,
 # and of those behind it it is said that it is not known.
 go "$([ -n "$run" ] && echo 64 || echo 256)" &
