@@ -141,9 +141,10 @@ static pid_t wait_a_bit(pid_t tid, int *ret_status)
 
 int tf_task_wait_any(struct tf_task *t, struct tf_traced *x, uint64_t deadline_ns, int *ret_status)
 {
-	uint64_t doze_ns = 0, now = 0;
+	uint64_t doze_ns = 0;
 
 	for (;;) {
+		uint64_t now = tf_now_ns(); /* on a busy machine what comes then comes late */
 		pid_t got = doze_ns && now > doze_ns
 				    ? wait_a_bit(x->tid, ret_status)
 				    : waitpid(x->tid, ret_status, __WALL | WNOHANG);
@@ -154,7 +155,6 @@ int tf_task_wait_any(struct tf_task *t, struct tf_traced *x, uint64_t deadline_n
 			x->stopped = true;
 			return 1;
 		}
-		now = tf_now_ns();
 		if (now > deadline_ns)
 			return does_not_stop(t, x->tid);
 		if (!doze_ns)
