@@ -23,10 +23,11 @@ static bool is_worth_it(pid_t pid)
 
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
 	tf_proc_peek(path, text, sizeof(text));
-	return (tf_text_number(text, "\nRssAnon:", 10, 0) +
+	return tf_text_number(text, "\nVmSize:", 10, 0) * 1024 < TF_PRECOPY_MOST &&
+	       (tf_text_number(text, "\nRssAnon:", 10, 0) +
 		       tf_text_number(text, "\nVmSwap:", 10, 0)) *
-		       1024 >=
-	       TF_PRECOPY_LEAST;
+			       1024 >=
+		       TF_PRECOPY_LEAST;
 }
 
 void tf_precopy_begin(

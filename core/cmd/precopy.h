@@ -19,6 +19,8 @@ enum tf_precopy_wish {
 
 /* Bytes of memory of its own that go in less time than a stop takes besides (docs/bench.md). */
 #define TF_PRECOPY_LEAST (UINT64_C(8) << 20)
+/* Who reserves more (sanitizers) leaves a receiver no addresses to keep what comes before. */
+#define TF_PRECOPY_MOST (UINT64_C(1) << 40)
 
 struct tf_precopy {
 	enum tf_precopy_wish wish;
