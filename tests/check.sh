@@ -10,7 +10,8 @@ set -u
 log=${LOG:-build/check}
 rm -rf "$log"
 mkdir -p "$log"
-export XDG_STATE_HOME=$PWD/$log/state # journals of moves
+XDG_STATE_HOME=$(cd "$log" && pwd)/state # journals of moves
+export XDG_STATE_HOME
 jobs=${JOBS:-2}
 [ "$(nproc)" -gt 1 ] || jobs=1
 passed=0 failed=0
