@@ -13,6 +13,10 @@ close_descriptors() {
 	done
 }
 
+# state PID: its letter in /proc; nothing if there is no such process
+state() { sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null; }
+is_gone() { [ -z "$(state "$1")" ] || [ "$(state "$1")" = Z ]; }
+
 telefork() { "$build/bin/telefork" "$@"; }
 
 fail() {

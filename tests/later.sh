@@ -40,8 +40,6 @@ serve() {
 	address=$(cat "$tmp/serve.out")
 }
 
-state() { sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null; }
-is_gone() { [ -z "$(state "$1")" ] || [ "$(state "$1")" = Z ]; }
 arrived() { within "over there" grep -q '^right' "$tmp/serve.err"; }
 # The pid of what came, as the receiver says.
 there() { sed -n 's/^telefork: pid \([0-9]*\) (was .*/\1/p' "$tmp/serve.err"; }

@@ -55,7 +55,6 @@ arrived() {
 	done
 }
 
-state() { sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status"; }
 
 move() {
 	serve "$1"

@@ -34,8 +34,6 @@ serve() {
 	address=$(cat "$tmp/serve.out")
 }
 
-state() { sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status" 2>/dev/null; }
-is_gone() { [ -z "$(state "$1")" ] || [ "$(state "$1")" = Z ]; }
 arrived() {
 	within "over there" grep -Eq '^(right|wrong)' "$tmp/serve.err"
 	grep -q '^right' "$tmp/serve.err" || fail "not right over there"

@@ -141,7 +141,6 @@ finished() {
 }
 # half NAME: as far as it gets on its own.
 half() { until [ "$(wc -l <"$tmp/$1")" -ge 50 ]; do sleep 0.01; done; }
-state() { sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status"; }
 # lose NAME: a program whose move comes to no end that is known here: $pid, $id of the move, $there.
 lose() {
 	count "$1"

@@ -308,8 +308,10 @@ int tf_maps_read_first(struct tf_arena *a, const char *path, uint32_t n, struct 
 		if (!tf_arena_ready(a, (size_t)(end - text) + MAPPING))
 			return tf_fail(e, TELEFORK_E_NOMEM, "no memory for %s", path);
 		got = read(fd, end, next_read(n, line, end));
-		if (got < 0)
+		if (got < 0) {
+			memset(text, 0, (size_t)(end - text)); /* what is not allocated is zero */
 			return tf_fail_errno(e, TELEFORK_E_SYSTEM, errno, "%s", path);
+		}
 		for (end += got; (eol = memchr(line, '\n', (size_t)(end - line))); line = eol + 1)
 			n -= n && !memcmp(line, LAST_LINE, strlen(LAST_LINE));
 	}

@@ -31,28 +31,12 @@ static bool find_runs(struct tf_build *b, const struct tf_map *m, uint32_t *ret_
 	return k > b->staged;
 }
 
-/* The first slot that ends behind at. */
-static uint32_t first_slot(const struct tf_staging *s, uint64_t at)
-{
-	uint32_t low = 0, high = s->n_slots;
-
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-
-		if (s->slot[middle].end <= at)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
 /* All runs lie in slots with the same flags: *ret. */
 static bool find_flags(const struct tf_build *b, uint32_t end, uint64_t *ret)
 {
 	const struct tf_staging *s = b->r->staging;
 	uint64_t at = b->img->staged[b->staged].start;
-	uint32_t i = first_slot(s, at);
+	uint32_t i = tf_stage_slot(s, at);
 
 	*ret = i < s->n_slots ? s->slot[i].vmflags : 0;
 	for (uint32_t k = b->staged; k < end; k++) {
@@ -94,7 +78,7 @@ static void plan_whole(struct tf_build *b, const struct tf_map *m, uint64_t flag
 	const struct tf_staging *s = b->r->staging;
 	uint64_t at = m->start;
 
-	for (uint32_t i = first_slot(s, at); i < s->n_slots && s->slot[i].start < m->end; i++) {
+	for (uint32_t i = tf_stage_slot(s, at); i < s->n_slots && s->slot[i].start < m->end; i++) {
 		if (s->slot[i].vmflags != flags)
 			continue;
 		plan_gap(b, at, s->slot[i].start, flags);

@@ -208,9 +208,7 @@ TF_OWNERS_FN bool tf_owner_is_changing(
 	uint32_t kind = m[4], type = kind & 3, lock = m[0];
 
 	if (!kind)
-		return (lock & 3) == 3 && !(m[2] & ~3u) && !(m[3] & ~3u) && !m[5] &&
-		       (!m[6] || m[6] == t->old) && m[7] < 2 && !(m[8] | m[9] | m[10] | m[11]) &&
-		       m[12] < 4;
+		return tf_owner_is_rwlock(m) && (!m[6] || m[6] == t->old);
 	if (kind & ~UINT32_C(1023) || (m[2] && !tf_owner_find(o, m[2])) || m[3] > TF_OWNER_USERS)
 		return false;
 	if (kind & 48 /* robust, or priority inheritance */)

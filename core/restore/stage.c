@@ -57,8 +57,7 @@ static bool is_one_span(const struct tf_staging *s, uint64_t start, uint64_t end
 
 /* --- places --- */
 
-/* The slot that ends behind at: its index, or n_slots. */
-static uint32_t find_slot(const struct tf_staging *s, uint64_t at)
+uint32_t tf_stage_slot(const struct tf_staging *s, uint64_t at)
 {
 	uint32_t low = 0, high = s->n_slots;
 
@@ -137,7 +136,7 @@ static int map_slot(struct stager *g, const struct tf_round_place *p, uint64_t a
 static int add_slot(struct stager *g, const struct tf_round_place *p)
 {
 	struct tf_staging *s = g->s;
-	uint32_t i = find_slot(s, p->start);
+	uint32_t i = tf_stage_slot(s, p->start);
 	int rc = 0;
 
 	if (!is_one_span(s, p->start, p->end) || p->vmflags & ~TF_PLACE_FLAGS)
@@ -227,7 +226,7 @@ static bool is_in_slots(const struct tf_staging *s, uint64_t start, uint64_t end
 
 	if (end - 1 - start >= s->span || !is_one_span(s, start, end))
 		return false;
-	for (uint32_t i = find_slot(s, at); at < end; i++) {
+	for (uint32_t i = tf_stage_slot(s, at); at < end; i++) {
 		if (i == s->n_slots || s->slot[i].start > at)
 			return false;
 		at = s->slot[i].end;

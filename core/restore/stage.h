@@ -55,6 +55,9 @@ void tf_stage_end(struct tf_pad *p);
 /* Has the new process execute the plan. 0 or _SYSTEM. */
 int tf_stage_go(struct tf_pad *p);
 
+/* The first slot that ends behind a source address: its index, or n_slots. */
+uint32_t tf_stage_slot(const struct tf_staging *s, uint64_t at);
+
 /* Where a source address is meanwhile; 0: nowhere. */
 uint64_t tf_stage_at(const struct tf_staging *s, uint64_t address);
 
