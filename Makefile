@@ -753,19 +753,19 @@ export UNIT_CASES CASES GUEST_CASES REPLAY_CASES
 
 ifneq ($(SAN),)
 check: unit
-	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/check.sh
+	@echo "$$UNIT_CASES" | JOBS=$(JOBS) tests/ungrouped.sh tests/check.sh
 else
 TEST_TOOLS := $(addprefix $(B)/tests/tools/,moments captures kills vmcheck slow container) \
 	$(ARCHES:%=build/%/luajit) $(ARCHES:%=build/guest/%/guestprobe)
 check: all unit $(ARCHES:%=programs-%) $(SAN_TESTS:%=$(B_SAN)/tests/%) guests $(TEST_TOOLS) $(addprefix $(B)/tests/,commit counter) ## builds and runs every test; what .ci/run calls
-	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/check.sh
+	@echo "$$UNIT_CASES $$CASES" | JOBS=$(JOBS) tests/ungrouped.sh tests/check.sh
 endif
 
 commit: bin-$(HOST) $(addprefix $(B)/tests/,commit counter) ## every cell of docs/commit.md, at every system call
-	$(foreach p,sender session receiver network,$(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) &&) true
+	$(foreach p,sender session receiver network,tests/ungrouped.sh $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) &&) true
 
 torture: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a program is moved for half an hour while something goes wrong each time
-	$(B)/bin/telebed torture --minutes 20 --quiet
+	tests/ungrouped.sh $(B)/bin/telebed torture --minutes 20 --quiet
 	$(B)/bin/telebed torture --minutes 5 --quiet --tier user
 	$(foreach a,$(ARCHES),$(B)/bin/telebed torture --minutes 5 --quiet --tier system --arch $(a) &&) true
 
@@ -774,13 +774,13 @@ moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/
 	$(foreach a,$(ARCHES),$(B)/tests/tools/moments $(B_$(a)) 500 qemu-$(a) &&) true
 
 captures: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/captures ## 1,000 captures from outside of a program with threads
-	$(B)/tests/tools/captures $(B) 1000
+	tests/ungrouped.sh $(B)/tests/tools/captures $(B) 1000
 
 moves: bin-$(HOST) probes-$(HOST) ## 200 moves of one program with threads, back and forth
-	tests/moves.sh $(B) 200
+	tests/ungrouped.sh tests/moves.sh $(B) 200
 
 kills: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/kills ## telefork is killed at each of its ptrace calls
-	$(B)/tests/tools/kills $(B) 1
+	tests/ungrouped.sh $(B)/tests/tools/kills $(B) 1
 
 mutants: $(foreach a,$(ARCHES),bin-$(a) probes-$(a)) $(B)/bin/telebed guests ## damages every kind of state on purpose, on both architectures: do the probes see it?
 	$(B)/bin/telebed mutants --json build/mutants.json
@@ -798,7 +798,7 @@ matrix: $(ARCHES:%=bin-%) $(ARCHES:%=probes-%) $(ARCHES:%=examples-%) $(ARCHES:%
 	$(B)/bin/telebed run --set default --set engines --report build/report.json --report build/report.html
 
 in-guests: $(ARCHES:%=bin-%) $(ARCHES:%=unit-%) $(ARCHES:%=probes-%) $(ARCHES:%=build/%/tests/tools/container) $(B)/bin/telebed guests $(ARCHES:%=build/guest/%-6.12/initramfs) build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, hosts that are stricter, every place and obstacle of the foreign architecture
-	@echo "$$GUEST_CASES" | LOG=build/in-guests tests/check.sh
+	@echo "$$GUEST_CASES" | LOG=build/in-guests tests/ungrouped.sh tests/check.sh
 
 transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back
 	@rm -rf build/transcript
@@ -832,7 +832,7 @@ bench-peers: $(B)/tests/peers $(B)/bin/telefork $(B)/tests/tools/ticker $(B)/bin
 
 .PHONY: replay-check
 replay-check: bin-$(HOST) $(ARCHES:%=bin-%) $(foreach a,$(ARCHES),$(B_$(a))/probes/registers-static $(B_$(a))/probes/wrong-static) $(B)/bin/telebed guests ## what failures of guests leave, runs that are the same bit by bit, and the way back through them
-	@echo "$$REPLAY_CASES" | LOG=build/replay-check JOBS=1 tests/check.sh
+	@echo "$$REPLAY_CASES" | LOG=build/replay-check JOBS=1 tests/ungrouped.sh tests/check.sh
 
 fuzz: $(FUZZERS:%=fuzz-%) ## feeds the decoder and the receiver with nonsense for FUZZ_SECONDS each
 $(FUZZERS:%=fuzz-%): fuzz-%: $(B_FUZZ)/fuzz/%

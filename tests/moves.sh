@@ -46,7 +46,7 @@ served=$(($(entries "/proc/${server[0]}/fd") + $(entries "/proc/${server[1]}/fd"
 pid=$!
 disown # or its end by a signal is told
 pids+=("$pid")
-until grep -q '^ready' "$tmp/busy.out"; do
+until grep -qs '^ready' "$tmp/busy.out"; do
 	kill -0 "$pid" 2>/dev/null || fail "it did not start"
 	sleep 0.01
 done

@@ -286,7 +286,12 @@ machines() {
 	echo mine >"$tmp/run/mine/file"
 	start env --default-signal=INT "$telebed" run "$tmp/long.conf" --out "$tmp/run"
 	wait_line "B: $arch machine"
-	mapfile -t qemus < <(qemu_of "$pid")
+	# The kernel leaves out children of who is making or reaping others (proc(5)).
+	for _ in $(seq 100); do
+		mapfile -t qemus < <(qemu_of "$pid")
+		[ ${#qemus[@]} != 2 ] || break
+		sleep 0.1
+	done
 	[ ${#qemus[@]} = 2 ] || fail "not two machines: ${qemus[*]}"
 	kill -INT "$pid"
 	for qemu in "${qemus[@]}"; do gone "$qemu"; done

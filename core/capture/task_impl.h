@@ -6,8 +6,9 @@
 #include "core/base/text.h"
 #include "core/capture/task.h"
 
-#define TF_TASK_PATH    64   /* "/proc/PID/task/TID/syscall" */
-#define TF_TASK_STOP_MS 2000 /* a thread in vfork or in uninterruptible sleep does not stop */
+#define TF_TASK_PATH    64    /* "/proc/PID/task/TID/syscall" */
+#define TF_TASK_STOP_MS 2000  /* a thread in vfork or in uninterruptible sleep does not stop */
+#define TF_TASK_TURN_MS 20000 /* one that is ready to run does, as soon as it is its turn */
 
 /* Nearly all stops come sooner, and to be woken takes as long: so long they are waited for awake.
  */

@@ -107,19 +107,38 @@ static const char *state_text(char state)
 	}
 }
 
-static int does_not_stop(struct tf_task *t, pid_t tid)
+/* As proc(5) has it in its stat; '?': not told. */
+static char state_of(const struct tf_task *t, pid_t tid)
 {
-	char stat[256], where[64];
+	char stat[256];
 	const char *p;
 
 	tf_task_thread_text(t, tid, "stat", stat, sizeof(stat));
-	tf_task_thread_text(t, tid, "wchan", where, sizeof(where));
 	p = strrchr(stat, ')');
+	return p && p[1] ? p[2] : '?';
+}
+
+/* Too late. Linux 6.18 lets threads wait for their turn for seconds, us among them, where sessions
+ * have a group each (autogroup, sched(7)): who needs nothing but that, or stands by now, is given
+ * longer. */
+static bool is_late(const struct tf_task *t, pid_t tid, uint64_t late_ns)
+{
+	char state = late_ns ? state_of(t, tid) : 'R';
+
+	return (state != 'R' && state != 't') ||
+	       late_ns > (TF_TASK_TURN_MS - TF_TASK_STOP_MS) * UINT64_C(1000000);
+}
+
+static int does_not_stop(struct tf_task *t, pid_t tid)
+{
+	char state = state_of(t, tid), where[64];
+
+	tf_task_thread_text(t, tid, "wchan", where, sizeof(where));
 	return tf_fail(&t->capture.err, TELEFORK_E_SYSTEM,
 		"thread %d of process %d does not stop within %d ms: %s (state %c%s%s); it was let "
 		"go, try again later",
-		(int)tid, (int)t->pid, TF_TASK_STOP_MS, state_text(p && p[1] ? p[2] : '?'),
-		p && p[1] ? p[2] : '?', where[0] && where[0] != '0' ? ", in " : "",
+		(int)tid, (int)t->pid, state == 'R' ? TF_TASK_TURN_MS : TF_TASK_STOP_MS,
+		state_text(state), state, where[0] && where[0] != '0' ? ", in " : "",
 		where[0] != '0' ? where : "");
 }
 
@@ -155,7 +174,7 @@ int tf_task_wait_any(struct tf_task *t, struct tf_traced *x, uint64_t deadline_n
 			x->stopped = true;
 			return 1;
 		}
-		if (now > deadline_ns)
+		if (is_late(t, x->tid, now > deadline_ns ? now - deadline_ns : 0))
 			return does_not_stop(t, x->tid);
 		if (!doze_ns)
 			doze_ns = t->processors > 1 ? now + TF_TASK_AWAKE_NS : 1;

@@ -195,13 +195,31 @@ static bool nobody_else_is_left(void)
 	return !others;
 }
 
-/* What it was in the middle of it ends by itself. */
-static void look_when_healed(struct process_state *now)
+/* The first child of a process; 0: it has none. */
+static pid_t child_of(pid_t pid)
+{
+	char path[64];
+	int child = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	f = fopen(path, "r");
+	if (f && fscanf(f, "%d", &child) != 1)
+		child = 0;
+	if (f)
+		fclose(f);
+	return child;
+}
+
+/* What it was in the middle of it ends by itself: it reaps the child in between, if it runs. */
+static void look_when_healed(struct process_state *now, bool stopped)
 {
 	struct timespec ms = {.tv_nsec = 1000000};
 
 	process_look(target.pid, now);
-	for (int i = 0; i < TF_LIMIT_MS / 10 && now->fds != before.fds; i++) {
+	for (int i = 0; i < TF_LIMIT_MS / 10 &&
+			(now->fds != before.fds || (!stopped && child_of(target.pid)));
+		i++) {
 		nanosleep(&ms, NULL);
 		process_look(target.pid, now);
 	}
@@ -221,7 +239,9 @@ static void check_target(bool stopped)
 		complain("its tracer is ", *word ? word : "gone with it");
 	if (!comes_to_state(stopped))
 		complain(stopped ? "it is not stopped" : "it does not run", "");
-	look_when_healed(&now);
+	look_when_healed(&now, stopped);
+	if (!stopped && child_of(target.pid))
+		complain("it has a child", "");
 	if (now.fds != before.fds || now.threads != before.threads)
 		complain("other descriptors or threads", "");
 	if (size_of(now.ranges) < size_of(before.ranges) ||
@@ -270,22 +290,6 @@ static bool receiver_start(char address[static 64])
 	process_start(&receiver, program, argv, log, NULL);
 	close(log);
 	return process_hear(&receiver, "unix:");
-}
-
-/* The first child of a process; 0: it has none. */
-static pid_t child_of(pid_t pid)
-{
-	char path[64];
-	int child = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
-	f = fopen(path, "r");
-	if (f && fscanf(f, "%d", &child) != 1)
-		child = 0;
-	if (f)
-		fclose(f);
-	return child;
 }
 
 /* What arrived all the same is told to end, until the receiver has no session any more. */
