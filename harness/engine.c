@@ -117,11 +117,7 @@ static int install(struct tf_journey *j, struct tf_remote *m, struct tf_vm_error
 static int put_all(struct tf_journey *j, struct tf_remote *m, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *engine = tf_engine_path(j->options, j->cell->engine);
-	tf_vm_autofree char *path =
-		j->cell->program
-			? tf_journey_file(j, m, j->cell->program)
-			: tf_vm_format("%s/build/%s%s/probes/%s-%s", j->options->root, m->spec.arch,
-				  j->options->variant, j->cell->probe, j->cell->build);
+	tf_vm_autofree char *path = tf_journey_program(j, m);
 	char there[4096];
 	const char *const argv[] = {there, "capabilities", NULL};
 	struct tf_job *job;
@@ -237,15 +233,8 @@ static int restore(struct tf_journey *j, unsigned place, pid_t *ret_pid, struct 
  * why. */
 static int ask(struct tf_journey *j, pid_t pid, struct tf_job *process, struct tf_vm_error *err)
 {
-	char number[16];
-	const char *const argv[] = {"/bin/kill", "-USR1", number, NULL};
-	struct tf_job *job;
-	int rc;
+	int rc = tf_journey_tell(j, process, pid, err);
 
-	snprintf(number, sizeof(number), "%d", (int)pid);
-	rc = command(j, process->remote, argv, &job, err);
-	if (rc == 0)
-		rc = tf_journey_wait(j, process, 0, NULL, NULL, err);
 	if (rc == 0 && !strstr(process->text[0], "right"))
 		tf_journey_failed(j, "%s on %s did not say right but: %.2000s%.2000s",
 			j->cell->probe, process->remote->name, process->text[0], process->text[1]);

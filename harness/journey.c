@@ -160,6 +160,29 @@ char *tf_journey_file(const struct tf_journey *j, const struct tf_remote *m, con
 	return name ? tf_vm_format("%s/%s", j->options->root, name) : NULL;
 }
 
+char *tf_journey_program(const struct tf_journey *j, const struct tf_remote *m)
+{
+	if (j->cell->program)
+		return tf_journey_file(j, m, j->cell->program);
+	return tf_vm_format("%s/build/%s%s/probes/%s-%s", j->options->root, m->spec.arch,
+		j->options->variant, j->cell->probe, j->cell->build);
+}
+
+int tf_journey_tell(
+	struct tf_journey *j, struct tf_job *process, pid_t pid, struct tf_vm_error *err)
+{
+	char number[16];
+	const char *const argv[] = {"/bin/kill", "-USR1", number, NULL};
+	struct tf_job *job;
+	int rc;
+
+	snprintf(number, sizeof(number), "%d", (int)pid);
+	rc = tf_job_start(process->remote, argv, false, &job, err);
+	if (rc == 0)
+		rc = tf_journey_wait(j, job, 0, NULL, NULL, err);
+	return rc ? rc : tf_journey_wait(j, process, 0, NULL, NULL, err);
+}
+
 int tf_journey_put_files(struct tf_journey *j, struct tf_remote *m, struct tf_vm_error *err)
 {
 	int rc = 0;
@@ -496,7 +519,7 @@ int tf_journey_go(struct tf_journey *j, struct tf_vm_error *err)
 		rc = tf_faults_go(j, err);
 	else if (j->cell->engine[0])
 		rc = tf_engine_go(j, err);
-	else if (j->cell->program)
+	else if (j->cell->sender)
 		rc = tf_outside_go(j, err);
 	else if (j->cell->transport != TF_TRANSPORT_FILE)
 		rc = go_by_socket(j, err);

@@ -106,11 +106,7 @@ static void add_machine(const struct tf_journey *j, const struct tf_spec *spec, 
 	for (size_t i = 0; i < sizeof(programs) / sizeof(*programs); i++)
 		add(list, tf_vm_format(
 				  "%s/build/%s%s/bin/%s", root, spec->arch, variant, programs[i]));
-	if (j->cell->program)
-		add(list, tf_journey_file(j, &m, j->cell->program));
-	else
-		add(list, tf_vm_format("%s/build/%s%s/probes/%s-%s", root, spec->arch, variant,
-				  j->cell->probe, j->cell->build));
+	add(list, tf_journey_program(j, &m));
 	for (unsigned i = 0; j->cell->files[i]; i++)
 		add(list, tf_journey_file(j, &m, j->cell->files[i]));
 }

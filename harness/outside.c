@@ -5,6 +5,7 @@
  *
  * What it says in all places together has to be what it says where it is left alone, no line lost
  * and none twice: tests/programs/NAME.out. Everything that it holds back in a buffer travels too.
+ * A probe says "ready", and at SIGUSR1, in the end, whether all is as it was: "right N".
  */
 #include <errno.h>
 #include <signal.h>
@@ -55,7 +56,7 @@ static int put_all(struct tf_journey *j, struct tf_vm_error *err)
 
 	for (unsigned i = 0; i < j->cell->n_machines && rc == 0; i++) {
 		struct tf_remote *m = j->machines[i];
-		tf_vm_autofree char *path = tf_journey_file(j, m, j->cell->program);
+		tf_vm_autofree char *path = tf_journey_program(j, m);
 
 		rc = tf_journey_put(j, m, "bin", TELEFORK, err);
 		if (rc == 0)
@@ -73,13 +74,9 @@ static int start_program(struct tf_journey *j, struct tf_vm_error *err)
 {
 	const char *argv[TF_CELL_ARGS + 2];
 	char path[4096];
-	size_t n = 0;
 
-	argv[n++] = tf_remote_path(machine_at(j, 0), j->cell->probe, path, sizeof(path));
-	for (unsigned i = 0; j->cell->args[i]; i++)
-		argv[n++] = j->cell->args[i];
-	argv[n] = NULL;
-	return tf_job_start(machine_at(j, 0), argv, false, &j->probe, err);
+	argv[0] = tf_remote_path(machine_at(j, 0), j->cell->probe, path, sizeof(path));
+	return tf_journey_start(j, machine_at(j, 0), argv, 1, err);
 }
 
 /* What the process of @job has said so far. A received one speaks where its receiver does, whose
@@ -114,6 +111,12 @@ static int await_work(
 		    : tf_vm_fail(err, -ENOMEM, "no memory");
 }
 
+static const char *const mode_options[TF_MODES] = {
+	[TF_MODE_WHOLE] = "--no-precopy",
+	[TF_MODE_PRECOPY] = "--precopy",
+	[TF_MODE_LAZY] = "--lazy",
+};
+
 /* telefork move or copy, from the machine of @place to that of @to. *@pid is it there afterwards;
  * what it said is in *@ret_job. */
 static int send_on(struct tf_journey *j, unsigned place, unsigned to, pid_t *pid,
@@ -124,7 +127,7 @@ static int send_on(struct tf_journey *j, unsigned place, unsigned to, pid_t *pid
 	char path[4096], token[4096], number[16], idle[64];
 	const char *const argv[] = {path, verb, "--timing",
 		tf_journey_patience(j, "--idle-time", idle, sizeof(idle)), "--token-file", token,
-		number, j->addresses[to], NULL};
+		number, j->addresses[to], mode_options[j->cell->mode], NULL};
 	struct tf_job *job;
 	const char *at;
 	int rc;
@@ -291,6 +294,53 @@ static int copy_over(struct tf_journey *j, const char *expected, struct tf_vm_er
 	return 0;
 }
 
+/* A probe looks at itself where it is now. */
+static int ask(struct tf_journey *j, unsigned place, pid_t pid, struct tf_vm_error *err)
+{
+	struct tf_job *job = job_at(j, place);
+	int rc = tf_journey_tell(j, job, pid, err);
+	tf_vm_autofree char *said = rc ? NULL : said_by(job, place > 0);
+	const char *right = said ? strstr(said, "right") : NULL;
+
+	if (rc < 0)
+		return rc;
+	if (!said)
+		return tf_vm_fail(err, -ENOMEM, "no memory");
+	if (!exited_well(j, job))
+		return 0;
+	if (!right)
+		return tf_journey_failed(j, "%s on %s did not say right but: %s", job->name,
+			job->remote->name, said);
+	free(j->outcome->said);
+	j->outcome->said = strndup(right, strcspn(right, "\n"));
+	return 0;
+}
+
+/* A probe, from place to place; or copied from the first to all others. */
+static int take_probe(struct tf_journey *j, struct tf_vm_error *err)
+{
+	bool copied = j->cell->sender == TF_SENDER_COPY;
+	unsigned last = j->cell->n_route - 1;
+	pid_t pid[TF_CELL_ROUTE] = {j->probe->pid};
+	int rc;
+
+	tf_evidence_step(j, "program");
+	rc = tf_journey_wait(j, j->probe, 0, "ready", NULL, err);
+	for (unsigned i = 1; i <= last && rc == 0; i++) {
+		unsigned from = copied ? 0 : i - 1;
+		struct tf_job *by;
+
+		pid[i] = pid[from];
+		rc = send_on(j, from, i, &pid[i], &by, err);
+		if (rc == 0 && !copied)
+			rc = tf_journey_wait(j, job_at(j, from), 0, NULL, NULL, err);
+	}
+	tf_evidence_step(j, "verdict");
+	for (unsigned i = copied ? 0 : last; i <= last && rc == 0; i++)
+		rc = ask(j, i, pid[i], err);
+	return rc;
+}
+
 /* The other machine cannot take it: telefork says why, and it goes on where it is, unharmed. */
 static int stay(struct tf_journey *j, const char *expected, struct tf_vm_error *err)
 {
@@ -331,7 +381,7 @@ int tf_journey_expected(const struct tf_journey *j, char **ret, struct tf_vm_err
 int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err)
 {
 	tf_vm_autofree char *expected = NULL;
-	int rc = tf_journey_expected(j, &expected, err);
+	int rc = j->cell->program ? tf_journey_expected(j, &expected, err) : 0;
 
 	if (rc == 0)
 		rc = tf_journey_receivers(j, true, err);
@@ -339,9 +389,11 @@ int tf_outside_go(struct tf_journey *j, struct tf_vm_error *err)
 		rc = put_all(j, err);
 	if (rc == 0)
 		rc = start_program(j, err);
-	if (rc < 0 || !expected)
+	if (rc < 0)
 		return rc;
-	if (j->cell->refused)
+	if (!expected)
+		rc = take_probe(j, err);
+	else if (j->cell->refused)
 		rc = stay(j, expected, err);
 	else if (j->cell->sender == TF_SENDER_COPY)
 		rc = copy_over(j, expected, err);

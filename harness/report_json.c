@@ -34,7 +34,7 @@ static json_t *list(json_t *array)
 
 static const char *engine_of(const struct tf_cell *c)
 {
-	return c->engine[0] ? c->engine : c->program ? "outside" : "library";
+	return c->engine[0] ? c->engine : c->sender ? "outside" : "library";
 }
 
 /* What the cell is: the same each time. */

@@ -245,7 +245,7 @@ static void go(struct run *r, struct tf_journey *j)
 static bool is_looked_at(const struct tf_cell *c, const struct tf_spec *spec)
 {
 	return spec->tier == TF_TIER_NATIVE &&
-	       (c->program || c->engine[0] || c->checks & TF_CHECK_WITNESS);
+	       (c->sender || c->engine[0] || c->checks & TF_CHECK_WITNESS);
 }
 
 /* Whether all machines of the cell can be had here; else its outcome says why not. */

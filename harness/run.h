@@ -123,6 +123,13 @@ char *tf_engine_path(const struct tf_run_options *o, const char *name);
 /* What the cell's program says where it is left alone: tests/programs/NAME.out. -ENOENT. */
 int tf_journey_expected(const struct tf_journey *j, char **ret, struct tf_vm_error *err);
 
+/* The file of the cell's program or probe for the machine @m, on the host. NULL without memory. */
+char *tf_journey_program(const struct tf_journey *j, const struct tf_remote *m);
+
+/* SIGUSR1 to process @pid on the machine of @process, which is awaited to its end. */
+int tf_journey_tell(
+	struct tf_journey *j, struct tf_job *process, pid_t pid, struct tf_vm_error *err);
+
 /* An argument of the cell on @m, "{dir}" replaced. NULL without memory. */
 char *tf_journey_argument(const char *arg, const struct tf_remote *m);
 

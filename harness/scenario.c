@@ -19,7 +19,7 @@
 
 /* What a file says, before it is expanded. */
 struct scenario {
-	struct tf_words probe, program, outside, build, arch, tier, machine, transport, route,
+	struct tf_words probe, program, outside, mode, build, arch, tier, machine, transport, route,
 		checks, args, files, fetch, engine, peers;
 	const char *help, *set, *refused;
 	unsigned limit, takes;
@@ -33,6 +33,7 @@ struct scenario {
 static const char *const arches[] = {"x86_64", "aarch64"};
 static const char *const builds[] = {"static", "pie", "dyn"};
 static const char *const senders[] = {"self", "move", "copy"};
+const char *const tf_mode_names[TF_MODES] = {"usual", "whole", "precopy", "lazy"};
 static const char *const checks[] = {"verdict", "witness", "oracle"};
 
 static int read_machines(const struct tf_conf *r, const config_setting_t *s, void *to)
@@ -75,7 +76,13 @@ static const struct tf_key keys[] = {
 		"alternatives; `{arch}` as in `files`",
 		""},
 	{"outside", WORDS(outside), senders + 1, 2, 0, 0, 0,
-		"what telefork does to a `program`, alternatives", "`move`"},
+		"what telefork does to a `program`, alternatives; or to a `probe` that says \"ready\" "
+		"and at SIGUSR1 whether all is right, one of them",
+		"`move` of a `program`"},
+	{"mode", WORDS(mode), tf_mode_names, TF_MODES, 0, 0, 0,
+		"how memory goes from outside, alternatives: as telefork chooses, all of it while the "
+		"process stands, in rounds before it is stopped (`move`), or after it runs over there",
+		"`usual`"},
 	{"refused", TF_KEY_STRING, OTHER(refused), 0, 0, 0, 0, 0,
 		"a `program` may not go: telefork has to say this, and it goes on where it is", ""},
 	{"engine", WORDS(engine), 0, 0, 0, 0, 0,
@@ -182,17 +189,44 @@ static int check_route(const struct tf_conf *r, const config_setting_t *root, st
 	return rc;
 }
 
+static bool has(const struct tf_words *w, const char *word)
+{
+	for (unsigned i = 0; i < w->n; i++)
+		if (!strcmp(w->v[i], word))
+			return true;
+	return false;
+}
+
+static int complete_outside(
+	const struct tf_conf *r, const config_setting_t *root, const struct scenario *sc)
+{
+	if (sc->probe.n && sc->outside.n && (sc->outside.n > 1 || sc->checks.n || sc->engine.n))
+		return tf_conf_wrong(r, config_setting_get_member(root, "outside"),
+			"outside: of a probe, expected one word, without checks and engine");
+	if (sc->mode.n && !sc->program.n && !sc->outside.n)
+		return tf_conf_wrong(r, config_setting_get_member(root, "mode"),
+			"mode: expected program = \"...\" or outside = \"...\" as well");
+	if ((has(&sc->mode, "whole") || has(&sc->mode, "precopy")) && has(&sc->outside, "copy"))
+		return tf_conf_wrong(r, config_setting_get_member(root, "mode"),
+			"mode: of a copy, expected usual or lazy");
+	return 0;
+}
+
 static int complete(const struct tf_conf *r, const config_setting_t *root, struct scenario *sc)
 {
+	int rc;
+
 	if (!sc->probe.n && !sc->program.n)
 		return tf_conf_wrong(
 			r, NULL, "expected probe = \"...\": a program of tests/probes");
 	if (sc->program.n && (sc->probe.n || sc->build.n || sc->fetch.n || sc->checks.n))
 		return tf_conf_wrong(r, config_setting_get_member(root, "program"),
 			"program: goes without probe, build, fetch and checks");
-	if ((sc->outside.n || sc->refused) && !sc->program.n)
-		return tf_conf_wrong(
-			r, NULL, "outside, refused: expected program = \"...\" as well");
+	if (sc->refused && !sc->program.n)
+		return tf_conf_wrong(r, NULL, "refused: expected program = \"...\" as well");
+	rc = complete_outside(r, root, sc);
+	if (rc < 0)
+		return rc;
 	if (sc->faults.n_strikes && (!sc->program.n || !strstr(sc->program.v[0], "/counter")))
 		return tf_conf_wrong(r, config_setting_get_member(root, "faults"),
 			"faults: strike: expected program = \"build/{arch}/tests/counter\", which "
@@ -228,7 +262,7 @@ static struct tf_cell *add_cell(struct tf_cells *cells)
 
 /* The alternatives of one cell. */
 struct choice {
-	const char *probe, *build, *arch, *tier, *machine, *transport, *engine;
+	const char *probe, *build, *arch, *tier, *machine, *transport, *engine, *mode;
 	bool peer;
 };
 
@@ -245,7 +279,7 @@ static bool possible(const struct tf_cell *c)
 {
 	bool direct = !c->engine[0];
 
-	if (c->program && direct && c->transport == TF_TRANSPORT_FILE)
+	if (c->sender && direct && c->transport == TF_TRANSPORT_FILE)
 		return false;
 	if (!direct && (c->transport != TF_TRANSPORT_FILE || c->sender == TF_SENDER_COPY))
 		return false;
@@ -253,12 +287,12 @@ static bool possible(const struct tf_cell *c)
 		return false;
 	/* A probe goes to one address, and comes out of its file as often as one likes. */
 	if (c->fan_out && direct &&
-		(c->program ? c->sender != TF_SENDER_COPY : c->transport != TF_TRANSPORT_FILE))
+		(c->sender ? c->sender != TF_SENDER_COPY : c->transport != TF_TRANSPORT_FILE))
 		return false;
 	/* There is no ptrace. */
 	for (unsigned i = 0; i < c->n_route; i++)
 		if (tf_spec_emulates(&c->machines[c->route[i]]) &&
-			(!direct || (c->program && i + 1 < c->n_route)))
+			(!direct || (c->sender && i + 1 < c->n_route)))
 			return false;
 	for (unsigned i = 0; i < c->n_machines; i++) {
 		if (c->machines[i].tier == TF_TIER_NATIVE &&
@@ -352,7 +386,7 @@ static int check_icount(const struct tf_conf *r, const struct tf_cell *c)
 
 	for (unsigned i = 0; i < c->n_machines; i++)
 		icount |= c->machines[i].tier == TF_TIER_ICOUNT;
-	if (icount && (c->n_machines > 1 || c->program || c->engine[0] || c->faults.given ||
+	if (icount && (c->n_machines > 1 || c->sender || c->engine[0] || c->faults.given ||
 			      c->fetch[0] || c->checks & ~TF_CHECK_VERDICT))
 		return tf_conf_wrong(r, NULL,
 			"tier icount: expected a probe, no checks but its verdict, no faults, no fetch, "
@@ -391,8 +425,8 @@ static void fill_words(struct tf_cell *c, const struct scenario *sc, const struc
 	snprintf(c->build, sizeof(c->build), "%s", ch->build);
 }
 
-/* SCENARIO/PROBE-BUILD.ARCH.TIER.TRANSPORT, or .ROW-to-ROW. for ARCH.TIER; .ENGINE unless direct.
- */
+/* SCENARIO/PROBE-BUILD.ARCH.TIER.TRANSPORT, or .ROW-to-ROW. for ARCH.TIER; .ENGINE unless direct,
+ * .MODE unless usual. */
 static void fill_name(struct tf_cell *c, const struct choice *ch)
 {
 	char where[80];
@@ -409,9 +443,9 @@ static void fill_name(struct tf_cell *c, const struct choice *ch)
 		}
 		where[n] = '\0';
 	}
-	snprintf(c->name, sizeof(c->name), "%.30s/%.30s-%s.%s.%s%s%s", c->scenario, c->probe,
+	snprintf(c->name, sizeof(c->name), "%.30s/%.30s-%s.%s.%s%s%s%s%s", c->scenario, c->probe,
 		c->build, where, tf_transport_names[c->transport], c->engine[0] ? "." : "",
-		c->engine);
+		c->engine, c->mode ? "." : "", c->mode ? tf_mode_names[c->mode] : "");
 }
 
 static int fill_program(const struct tf_conf *r, struct tf_cell *c, const struct scenario *sc,
@@ -420,9 +454,13 @@ static int fill_program(const struct tf_conf *r, struct tf_cell *c, const struct
 	const char *last = strrchr(ch->probe, '/');
 
 	snprintf(c->probe, sizeof(c->probe), "%s", last && sc->program.n ? last + 1 : ch->probe);
+	c->mode = (enum tf_mode)index_of(ch->mode, tf_mode_names, TF_MODES);
+	c->sender = (enum tf_sender)index_of(sc->program.n   ? ch->build
+					     : sc->outside.n ? sc->outside.v[0]
+							     : senders[0],
+		senders, 3);
 	if (!sc->program.n)
 		return 0;
-	c->sender = (enum tf_sender)index_of(ch->build, senders, 3);
 	c->program = strdup(ch->probe);
 	return c->program ? 0 : tf_vm_fail(r->err, -ENOMEM, "no memory");
 }
@@ -478,12 +516,13 @@ static int expand_engine(const struct tf_conf *r, struct tf_cells *cells, const 
 	/* An engine has but one way. */
 	unsigned transports = strcmp(ch->engine, DIRECT) ? 1 : sc->transport.n;
 	unsigned places = sc->machine.n ? sc->machine.n : sc->arch.n * sc->tier.n;
-	unsigned total = probe->n * build->n * places * transports;
+	unsigned total = probe->n * build->n * places * transports * sc->mode.n;
 	int rc = 0;
 
 	for (unsigned i = 0; i < total && rc == 0; i++) {
 		unsigned k = i;
 
+		ch->mode = sc->mode.v[k % sc->mode.n], k /= sc->mode.n;
 		ch->build = build->v[k % build->n], k /= build->n;
 		ch->transport = sc->transport.v[k % transports], k /= transports;
 		ch->probe = probe->v[k % probe->n], k /= probe->n;
@@ -500,7 +539,9 @@ static int expand(const struct tf_conf *r, struct tf_cells *cells, struct scenar
 	struct choice ch = {0};
 	int rc = 0;
 
-	set_default(&sc->outside, "move");
+	if (sc->program.n)
+		set_default(&sc->outside, "move");
+	set_default(&sc->mode, "usual");
 	set_default(&sc->build, "static");
 	set_default(&sc->arch, tf_vm_host_arch());
 	set_default(&sc->tier, "native");

@@ -27,6 +27,19 @@ enum tf_sender {
 	TF_SENDER_COPY,
 };
 
+/* How memory goes from outside: as telefork chooses, all while the process stands, in rounds before
+ * it is stopped, or after it runs over there. */
+enum tf_mode {
+	TF_MODE_USUAL,
+	TF_MODE_WHOLE,
+	TF_MODE_PRECOPY,
+	TF_MODE_LAZY,
+	TF_MODES,
+};
+
+/* "usual", "whole", "precopy", "lazy". */
+extern const char *const tf_mode_names[TF_MODES];
+
 /* One combination: a probe goes one route. */
 struct tf_cell {
 	char name[192];        /* "hop/hop-static.x86_64.system.tcp": unique, fit for a filter */
@@ -36,7 +49,8 @@ struct tf_cell {
 	char build[16];        /* "static", "pie", "dyn"; of a program: "move", "copy" */
 	char *program;         /* of the project, "{arch}" is as in files; NULL: a probe */
 	char *refused;         /* what telefork has to say: it may not go; or NULL */
-	enum tf_sender sender; /* of a program */
+	enum tf_sender sender; /* of a program never itself */
+	enum tf_mode mode;     /* if it is not itself */
 	char engine[32];       /* whose program takes it along; "": none */
 	bool peer;             /* its outcome is reported and fails nothing */
 	char *args[TF_CELL_ARGS + 1];  /* of the probe, after the address; owned. "{dir}" in one is

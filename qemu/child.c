@@ -89,7 +89,7 @@ static void become_program(const struct plan *p, pid_t guard)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != guard)
 		_exit(126);
-	setpgid(0, 0);
+	setsid(); /* as in a guest */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);

@@ -52,8 +52,12 @@ build = ( "pie", 3 );'
 	refuses "2: syntax error" 'probe = "hop";
 route "A"'
 	refuses "1: checks: a witness in tier user" 'probe = "hop"; tier = "user"; checks = "witness";'
+	refuses "1: refused: expected program" 'probe = "hop"; refused = "no";'
 	refuses "1: refused: expected a route of two" 'program = "tests/programs/primes.py"; refused = "no"; route = [ "A", "B", "A" ];'
-	refuses "1: outside, refused: expected program" 'probe = "hop"; outside = "copy";'
+	refuses "2: outside: of a probe, expected one word" 'probe = "hop";
+outside = [ "copy", "move" ];'
+	refuses "1: mode: expected program" 'probe = "hop"; mode = "lazy";'
+	refuses "1: mode: of a copy, expected usual or lazy" 'probe = "crew"; outside = "copy"; mode = "precopy";'
 	refuses "1: program: goes without probe" 'program = "tests/programs/primes.py"; build = "pie";'
 	refuses "1: kernel: '7' is none of 6.1, 6.12, newest, 16k" 'probe = "hop"; machines = ( { name = "A"; kernel = "7"; } );'
 	refuses "2: faults: 'lose' is none of loss," 'probe = "hop";
