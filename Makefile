@@ -776,8 +776,8 @@ moments: probes-$(HOST) $(ARCHES:%=probes-%) $(ARCHES:%=bin-%) $(B)/tests/tools/
 captures: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/captures ## 1,000 captures from outside of a program with threads
 	tests/ungrouped.sh $(B)/tests/tools/captures $(B) 1000
 
-moves: bin-$(HOST) probes-$(HOST) ## 200 moves of one program with threads, back and forth
-	tests/ungrouped.sh tests/moves.sh $(B) 200
+moves: bin-$(HOST) probes-$(HOST) ## 200 moves of one program with threads, back and forth, in each mode
+	$(foreach o,no-precopy precopy lazy,tests/ungrouped.sh tests/moves.sh $(B) 200 --$(o) &&) true
 
 kills: bin-$(HOST) probes-$(HOST) $(B)/tests/tools/kills ## telefork is killed at each of its ptrace calls
 	tests/ungrouped.sh $(B)/tests/tools/kills $(B) 1
@@ -789,6 +789,10 @@ mutants: $(foreach a,$(ARCHES),bin-$(a) probes-$(a)) $(B)/bin/telebed guests ## 
 DEMO := $(foreach a,$(ARCHES),bin-$(a) $(B_$(a))/probes/registers-static $(B_$(a))/probes/pathtracer-static)
 demo: $(DEMO) $(B)/bin/telebed guests ## moves programs between QEMU machines and shows what arrived
 	@tests/demo.sh $(STARTED)
+
+.PHONY: modes
+modes: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/telebed guests ## probes and programs taken from outside in every mode: whole, in rounds, afterwards
+	tests/ungrouped.sh $(B)/bin/telebed run --set modes --no-skip --table
 
 pairs: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/telebed more-guests ## moves between machines that differ: kernel, processor, vector length, pages
 	$(B)/bin/telebed run --set pairs --no-skip --table
