@@ -766,6 +766,7 @@ commit: bin-$(HOST) $(addprefix $(B)/tests/,commit counter) ## every cell of doc
 
 torture: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a program is moved for half an hour while something goes wrong each time
 	tests/ungrouped.sh $(B)/bin/telebed torture --minutes 20 --quiet
+	tests/ungrouped.sh $(B)/bin/telebed torture --minutes 5 --quiet --precopy
 	$(B)/bin/telebed torture --minutes 5 --quiet --tier user
 	$(foreach a,$(ARCHES),$(B)/bin/telebed torture --minutes 5 --quiet --tier system --arch $(a) &&) true
 

@@ -29,10 +29,10 @@ struct arguments {
 	long minutes, steps, idle_s, machines;
 	const char *arch, *tier, *json;
 	bool only[TF_FAULT_KINDS], some; /* kinds asked for */
-	bool one, quiet;
+	bool one, quiet, precopy;
 };
 
-enum { KEY_STEPS = 256, KEY_STEP, KEY_IDLE, KEY_MACHINES, KEY_ONLY };
+enum { KEY_STEPS = 256, KEY_STEP, KEY_IDLE, KEY_MACHINES, KEY_ONLY, KEY_PRECOPY };
 
 static long number(struct argp_state *state, const char *name, const char *arg, long max)
 {
@@ -76,6 +76,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case KEY_STEP:
 		a->from = (uint64_t)number(state, "step", arg, 1000000000);
 		a->one = true;
+		return 0;
+	case KEY_PRECOPY:
+		a->precopy = true;
 		return 0;
 	case KEY_IDLE:
 		a->idle_s = number(state, "idle-time", arg, 600);
@@ -208,10 +211,10 @@ static void print_failure(struct torture *t, uint64_t n)
 	tf_explain_jobs(t->folder, t->machines, (unsigned)t->a->machines);
 	printf("# step %llu of seed %llu: %s\n"
 	       "# to repeat it: telebed torture --seed %llu --step %llu --tier %s --arch %s "
-	       "--idle-time %ld --machines %ld\n# what was said: %s/said.txt\n",
+	       "--idle-time %ld --machines %ld%s\n# what was said: %s/said.txt\n",
 		(unsigned long long)n, (unsigned long long)t->a->seed, t->err.text,
 		(unsigned long long)t->a->seed, (unsigned long long)n, t->a->tier, t->a->arch,
-		t->a->idle_s, t->a->machines, t->folder);
+		t->a->idle_s, t->a->machines, t->a->precopy ? " --precopy" : "", t->folder);
 }
 
 static bool is_over(const struct torture *t, uint64_t done)
@@ -228,6 +231,8 @@ static uint64_t draw(const struct torture *t, uint64_t n, struct tf_step *s)
 {
 	for (;; n++) {
 		tf_step_draw(s, t->a->seed, n, t->tier, (int)t->a->idle_s * 1000);
+		if (t->a->precopy)
+			tf_step_precopy(s);
 		if (!t->a->some || t->a->only[s->kind] || t->a->one)
 			return n;
 	}
@@ -351,6 +356,8 @@ int tf_bed_torture(int argc, char **argv)
 		{"arch", 'a', "ARCH", 0, "x86_64 or aarch64 (the host's)", 0},
 		{"tier", 't', "TIER", 0,
 			"native, system, or user: from the host to QEMU user mode (native)", 0},
+		{"precopy", KEY_PRECOPY, 0, 0,
+			"Memory goes in rounds before the program is stopped", 0},
 		{"machines", KEY_MACHINES, "N", 0, "How many (2)", 0},
 		{"idle-time", KEY_IDLE, "SECONDS", 0,
 			"After so long without a byte both sides give each other up (5)", 0},

@@ -88,6 +88,12 @@ void tf_step_draw(struct tf_step *s, uint64_t seed, uint64_t n, enum tf_tier tie
 	s->jump_s = (below(&state, 2) ? 1 : -1) * (int)(1 + below(&state, 90 * 24 * 3600));
 }
 
+void tf_step_precopy(struct tf_step *s)
+{
+	s->precopy = true;
+	s->moment.message += (int32_t)(s->moment.bytes % 5);
+}
+
 static int add_link(const struct tf_link_faults *f, char *buf, size_t size)
 {
 	char rate[32];
@@ -106,7 +112,10 @@ const char *tf_step_text(const struct tf_step *s, char *buf, size_t size)
 {
 	size_t n = (size_t)snprintf(buf, size, "%s", tf_fault_names[s->kind]);
 
-	if (s->kind != TF_FAULT_NONE && n < size)
+	if (s->kind != TF_FAULT_NONE && n < size && s->precopy)
+		n += (size_t)snprintf(buf + n, size - n, " at byte %llu of message %d, pre-copy",
+			(unsigned long long)s->moment.bytes, (int)s->moment.message);
+	else if (s->kind != TF_FAULT_NONE && n < size)
 		n += (size_t)snprintf(buf + n, size - n, " at byte %llu of '%s'",
 			(unsigned long long)s->moment.bytes, tf_message_names[s->moment.message]);
 	if (n < size &&
@@ -137,11 +146,11 @@ bool tf_verdict_allowed(
 		break;
 	case TF_FAULT_CUT:
 	case TF_FAULT_SILENT:
-		allowed = tf_table_break(o->message, false);
-		break;
 	case TF_FAULT_CUT_OFF:
-	case TF_FAULT_SILENCE:
-		allowed = tf_table_break(o->message, true);
+	case TF_FAULT_SILENCE: /* there are as many messages as rounds want */
+		if (!s->precopy)
+			allowed = tf_table_break(o->message,
+				s->kind == TF_FAULT_CUT_OFF || s->kind == TF_FAULT_SILENCE);
 		break;
 	case TF_FAULT_LOSE_SENDER:
 		/* What had not been committed is lost with it. */

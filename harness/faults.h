@@ -68,11 +68,15 @@ struct tf_step {
 	struct tf_link_faults link; /* to everybody; seed, chances, delays and rate only */
 	int hold_ms;                /* what lasts a while: so long */
 	int jump_s;                 /* of a clock */
+	bool precopy;               /* memory goes in rounds, each of which is a message or two */
 };
 
 /* Step number @n of the seed @seed: the same everywhere. @tier says what is possible; @idle_ms is
  * after how long the two sides of a move give each other up. */
 void tf_step_draw(struct tf_step *s, uint64_t seed, uint64_t n, enum tf_tier tier, int idle_ms);
+
+/* Makes it a step with pre-copy: what happens may do so in a later message. */
+void tf_step_precopy(struct tf_step *s);
 
 /* In words: "kill-session at byte 3 of 'commit', 1.5 % lost". */
 const char *tf_step_text(const struct tf_step *s, char *buf, size_t size);

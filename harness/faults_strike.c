@@ -315,7 +315,8 @@ static int start_move(struct strike *s, struct tf_vm_error *err)
 	struct tf_campaign *c = s->c;
 	char pid[16], idle[16], address[64];
 	const char *const args[] = {"move", "--idle-time", idle, pid,
-		c->tier == TF_TIER_SYSTEM ? c->places[s->to].address : address, NULL};
+		c->tier == TF_TIER_SYSTEM ? c->places[s->to].address : address,
+		s->step->precopy ? "--precopy" : "--no-precopy", NULL};
 
 	snprintf(pid, sizeof(pid), "%d", (int)c->pid);
 	snprintf(idle, sizeof(idle), "%d", c->idle_s);

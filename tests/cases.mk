@@ -135,6 +135,7 @@ modes-native 240 $(B)/bin/telebed run --set modes --filter native
 captures-native 120 $(B)/tests/tools/captures $(B) 40
 $(foreach p,sender session receiver,commit-$(p) 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) 2
 )commit-network 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter network 16
+torture-precopy 120 $(B)/bin/telebed torture --precopy --seed 8 --steps 12 --only cut --only kill-sender --only kill-session --only kill-receiver
 faults-native 300 $(B)/bin/telebed run faults faults-link --filter native
 $(foreach a,$(ARCHES),faults-$(a) 400 $(B)/bin/telebed run faults-guests --filter .$(a).
 )
