@@ -119,7 +119,7 @@ $(foreach a,$(ARCHES),zygote-qemu-$(a) 120 tests/zygote.sh $(B_$(a)) brood-stati
 )
 $(foreach c,copy move unix nobody all user broken sender receiver,later-$(c) 120 tests/later.sh $(B) $(c)
 )
-$(foreach c,tcp unix stage sender receiver child broken,precopy-$(c) 120 tests/precopy.sh $(B) $(c)
+$(foreach c,tcp unix stage old room sender receiver child broken,precopy-$(c) 120 tests/precopy.sh $(B) $(c)
 )
 later-copy-static 120 tests/later.sh $(B) copy static
 $(foreach c,threads forks shared huge pressure,later-$(c) 120 tests/later.sh $(B) $(c)

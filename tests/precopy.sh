@@ -3,7 +3,7 @@
 # precopy.sh BUILD CASE [VARIANT [MIB [MB_S]]]: pre-copy (move --precopy) of a running program that never leaves its
 # memory alone (tests/probes/precopy.c). Cases: tcp, unix; rounds (where there have to be some), none (nothing
 # tells what it writes to: that is said, and all goes at once); stage (a receiver that may not trace says so, and all goes
-# at once), sender, receiver, child and broken (one of them is killed, or the line breaks, while rounds are on their
+# at once), old (one that does not know of it), room (one that has no room for what comes before says so in the first round: without pre-copy), sender, receiver, child and broken (one of them is killed, or the line breaks, while rounds are on their
 # way: the program runs on here, nobody watches it any more, and nothing is left there).
 set -eu
 # shellcheck source=tests/bare.sh
@@ -11,7 +11,7 @@ set -eu
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/precopy-${3-pie}
 tmp=$(mktemp -d)
 export XDG_STATE_HOME=$tmp/state
-pids=() as=() mib=${4-64} rate=${5-20}
+pids=() as=() mib=${4-64} rate=${5-20} spans=0
 trap 'kill -CONT "${pids[@]}" 2>/dev/null; kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
 # It forks, and its child may be there, or have ended and be waited for.
@@ -19,7 +19,7 @@ move() { exec "$build/bin/telefork" move --precopy --allow child --allow zombie 
 start() {
 	(
 		close_descriptors
-		exec "$probe" "$mib" "$rate" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
+		exec "$probe" "$mib" "$rate" "$spans" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
 	) &
 	pid=$!
 	pids+=("$pid")
@@ -105,6 +105,32 @@ stage)
 	(move "$address") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
 	grep -q 'the receiver: its address space is limited' "$tmp/send.err" || fail "it does not say so"
 	arrived
+	;;
+old)
+	serve tcp://127.0.0.1:0
+	start
+	"$build/tests/tools/gate" "${address##*:}" old >"$tmp/gate.out" &
+	pids+=("$!")
+	within "the gate" test -s "$tmp/gate.out"
+	(move "tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	arrived
+	grep -q 'no pre-copy here: the receiver: there is no errand' "$tmp/send.err" || fail "it does not say so"
+	grep -q 'no pre-copy, total' "$tmp/send.out" || fail "nor at the end: $(cat "$tmp/send.out")"
+	;;
+room)
+	spans=100
+	serve tcp://127.0.0.1:0
+	start
+	(move "$address") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	arrived
+	grep -q 'no pre-copy here: the receiver: no addresses are free' "$tmp/send.err" || fail "it does not say so"
+	grep -q 'no pre-copy, total' "$tmp/send.out" || fail "nor at the end: $(cat "$tmp/send.out")"
+	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 3 / 2)) ] || fail "it went twice: $(cat "$tmp/send.out")"
+	"$build/bin/telefork" jobs --json >"$tmp/jobs.out"
+	grep -q '"no_rounds": "the receiver: no addresses are free' "$tmp/jobs.out" || fail "nor do jobs"
+	! grep -Eq '"phase": "(gone|prepared|here)"' "$tmp/jobs.out" || fail "what jobs say"
+	copy=$(sed -n 's/^telefork: pid \([0-9]*\) (was .*/\1/p' "$tmp/serve.err")
+	grep -q "\"pid\": $copy," "$tmp/jobs.out" || fail "jobs do not know process $copy: $(cat "$tmp/jobs.out")"
 	;;
 broken)
 	begin_to_move

@@ -24,7 +24,8 @@ enum tf_precopy_wish {
 
 struct tf_precopy {
 	enum tf_precopy_wish wish;
-	bool on; /* there are rounds, and the process is tracked */
+	bool on;      /* there are rounds, and the process is tracked */
+	bool without; /* there are none, where there should be: rounds.err says why */
 	struct tf_rounds rounds;
 };
 
@@ -32,6 +33,9 @@ struct tf_precopy {
  * cannot be, says why, and all goes at once. */
 void tf_precopy_begin(
 	struct tf_precopy *p, const char *command, pid_t pid, struct tf_errand *errand);
+
+/* The receiver said no to that, and why: all goes at once. */
+void tf_precopy_refused(struct tf_precopy *p, const char *command, const char *why);
 
 /* Looks at the process (tf_task_begin()), and sends the rounds. 0: tf_task_halt() is next; or an
  * error in t->capture.err. */
@@ -41,8 +45,8 @@ int tf_precopy_run(struct tf_precopy *p, const char *command, struct tf_task *t,
 /* The process stands: the image is next. 0, or an error in t->capture.err. */
 int tf_precopy_over(struct tf_precopy *p, struct tf_task *t);
 
-/* What its record says of rounds. */
-void tf_precopy_note(const struct tf_precopy *p, struct tf_record *r);
+/* What its record says of rounds; false: nothing. */
+bool tf_precopy_note(const struct tf_precopy *p, struct tf_record *r);
 
 /* A part of a line about what was done. */
 void tf_precopy_tell(const struct tf_precopy *p, FILE *out);

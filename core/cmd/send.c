@@ -88,6 +88,19 @@ static bool may_answer(int fd)
 	       !S_ISREG(st.st_mode);
 }
 
+/* A receiver that does not know of rounds does not know the errand. */
+static int dial(struct sending *s, uint32_t *ret_offers, struct tf_err *e)
+{
+	int fd = tf_dial(&s->address, &s->options, &s->errand, ret_offers, e);
+
+	if (fd != TELEFORK_E_PROTOCOL || !s->precopy.on)
+		return fd;
+	tf_precopy_refused(&s->precopy, s->command, e->text);
+	s->errand.kind = TF_ERRAND_MOVE;
+	*e = (struct tf_err){0};
+	return tf_dial(&s->address, &s->options, &s->errand, ret_offers, e);
+}
+
 static int open_channel(struct sending *s)
 {
 	static char token[TELEFORK_TOKEN_MAX + 1];
@@ -102,8 +115,7 @@ static int open_channel(struct sending *s)
 		rc = tf_zygote_errand(&s->address, s->zygote, &s->errand, e);
 	if (rc)
 		return rc;
-	s->fd = s->what == DUMP ? tf_file_create(s->to, e)
-				: tf_dial(&s->address, &s->options, &s->errand, &offers, e);
+	s->fd = s->what == DUMP ? tf_file_create(s->to, e) : dial(s, &offers, e);
 	if (s->fd < 0)
 		return s->fd;
 	s->answers = s->what != DUMP && may_answer(s->fd);
@@ -168,6 +180,7 @@ static void hold_signals(sigset_t *ret_before)
 
 static int capture(struct sending *s)
 {
+	struct tf_record rounds = {0};
 	sigset_t before;
 	int rc;
 
@@ -176,12 +189,8 @@ static int capture(struct sending *s)
 			   : 0;
 	if (rc)
 		return rc;
-	if (s->precopy.on) {
-		struct tf_record rounds = {0};
-
-		tf_precopy_note(&s->precopy, &rounds);
+	if (tf_precopy_note(&s->precopy, &rounds))
 		tf_journal_add(s->held, &rounds);
-	}
 	hold_signals(&before);
 	tf_timing_begin(&s->timing, "freeze");
 	if (s->what == MOVE || s->kill) { /* it is not to run on */
@@ -539,6 +548,7 @@ static int run(struct sending *s)
 	if (!rc)
 		rc = transfer(s);
 	sent = s->task.capture.io.sent ? s->task.capture.io.sent : s->task.capture.sink.data;
+	sent += s->precopy.rounds.io.sent;
 	if (rc)
 		rc = explain(s, rc);
 	else {

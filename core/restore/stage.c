@@ -34,12 +34,20 @@ struct stager {
 	uint8_t *places;       /* TF_EXTENT_MAX bytes */
 	uint32_t count, chain; /* of this round */
 	uint64_t most, round, watched;
+	bool unable; /* to keep what comes: it is read and forgotten */
 };
 
 static int hostile(struct stager *g, const char *what, uint64_t where)
 {
 	return tf_fail(&g->s->err, TELEFORK_E_IMAGE, "memory that comes before: %s at %llx", what,
 		(unsigned long long)where);
+}
+
+/* No lie of the sender: it can do without rounds. */
+static int unable(struct stager *g, int rc)
+{
+	g->unable = true;
+	return rc;
 }
 
 uint64_t tf_stage_at(const struct tf_staging *s, uint64_t address)
@@ -108,8 +116,8 @@ static int open_window(struct stager *g, uint64_t address)
 			break;
 	tf_arena_done(&arena);
 	if (at < s->span || s->n_windows == TF_STAGE_WINDOWS)
-		return tf_fail(&s->err, TELEFORK_E_COLLISION,
-			"no addresses are free for memory that comes before");
+		return unable(g, tf_fail(&s->err, TELEFORK_E_COLLISION,
+					 "no addresses are free for memory that comes before"));
 	s->window[s->n_windows].from = from;
 	s->window[s->n_windows++].to = at;
 	return 0;
@@ -123,9 +131,10 @@ static int map_slot(struct stager *g, const struct tf_round_place *p, uint64_t a
 	void *got = mmap((void *)at, n, PROT_READ | PROT_WRITE, flags, -1, 0);
 
 	if (got != (void *)at)
-		return tf_fail_errno(&g->s->err, TELEFORK_E_NOMEM,
-			got == MAP_FAILED ? errno : EEXIST, "room for %llu bytes that come before",
-			(unsigned long long)n);
+		return unable(
+			g, tf_fail_errno(&g->s->err, TELEFORK_E_NOMEM,
+				   got == MAP_FAILED ? errno : EEXIST,
+				   "room for %llu bytes that come before", (unsigned long long)n));
 	if (p->vmflags & TF_VMF_HUGEPAGE)
 		madvise(got, n, MADV_HUGEPAGE);
 	if (p->vmflags & TF_VMF_NOHUGEPAGE)
@@ -144,7 +153,8 @@ static int add_slot(struct stager *g, const struct tf_round_place *p)
 	if (i < s->n_slots && s->slot[i].start < p->end)
 		return hostile(g, "a place that was told before", p->start);
 	if (s->n_slots == s->max_slots)
-		return tf_fail(&s->err, TELEFORK_E_LIMIT, "more than %u places", s->max_slots);
+		return unable(
+			g, tf_fail(&s->err, TELEFORK_E_LIMIT, "more than %u places", s->max_slots));
 	if (!tf_stage_at(s, p->start))
 		rc = open_window(g, p->start);
 	if (!rc)
@@ -240,13 +250,14 @@ static int take_bytes(struct stager *g, const struct tf_extent *x, uint32_t *ret
 	uint8_t *at;
 	int rc;
 
-	if ((x->offset | x->size) & (g->p->facts.page_size - 1) || x->offset > TF_MAX_ADDR ||
-		!is_in_slots(s, x->offset, x->offset + x->size))
+	if (!g->unable &&
+		((x->offset | x->size) & (g->p->facts.page_size - 1) || x->offset > TF_MAX_ADDR ||
+			!is_in_slots(s, x->offset, x->offset + x->size)))
 		return hostile(g, "an extent that is in no place", x->offset);
 	rc = watch(g, x->size);
 	if (rc)
 		return rc;
-	at = (uint8_t *)tf_stage_at(s, x->offset);
+	at = g->unable ? g->places : (uint8_t *)tf_stage_at(s, x->offset);
 	rc = tf_io_read(&g->io, at, x->size, &g->s->err);
 	if (!rc)
 		*ret_crc = tf_extent_crc(x->offset, x->size, at);
@@ -273,7 +284,7 @@ static int take_extent(struct stager *g, const struct tf_extent *x)
 			(unsigned long long)x->offset);
 	g->chain = tf_chain_crc(g->chain, x->crc);
 	g->count++;
-	return rc || x->offset != TF_PLACES_OFFSET ? rc : take_places(g, x->size);
+	return rc || x->offset != TF_PLACES_OFFSET || g->unable ? rc : take_places(g, x->size);
 }
 
 static int end_round(struct stager *g, const struct tf_extent *x, uint32_t *rounds)
@@ -290,6 +301,20 @@ static int end_round(struct stager *g, const struct tf_extent *x, uint32_t *roun
 	return tf_io_write(&g->io, &done, sizeof(done), &g->s->err);
 }
 
+/* Once: what was kept so far is not needed. */
+static int refuse(struct stager *g)
+{
+	const struct tf_reply r = {.outcome = TF_OUTCOME_GONE};
+	struct tf_staging *s = g->s;
+	struct tf_err why = s->err;
+
+	s->refused = true;
+	s->err = (struct tf_err){0};
+	for (uint32_t i = 0; i < s->n_slots; i++)
+		munmap((void *)tf_stage_at(s, s->slot[i].start), s->slot[i].end - s->slot[i].start);
+	return tf_reply_write(&g->io, &r, why.text, &s->err);
+}
+
 static int take_rounds(struct stager *g)
 {
 	uint32_t rounds = 0;
@@ -301,6 +326,8 @@ static int take_rounds(struct stager *g)
 		if (rc || x.offset == TF_ROUNDS_OVER)
 			return rc;
 		rc = x.offset == TF_TRAILER_OFFSET ? end_round(g, &x, &rounds) : take_extent(g, &x);
+		if (rc && g->unable && !g->s->refused)
+			rc = refuse(g);
 		if (rc)
 			return rc;
 	}
@@ -391,6 +418,15 @@ static int start(struct tf_pad *p, uint64_t most)
 	return p->child > 0 ? 0 : tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "fork");
 }
 
+/* The image is to come as if no rounds had. */
+static void forget(struct tf_pad *p)
+{
+	tf_stage_end(p);
+	tf_closep(&p->control);
+	p->control = -1;
+	p->staging = NULL;
+}
+
 static int await_rounds(struct tf_pad *p)
 {
 	char word;
@@ -401,9 +437,12 @@ static int await_rounds(struct tf_pad *p)
 	while (n < 0 && errno == EINTR);
 	if (p->staging->err.code)
 		return tf_fail(&p->err, p->staging->err.code, "%s", p->staging->err.text);
-	return n == 1 ? 0
-		      : tf_fail(&p->err, TELEFORK_E_RESTORE,
-				"the new process was ended while its memory came (out of memory?)");
+	if (n != 1)
+		return tf_fail(&p->err, TELEFORK_E_RESTORE,
+			"the new process was ended while its memory came (out of memory?)");
+	if (p->staging->refused)
+		forget(p);
+	return 0;
 }
 
 /* The new process sees what the plan will be. */

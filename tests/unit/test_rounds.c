@@ -477,8 +477,6 @@ START_TEST(rounds)
 		K(place_with_flags, IMAGE, "a place at"),
 		K(place_twice, IMAGE, "told before"),
 		K(place_around_another, IMAGE, "told before"),
-		K(places_everywhere, COLLISION, "no addresses are free"),
-		K(places_without_end, LIMIT, "more than 65536 places"),
 		K(extent_nowhere, IMAGE, "in no place"),
 		K(extent_behind, IMAGE, "in no place"),
 		K(extent_before, IMAGE, "in no place"),
@@ -510,6 +508,46 @@ START_TEST(rounds)
 		begin(&l);
 		kind[i].send(&l);
 		refused(&l, kind[i].code, kind[i].text, kind[i].what);
+	}
+}
+END_TEST
+
+/* What cannot be kept is no lie: that is said, what is on its way is swallowed, and the image
+ * comes. */
+START_TEST(refusals)
+{
+	static const struct {
+		void (*send)(struct line *l);
+		const char *text;
+	} kind[] = {
+		{places_everywhere, "no addresses are free"},
+		{places_without_end, "more than 65536 places"},
+	};
+	char message[TELEFORK_MESSAGE_MAX];
+
+	for (size_t i = 0; i < 2 * sizeof(kind) / sizeof(*kind) && !tf_host_emulated(); i++) {
+		uint64_t taken;
+		struct line l;
+
+		begin(&l);
+		kind[i / 2].send(&l);
+		ck_assert_int_eq(offered(&l, message), TF_OUTCOME_GONE);
+		ck_assert_msg(strstr(message, kind[i / 2].text) != NULL, "%s", message);
+		put_extent(&l, PLACE - PAGE / 2, PAGE, page);
+		put_place(&l, PLACE, PLACE, 0, 1);
+		if (i & 1) { /* what is damaged is an error all the same */
+			l.chain++;
+			put_trailer(&l);
+			refused(&l, TELEFORK_E_CHECKSUM, "missing", kind[i / 2].text);
+			continue;
+		}
+		put_trailer(&l);
+		ck_assert(is_taken(&l, &taken));
+		image.n_staged = 0;
+		encode();
+		put_over(&l);
+		put_head(&l, head, image.head_size);
+		refused(&l, 0, "", kind[i / 2].text);
 	}
 }
 END_TEST
@@ -681,7 +719,8 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-	const TTest *const tests[] = {offers, spans, rounds, images, image_without_rounds};
+	const TTest *const tests[] = {
+		offers, spans, rounds, refusals, images, image_without_rounds};
 
 	return sides_main(argc, argv,
 		sides_suite("rounds", set_up, NULL, tests, sizeof(tests) / sizeof(*tests)));
