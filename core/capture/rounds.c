@@ -86,7 +86,7 @@ static int tell_places(struct tf_rounds *r)
 	for (size_t n; r->told < r->n_place && !rc; r->told += n) {
 		n = r->n_place - r->told;
 		n = n < TF_EXTENT_SIZE / sizeof(*r->place) ? n : TF_EXTENT_SIZE / sizeof(*r->place);
-		rc = tf_sink_data(&r->sink, TF_PLACES_OFFSET, r->place + r->told,
+		rc = tf_sink_plain(&r->sink, TF_PLACES_OFFSET, r->place + r->told,
 			n * sizeof(*r->place), NULL, &r->err);
 	}
 	return rc ? rc : tf_sink_flush(&r->sink, &r->err);
@@ -304,7 +304,8 @@ static uint32_t choose_shift(struct tf_rounds *r)
 	return best;
 }
 
-int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *options)
+int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *options,
+	struct tf_packer *packer)
 {
 	struct tf_rounds_header h = {.machine = tf_arch_native()->machine,
 		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
@@ -317,8 +318,10 @@ int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *
 	tf_io_init(&r->io, fd, options);
 	r->io.told = hear_refusal;
 	r->io.told_ctx = r;
-	r->sink = (struct tf_sink){
-		.io = &r->io, .crc_instruction = tf_arch_has_crc32c(), .refusal = r->refusal};
+	r->sink = (struct tf_sink){.io = &r->io,
+		.crc_instruction = tf_arch_has_crc32c(),
+		.packer = packer,
+		.refusal = r->refusal};
 	memcpy(h.magic, TF_ROUNDS_MAGIC, sizeof(h.magic));
 	h.crc = tf_crc32c(0, &h, offsetof(struct tf_rounds_header, crc));
 	rc = tf_io_write(&r->io, &h, sizeof(h), &r->err);

@@ -55,9 +55,11 @@ struct tf_rounds {
  * tf_rounds_end() in any case. */
 int tf_rounds_begin(struct tf_rounds *r, pid_t pid);
 
-/* Offers rounds to the receiver at fd, who was told of them (TF_ERRAND_ROUNDS). 0; _UNSUPPORTED:
- * he does not want them, and the stream may come at once; or what the connection says. */
-int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *options);
+/* Offers rounds to the receiver at fd, who was told of them (TF_ERRAND_ROUNDS). packer (NULL: none)
+ * is borrowed. 0; _UNSUPPORTED: he does not want them, and the stream may come at once; or what the
+ * connection says. */
+int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *options,
+	struct tf_packer *packer);
 
 /* In the middle of a round: whether the receiver has said by now that it wants no more of them. 0,
  * or an error in r->err. */

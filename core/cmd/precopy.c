@@ -51,10 +51,10 @@ void tf_precopy_refused(struct tf_precopy *p, const char *command, const char *w
 }
 
 int tf_precopy_run(struct tf_precopy *p, const char *command, struct tf_task *t, pid_t pid, int fd,
-	const struct telefork_options *options, struct tf_timing *timing)
+	const struct telefork_options *options, struct tf_packer *packer, struct tf_timing *timing)
 {
 	struct tf_rounds *r = &p->rounds;
-	int rc = tf_rounds_offer(r, fd, options);
+	int rc = tf_rounds_offer(r, fd, options, packer);
 
 	if (rc == TELEFORK_E_UNSUPPORTED)
 		explain(p, command);

@@ -185,7 +185,7 @@ static int capture(struct sending *s)
 	int rc;
 
 	rc = s->precopy.on ? tf_precopy_run(&s->precopy, s->command, &s->task, s->pid, s->fd,
-				     &s->options, &s->timing)
+				     &s->options, s->packer, &s->timing)
 			   : 0;
 	if (rc)
 		return rc;
@@ -574,7 +574,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct sending *s = state->input;
 	const char *why;
-	bool packed;
 
 	switch (key) {
 	case 'o':
@@ -641,12 +640,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (!s->to)
 			argp_error(
 				state, s->what == DUMP ? "which FILE? say -o FILE" : "which URI?");
-		packed = s->wishes.compress == TF_WISH_ALWAYS || s->wishes.store == TF_WISH_ALWAYS;
-		if (packed && s->precopy.wish == TF_PRECOPY_AUTO)
-			s->precopy.wish = TF_PRECOPY_NEVER; /* rounds go as they are */
-		if (s->task.post_copy && packed)
-			argp_error(state, "--lazy: memory comes as it is: leave --compress and "
-					  "--store away");
+		if (s->task.post_copy && s->wishes.store == TF_WISH_ALWAYS)
+			argp_error(state, "--lazy: nobody waits for a page until it is known "
+					  "whether it is there: leave --store away");
+		if (s->task.post_copy)
+			s->wishes.store = TF_WISH_NEVER;
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;

@@ -244,61 +244,25 @@ static bool is_in_slots(const struct tf_staging *s, uint64_t start, uint64_t end
 	return true;
 }
 
-static int take_bytes(struct stager *g, const struct tf_extent *x, uint32_t *ret_crc)
+/* Where the bytes of an extent go that says something possible. */
+static int find_room(struct stager *g, const struct tf_extent *x, uint8_t **ret)
 {
 	const struct tf_staging *s = g->s;
-	uint8_t *at;
 	int rc;
 
+	*ret = g->places;
+	if (!x->size || x->size > TF_EXTENT_MAX)
+		return hostile(g, "an extent's size", x->offset);
+	if (x->offset == TF_PLACES_OFFSET && !g->unable)
+		return 0;
 	if (!g->unable &&
 		((x->offset | x->size) & (g->p->facts.page_size - 1) || x->offset > TF_MAX_ADDR ||
 			!is_in_slots(s, x->offset, x->offset + x->size)))
 		return hostile(g, "an extent that is in no place", x->offset);
 	rc = watch(g, x->size);
-	if (rc)
-		return rc;
-	at = g->unable ? g->places : (uint8_t *)tf_stage_at(s, x->offset);
-	rc = tf_io_read(&g->io, at, x->size, &g->s->err);
-	if (!rc)
-		*ret_crc = tf_extent_crc(x->offset, x->size, at);
+	if (!rc && !g->unable)
+		*ret = (uint8_t *)tf_stage_at(s, x->offset);
 	return rc;
-}
-
-static int take_extent(struct stager *g, const struct tf_extent *x)
-{
-	uint32_t crc = 0;
-	int rc;
-
-	if (!x->size || x->size > TF_EXTENT_MAX)
-		return hostile(g, "an extent's size", x->offset);
-	if (x->offset != TF_PLACES_OFFSET) {
-		rc = take_bytes(g, x, &crc);
-	} else {
-		rc = tf_io_read(&g->io, g->places, x->size, &g->s->err);
-		if (!rc)
-			crc = tf_extent_crc(x->offset, x->size, g->places);
-	}
-	if (!rc && crc != x->crc)
-		rc = tf_fail(&g->s->err, TELEFORK_E_CHECKSUM,
-			"an extent of a round arrived damaged, at %llx",
-			(unsigned long long)x->offset);
-	g->chain = tf_chain_crc(g->chain, x->crc);
-	g->count++;
-	return rc || x->offset != TF_PLACES_OFFSET || g->unable ? rc : take_places(g, x->size);
-}
-
-static int end_round(struct stager *g, const struct tf_extent *x, uint32_t *rounds)
-{
-	struct tf_taken done = {.bytes = g->io.received};
-
-	if (x->size != g->count || x->crc != g->chain)
-		return tf_fail(&g->s->err, TELEFORK_E_CHECKSUM, "an extent of a round is missing");
-	if (++*rounds > TF_ROUNDS_MAX)
-		return hostile(g, "one round too many", *rounds);
-	g->count = g->chain = 0;
-	g->round = 0;
-	memcpy(done.magic, TF_TAKEN_MAGIC, sizeof(done.magic));
-	return tf_io_write(&g->io, &done, sizeof(done), &g->s->err);
 }
 
 /* Once: what was kept so far is not needed. */
@@ -315,6 +279,66 @@ static int refuse(struct stager *g)
 	return tf_reply_write(&g->io, &r, why.text, &s->err);
 }
 
+/* Its bytes are there. */
+static int settle(struct stager *g, const struct tf_extent *x, const uint8_t *at)
+{
+	int rc = 0;
+
+	if (tf_extent_crc(x->offset, x->size, at) != x->crc)
+		return tf_fail(&g->s->err, TELEFORK_E_CHECKSUM,
+			"an extent of a round arrived damaged, at %llx",
+			(unsigned long long)x->offset);
+	g->chain = tf_chain_crc(g->chain, x->crc);
+	g->count++;
+	if (x->offset == TF_PLACES_OFFSET && !g->unable)
+		rc = take_places(g, x->size);
+	return rc && g->unable && !g->s->refused ? refuse(g) : rc;
+}
+
+static int take_extent(struct stager *g, const struct tf_extent *x)
+{
+	uint8_t *at;
+	int rc = find_room(g, x, &at);
+
+	if (!rc)
+		rc = tf_io_read(&g->io, at, x->size, &g->s->err);
+	return rc ? rc : settle(g, x, at);
+}
+
+static int take_unpacked(void *ctx, const struct tf_extent *x, uint8_t *bytes)
+{
+	struct stager *g = ctx;
+	uint8_t *at;
+	int rc = find_room(g, x, &at);
+
+	if (!rc)
+		memcpy(at, bytes, x->size);
+	return rc ? rc : settle(g, x, at);
+}
+
+static int take_section(struct stager *g, const struct tf_extent *mark)
+{
+	struct tf_unpacker *u = g->p->unpacker;
+
+	if (!u || mark->size != 1)
+		return hostile(g, "a section of packed memory", mark->size);
+	return u->run(u, &g->io, take_unpacked, g, &g->s->err);
+}
+
+static int end_round(struct stager *g, const struct tf_extent *x, uint32_t *rounds)
+{
+	struct tf_taken done = {.bytes = g->io.received};
+
+	if (x->size != g->count || x->crc != g->chain)
+		return tf_fail(&g->s->err, TELEFORK_E_CHECKSUM, "an extent of a round is missing");
+	if (++*rounds > TF_ROUNDS_MAX)
+		return hostile(g, "one round too many", *rounds);
+	g->count = g->chain = 0;
+	g->round = 0;
+	memcpy(done.magic, TF_TAKEN_MAGIC, sizeof(done.magic));
+	return tf_io_write(&g->io, &done, sizeof(done), &g->s->err);
+}
+
 static int take_rounds(struct stager *g)
 {
 	uint32_t rounds = 0;
@@ -325,9 +349,9 @@ static int take_rounds(struct stager *g)
 		rc = tf_io_read(&g->io, &x, sizeof(x), &g->s->err);
 		if (rc || x.offset == TF_ROUNDS_OVER)
 			return rc;
-		rc = x.offset == TF_TRAILER_OFFSET ? end_round(g, &x, &rounds) : take_extent(g, &x);
-		if (rc && g->unable && !g->s->refused)
-			rc = refuse(g);
+		rc = x.offset == TF_TRAILER_OFFSET  ? end_round(g, &x, &rounds)
+		     : x.offset == TF_PACKED_OFFSET ? take_section(g, &x)
+						    : take_extent(g, &x);
 		if (rc)
 			return rc;
 	}
