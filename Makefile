@@ -532,7 +532,7 @@ $(2)/probes/pathtracer-static: $(2)/examples/pathtracer
 	$(Q)ln -f $$< $$@
 
 $(2)/tests/test_places: $(2)/obj/tests/probes/$(1)/places.o
-$(2)/tests/test_pack: $(2)/obj/tests/unit/test_pack.o $(call obj,$(PACK_SRC:%=core/pack/%.c),$(2)) $(2)/lib/libtelefork.a
+$(addprefix $(2)/tests/,test_pack test_rounds): $(2)/tests/%: $(2)/obj/tests/unit/%.o $(call obj,$(PACK_SRC:%=core/pack/%.c),$(2)) $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_pack) $(LIBS_unit))
 $(2)/tests/%: $(2)/obj/tests/unit/%.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_unit))

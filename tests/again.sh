@@ -35,23 +35,10 @@ serve() {
 	address=$(cat "$tmp/serve.out")
 }
 
-slow() {
-	"$build/tests/tools/slow" "${address##*:}" "$1" >"$tmp/slow.out" &
-	pids+=("$!")
-	within "no slow line" test -s "$tmp/slow.out"
-	address=tcp://127.0.0.1:$(cat "$tmp/slow.out")
-}
-
 change() {
 	n=$((n + 1))
 	kill -USR1 "$pid"
 	within "it does not change" counts changed "$tmp/here.out" "$n"
-}
-
-# Bytes that FIELD's text stands for: "64.7 MiB of memory, 1.0 MiB sent".
-bytes() {
-	sed -n "s/.*[ ,]\([0-9.]*\) \([KMG]iB\|bytes\) $1.*/\1 \2/p" "$tmp/send.out" | sed \
-		's/ bytes//; s/ KiB/*1024/; s/ MiB/*1048576/; s/ GiB/*1073741824/' | bc | cut -d. -f1
 }
 
 copy() {

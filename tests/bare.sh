@@ -34,3 +34,17 @@ within() {
 		sleep 0.02
 	done
 }
+
+# slow BYTES: a line of so many a second, to the port in $address, which it replaces; its process is in $pids.
+slow() {
+	"$build/tests/tools/slow" "${address##*:}" "$1" >"$tmp/slow.out" &
+	pids+=("$!")
+	within "no slow line" test -s "$tmp/slow.out"
+	address=tcp://127.0.0.1:$(cat "$tmp/slow.out")
+}
+
+# bytes WORD: how many the last line of a move or copy says so of: "64.7 MiB of memory, 1.0 MiB sent".
+bytes() {
+	sed -n "s/.*[ ,]\([0-9.]*\) \([KMG]iB\|bytes\) $1.*/\1 \2/p" "$tmp/send.out" | sed \
+		's/ bytes//; s/ KiB/*1024/; s/ MiB/*1048576/; s/ GiB/*1073741824/' | bc | cut -d. -f1
+}

@@ -4,6 +4,7 @@
 # Of tests/probes/later.c:
 #   copy, move              nothing comes until the program waits for memory
 #   unix                    the same over a unix socket, as it comes
+#   slow, packed            over a slow line it comes compressed, by itself; and because that is wished for
 #   all, user, qemu         a receiver that may not use userfaultfd, for want of capabilities, as an ordinary user or
 #                           under QEMU user mode, gets all of it first, and that is said
 #   nobody                  where nobody answers, it is refused at once
@@ -96,12 +97,12 @@ end_of_move() {
 	grep -q '^right' "$tmp/here.out" || fail "the original: not right"
 }
 
-# Without userfaultfd: all of it comes first.
+# first OPTION...: without userfaultfd all of it comes first.
 first() {
 	serve "unix:$tmp/there/socket"
 	cd / # a folder that everybody may enter
 	start 16
-	telefork move --lazy "$pid" "$address" >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	telefork move --lazy "$@" "$pid" "$address" >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
 	grep -q 'cannot wait for memory' "$tmp/send.err" || fail "it does not say so"
 	arrived
 }
@@ -172,8 +173,33 @@ unix)
 	telefork move --lazy "$pid" "$address" >"$tmp/send.out" || fail "move: $?"
 	arrived
 	;;
+slow)
+	serve tcp://127.0.0.1:0
+	start "${mib:-32}" soft
+	slow 16000000
+	telefork copy --lazy "$pid" "$address" >"$tmp/send.out" || fail "copy: $?"
+	arrived
+	grep -Eq ' requests, .* by (lz4|zstd): ' "$tmp/send.out" || fail "it came as it is: $(cat "$tmp/send.out")"
+	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 9 / 10)) ] || fail "sent: $(cat "$tmp/send.out")"
+	cat "$tmp/send.out"
+	kill -USR1 "$pid"
+	wait "$pid" || fail "here: exit code $?"
+	;;
+packed)
+	serve tcp://127.0.0.1:0
+	open_gate answer 2
+	start "${mib:-32}" soft
+	telefork move --lazy --compress=lz4 "$pid" "$door" >"$tmp/send.out" || fail "move: $?"
+	wait "$pid" && fail "the original ended by itself" || [ $? = 137 ] || fail "the original lives"
+	arrived
+	asked
+	grep -q ' by lz4: ' "$tmp/send.out" || fail "it came as it is: $(cat "$tmp/send.out")"
+	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 8 / 10)) ] || fail "sent: $(cat "$tmp/send.out")"
+	cat "$tmp/send.out"
+	;;
 nobody)
 	start 1
+	refused 64 'leave --store away' telefork copy --lazy --store=always "$pid" -
 	refused 69 'nobody answers there.*without --lazy' telefork copy --lazy "$pid" "$tmp/image"
 	refused 69 'nobody answers there.*without --lazy' telefork copy --lazy "$pid" -
 	refused 64 'an image in a file is whole' telefork dump --lazy "$pid" -o "$tmp/image"
@@ -196,7 +222,7 @@ user)
 		as=(env XDG_STATE_HOME="$tmp/there" setpriv --reuid 65534 --regid 65534 --clear-groups)
 	fi
 	[ "$(cat /proc/sys/vm/unprivileged_userfaultfd)" = 0 ] || as=(false)
-	first
+	first --compress=zstd
 	;;
 qemu)
 	export QEMU_STACK_SIZE=268435456

@@ -1,25 +1,30 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # precopy.sh BUILD CASE [VARIANT [MIB [MB_S]]]: pre-copy (move --precopy) of a running program that never leaves its
-# memory alone (tests/probes/precopy.c). Cases: tcp, unix; rounds (where there have to be some), none (nothing
-# tells what it writes to: that is said, and all goes at once); stage (a receiver that may not trace says so, and all goes
-# at once), sender, receiver, child and broken (one of them is killed, or the line breaks, while rounds are on their
-# way: the program runs on here, nobody watches it any more, and nothing is left there).
+# memory alone (tests/probes/precopy.c). Cases:
+#   tcp, unix
+#   rounds, none    there have to be some; nothing tells what it writes to: that is said, and all goes at once
+#   stage, old, room  all goes at once, too, and that is said: a receiver that may not trace; one that does not know of
+#                   rounds; one that finds out in the first that it has no addresses to keep it at
+#   slow, packed    rounds are compressed: over a slow line by themselves; because that is wished for, and only what
+#                   is not there goes
+#   sender, receiver, child, broken  one of them is killed, or the line breaks, while rounds are on their way: the
+#                   program runs on here, nobody watches it any more, and nothing is left there
 set -eu
 # shellcheck source=tests/bare.sh
 . "$(dirname "$0")/bare.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/precopy-${3-pie}
 tmp=$(mktemp -d)
 export XDG_STATE_HOME=$tmp/state
-pids=() as=() mib=${4-64} rate=${5-20}
+pids=() as=() how=() mib=${4-64} rate=${5-20} spans=0
 trap 'kill -CONT "${pids[@]}" 2>/dev/null; kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 
 # It forks, and its child may be there, or have ended and be waited for.
-move() { exec "$build/bin/telefork" move --precopy --allow child --allow zombie "$pid" "$1"; }
+move() { exec "$build/bin/telefork" move --precopy --allow child --allow zombie "${how[@]}" "$pid" "$1"; }
 start() {
 	(
 		close_descriptors
-		exec "$probe" "$mib" "$rate" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
+		exec "$probe" "$mib" "$rate" "$spans" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
 	) &
 	pid=$!
 	pids+=("$pid")
@@ -27,7 +32,7 @@ start() {
 }
 
 serve() {
-	(exec "${as[@]}" "$build/bin/telefork" serve --insecure --idle-time 5 "$1" >"$tmp/serve.out" 2>"$tmp/serve.err") &
+	(exec "${as[@]}" "$build/bin/telefork" serve --insecure --idle-time 5 "$@" >"$tmp/serve.out" 2>"$tmp/serve.err") &
 	server=$!
 	pids+=("$server")
 	within "the receiver does not start" test -s "$tmp/serve.out"
@@ -105,6 +110,54 @@ stage)
 	(move "$address") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
 	grep -q 'the receiver: its address space is limited' "$tmp/send.err" || fail "it does not say so"
 	arrived
+	;;
+old)
+	serve tcp://127.0.0.1:0
+	start
+	"$build/tests/tools/gate" "${address##*:}" old >"$tmp/gate.out" &
+	pids+=("$!")
+	within "the gate" test -s "$tmp/gate.out"
+	(move "tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	arrived
+	grep -q 'no pre-copy here: the receiver: there is no errand' "$tmp/send.err" || fail "it does not say so"
+	grep -q 'no pre-copy, total' "$tmp/send.out" || fail "nor at the end: $(cat "$tmp/send.out")"
+	;;
+room)
+	spans=100
+	serve tcp://127.0.0.1:0
+	start
+	(move "$address") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	arrived
+	grep -q 'no pre-copy here: the receiver: no addresses are free' "$tmp/send.err" || fail "it does not say so"
+	grep -q 'no pre-copy, total' "$tmp/send.out" || fail "nor at the end: $(cat "$tmp/send.out")"
+	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 3 / 2)) ] || fail "it went twice: $(cat "$tmp/send.out")"
+	"$build/bin/telefork" jobs --json >"$tmp/jobs.out"
+	grep -q '"no_rounds": "the receiver: no addresses are free' "$tmp/jobs.out" || fail "nor do jobs"
+	! grep -Eq '"phase": "(gone|prepared|here)"' "$tmp/jobs.out" || fail "what jobs say"
+	copy=$(sed -n 's/^telefork: pid \([0-9]*\) (was .*/\1/p' "$tmp/serve.err")
+	grep -q "\"pid\": $copy," "$tmp/jobs.out" || fail "jobs do not know process $copy: $(cat "$tmp/jobs.out")"
+	;;
+slow)
+	mib=32 rate=5
+	serve tcp://127.0.0.1:0
+	start
+	slow 16000000
+	(move "$address") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	arrived
+	grep -Eq ' rounds \(.* by (lz4|zstd): ' "$tmp/send.out" || fail "no rounds, or as they are: $(cat "$tmp/send.out")"
+	[ "$(bytes sent)" -lt $((mib * 1048576 * 2 / 3)) ] || fail "sent: $(cat "$tmp/send.out")"
+	cat "$tmp/send.out"
+	;;
+packed)
+	how=(--compress=zstd --store=always)
+	serve --store 128 "unix:$tmp/socket"
+	start
+	(move "$address") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
+	arrived
+	grep -q ' rounds (' "$tmp/send.out" || fail "no rounds: $(cat "$tmp/send.err")"
+	grep -q ' by zstd: ' "$tmp/send.out" || fail "not compressed: $(cat "$tmp/send.out")"
+	[ "$(bytes sent)" -lt $((mib * 1048576 / 4)) ] || fail "sent: $(cat "$tmp/send.out")"
+	cat "$tmp/send.out"
 	;;
 broken)
 	begin_to_move

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,7 +86,7 @@ static int tell_places(struct tf_rounds *r)
 	for (size_t n; r->told < r->n_place && !rc; r->told += n) {
 		n = r->n_place - r->told;
 		n = n < TF_EXTENT_SIZE / sizeof(*r->place) ? n : TF_EXTENT_SIZE / sizeof(*r->place);
-		rc = tf_sink_data(&r->sink, TF_PLACES_OFFSET, r->place + r->told,
+		rc = tf_sink_plain(&r->sink, TF_PLACES_OFFSET, r->place + r->told,
 			n * sizeof(*r->place), NULL, &r->err);
 	}
 	return rc ? rc : tf_sink_flush(&r->sink, &r->err);
@@ -134,16 +135,46 @@ static int see_written(struct tf_rounds *r)
 	return rc ? rc : tell_places(r);
 }
 
+/* While extents go the receiver says nothing but that it wants no more. */
+static int hear_refusal(struct tf_io *io, struct tf_err *e)
+{
+	struct tf_rounds *r = io->told_ctx;
+	struct tf_reply reply;
+	int rc = tf_io_read(io, reply.magic, sizeof(reply.magic), e);
+
+	if (!rc)
+		rc = tf_sink_hear(&r->sink, &reply, sizeof(reply.magic), e);
+	return rc ? rc : 1;
+}
+
+int tf_rounds_hear(struct tf_rounds *r)
+{
+	struct pollfd p = {.fd = r->io.fd, .events = POLLIN};
+	int rc = r->io.heed && poll(&p, 1, 0) > 0 ? hear_refusal(&r->io, &r->err) : 0;
+
+	return rc < 0 ? rc : 0;
+}
+
 static int await_taken(struct tf_rounds *r)
 {
-	struct tf_taken s;
-	int rc = tf_io_read(&r->io, &s, sizeof(s), &r->err);
+	union {
+		struct tf_taken taken;
+		struct tf_reply reply;
+	} s;
+	size_t n = sizeof(s.taken.magic);
+	int rc;
 
-	if (rc)
+	while (!(rc = tf_io_read(&r->io, &s, n, &r->err)) &&
+		!memcmp(s.reply.magic, TF_REPLY_MAGIC, n)) {
+		rc = tf_sink_hear(&r->sink, &s.reply, n, &r->err);
+		if (rc)
+			return rc;
+	}
+	if (rc || (rc = tf_io_read(&r->io, &s.taken.bytes, sizeof(s.taken.bytes), &r->err)))
 		return rc;
-	/* A refusal is a reply, which begins with other letters. */
-	return memcmp(s.magic, TF_TAKEN_MAGIC, sizeof(s.magic))
-		       ? tf_fail(&r->err, TELEFORK_E_CLOSED, "the receiver gave it up")
+	return memcmp(s.taken.magic, TF_TAKEN_MAGIC, n)
+		       ? tf_fail(&r->err, TELEFORK_E_PROTOCOL,
+				 "the receiver says something else than that it has the round")
 		       : 0;
 }
 
@@ -208,8 +239,12 @@ int tf_rounds_run(struct tf_rounds *r)
 	do {
 		rc = one_round(r);
 		r->little = !rc && is_little(r);
-	} while (!rc && !r->little && !is_vain(r));
-	return rc;
+	} while (!rc && !*r->refusal && !r->little && !is_vain(r));
+	if (!rc && *r->refusal)
+		rc = tf_rounds_over(r);
+	return rc || !*r->refusal
+		       ? rc
+		       : tf_fail(&r->err, TELEFORK_E_UNSUPPORTED, "the receiver: %s", r->refusal);
 }
 
 int tf_rounds_over(struct tf_rounds *r)
@@ -269,7 +304,8 @@ static uint32_t choose_shift(struct tf_rounds *r)
 	return best;
 }
 
-int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *options)
+int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *options,
+	struct tf_packer *packer)
 {
 	struct tf_rounds_header h = {.machine = tf_arch_native()->machine,
 		.page_size = (uint32_t)sysconf(_SC_PAGESIZE),
@@ -280,7 +316,12 @@ int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *
 	int rc;
 
 	tf_io_init(&r->io, fd, options);
-	r->sink = (struct tf_sink){.io = &r->io, .crc_instruction = tf_arch_has_crc32c()};
+	r->io.told = hear_refusal;
+	r->io.told_ctx = r;
+	r->sink = (struct tf_sink){.io = &r->io,
+		.crc_instruction = tf_arch_has_crc32c(),
+		.packer = packer,
+		.refusal = r->refusal};
 	memcpy(h.magic, TF_ROUNDS_MAGIC, sizeof(h.magic));
 	h.crc = tf_crc32c(0, &h, offsetof(struct tf_rounds_header, crc));
 	rc = tf_io_write(&r->io, &h, sizeof(h), &r->err);

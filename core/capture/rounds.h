@@ -46,7 +46,8 @@ struct tf_rounds {
 	uint8_t *bytes, *other;
 	struct tf_round round[TF_ROUNDS_MAX];
 	uint32_t n;
-	bool little; /* the last round was */
+	bool little;                        /* the last round was */
+	char refusal[TELEFORK_MESSAGE_MAX]; /* why the receiver wants no more of them; "" */
 	struct tf_err err;
 };
 
@@ -54,14 +55,21 @@ struct tf_rounds {
  * tf_rounds_end() in any case. */
 int tf_rounds_begin(struct tf_rounds *r, pid_t pid);
 
-/* Offers rounds to the receiver at fd, who was told of them (TF_ERRAND_ROUNDS). 0; _UNSUPPORTED:
- * he does not want them, and the stream may come at once; or what the connection says. */
-int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *options);
+/* Offers rounds to the receiver at fd, who was told of them (TF_ERRAND_ROUNDS). packer (NULL: none)
+ * is borrowed. 0; _UNSUPPORTED: he does not want them, and the stream may come at once; or what the
+ * connection says. */
+int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *options,
+	struct tf_packer *packer);
+
+/* In the middle of a round: whether the receiver has said by now that it wants no more of them. 0,
+ * or an error in r->err. */
+int tf_rounds_hear(struct tf_rounds *r);
 
 /* rounds_send.c: sends r->written. 0, or an error in r->err. */
 int tf_rounds_send(struct tf_rounds *r);
 
-/* All rounds. 0, or an error in r->err. */
+/* All rounds. 0; _UNSUPPORTED: the receiver wants none after all, which is ended as by
+ * tf_rounds_over(), and the stream may come at once; or an error in r->err. */
 int tf_rounds_run(struct tf_rounds *r);
 
 /* No more rounds follow: says so, when the process stands. 0, or as tf_io_write(). */

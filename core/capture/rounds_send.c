@@ -236,6 +236,8 @@ static int send_batch(struct batch *b)
 	}
 	if (!rc)
 		rc = tf_sink_flush(&r->sink, &r->err);
+	if (!rc)
+		rc = tf_rounds_hear(r);
 	b->n = 0;
 	b->size = b->used = 0;
 	return rc;
@@ -245,7 +247,7 @@ static int send_run(struct batch *b, const struct tf_run *run)
 {
 	int rc = 0;
 
-	for (uint64_t at = run->start, n; at < run->end && !rc; at += n) {
+	for (uint64_t at = run->start, n; at < run->end && !rc && !*b->r->refusal; at += n) {
 		n = run->end - at < TF_EXTENT_MAX - b->size ? run->end - at
 							    : TF_EXTENT_MAX - b->size;
 		b->piece[b->n++] = (struct piece){at, n, b->r->bytes + b->used + MARGIN};
@@ -268,7 +270,7 @@ int tf_rounds_send(struct tf_rounds *r)
 	forget_held(r);
 	if (b)
 		*b = (struct batch){.r = r, .gone = &gone};
-	for (size_t i = 0; i < r->written.n && !rc; i++)
+	for (size_t i = 0; i < r->written.n && !rc && !*r->refusal; i++)
 		rc = send_run(b, &r->written.v[i]);
 	if (!rc)
 		rc = send_batch(b);

@@ -406,7 +406,7 @@ int tf_task_save(struct tf_task *t, int fd)
 		rc = tf_task_choose_later(t);
 	if (!rc)
 		rc = tf_capture_send_head(c, 0);
-	c->sink.packer = c->file || t->post_copy ? NULL : t->packer;
+	c->sink.packer = c->file ? NULL : t->packer;
 	t->buffer = tf_arena_alloc(&c->arena, TF_EXTENT_MAX);
 	if (!rc && !t->buffer)
 		rc = tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a buffer");

@@ -98,7 +98,7 @@ struct tf_task {
 	struct tf_run *object_runs; /* of all mappings of objects: what travels with them; sorted */
 	uint64_t n_object_runs;
 
-	struct tf_packer *packer; /* of a stream; NULL: none */
+	struct tf_packer *packer; /* of a stream; NULL: none. A post-copy's has no lists */
 	struct tf_rounds *rounds; /* pre-copy: what has gone before; NULL. Set before stopping */
 	bool post_copy;    /* most memory goes when the process runs there: set before all else */
 	bool all_first;    /* but the receiver wanted all of it before */

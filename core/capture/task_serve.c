@@ -136,7 +136,7 @@ static int prepare(struct serving *s)
 static int tell(struct serving *s, uint64_t what, uint64_t *n)
 {
 	struct tf_capture *c = &s->t->capture;
-	int rc = *n ? tf_sink_data(&c->sink, what, s->told, *n * sizeof(*s->told), NULL, &c->err)
+	int rc = *n ? tf_sink_plain(&c->sink, what, s->told, *n * sizeof(*s->told), NULL, &c->err)
 		    : 0;
 
 	if (!rc && *n)

@@ -18,6 +18,7 @@ static int record(struct tf_arrival *a, struct tf_record *r, pid_t child, struct
 	r->phase = TF_PHASE_PREPARED;
 	r->time = time(NULL);
 	memcpy(r->id, a->id, sizeof(r->id));
+	a->child = child;
 	a->held = tf_journal_write(&a->journal, r, e);
 	return a->held < 0 ? a->held : 0;
 }
@@ -57,8 +58,11 @@ int tf_arrival_prepared(struct tf_arrival *a, const struct tf_pad *pad, struct t
 	snprintf(r.exe, sizeof(r.exe), "%s", pad->image.source.exe);
 	if (a->held < 0)
 		return record(a, &r, pad->child, e);
-	tf_journal_add(a->held, &r);
-	return 0;
+	if (a->child != pad->child && tf_identity_of(pad->child, &r.process))
+		return tf_fail(e, TELEFORK_E_SYSTEM, "process %d has ended", (int)pad->child);
+	return tf_journal_add(a->held, &r) && r.process.pid
+		       ? tf_fail(e, TELEFORK_E_SYSTEM, "this receiver cannot record moves")
+		       : 0;
 }
 
 void tf_arrival_running(struct tf_arrival *a)

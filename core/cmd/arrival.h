@@ -16,6 +16,7 @@ struct tf_arrival {
 	char from[TF_ADDRESS_TEXT], to[TF_ADDRESS_TEXT];
 	struct tf_mark mark; /* for tf_pad_prepare() */
 	int held;            /* -1: nothing is recorded */
+	pid_t child;         /* that is recorded */
 };
 
 /* Before anything is received: whether this move can be recorded. 0, _INVAL (it was made before),
@@ -23,7 +24,8 @@ struct tf_arrival {
 int tf_arrival_begin(struct tf_arrival *a, const uint8_t id[static TF_MOVE_ID], struct tf_err *e);
 
 /* The copy is held: records that, if a->mark has not when it began to take rounds: its disk need
- * not be waited for then while the original stands. 0 or _SYSTEM. */
+ * not be waited for then while the original stands, unless it is another process now. 0 or _SYSTEM.
+ */
 int tf_arrival_prepared(struct tf_arrival *a, const struct tf_pad *pad, struct tf_err *e);
 
 /* The copy was let go, and is whole. */

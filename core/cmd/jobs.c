@@ -60,6 +60,7 @@ static void print_age(int64_t seconds)
 static void print_record(const struct tf_record *r, bool in)
 {
 	char exe[4 * sizeof(r->exe)], address[4 * sizeof(r->address)];
+	char why[4 * sizeof(r->no_rounds)];
 	const char *what = remedy(r);
 
 	tf_text_safe(r->exe, exe, sizeof(exe));
@@ -70,6 +71,9 @@ static void print_record(const struct tf_record *r, bool in)
 	printf(" ago: %s", exe);
 	if (r->n_rounds)
 		printf(", %" PRIu32 " rounds of memory", r->n_rounds);
+	tf_text_safe(r->no_rounds, why, sizeof(why));
+	if (*why)
+		printf(", no pre-copy: %s", why);
 	printf("%s%s\n", *what ? "\n    " : "", what);
 }
 
@@ -84,13 +88,13 @@ static json_t *rounds_json(const struct tf_record *r)
 
 static json_t *record_json(const struct tf_record *r, bool in)
 {
-	return json_pack("{s:s, s:s, s:i, s:I, s:o, s:o, s:s, s:s, s:b, s:I, s:o, s:s}", "id",
+	return json_pack("{s:s, s:s, s:i, s:I, s:o, s:o, s:s, s:s, s:b, s:I, s:o, s:o, s:s}", "id",
 		r->id, "direction", in ? "in" : "out", "pid", (int)r->process.pid, "start",
 		(json_int_t)r->process.start, "exe", tf_json_text(r->exe), "address",
 		tf_json_text(r->address), "phase", tf_phase_name[r->phase], "process",
 		state_text(r), "under_way", r->held, "age_s",
-		(json_int_t)((int64_t)time(NULL) - r->time), "rounds", rounds_json(r), "remedy",
-		remedy(r));
+		(json_int_t)((int64_t)time(NULL) - r->time), "rounds", rounds_json(r), "no_rounds",
+		tf_json_text(r->no_rounds), "remedy", remedy(r));
 }
 
 /* One folder of the journal; list: instead of standard output. */

@@ -165,24 +165,30 @@ int tf_journal_write(struct tf_journal *j, const struct tf_record *r, struct tf_
 	return fd < 0 ? failed(j, e) : fd;
 }
 
-void tf_journal_add(int fd, const struct tf_record *r)
+int tf_journal_add(int fd, const struct tf_record *r)
 {
 	TF_FREE char *text = NULL;
 	size_t size;
 	FILE *f = open_memstream(&text, &size);
 
 	if (!f)
-		return;
+		return -1;
+	if (r->process.pid)
+		fprintf(f, "pid %d\nstart %" PRIu64 "\nboot %s\n", (int)r->process.pid,
+			r->process.start, r->process.boot);
 	if (r->stopped)
 		fputs("stopped 1\n", f);
 	if (*r->exe)
 		print_word(f, "exe", r->exe);
+	if (*r->no_rounds)
+		print_word(f, "no-rounds", r->no_rounds);
 	for (uint32_t i = 0; i < r->n_rounds; i++)
 		fprintf(f, "%s %" PRIu64, i ? "" : "rounds", r->rounds[i]);
 	if (r->n_rounds)
 		putc('\n', f);
 	if (fclose(f) || write(fd, text, size) != (ssize_t)size)
-		return;
+		return -1;
+	return r->process.pid ? fsync(fd) : 0;
 }
 
 int tf_journal_turn(struct tf_journal *j, const char *id, enum tf_phase from, enum tf_phase to,
@@ -231,6 +237,8 @@ static void take_line(struct tf_record *r, const char *name, const char *value)
 		r->later = *value == '1';
 	else if (!strcmp(name, "rounds"))
 		take_rounds(r, value);
+	else if (!strcmp(name, "no-rounds"))
+		take_word(value, r->no_rounds, sizeof(r->no_rounds));
 	else if (!strcmp(name, "time"))
 		r->time = strtoll(value, NULL, 10);
 	else if (!strcmp(name, "exe"))

@@ -58,6 +58,7 @@ struct tf_record {
 	bool later;                     /* post-copy: while COMMITTED, its memory is still coming */
 	uint32_t n_rounds;              /* moves: of pre-copy, before it was stopped */
 	uint64_t rounds[TF_ROUNDS_MAX]; /* bytes */
+	char no_rounds[256];            /* why there were none, where there should be; "" */
 	int64_t time;                   /* CLOCK_REALTIME, seconds: when it was written */
 	char exe[256];
 	char address[TF_ADDRESS_TEXT], token_file[TF_ADDRESS_TEXT]; /* moves; "" none */
@@ -76,8 +77,9 @@ void tf_journal_path(const struct tf_journal *j, const char *id, enum tf_phase p
 int tf_journal_write(struct tf_journal *j, const struct tf_record *r, struct tf_err *e);
 
 /* Adds what was not known yet to a record, which fd (tf_journal_write()) holds: that it is stopped,
- * exe, rounds; what r has of them. Should that be lost, nothing else is. */
-void tf_journal_add(int fd, const struct tf_record *r);
+ * exe, rounds, that it is another process; what r has of them. 0 or -1; only of a process it
+ * matters. */
+int tf_journal_add(int fd, const struct tf_record *r);
 
 /* From one phase to a later one. 1: done; 0: it is not in that phase (any more); _SYSTEM. */
 int tf_journal_turn(struct tf_journal *j, const char *id, enum tf_phase from, enum tf_phase to,

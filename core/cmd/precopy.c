@@ -13,6 +13,7 @@ static void explain(struct tf_precopy *p, const char *command)
 		"%s: process %d stands still until all of its memory has gone: no pre-copy here: "
 		"%s\n",
 		command, (int)p->rounds.pid, p->rounds.err.text);
+	p->without = true;
 	tf_precopy_end(p);
 }
 
@@ -43,11 +44,17 @@ void tf_precopy_begin(
 	errand->kind = TF_ERRAND_ROUNDS;
 }
 
+void tf_precopy_refused(struct tf_precopy *p, const char *command, const char *why)
+{
+	tf_fail(&p->rounds.err, TELEFORK_E_UNSUPPORTED, "the receiver: %s", why);
+	explain(p, command);
+}
+
 int tf_precopy_run(struct tf_precopy *p, const char *command, struct tf_task *t, pid_t pid, int fd,
-	const struct telefork_options *options, struct tf_timing *timing)
+	const struct telefork_options *options, struct tf_packer *packer, struct tf_timing *timing)
 {
 	struct tf_rounds *r = &p->rounds;
-	int rc = tf_rounds_offer(r, fd, options);
+	int rc = tf_rounds_offer(r, fd, options, packer);
 
 	if (rc == TELEFORK_E_UNSUPPORTED)
 		explain(p, command);
@@ -60,6 +67,11 @@ int tf_precopy_run(struct tf_precopy *p, const char *command, struct tf_task *t,
 		return rc;
 	tf_timing_begin(timing, "rounds");
 	rc = tf_rounds_run(r);
+	if (rc == TELEFORK_E_UNSUPPORTED) {
+		explain(p, command);
+		t->rounds = NULL;
+		return 0;
+	}
 	if (rc)
 		return tf_fail(&t->capture.err, rc, "%s", r->err.text);
 	if (!r->little)
@@ -79,11 +91,14 @@ int tf_precopy_over(struct tf_precopy *p, struct tf_task *t)
 		       : tf_fail(&t->capture.err, p->rounds.err.code, "%s", p->rounds.err.text);
 }
 
-void tf_precopy_note(const struct tf_precopy *p, struct tf_record *r)
+bool tf_precopy_note(const struct tf_precopy *p, struct tf_record *r)
 {
-	r->n_rounds = p->rounds.n;
-	for (uint32_t i = 0; i < p->rounds.n; i++)
+	snprintf(r->no_rounds, sizeof(r->no_rounds), "%.*s", (int)sizeof(r->no_rounds) - 1,
+		p->without ? p->rounds.err.text : "");
+	r->n_rounds = p->on ? p->rounds.n : 0;
+	for (uint32_t i = 0; i < r->n_rounds; i++)
 		r->rounds[i] = p->rounds.round[i].bytes;
+	return r->n_rounds || *r->no_rounds;
 }
 
 void tf_precopy_tell(const struct tf_precopy *p, FILE *out)
@@ -91,6 +106,8 @@ void tf_precopy_tell(const struct tf_precopy *p, FILE *out)
 	const struct tf_rounds *r = &p->rounds;
 	char bytes[24];
 
+	if (p->without)
+		fputs("no pre-copy, ", out);
 	if (!p->on)
 		return;
 	fprintf(out, "%" PRIu32 " rounds (", r->n);

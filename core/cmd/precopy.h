@@ -24,7 +24,8 @@ enum tf_precopy_wish {
 
 struct tf_precopy {
 	enum tf_precopy_wish wish;
-	bool on; /* there are rounds, and the process is tracked */
+	bool on;       /* there are rounds, and the process is tracked */
+	bool without; /* there are none, where there should be: rounds.err says why */
 	struct tf_rounds rounds;
 };
 
@@ -33,16 +34,19 @@ struct tf_precopy {
 void tf_precopy_begin(
 	struct tf_precopy *p, const char *command, pid_t pid, struct tf_errand *errand);
 
-/* Looks at the process (tf_task_begin()), and sends the rounds. 0: tf_task_halt() is next; or an
- * error in t->capture.err. */
+/* The receiver said no to that, and why: all goes at once. */
+void tf_precopy_refused(struct tf_precopy *p, const char *command, const char *why);
+
+/* Looks at the process (tf_task_begin()), and sends the rounds. packer (NULL: none) is borrowed. 0:
+ * tf_task_halt() is next; or an error in t->capture.err. */
 int tf_precopy_run(struct tf_precopy *p, const char *command, struct tf_task *t, pid_t pid, int fd,
-	const struct telefork_options *options, struct tf_timing *timing);
+	const struct telefork_options *options, struct tf_packer *packer, struct tf_timing *timing);
 
 /* The process stands: the image is next. 0, or an error in t->capture.err. */
 int tf_precopy_over(struct tf_precopy *p, struct tf_task *t);
 
-/* What its record says of rounds. */
-void tf_precopy_note(const struct tf_precopy *p, struct tf_record *r);
+/* What its record says of rounds; false: nothing. */
+bool tf_precopy_note(const struct tf_precopy *p, struct tf_record *r);
 
 /* A part of a line about what was done. */
 void tf_precopy_tell(const struct tf_precopy *p, FILE *out);

@@ -88,6 +88,19 @@ static bool may_answer(int fd)
 	       !S_ISREG(st.st_mode);
 }
 
+/* A receiver that does not know of rounds does not know the errand. */
+static int dial(struct sending *s, uint32_t *ret_offers, struct tf_err *e)
+{
+	int fd = tf_dial(&s->address, &s->options, &s->errand, ret_offers, e);
+
+	if (fd != TELEFORK_E_PROTOCOL || !s->precopy.on)
+		return fd;
+	tf_precopy_refused(&s->precopy, s->command, e->text);
+	s->errand.kind = TF_ERRAND_MOVE;
+	*e = (struct tf_err){0};
+	return tf_dial(&s->address, &s->options, &s->errand, ret_offers, e);
+}
+
 static int open_channel(struct sending *s)
 {
 	static char token[TELEFORK_TOKEN_MAX + 1];
@@ -102,8 +115,7 @@ static int open_channel(struct sending *s)
 		rc = tf_zygote_errand(&s->address, s->zygote, &s->errand, e);
 	if (rc)
 		return rc;
-	s->fd = s->what == DUMP ? tf_file_create(s->to, e)
-				: tf_dial(&s->address, &s->options, &s->errand, &offers, e);
+	s->fd = s->what == DUMP ? tf_file_create(s->to, e) : dial(s, &offers, e);
 	if (s->fd < 0)
 		return s->fd;
 	s->answers = s->what != DUMP && may_answer(s->fd);
@@ -168,20 +180,17 @@ static void hold_signals(sigset_t *ret_before)
 
 static int capture(struct sending *s)
 {
+	struct tf_record rounds = {0};
 	sigset_t before;
 	int rc;
 
 	rc = s->precopy.on ? tf_precopy_run(&s->precopy, s->command, &s->task, s->pid, s->fd,
-				     &s->options, &s->timing)
+				     &s->options, s->packer, &s->timing)
 			   : 0;
 	if (rc)
 		return rc;
-	if (s->precopy.on) {
-		struct tf_record rounds = {0};
-
-		tf_precopy_note(&s->precopy, &rounds);
+	if (tf_precopy_note(&s->precopy, &rounds))
 		tf_journal_add(s->held, &rounds);
-	}
 	hold_signals(&before);
 	tf_timing_begin(&s->timing, "freeze");
 	if (s->what == MOVE || s->kill) { /* it is not to run on */
@@ -539,6 +548,7 @@ static int run(struct sending *s)
 	if (!rc)
 		rc = transfer(s);
 	sent = s->task.capture.io.sent ? s->task.capture.io.sent : s->task.capture.sink.data;
+	sent += s->precopy.rounds.io.sent;
 	if (rc)
 		rc = explain(s, rc);
 	else {
@@ -564,7 +574,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct sending *s = state->input;
 	const char *why;
-	bool packed;
 
 	switch (key) {
 	case 'o':
@@ -631,12 +640,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		if (!s->to)
 			argp_error(
 				state, s->what == DUMP ? "which FILE? say -o FILE" : "which URI?");
-		packed = s->wishes.compress == TF_WISH_ALWAYS || s->wishes.store == TF_WISH_ALWAYS;
-		if (packed && s->precopy.wish == TF_PRECOPY_AUTO)
-			s->precopy.wish = TF_PRECOPY_NEVER; /* rounds go as they are */
-		if (s->task.post_copy && packed)
-			argp_error(state, "--lazy: memory comes as it is: leave --compress and "
-					  "--store away");
+		if (s->task.post_copy && s->wishes.store == TF_WISH_ALWAYS)
+			argp_error(state, "--lazy: nobody waits for a page until it is known "
+					  "whether it is there: leave --store away");
+		if (s->task.post_copy)
+			s->wishes.store = TF_WISH_NEVER;
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;

@@ -190,17 +190,17 @@ static int prepare(
 	int rc;
 
 	head.deadline_ms = s->handshake_ms;
-	s->unpacker = tf_unpacker_new(s->store); /* memory stays as it is once the plan is made */
+	/* Memory stays as it is once the plan is made. */
+	s->unpacker = tf_unpacker_new(s->store);
 	head.restore |= rounds ? TF_RESTORE_ROUNDS : 0;
 	tf_timing_begin(&s->timing, "description");
-	rc = tf_pad_prepare(pad, fd, &head, mark);
+	rc = tf_pad_prepare(pad, fd, &head, mark, s->unpacker);
 	if (pad->head_ns)
 		tf_timing_began(&s->timing, "plan", pad->head_ns);
 	if (!rc)
 		tf_timing_begin(&s->timing, "restore");
 	pad->options = &s->options;
 	pad->io.deadline_ns = 0;
-	pad->unpacker = s->unpacker;
 	return rc;
 }
 

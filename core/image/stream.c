@@ -5,6 +5,7 @@
 #include "core/base/crc32c.h"
 #include "core/base/text.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -285,5 +286,18 @@ int tf_reply_read_rest(
 		return rc;
 	message[r->message_size] = '\0';
 	tf_message_safe(message);
+	return 0;
+}
+
+int tf_sink_hear(struct tf_sink *s, struct tf_reply *r, size_t there, struct tf_err *e)
+{
+	char message[TELEFORK_MESSAGE_MAX];
+	int rc = tf_reply_read_rest(s->io, r, there, message, e);
+
+	if (rc)
+		return rc;
+	if (r->code || r->outcome != TF_OUTCOME_GONE || !s->refusal || *s->refusal)
+		return tf_fail(e, r->code ? r->code : TELEFORK_E_PROTOCOL, "%s", message);
+	snprintf(s->refusal, TELEFORK_MESSAGE_MAX, "%s", *message ? message : "no more of it");
 	return 0;
 }

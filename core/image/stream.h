@@ -65,6 +65,8 @@ struct tf_lacks {
  * address of the process, each round with its trailer, which is answered by tf_taken:
  *   header | answer | { places  extents  trailer | tf_taken } ... | extent TF_ROUNDS_OVER | stream
  * What counts of all that, the image says: `staged`. All else of it is as if it had not come.
+ * Who cannot take a round after all says so at any place in it, by a reply with TF_OUTCOME_GONE and
+ * the reason: nothing of any round counts, and the sender ends this one, which is the last.
  */
 #define TF_ROUNDS_MAGIC "TFROUNDS"
 #define TF_TAKEN_MAGIC  "TFTAKEN1"
@@ -190,6 +192,8 @@ struct tf_sink {
 	uint32_t batch_bytes;
 	uint64_t data;            /* bytes of extents written, head included */
 	struct tf_packer *packer; /* NULL: none; set it behind the head */
+	/* Of TELEFORK_MESSAGE_MAX, "", for tf_sink_hear(); NULL: nobody may refuse. */
+	char *refusal;
 };
 
 /* The crc of an extent over data. */
@@ -221,6 +225,11 @@ int tf_sink_end(struct tf_sink *s, const struct tf_image *img, struct tf_err *e)
 
 /* Behind the trailer of a stream: extents that come later are counted anew. */
 void tf_sink_anew(struct tf_sink *s);
+
+/* The rest of a reply that the receiver gives while it is sent to, of which `there` bytes are in r:
+ * 0, if he wants no more (TF_OUTCOME_GONE) and may say so, once: why is in s->refusal. Else it is
+ * an error. */
+int tf_sink_hear(struct tf_sink *s, struct tf_reply *r, size_t there, struct tf_err *e);
 
 /* Reads and checks a stream's header. _PROTOCOL, _VERSION, _CHECKSUM, _LIMIT or as tf_io_read. */
 int tf_stream_read_header(struct tf_io *io, struct tf_stream_header *h, struct tf_err *e);

@@ -16,13 +16,13 @@
 #define HASH_SPEED  1e9 /* about, until it is known */
 
 /* About, until they are known; whoever is slower finds out by one block. */
-static const double speeds[TF_CODECS] = {0, 600e6, 300e6};
+static const double speeds[2][TF_CODECS] = {{0, 300e6, 100e6}, {0, 600e6, 300e6}};
 
 void tf_choose_begin(struct tf_chooser *c, unsigned may)
 {
 	*c = (struct tf_chooser){.may = may};
 	for (unsigned i = 0; i < TF_CODECS; i++)
-		c->codec[i].step = TRY_STEP;
+		c->codec[0][i].step = c->codec[1][i].step = TRY_STEP;
 }
 
 /* The middle of what was, and what is. */
@@ -31,12 +31,22 @@ static double drift(double was, double is)
 	return was > 0 ? (was + is) / 2 : is;
 }
 
+void tf_choose_anew(struct tf_chooser *c)
+{
+	c->at_ns = 0;
+}
+
+bool tf_choose_looks(const struct tf_chooser *c, uint64_t now_ns)
+{
+	return !c->at_ns || now_ns - c->at_ns >= LOOK_NS;
+}
+
 void tf_choose_look(struct tf_chooser *c, uint64_t now_ns, uint64_t sent, uint32_t unsent)
 {
 	uint64_t left = sent - unsent;
 	double rate;
 
-	if (c->at_ns && now_ns - c->at_ns < LOOK_NS)
+	if (!tf_choose_looks(c, now_ns))
 		return;
 	if (c->at_ns) {
 		rate = (double)(left - c->left) * 1e9 / (double)(now_ns - c->at_ns);
@@ -58,6 +68,11 @@ static double idle(const struct tf_chooser *c, double n, double speed)
 	return time > 0 ? time : 0;
 }
 
+static bool is_small(uint64_t n)
+{
+	return n < TF_CHOOSE_SMALL;
+}
+
 enum tf_codec tf_choose_codec(struct tf_chooser *c, uint64_t sent, uint64_t n)
 {
 	enum tf_codec best = TF_CODEC_NONE;
@@ -66,8 +81,8 @@ enum tf_codec tf_choose_codec(struct tf_chooser *c, uint64_t sent, uint64_t n)
 	if (!(c->line > 0))
 		return TF_CODEC_NONE;
 	for (unsigned i = TF_CODEC_LZ4; i < TF_CODECS; i++) {
-		const struct tf_measured *m = &c->codec[i];
-		double speed = m->speed > 0 ? m->speed : speeds[i];
+		const struct tf_measured *m = &c->codec[!is_small(n)][i];
+		double speed = m->speed > 0 ? m->speed : speeds[!is_small(n)][i];
 		double lost = idle(c, (double)n, speed), time = lost + m->ratio * raw;
 
 		if (!(c->may >> i & 1) || c->line > speed * WORTH_SPEED)
@@ -85,7 +100,7 @@ enum tf_codec tf_choose_codec(struct tf_chooser *c, uint64_t sent, uint64_t n)
 void tf_choose_learn(struct tf_chooser *c, enum tf_codec codec, uint64_t sent, uint64_t n,
 	uint64_t packed, uint64_t ns)
 {
-	struct tf_measured *m = &c->codec[codec];
+	struct tf_measured *m = &c->codec[!is_small(n)][codec];
 
 	m->speed = drift(m->speed, (double)n * 1e9 / (double)(ns + 1));
 	m->ratio = drift(m->ratio, (double)packed / (double)n);

@@ -11,6 +11,9 @@
 
 #include "core/pack/codec.h"
 
+/* Blocks of fewer bytes take longer for each of them, and are measured by themselves. */
+#define TF_CHOOSE_SMALL 32768u
+
 struct tf_chooser {
 	unsigned may; /* bit n: codec n */
 	/* The line. */
@@ -21,14 +24,19 @@ struct tf_chooser {
 	struct tf_measured {
 		double speed, ratio;
 		uint64_t next, step; /* when sent is so much it is tried again, and how long then */
-	} codec[TF_CODECS];
-	double hash; /* bytes a second that are hashed, 0: not known */
+	} codec[2][TF_CODECS];       /* of small blocks, and of others */
+	double hash;                 /* bytes a second that are hashed, 0: not known */
 };
 
 void tf_choose_begin(struct tf_chooser *c, unsigned may);
 
-/* The line at that moment: bytes that were handed over so far, of which some have not left. */
+/* The line at that moment: bytes that were handed over so far, of which some have not left. It is
+ * of no use within a moment of the last time. */
+bool tf_choose_looks(const struct tf_chooser *c, uint64_t now_ns);
 void tf_choose_look(struct tf_chooser *c, uint64_t now_ns, uint64_t sent, uint32_t unsent);
+
+/* The same line, but what is handed over is counted anew. */
+void tf_choose_anew(struct tf_chooser *c);
 
 /* How n bytes are to go; sent: bytes that went before, packed or not. What was tried is told to
  * tf_choose_learn(), whatever came of it: it took ns. */

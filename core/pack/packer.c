@@ -29,6 +29,8 @@ struct packing {
 	struct tf_pack_counts counts;
 	bool store;              /* the receiver has one */
 	bool inside;             /* of a section */
+	const struct tf_io *io;  /* that was looked at */
+	uint64_t data;           /* bytes of memory that went, by whatever sink */
 	unsigned first, waiting; /* in window */
 	struct waiting window[TF_PACK_WINDOW];
 	uint8_t *rest, *out; /* TF_EXTENT_MAX each */
@@ -92,6 +94,11 @@ static void look(struct packing *p, const struct tf_sink *s)
 {
 	int unsent;
 
+	if (p->io != s->io)
+		tf_choose_anew(&p->choice);
+	p->io = s->io;
+	if (!tf_choose_looks(&p->choice, tf_now_ns()))
+		return;
 	if (!ioctl(s->io->fd, SIOCOUTQNSD, &unsent) || !ioctl(s->io->fd, SIOCOUTQ, &unsent))
 		tf_choose_look(&p->choice, tf_now_ns(), s->io->sent, (uint32_t)unsent);
 }
@@ -104,9 +111,9 @@ static uint64_t spent_ns(void)
 	return tf_clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
-static enum tf_codec choose(struct packing *p, uint64_t sent, uint32_t n)
+static enum tf_codec choose(struct packing *p, uint32_t n)
 {
-	return p->wishes.compress == TF_WISH_AUTO ? tf_choose_codec(&p->choice, sent, n)
+	return p->wishes.compress == TF_WISH_AUTO ? tf_choose_codec(&p->choice, p->data, n)
 						  : p->wishes.codec;
 }
 
@@ -121,10 +128,9 @@ static bool prepare_codec(struct packing *p)
 }
 
 /* Into p->out. How many bytes; *ret_codec is NONE, if it is better to leave them as they are. */
-static uint32_t compress(
-	struct packing *p, uint64_t sent, const void *bytes, uint32_t n, enum tf_codec *ret_codec)
+static uint32_t compress(struct packing *p, const void *bytes, uint32_t n, enum tf_codec *ret_codec)
 {
-	enum tf_codec codec = choose(p, sent, n);
+	enum tf_codec codec = choose(p, n);
 	uint64_t start = spent_ns();
 	uint32_t packed;
 
@@ -132,7 +138,7 @@ static uint32_t compress(
 	if (codec == TF_CODEC_NONE || !n || !prepare_codec(p))
 		return n;
 	packed = (uint32_t)tf_codec_pack(p->codec, codec, p->out, n - 1, bytes, n);
-	tf_choose_learn(&p->choice, codec, sent, n, packed ? packed : n, spent_ns() - start);
+	tf_choose_learn(&p->choice, codec, p->data, n, packed ? packed : n, spent_ns() - start);
 	if (!packed)
 		return n;
 	p->counts.in[codec] += n;
@@ -147,7 +153,7 @@ static int send_extent(struct packing *p, struct tf_sink *s, uint64_t offset, co
 {
 	struct tf_extent x = {.offset = offset, .size = n};
 	enum tf_codec codec;
-	uint32_t packed = compress(p, s->data, bytes, n, &codec);
+	uint32_t packed = compress(p, bytes, n, &codec);
 
 	if (codec == TF_CODEC_NONE)
 		return tf_sink_plain(s, offset, bytes, n, ret_flushed, e);
@@ -159,18 +165,19 @@ static int send_extent(struct packing *p, struct tf_sink *s, uint64_t offset, co
 
 /* --- lists --- */
 
-/* What the receiver says to a list; in place of that it may say why it wants no more. */
+/* What the receiver says to a list; it may say why it wants no more. */
 static int read_lacks(
 	struct tf_sink *s, const struct tf_extent *x, struct tf_lacks *l, struct tf_err *e)
 {
-	char message[TELEFORK_MESSAGE_MAX];
 	struct tf_reply r;
-	int rc = tf_io_read(s->io, l->magic, sizeof(l->magic), e);
+	int rc;
 
-	if (!rc && !memcmp(l->magic, TF_REPLY_MAGIC, sizeof(l->magic))) {
+	while (!(rc = tf_io_read(s->io, l->magic, sizeof(l->magic), e)) &&
+		!memcmp(l->magic, TF_REPLY_MAGIC, sizeof(l->magic))) {
 		memcpy(r.magic, l->magic, sizeof(r.magic));
-		rc = tf_reply_read_rest(s->io, &r, sizeof(r.magic), message, e);
-		return rc ? rc : tf_fail(e, r.code ? r.code : TELEFORK_E_PROTOCOL, "%s", message);
+		rc = tf_sink_hear(s, &r, sizeof(r.magic), e);
+		if (rc)
+			return rc;
 	}
 	if (!rc)
 		rc = tf_io_read(
@@ -222,7 +229,7 @@ static int send_rest(struct packing *p, struct tf_sink *s, struct tf_err *e)
 	}
 	p->counts.listed += w->x.size;
 	p->counts.known += w->x.size - n;
-	packed = compress(p, s->data, p->rest, n, &codec);
+	packed = compress(p, p->rest, n, &codec);
 	return write_packed(p, s, w->x, TF_PACK_REST | codec, codec ? p->out : p->rest, packed, e);
 }
 
@@ -263,20 +270,22 @@ static int send_list(struct packing *p, struct tf_sink *s, uint64_t offset, cons
 
 /* --- the packer --- */
 
+/* Of small pieces the window holds so little that a line waits for answers. */
 static bool is_listed(const struct packing *p, uint64_t n)
 {
 	if (!p->store || p->wishes.store == TF_WISH_NEVER || n < TF_STORE_PAGE)
 		return false;
-	return p->wishes.store == TF_WISH_ALWAYS || tf_choose_list(&p->choice);
+	return p->wishes.store == TF_WISH_ALWAYS ||
+	       (n >= TF_CHOOSE_SMALL && tf_choose_list(&p->choice));
 }
 
 /* How much goes in one way: what is left as it is by the sink's own measure, unless there is
  * something to be learned of the line. */
-static uint32_t piece(struct packing *p, const struct tf_sink *s, bool list, uint64_t size)
+static uint32_t piece(struct packing *p, bool list, uint64_t size)
 {
 	uint32_t most = TF_EXTENT_MAX;
 
-	if (!list && (s->data < TF_EXTENT_MAX || choose(p, s->data, TF_EXTENT_SIZE)))
+	if (!list && (p->data < TF_EXTENT_MAX || choose(p, TF_EXTENT_SIZE)))
 		most = TF_EXTENT_SIZE;
 	if (most > size)
 		most = (uint32_t)size;
@@ -296,9 +305,10 @@ static int data(struct tf_packer *base, struct tf_sink *s, uint64_t offset, cons
 
 		look(p, s);
 		list = is_listed(p, size);
-		most = piece(p, s, list, size);
+		most = piece(p, list, size);
 		rc = list ? send_list(p, s, offset, at, most, e)
 			  : send_extent(p, s, offset, at, most, ret_flushed, e);
+		p->data += most;
 		at += most;
 		offset += most;
 		size -= most;

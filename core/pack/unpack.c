@@ -27,9 +27,10 @@ struct unpacking {
 	struct tf_unpacker base;
 	struct tf_store *store;
 	struct tf_codec_state *codec;
-	struct tf_io *from, *to;
+	struct tf_io *from;
+	tf_take_extent *take;
+	void *ctx;
 	struct tf_err *e;
-	bool deaf; /* the new process does not listen any more */
 	bool over;
 	unsigned first, n; /* in window */
 	struct waiting window[TF_PACK_WINDOW];
@@ -46,20 +47,6 @@ static int hostile(struct unpacking *u, const char *what, const struct tf_extent
 {
 	return tf_fail(u->e, TELEFORK_E_IMAGE, "packed extent at byte %llu: %s",
 		(unsigned long long)x->offset, what);
-}
-
-static int pass_on(struct unpacking *u, const struct tf_extent *x, void *bytes)
-{
-	struct tf_extent plain = *x;
-	struct iovec iov[2] = {{&plain, sizeof(plain)}, {bytes, x->size}};
-	struct tf_err why = {0};
-	int rc = tf_io_writev(u->to, iov, x->size ? 2 : 1, &why);
-
-	if (rc == TELEFORK_E_CLOSED) /* it says why itself */
-		u->deaf = true;
-	else if (rc)
-		tf_fail(u->e, rc, "filling the new process: %s", why.text);
-	return rc;
 }
 
 /* --- lists --- */
@@ -179,26 +166,39 @@ static int fill_in(struct unpacking *u, struct waiting *w, const uint8_t *bytes)
 
 /* --- bytes --- */
 
-/* What follows a packed extent's header: size bytes, in the end, at *ret. */
+/* How many bytes of a packed extent follow, as it says. */
+static int check_count(struct unpacking *u, const struct tf_extent *x, uint32_t size,
+	enum tf_codec codec, uint32_t n)
+{
+	if (codec >= TF_CODECS || (codec ? n >= size : n != size))
+		return hostile(u, "more bytes than there can be, or in a way that is not known", x);
+	return 0;
+}
+
+/* They are n bytes at `in`; size bytes, in the end, at *ret. */
+static int unpack(struct unpacking *u, const struct tf_extent *x, uint32_t size,
+	enum tf_codec codec, uint8_t *in, uint32_t n, uint8_t **ret)
+{
+	*ret = codec ? u->out : in;
+	if (codec && !tf_codec_unpack(u->codec, codec, u->out, size, in, n))
+		return tf_fail(u->e, TELEFORK_E_CHECKSUM,
+			"the extent at byte %llu arrived damaged: it is no %s of %u bytes",
+			(unsigned long long)x->offset, tf_codec_name(codec), size);
+	return 0;
+}
+
+/* What follows a packed extent's header. */
 static int take_bytes(struct unpacking *u, const struct tf_extent *x, uint32_t size,
 	enum tf_codec codec, uint8_t **ret)
 {
 	uint32_t n;
 	int rc = tf_io_read(u->from, &n, sizeof(n), u->e);
 
-	if (rc)
-		return rc;
-	if (codec >= TF_CODECS || (codec ? n >= size : n != size))
-		return hostile(u, "more bytes than there can be, or in a way that is not known", x);
-	rc = tf_io_read(u->from, u->in, n, u->e);
-	if (rc)
-		return rc;
-	*ret = codec ? u->out : u->in;
-	if (codec && !tf_codec_unpack(u->codec, codec, u->out, size, u->in, n))
-		return tf_fail(u->e, TELEFORK_E_CHECKSUM,
-			"the extent at byte %llu arrived damaged: it is no %s of %u bytes",
-			(unsigned long long)x->offset, tf_codec_name(codec), size);
-	return 0;
+	if (!rc)
+		rc = check_count(u, x, size, codec, n);
+	if (!rc)
+		rc = tf_io_read(u->from, u->in, n, u->e);
+	return rc ? rc : unpack(u, x, size, codec, u->in, n, ret);
 }
 
 static int take_rest(
@@ -222,7 +222,7 @@ static int take_rest(
 	u->first = (u->first + 1) % TF_PACK_WINDOW;
 	u->n--;
 	w->x.crc = x->crc;
-	return pass_on(u, &w->x, w->bytes);
+	return u->take(u->ctx, &w->x, w->bytes);
 }
 
 static int take_extent(
@@ -233,7 +233,7 @@ static int take_extent(
 	int rc = codec ? take_bytes(u, x, size, codec, &bytes)
 		       : tf_io_read(u->from, bytes, size, u->e);
 
-	return rc ? rc : pass_on(u, &plain, bytes);
+	return rc ? rc : u->take(u->ctx, &plain, bytes);
 }
 
 static int take_one(struct unpacking *u)
@@ -248,8 +248,7 @@ static int take_one(struct unpacking *u)
 		if (x.offset == TF_TRAILER_OFFSET || u->n)
 			return hostile(u, "the section ends too early", &x);
 		u->over = true;
-		x.size = 0;
-		return pass_on(u, &x, NULL);
+		return x.size ? hostile(u, "a section in a section", &x) : 0;
 	}
 	if (!size || size > TF_EXTENT_MAX)
 		return hostile(u, "an impossible size", &x);
@@ -271,18 +270,57 @@ static int prepare(struct unpacking *u)
 	return u->codec ? 0 : tf_fail(u->e, TELEFORK_E_NOMEM, "out of memory for unpacking");
 }
 
-static int run(struct tf_unpacker *base, struct tf_io *from, struct tf_io *to, struct tf_err *e)
+static int begin(struct unpacking *u, tf_take_extent *take, void *ctx, struct tf_err *e)
+{
+	u->take = take;
+	u->ctx = ctx;
+	u->e = e;
+	return prepare(u);
+}
+
+static int run(struct tf_unpacker *base, struct tf_io *from, tf_take_extent *take, void *ctx,
+	struct tf_err *e)
 {
 	struct unpacking *u = (struct unpacking *)base;
-	int rc;
+	int rc = begin(u, take, ctx, e);
 
 	u->from = from;
-	u->to = to;
-	u->e = e;
-	rc = prepare(u);
 	for (u->over = false; !rc && !u->over;)
 		rc = take_one(u);
-	return u->deaf ? 0 : rc;
+	return rc;
+}
+
+/* As take_extent(), of bytes that are there. */
+static int64_t one(struct tf_unpacker *base, uint8_t *at, size_t there, tf_take_extent *take,
+	void *ctx, struct tf_err *e)
+{
+	struct unpacking *u = (struct unpacking *)base;
+	struct tf_extent x;
+	enum tf_codec codec;
+	uint32_t n, head = sizeof(x);
+	uint8_t *bytes;
+	int rc = begin(u, take, ctx, e);
+
+	if (rc || there < sizeof(x))
+		return rc;
+	memcpy(&x, at, sizeof(x));
+	codec = (enum tf_codec)(x.size >> TF_PACK_SHIFT);
+	n = x.size &= (1u << TF_PACK_SHIFT) - 1;
+	if (!x.size || x.size > TF_EXTENT_MAX)
+		return hostile(u, "an impossible size", &x);
+	if (codec != TF_CODEC_NONE) {
+		head += sizeof(n);
+		if (there < head)
+			return 0;
+		memcpy(&n, at + sizeof(x), sizeof(n));
+		rc = check_count(u, &x, x.size, codec, n);
+	}
+	if (rc || there - head < n)
+		return rc;
+	rc = unpack(u, &x, x.size, codec, at + head, n, &bytes);
+	if (!rc)
+		rc = u->take(u->ctx, &x, bytes);
+	return rc ? rc : (int64_t)head + n;
 }
 
 struct tf_unpacker *tf_unpacker_new(struct tf_store *store)
@@ -292,6 +330,7 @@ struct tf_unpacker *tf_unpacker_new(struct tf_store *store)
 	if (!u)
 		return NULL;
 	u->base.run = run;
+	u->base.one = one;
 	u->store = store;
 	return &u->base;
 }

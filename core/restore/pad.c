@@ -254,7 +254,7 @@ static int look_for_files(struct tf_pad *p)
 }
 
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
-	const struct tf_mark *mark)
+	const struct tf_mark *mark, struct tf_unpacker *unpacker)
 {
 	static const struct telefork_options defaults;
 	bool own = options && options->restore & TELEFORK_RESTORE_OWN_USER;
@@ -262,6 +262,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	int rc;
 
 	*p = (struct tf_pad){.options = options ? options : &defaults,
+		.unpacker = unpacker,
 		.control = -1,
 		.pager = {.uffd = -1, .guard.tell = -1},
 		.pump = -1,
@@ -389,20 +390,43 @@ int tf_pad_explain(struct tf_pad *p, const struct tf_report *r)
 		"step %llu, %s: %s", (unsigned long long)r->step, text, tf_errno_name(-r->error));
 }
 
-/* The child has come to extents that are packed. */
-static int unpack(struct tf_pad *p, struct tf_io *control)
+/* Where the child reads what was unpacked. */
+struct reader {
+	struct tf_io *io;
+	struct tf_err why; /* _CLOSED: it does not listen any more, and says why itself */
+};
+
+static int pass_on(void *ctx, const struct tf_extent *x, uint8_t *bytes)
 {
-	uint64_t deadline = p->io.deadline_ns;
+	struct reader *r = ctx;
+	struct tf_extent head = *x;
+	struct iovec iov[2] = {{&head, sizeof(head)}, {bytes, x->size}};
+
+	return tf_io_writev(r->io, iov, x->size ? 2 : 1, &r->why);
+}
+
+int tf_pad_unpack(struct tf_pad *p, uint64_t deadline_ns)
+{
+	static const struct tf_extent over = {.offset = TF_PACKED_OFFSET};
+	uint64_t before = p->io.deadline_ns;
+	struct tf_io control;
+	struct reader r = {.io = &control};
 	int rc;
 
 	if (!p->unpacker)
 		return tf_fail(&p->err, TELEFORK_E_PROTOCOL,
 			"what comes is packed, which this receiver did not offer to take");
-	p->io.deadline_ns = control->deadline_ns;
-	tf_io_widen(control);
-	rc = p->unpacker->run(p->unpacker, &p->io, control, &p->err);
-	p->io.deadline_ns = deadline;
-	return rc;
+	tf_io_init(&control, p->control, NULL);
+	control.idle_ms = INT32_MAX; /* the child's own reads time out */
+	control.deadline_ns = p->io.deadline_ns = deadline_ns;
+	tf_io_widen(&control);
+	rc = p->unpacker->run(p->unpacker, &p->io, pass_on, &r, &p->err);
+	if (!rc)
+		rc = pass_on(&r, &over, NULL);
+	p->io.deadline_ns = before;
+	if (r.why.code && r.why.code != TELEFORK_E_CLOSED)
+		return tf_fail(&p->err, r.why.code, "filling the new process: %s", r.why.text);
+	return r.why.code ? 0 : rc;
 }
 
 /* The child's word, within the time limits: 0 when it is ready. */
@@ -417,7 +441,7 @@ static int await_ready(struct tf_pad *p)
 	control.deadline_ns = last_moment(p, p->to_come);
 	control.idle_ms = INT32_MAX; /* the child's own reads time out */
 	while (!(rc = tf_io_read(&control, &r, sizeof(r), &quiet)) && r.tag == 'p')
-		if (unpack(p, &control))
+		if (tf_pad_unpack(p, control.deadline_ns))
 			return p->err.code;
 	if (rc == TELEFORK_E_CLOSED) {
 		while (waitpid(p->child, &status, 0) < 0 && errno == EINTR)

@@ -14,12 +14,20 @@
 #include "core/restore/pager.h"
 #include "core/restore/relay.h"
 
-/* Unpacks what follows in a stream (core/pack/unpack.h). */
+/* Takes an extent, as it would be if it had not been packed. bytes are its own until it returns: 0,
+ * or an error that ends the section. */
+typedef int tf_take_extent(void *ctx, const struct tf_extent *x, uint8_t *bytes);
+
+/* Unpacks what follows in a stream, or in rounds (core/pack/unpack.h). */
 struct tf_unpacker {
-	/* Extents from the channel, as they would be if they were not packed, to the new process,
-	 * until the section ends: its mark is passed on, too. 0 also if the process does not listen
-	 * any more; else what was wrong, in e. */
-	int (*run)(struct tf_unpacker *u, struct tf_io *from, struct tf_io *to, struct tf_err *e);
+	/* A section, from behind its mark to its end, from the channel. 0; what take() says; or
+	 * what is wrong, in e. */
+	int (*run)(struct tf_unpacker *u, struct tf_io *from, tf_take_extent *take, void *ctx,
+		struct tf_err *e);
+	/* The next extent of a section without lists, of which n bytes are at hand, its head first:
+	 * how many of them it has, once it was taken; 0: not all of them are there; or an error. */
+	int64_t (*one)(struct tf_unpacker *u, uint8_t *at, size_t n, tf_take_extent *take,
+		void *ctx, struct tf_err *e);
 };
 
 struct tf_pad {
@@ -58,8 +66,7 @@ struct tf_pad {
 	struct tf_pager pager; /* post-copy */
 	struct tf_relay relay; /* TF_STREAM_RELAY: what we stand between, once it runs */
 	struct telefork_result result;
-	struct tf_unpacker
-		*unpacker; /* NULL: nothing that is packed is taken. Set before it starts */
+	struct tf_unpacker *unpacker; /* NULL: nothing that is packed is taken */
 	struct tf_err err;
 	struct tf_err left; /* what it goes without, if the options allow that; code 0: nothing */
 };
@@ -72,10 +79,10 @@ struct tf_pad {
 #define TF_RESTORE_ROUNDS (1u << 29) /* 30: zygote.h */
 
 /* Everything up to the plan: reads the head from fd, decodes, checks, builds. Nothing is started.
- * mark (NULL: none): the copy is to be noted there when it runs. 0 or an error in p->err.
- * tf_pad_done() frees in either case. */
+ * mark (NULL: none): the copy is to be noted there when it runs. unpacker (NULL: none) is borrowed.
+ * 0 or an error in p->err. tf_pad_done() frees in either case. */
 int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
-	const struct tf_mark *mark);
+	const struct tf_mark *mark, struct tf_unpacker *unpacker);
 
 /* Starts the child, fills it, and lets it run. On failure the child is gone, and the sender has
  * been told. 0 or an error in p->err; p->child is the copy. _CANCELLED: the sender only asked

@@ -11,6 +11,11 @@ extern const uint8_t __start_tf_restorer[], __stop_tf_restorer[];
 /* Its bytes. */
 uint64_t tf_restorer_size(void);
 
+/* The child has come to extents that are packed, and says so (a report 'p'): until the section ends
+ * it reads what was unpacked from the control socket. 0, also if it does not read any more, or as
+ * in pad.h; p->err. */
+int tf_pad_unpack(struct tf_pad *p, uint64_t deadline_ns);
+
 /* The new process, right after the fork: becomes what the plan says, or reports over control why
  * not. channel: where its memory comes from; ends: its part of a relay. */
 _Noreturn void tf_pad_child(

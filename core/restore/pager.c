@@ -3,7 +3,7 @@
 #include "core/restore/pager.h"
 #include "core/base/crc32c.h"
 #include "core/restore/owners.h"
-#include "core/restore/pad.h"
+#include "core/restore/pad_impl.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -17,7 +17,7 @@
 
 #define IN_READ 262144u /* bytes at a time, so that nobody who asks waits for long */
 #define IN_HOT  65536u
-#define IN_SIZE (sizeof(struct tf_extent) + TF_EXTENT_MAX + IN_READ)
+#define IN_SIZE (sizeof(struct tf_extent) + sizeof(uint32_t) + TF_EXTENT_MAX + IN_READ)
 
 #define HOT_NS   10000000u /* after a request; the sender's is shorter */
 #define TOLD     32768u    /* meanwhile it is told of so many bytes that they are in place */
@@ -39,6 +39,7 @@ struct paging {
 	uint64_t taken, told; /* bytes of extents */
 	struct pollfd *fd;    /* of each space, and of the sender */
 	size_t n_fd;
+	bool packed; /* what comes may be: a section (stream.h) */
 	bool over;
 };
 
@@ -182,8 +183,10 @@ static int take_bytes(struct paging *g, const struct tf_extent *x, uint8_t *byte
 	return put(g, at, bytes, x->size);
 }
 
-static int take_extent(struct paging *g, const struct tf_extent *x, uint8_t *bytes)
+static int take_extent(void *ctx, const struct tf_extent *x, uint8_t *bytes)
 {
+	struct paging *g = ctx;
+
 	if (x->crc != tf_extent_crc(x->offset, x->size, bytes))
 		return tf_fail(&g->p->err, TELEFORK_E_CHECKSUM,
 			"the extent at byte %llu arrived damaged", (unsigned long long)x->offset);
@@ -195,29 +198,58 @@ static int take_extent(struct paging *g, const struct tf_extent *x, uint8_t *byt
 					      : take_bytes(g, x, bytes);
 }
 
-/* 1: an extent, or the trailer, was whole and is taken. 0: more has to come. */
+/* A mark: a section begins, or ends. */
+static int take_mark(struct paging *g, const struct tf_extent *x)
+{
+	if (!g->p->unpacker || x->size != !g->packed)
+		return hostile(g, "a section of packed memory", x->size);
+	g->packed = x->size;
+	g->at += sizeof(*x);
+	return 1;
+}
+
+static int take_plain(struct paging *g, const struct tf_extent *x)
+{
+	uint8_t *bytes = g->in + g->at + sizeof(*x);
+	int rc;
+
+	if (!x->size || x->size > TF_EXTENT_MAX)
+		return hostile(g, "an extent's size", x->offset);
+	if (g->end - g->at - sizeof(*x) < x->size)
+		return 0;
+	rc = take_extent(g, x, bytes);
+	g->at += sizeof(*x) + x->size;
+	return rc ? rc : 1;
+}
+
+static int take_packed(struct paging *g)
+{
+	struct tf_unpacker *u = g->p->unpacker;
+	int64_t n = u->one(u, g->in + g->at, g->end - g->at, take_extent, g, &g->p->err);
+
+	if (n <= 0)
+		return (int)n;
+	g->at += (size_t)n;
+	return 1;
+}
+
+/* 1: an extent, a mark, or the trailer, was whole and is taken. 0: more has to come. */
 static int take_next(struct paging *g)
 {
 	struct tf_extent x;
-	uint8_t *bytes = g->in + g->at + sizeof(x);
-	int rc;
 
 	if (g->end - g->at < sizeof(x))
 		return 0;
 	memcpy(&x, g->in + g->at, sizeof(x));
+	if (x.offset == TF_PACKED_OFFSET)
+		return take_mark(g, &x);
 	if (x.offset == TF_TRAILER_OFFSET) {
-		g->over = x.size == g->count && x.crc == g->chain;
+		g->over = !g->packed && x.size == g->count && x.crc == g->chain;
 		return g->over ? 1
 			       : tf_fail(&g->p->err, TELEFORK_E_CHECKSUM,
 					 "memory that comes later: an extent is missing");
 	}
-	if (!x.size || x.size > TF_EXTENT_MAX)
-		return hostile(g, "an extent's size", x.offset);
-	if (g->end - g->at - sizeof(x) < x.size)
-		return 0;
-	rc = take_extent(g, &x, bytes);
-	g->at += sizeof(x) + x.size;
-	return rc ? rc : 1;
+	return g->packed ? take_packed(g) : take_plain(g, &x);
 }
 
 /* --- the loop --- */
@@ -376,13 +408,18 @@ int tf_pager_take(struct tf_pad *p, uint64_t deadline_ns)
 	struct cmsghdr *c;
 	int rc = tf_guard_start(&p->pager.guard, p->child, &p->err);
 
-	if (!rc)
+	for (r.tag = 'p'; !rc && r.tag == 'p';) { /* some goes first, packed or not */
 		rc = await(p, deadline_ns);
+		if (rc)
+			return rc;
+		m.msg_controllen = sizeof(control);
+		if (recvmsg(p->control, &m, MSG_CMSG_CLOEXEC | MSG_WAITALL) != sizeof(r))
+			return tf_fail(&p->err, TELEFORK_E_RESTORE,
+				"the new process ended while it was being restored");
+		rc = r.tag == 'p' ? tf_pad_unpack(p, deadline_ns) : 0;
+	}
 	if (rc)
 		return rc;
-	if (recvmsg(p->control, &m, MSG_CMSG_CLOEXEC | MSG_WAITALL) != sizeof(r))
-		return tf_fail(&p->err, TELEFORK_E_RESTORE,
-			"the new process ended while it was being restored");
 	c = CMSG_FIRSTHDR(&m);
 	if (r.tag == 'e')
 		return tf_pad_explain(p, &r);

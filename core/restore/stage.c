@@ -34,12 +34,20 @@ struct stager {
 	uint8_t *places;       /* TF_EXTENT_MAX bytes */
 	uint32_t count, chain; /* of this round */
 	uint64_t most, round, watched;
+	bool unable; /* to keep what comes: it is read and forgotten */
 };
 
 static int hostile(struct stager *g, const char *what, uint64_t where)
 {
 	return tf_fail(&g->s->err, TELEFORK_E_IMAGE, "memory that comes before: %s at %llx", what,
 		(unsigned long long)where);
+}
+
+/* No lie of the sender: it can do without rounds. */
+static int unable(struct stager *g, int rc)
+{
+	g->unable = true;
+	return rc;
 }
 
 uint64_t tf_stage_at(const struct tf_staging *s, uint64_t address)
@@ -108,8 +116,8 @@ static int open_window(struct stager *g, uint64_t address)
 			break;
 	tf_arena_done(&arena);
 	if (at < s->span || s->n_windows == TF_STAGE_WINDOWS)
-		return tf_fail(&s->err, TELEFORK_E_COLLISION,
-			"no addresses are free for memory that comes before");
+		return unable(g, tf_fail(&s->err, TELEFORK_E_COLLISION,
+					 "no addresses are free for memory that comes before"));
 	s->window[s->n_windows].from = from;
 	s->window[s->n_windows++].to = at;
 	return 0;
@@ -123,9 +131,10 @@ static int map_slot(struct stager *g, const struct tf_round_place *p, uint64_t a
 	void *got = mmap((void *)at, n, PROT_READ | PROT_WRITE, flags, -1, 0);
 
 	if (got != (void *)at)
-		return tf_fail_errno(&g->s->err, TELEFORK_E_NOMEM,
-			got == MAP_FAILED ? errno : EEXIST, "room for %llu bytes that come before",
-			(unsigned long long)n);
+		return unable(
+			g, tf_fail_errno(&g->s->err, TELEFORK_E_NOMEM,
+				   got == MAP_FAILED ? errno : EEXIST,
+				   "room for %llu bytes that come before", (unsigned long long)n));
 	if (p->vmflags & TF_VMF_HUGEPAGE)
 		madvise(got, n, MADV_HUGEPAGE);
 	if (p->vmflags & TF_VMF_NOHUGEPAGE)
@@ -144,7 +153,8 @@ static int add_slot(struct stager *g, const struct tf_round_place *p)
 	if (i < s->n_slots && s->slot[i].start < p->end)
 		return hostile(g, "a place that was told before", p->start);
 	if (s->n_slots == s->max_slots)
-		return tf_fail(&s->err, TELEFORK_E_LIMIT, "more than %u places", s->max_slots);
+		return unable(
+			g, tf_fail(&s->err, TELEFORK_E_LIMIT, "more than %u places", s->max_slots));
 	if (!tf_stage_at(s, p->start))
 		rc = open_window(g, p->start);
 	if (!rc)
@@ -234,46 +244,85 @@ static bool is_in_slots(const struct tf_staging *s, uint64_t start, uint64_t end
 	return true;
 }
 
-static int take_bytes(struct stager *g, const struct tf_extent *x, uint32_t *ret_crc)
+/* Where the bytes of an extent go that says something possible. */
+static int find_room(struct stager *g, const struct tf_extent *x, uint8_t **ret)
 {
 	const struct tf_staging *s = g->s;
-	uint8_t *at;
 	int rc;
 
-	if ((x->offset | x->size) & (g->p->facts.page_size - 1) || x->offset > TF_MAX_ADDR ||
-		!is_in_slots(s, x->offset, x->offset + x->size))
+	*ret = g->places;
+	if (!x->size || x->size > TF_EXTENT_MAX)
+		return hostile(g, "an extent's size", x->offset);
+	if (x->offset == TF_PLACES_OFFSET && !g->unable)
+		return 0;
+	if (!g->unable &&
+		((x->offset | x->size) & (g->p->facts.page_size - 1) || x->offset > TF_MAX_ADDR ||
+			!is_in_slots(s, x->offset, x->offset + x->size)))
 		return hostile(g, "an extent that is in no place", x->offset);
 	rc = watch(g, x->size);
-	if (rc)
-		return rc;
-	at = (uint8_t *)tf_stage_at(s, x->offset);
-	rc = tf_io_read(&g->io, at, x->size, &g->s->err);
-	if (!rc)
-		*ret_crc = tf_extent_crc(x->offset, x->size, at);
+	if (!rc && !g->unable)
+		*ret = (uint8_t *)tf_stage_at(s, x->offset);
 	return rc;
 }
 
-static int take_extent(struct stager *g, const struct tf_extent *x)
+/* Once: what was kept so far is not needed. */
+static int refuse(struct stager *g)
 {
-	uint32_t crc = 0;
-	int rc;
+	const struct tf_reply r = {.outcome = TF_OUTCOME_GONE};
+	struct tf_staging *s = g->s;
+	struct tf_err why = s->err;
 
-	if (!x->size || x->size > TF_EXTENT_MAX)
-		return hostile(g, "an extent's size", x->offset);
-	if (x->offset != TF_PLACES_OFFSET) {
-		rc = take_bytes(g, x, &crc);
-	} else {
-		rc = tf_io_read(&g->io, g->places, x->size, &g->s->err);
-		if (!rc)
-			crc = tf_extent_crc(x->offset, x->size, g->places);
-	}
-	if (!rc && crc != x->crc)
-		rc = tf_fail(&g->s->err, TELEFORK_E_CHECKSUM,
+	s->refused = true;
+	s->err = (struct tf_err){0};
+	for (uint32_t i = 0; i < s->n_slots; i++)
+		munmap((void *)tf_stage_at(s, s->slot[i].start), s->slot[i].end - s->slot[i].start);
+	return tf_reply_write(&g->io, &r, why.text, &s->err);
+}
+
+/* Its bytes are there. */
+static int settle(struct stager *g, const struct tf_extent *x, const uint8_t *at)
+{
+	int rc = 0;
+
+	if (tf_extent_crc(x->offset, x->size, at) != x->crc)
+		return tf_fail(&g->s->err, TELEFORK_E_CHECKSUM,
 			"an extent of a round arrived damaged, at %llx",
 			(unsigned long long)x->offset);
 	g->chain = tf_chain_crc(g->chain, x->crc);
 	g->count++;
-	return rc || x->offset != TF_PLACES_OFFSET ? rc : take_places(g, x->size);
+	if (x->offset == TF_PLACES_OFFSET && !g->unable)
+		rc = take_places(g, x->size);
+	return rc && g->unable && !g->s->refused ? refuse(g) : rc;
+}
+
+static int take_extent(struct stager *g, const struct tf_extent *x)
+{
+	uint8_t *at;
+	int rc = find_room(g, x, &at);
+
+	if (!rc)
+		rc = tf_io_read(&g->io, at, x->size, &g->s->err);
+	return rc ? rc : settle(g, x, at);
+}
+
+static int take_unpacked(void *ctx, const struct tf_extent *x, uint8_t *bytes)
+{
+	struct stager *g = ctx;
+	uint8_t *at;
+	int rc = find_room(g, x, &at);
+
+	if (!rc)
+		memcpy(at, bytes, x->size);
+	return rc ? rc : settle(g, x, at);
+}
+
+static int take_section(struct stager *g, const struct tf_extent *mark)
+{
+	struct tf_unpacker *u = g->p->unpacker;
+
+	if (!u || mark->size != 1)
+		return hostile(g, "a section of packed memory", mark->size);
+	return u->run(u, &g->io, take_unpacked, g, &g->s->err);
 }
 
 static int end_round(struct stager *g, const struct tf_extent *x, uint32_t *rounds)
@@ -300,7 +349,9 @@ static int take_rounds(struct stager *g)
 		rc = tf_io_read(&g->io, &x, sizeof(x), &g->s->err);
 		if (rc || x.offset == TF_ROUNDS_OVER)
 			return rc;
-		rc = x.offset == TF_TRAILER_OFFSET ? end_round(g, &x, &rounds) : take_extent(g, &x);
+		rc = x.offset == TF_TRAILER_OFFSET  ? end_round(g, &x, &rounds)
+		     : x.offset == TF_PACKED_OFFSET ? take_section(g, &x)
+						    : take_extent(g, &x);
 		if (rc)
 			return rc;
 	}
@@ -391,6 +442,15 @@ static int start(struct tf_pad *p, uint64_t most)
 	return p->child > 0 ? 0 : tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, errno, "fork");
 }
 
+/* The image is to come as if no rounds had. */
+static void forget(struct tf_pad *p)
+{
+	tf_stage_end(p);
+	tf_closep(&p->control);
+	p->control = -1;
+	p->staging = NULL;
+}
+
 static int await_rounds(struct tf_pad *p)
 {
 	char word;
@@ -401,9 +461,12 @@ static int await_rounds(struct tf_pad *p)
 	while (n < 0 && errno == EINTR);
 	if (p->staging->err.code)
 		return tf_fail(&p->err, p->staging->err.code, "%s", p->staging->err.text);
-	return n == 1 ? 0
-		      : tf_fail(&p->err, TELEFORK_E_RESTORE,
-				"the new process was ended while its memory came (out of memory?)");
+	if (n != 1)
+		return tf_fail(&p->err, TELEFORK_E_RESTORE,
+			"the new process was ended while its memory came (out of memory?)");
+	if (p->staging->refused)
+		forget(p);
+	return 0;
 }
 
 /* The new process sees what the plan will be. */

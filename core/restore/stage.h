@@ -11,7 +11,8 @@
  *   head, checks, plan
  *   ------------- "p" -------------->  pad_child.c
  *
- * Both share what the former has in its arena from the fork on.
+ * Both share what the former has in its arena from the fork on. Where the new process cannot keep
+ * what comes, it says so, swallows what is on its way until no more rounds come, and ends.
  */
 #ifndef TF_RESTORE_STAGE_H
 #define TF_RESTORE_STAGE_H
@@ -36,6 +37,7 @@ struct tf_staging {
 	} window[TF_STAGE_WINDOWS];
 	struct tf_slot *slot;
 	uint64_t bytes; /* of memory that the new process has for them */
+	bool refused;   /* nothing of it can be kept here: the sender knows, and goes on without */
 	struct tf_err err;
 	const struct tf_pad *pad; /* what it becomes */
 };
@@ -43,7 +45,8 @@ struct tf_staging {
 struct tf_pad;
 
 /* In tf_pad_prepare(), before the head, with p->facts: answers the sender's offer, and if it is
- * accepted takes all rounds: p->staging, p->child. 0 or an error in p->err. */
+ * accepted takes all rounds: p->staging, p->child; or neither, if they cannot be kept. 0 or an
+ * error in p->err. */
 int tf_stage_take(struct tf_pad *p);
 
 /* With new facts: what the new process has already is not to be found here once more. */

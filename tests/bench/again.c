@@ -2,7 +2,8 @@
 /*
  * What need not be sent, or not as it is: a program that comes to the same receiver a second time
  * after a page in a hundred was changed; and one over slow lines, as it is and compressed where
- * that is faster. In turns, medians; bytes do not depend on the machine.
+ * that is faster: everything first, behind it when it runs, and in rounds before it is stopped. In
+ * turns, medians; bytes do not depend on the machine.
  */
 #include "tests/bench/bench.h"
 
@@ -89,9 +90,9 @@ static void change(struct subject *s)
 		usleep(1000);
 }
 
-/* A copy of it to uri, as telefork copy makes it. */
-static int send_copy(
-	pid_t pid, const char *uri, const struct tf_pack_wishes *wishes, struct sent *ret)
+/* A copy of it to uri, as telefork copy makes it; lazy: until all of it is there. */
+static int send_copy(pid_t pid, const char *uri, const struct tf_pack_wishes *wishes, bool lazy,
+	struct sent *ret)
 {
 	static struct tf_task task;
 	struct tf_address a;
@@ -107,6 +108,7 @@ static int send_copy(
 		rc = fd = tf_dial(&a, NULL, NULL, &offers, &e);
 	if (rc >= 0)
 		rc = tf_packer_new(wishes, offers, &packer, &e);
+	task.post_copy = lazy;
 	if (!rc)
 		rc = tf_task_snapshot(&task, pid);
 	task.packer = packer;
@@ -116,6 +118,8 @@ static int send_copy(
 		rc = tf_task_commit(&task);
 	if (!rc)
 		rc = tf_task_answer(&task, &reply, message);
+	if (!rc && lazy)
+		rc = tf_task_serve(&task, &reply, message);
 	ret->ns = tf_now_ns() - start;
 	ret->bytes = task.capture.io.sent;
 	ret->memory = task.capture.memory;
@@ -174,11 +178,11 @@ static int second(struct bench *b, uint64_t mib, struct subject *s)
 	struct bench_series bytes = {0};
 	struct sent n = {0};
 	pid_t pid = start_subject(s, mib << 20, false);
-	int rc = pid < 0 ? -1 : send_copy(pid, b->uri[BENCH_TCP], &known, &n);
+	int rc = pid < 0 ? -1 : send_copy(pid, b->uri[BENCH_TCP], &known, false, &n);
 
 	for (unsigned i = 0; i < ROUNDS && !rc; i++) {
 		change(s);
-		rc = send_copy(pid, b->uri[BENCH_TCP], &known, &n);
+		rc = send_copy(pid, b->uri[BENCH_TCP], &known, false, &n);
 		bench_push(&bytes, (double)n.bytes / 1048576);
 	}
 	end_program(pid);
@@ -190,7 +194,8 @@ static int second(struct bench *b, uint64_t mib, struct subject *s)
 }
 
 /* rate 0: loopback as it is. again: it came before, and is asked for. */
-static int over_line(struct bench *b, uint64_t rate, bool soft, bool again, struct subject *s)
+static int over_line(
+	struct bench *b, uint64_t rate, bool soft, bool again, bool lazy, struct subject *s)
 {
 	const struct tf_pack_wishes automatic = {.store = again ? TF_WISH_AUTO : TF_WISH_NEVER};
 	const char *uri = b->uri[BENCH_TCP];
@@ -208,11 +213,11 @@ static int over_line(struct bench *b, uint64_t rate, bool soft, bool again, stru
 		uri = slow;
 	}
 	for (unsigned i = 0; i < ROUNDS + first && !rc; i++) {
-		rc = send_copy(pid, uri, &as_is, &n);
+		rc = send_copy(pid, uri, &as_is, lazy, &n);
 		if (i >= first)
 			bench_push(&plain, (double)n.ns / 1e6);
 		if (!rc)
-			rc = send_copy(pid, uri, &automatic, &n);
+			rc = send_copy(pid, uri, &automatic, lazy, &n);
 		if (i >= first)
 			bench_push(&packed, (double)n.ns / 1e6);
 	}
@@ -220,9 +225,38 @@ static int over_line(struct bench *b, uint64_t rate, bool soft, bool again, stru
 	end_program(pid);
 	if (!rc)
 		bench_add(b, &packed, &plain, 1.05 * bench_median(&plain), "ms", "1.05 x as it is",
-			"%s%s, %llu MiB, %.0f MB/s, auto", again ? "again, " : "",
+			"%s%s, %llu MiB, %.0f MB/s, auto",
+			again  ? "again, "
+			: lazy ? "post-copy, "
+			       : "",
 			soft ? "compressible" : "incompressible", (unsigned long long)mib,
 			(double)rate / 1e6);
+	return rc;
+}
+
+/* Moves by rounds, each of a program of its own; as it is and automatically. */
+static int rounds_over_line(struct bench *b, uint64_t rate, bool soft, struct subject *s)
+{
+	static const char *const how[] = {"--compress=none", "--compress=auto"};
+	struct bench_series took[2] = {0};
+	const uint64_t mib = 32;
+	char slow[64];
+	pid_t link = start_line(strrchr(b->uri[BENCH_TCP], ':') + 1, rate, slow);
+	int rc = link < 0 ? -1 : 0;
+
+	for (unsigned i = 0; i < 2 * ROUNDS && !rc; i++) {
+		pid_t pid = start_subject(s, mib << 20, soft);
+		uint64_t start = tf_now_ns();
+
+		rc = pid < 0 ? -1 : bench_move(b, pid, slow, "--precopy", how[i & 1]);
+		bench_push(&took[i & 1], (double)(tf_now_ns() - start) / 1e6);
+		end_program(pid);
+	}
+	end_program(link);
+	if (!rc)
+		bench_add(b, &took[1], &took[0], 1.05 * bench_median(&took[0]), "ms",
+			"1.05 x as it is", "pre-copy, %scompressible, %llu MiB, %.0f MB/s, auto",
+			soft ? "" : "in", (unsigned long long)mib, (double)rate / 1e6);
 	return rc;
 }
 
@@ -236,12 +270,17 @@ int bench_again(struct bench *b)
 	if (!rc && !b->quick)
 		rc = second(b, 512, s);
 	for (unsigned i = 0; i < 3 && !rc; i++) {
-		rc = over_line(b, rates[i], false, false, s);
+		rc = over_line(b, rates[i], false, false, false, s);
 		if (!rc)
-			rc = over_line(b, rates[i], true, false, s);
+			rc = over_line(b, rates[i], true, false, false, s);
 	}
 	if (!rc)
-		rc = over_line(b, rates[1], false, true, s);
+		rc = over_line(b, rates[1], false, true, false, s);
+	for (unsigned i = 0; i < 4 && !rc; i++) {
+		rc = over_line(b, rates[1 + i / 2], i & 1, false, true, s);
+		if (!rc)
+			rc = rounds_over_line(b, rates[1 + i / 2], i & 1, s);
+	}
 	munmap(s, sizeof(*s));
 	if (rc)
 		fprintf(stderr, "bench: again could not be measured\n");

@@ -163,4 +163,9 @@ int bench_precopy(struct bench *b);
 /* Copies of a zygote. */
 int bench_zygote(struct bench *b);
 
+/* telefork move of a process, beside the receiver's program: --precopy or --no-precopy, and
+ * --compress=HOW. 0 or -1. */
+int bench_move(const struct bench *b, pid_t pid, const char *uri, const char *rounds,
+	const char *compress);
+
 #endif

@@ -81,13 +81,13 @@ static _Noreturn void be_subject(uint64_t size, const char *file)
 
 /* --- the bench --- */
 
-/* build/<arch>/bin/telefork, beside the receiver's program. 0 or -1. */
-static int move(const struct bench *b, pid_t pid, enum way way)
+int bench_move(
+	const struct bench *b, pid_t pid, const char *uri, const char *rounds, const char *compress)
 {
 	const char *name = strrchr(b->pad, '/');
 	char program[512], number[16];
-	char *argv[] = {program, (char *)"move", (char *)"-q", (char *)option[way],
-		(char *)"--allow=all", number, (char *)b->uri[BENCH_TCP], NULL};
+	char *argv[] = {program, (char *)"move", (char *)"-q", (char *)rounds,
+		(char *)"--allow=all", (char *)compress, number, (char *)uri, NULL};
 	int status = -1;
 	pid_t mover;
 
@@ -121,7 +121,7 @@ static int measure_once(
 	rc = bench_await_note(file, &note, sizeof(note));
 	start = tf_now_ns();
 	if (!rc)
-		rc = move(b, pid, way);
+		rc = bench_move(b, pid, b->uri[BENCH_TCP], option[way], "--compress=none");
 	bench_push(&f->all[way], (double)(tf_now_ns() - start) / 1e6);
 	if (!rc)
 		rc = bench_await_note(file, &note, sizeof(note));

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * later [MIB]: a program that knows nothing of telefork, with MIB (64) of memory that it checks. It
- * says "ready" and waits, until it finds itself to be another process, or SIGUSR1 comes. Then it
- * does at once to its memory what a program may do, and what is hard to get right where memory
- * comes later: reads all of it, in threads and in a child that it forks; has the kernel read it;
- * moves a part of it, gives a part up, unmaps a part; unlocks what it holds, in locks that lie
- * across pages; touches what it has never touched. "right", exit code 0, or what was wrong.
+ * later [MIB [soft]]: a program that knows nothing of telefork, with MIB (64) of memory that it
+ * checks, and that cannot be compressed (soft: to a half). It says "ready" and waits, until it
+ * finds itself to be another process, or SIGUSR1 comes. Then it does at once to its memory what a
+ * program may do, and what is hard to get right where memory comes later: reads all of it, in
+ * threads and in a child that it forks; has the kernel read it; moves a part of it, gives a part
+ * up, unmaps a part; unlocks what it holds, in locks that lie across pages; touches what it has
+ * never touched. "right", exit code 0, or what was wrong.
  */
 #include "tests/probes/later.h"
 
@@ -27,9 +28,14 @@
 #define BLOCK   65536 /* telefork sends so much at a time where one address is asked for */
 #define PART    (UINT64_C(4) << 20)
 
-static uint64_t *area, words;
+static uint64_t *area, words, mask = UINT64_MAX;
 static pthread_mutex_t *locks[LOCKS];
 static volatile int stop;
+
+static uint64_t content(uint64_t i)
+{
+	return mix(i) & mask;
+}
 
 static uint8_t *map(uint64_t bytes)
 {
@@ -45,14 +51,14 @@ static uint8_t *pattern(uint64_t bytes, uint64_t seed)
 	uint64_t *p = (uint64_t *)(void *)map(bytes);
 
 	for (uint64_t i = 0; i < bytes / 8; i++)
-		p[i] = mix(i + seed);
+		p[i] = content(i + seed);
 	return (uint8_t *)p;
 }
 
 static void check(const uint8_t *bytes, uint64_t from, uint64_t to, uint64_t seed, const char *what)
 {
 	for (uint64_t i = from / 8; i < to / 8; i++)
-		if (((const uint64_t *)(const void *)bytes)[i] != mix(i + seed))
+		if (((const uint64_t *)(const void *)bytes)[i] != content(i + seed))
 			wrong(what, i * 8);
 }
 
@@ -70,7 +76,7 @@ static void *reader(void *arg)
 	while (!__atomic_load_n(&stop, __ATOMIC_SEQ_CST)) {
 		uint64_t i = (x = mix(x + 1)) % words;
 
-		if (area[i] != mix(i))
+		if (area[i] != content(i))
 			wrong("read", i * 8);
 		n++;
 	}
@@ -135,7 +141,7 @@ static void through_pipe(const uint8_t *bytes, uint64_t seed)
 			read(fd[0], got, sizeof(got)) != sizeof(got))
 			wrong("pipe", (uint64_t)errno);
 		for (uint64_t i = 0; i < sizeof(got) / 8; i++)
-			if (got[i] != mix(at / 8 + i + seed))
+			if (got[i] != content(at / 8 + i + seed))
 				wrong("through a pipe", at + i * 8);
 	}
 	close(fd[0]);
@@ -180,16 +186,19 @@ static void unlock(void)
 
 int main(int argc, char **argv)
 {
-	struct parts p = {
-		pattern(PART, 1), pattern(PART, 2), pattern(PART, 3), map(PART), pattern(PART, 5)};
+	struct parts p;
 	pid_t pid = getpid(), child;
 	pthread_t thread[READERS];
 	uint64_t reads = 0;
 
+	if (argc > 2)
+		mask = UINT32_MAX;
+	p = (struct parts){
+		pattern(PART, 1), pattern(PART, 2), pattern(PART, 3), map(PART), pattern(PART, 5)};
 	words = (argc > 1 ? strtoull(argv[1], NULL, 10) : 64) << 17;
 	area = (uint64_t *)(void *)pattern(words * 8, 0);
 	for (uint64_t i = 0; i < PART / 16; i++)
-		((uint64_t *)(void *)p.untouched)[i] = mix(i + 4);
+		((uint64_t *)(void *)p.untouched)[i] = content(i + 4);
 	make_locks();
 	signal(SIGUSR1, on_usr1);
 	for (int i = 0; i < READERS; i++)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * precopy [MIB [MB_S]]: a program that knows nothing of telefork and never leaves its memory alone:
- * MIB (64) of it, to which it writes MB_S (20) megabytes a second, and slots beside it, of which it
- * writes to, gives up, unmaps, maps anew, moves one over the other, protects, zeroes and forks what
- * it likes. What has to stand in each page it keeps in a list. Threads write to memory of theirs,
- * and hold locks that are far from all that. When it finds itself to be another process, or SIGUSR1
- * comes, all of it is checked: "right" and how long it stood, exit code 0; or what was wrong.
+ * precopy [MIB [MB_S [SPANS]]]: a program that knows nothing of telefork and never leaves its
+ * memory alone: MIB (64) of it, to which it writes MB_S (20) megabytes a second, and slots beside
+ * it, of which it writes to, gives up, unmaps, maps anew, moves one over the other, protects,
+ * zeroes and forks what it likes. What has to stand in each page it keeps in a list. Threads write
+ * to memory of theirs, and hold locks that are far from all that. SPANS (0) pages lie 256 GiB from
+ * each other: a receiver has no such room for what comes before. When it finds itself to be another
+ * process, or SIGUSR1 comes, all of it is checked: "right" and how long it stood, exit code 0; or
+ * what was wrong.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -51,6 +53,7 @@ static uint8_t *heap;
 static uint64_t *area, *area_tag, area_pages;
 static uint64_t *mine[THREADS], count[THREADS];
 static pthread_mutex_t *locks[LOCKS];
+static uint64_t spans;
 
 static void __attribute__((noreturn)) wrong(const char *what, uint64_t where)
 {
@@ -92,6 +95,11 @@ static void put(uint64_t *to, uint64_t tag)
 static int has(const uint64_t *in, uint64_t tag)
 {
 	return in[0] == tag && in[page / 8 - 1] == tag && !in[page / 16];
+}
+
+static uint64_t *far(uint64_t i)
+{
+	return (uint64_t *)((i + 1) << 38);
 }
 
 /* --- what it does to slots --- */
@@ -269,6 +277,9 @@ static void check(void)
 		for (unsigned k = 0; k < 16; k++)
 			if (mine[i][k * page / 8] != count[i] - 15 + k)
 				wrong("a thread's memory", i);
+	for (uint64_t i = 0; i < spans; i++)
+		if (!has(far(i), i + 1))
+			wrong("a page far away", i);
 	for (unsigned i = 0; i < LOCKS; i++)
 		if (pthread_mutex_unlock(locks[i]))
 			wrong("a lock that it holds", i);
@@ -289,6 +300,12 @@ static void set_up(uint64_t mib)
 		wrong("mmap", (uint64_t)errno);
 	for (uint64_t p = 0; p < area_pages; p++)
 		put(area + p * page / 8, area_tag[p] = p + 1);
+	for (uint64_t i = 0; i < spans; i++) {
+		if (mmap(far(i), page, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != far(i))
+			wrong("mmap", (uint64_t)errno);
+		put(far(i), i + 1);
+	}
 	for (unsigned s = 0; s < SLOTS; s++) {
 		map_slot(s);
 		write_pages(s, 0, PAGES);
@@ -335,6 +352,7 @@ int main(int argc, char **argv)
 
 	page = (size_t)sysconf(_SC_PAGESIZE);
 	me = getpid();
+	spans = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
 	signal(SIGUSR1, on_usr1);
 	set_up(mib);
 	for (uintptr_t i = 0; i < THREADS; i++)

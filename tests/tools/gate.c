@@ -6,6 +6,9 @@
  *
  * gate PORT answer N: after the receiver's Nth answer nothing goes there any more until the
  * receiver asks for an address of memory: then it prints "asked", and all goes on.
+ *
+ * gate PORT old: the receiver does not know of rounds: what it is told is an errand that there is
+ * not.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -18,6 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/channel/channel.h"
 #include "core/image/stream.h"
 
 static struct sockaddr_in at = {.sin_family = AF_INET};
@@ -71,8 +75,24 @@ static void say(const char *word)
 	fflush(stdout);
 }
 
+/* The errand stands behind 16 bytes of greeting. */
+static void pass_greeting(int sender, int receiver)
+{
+	struct {
+		char greeting[16];
+		uint32_t errand;
+	} first;
+
+	if (recv(sender, &first, sizeof(first), MSG_WAITALL) != sizeof(first))
+		exit(0);
+	if (first.errand == TF_ERRAND_ROUNDS)
+		first.errand = TF_ERRANDS;
+	if (send(receiver, &first, sizeof(first), MSG_NOSIGNAL) != sizeof(first))
+		exit(0);
+}
+
 /* left: bytes that pass; answers: after so many none do, until it asks (0: always). */
-static void connection(int sender, size_t left, unsigned answers)
+static void connection(int sender, size_t left, unsigned answers, bool old)
 {
 	int receiver = socket(AF_INET, SOCK_STREAM, 0);
 	struct pollfd fd[2] = {{sender, POLLIN, 0}, {receiver, POLLIN, 0}};
@@ -81,6 +101,8 @@ static void connection(int sender, size_t left, unsigned answers)
 
 	if (connect(receiver, (struct sockaddr *)&at, sizeof(at)))
 		exit(fail("connect"));
+	if (old)
+		pass_greeting(sender, receiver);
 	while (poll(fd, 2, -1) >= 0) {
 		ssize_t n = 0;
 
@@ -107,9 +129,10 @@ int main(int argc, char **argv)
 	int listener = socket(AF_INET, SOCK_STREAM, 0);
 	struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t size = sizeof(own);
+	bool old = argc == 3 && !strcmp(argv[2], "old");
 
 	if (argc != 3 && !(argc == 4 && !strcmp(argv[2], "answer")))
-		return fprintf(stderr, "usage: gate PORT BYTES | gate PORT answer N\n"), 2;
+		return fprintf(stderr, "usage: gate PORT BYTES | answer N | old\n"), 2;
 	at.sin_port = htons((uint16_t)atoi(argv[1]));
 	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	signal(SIGCHLD, SIG_IGN);
@@ -125,8 +148,8 @@ int main(int argc, char **argv)
 			return fail("accept");
 		if (!fork()) {
 			close(listener);
-			connection(fd, argc == 3 ? strtoull(argv[2], NULL, 0) : SIZE_MAX,
-				argc == 3 ? 0 : (unsigned)atoi(argv[3]));
+			connection(fd, argc == 3 && !old ? strtoull(argv[2], NULL, 0) : SIZE_MAX,
+				argc == 3 ? 0 : (unsigned)atoi(argv[3]), old);
 		}
 		close(fd);
 	}

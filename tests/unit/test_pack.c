@@ -77,47 +77,37 @@ static void tear_down(void)
 
 /* --- the receiver --- */
 
-/* Takes the plain extents that are in a file, as the restorer would. */
-static int take_plain(struct receiver *r, int file)
+/* Takes a plain extent, as the restorer would. */
+static int take_plain(void *ctx, const struct tf_extent *x, uint8_t *bytes)
 {
-	struct tf_extent x;
+	struct receiver *r = ctx;
 
-	lseek(file, 0, SEEK_SET);
-	while (read(file, &x, sizeof(x)) == sizeof(x)) {
-		if (x.offset == TF_PACKED_OFFSET)
-			break;
-		if (x.offset < BASE || x.size > SIZE || x.offset - BASE > SIZE - x.size)
-			return TELEFORK_E_IMAGE;
-		ck_assert_int_eq(read(file, r->got + (x.offset - BASE), x.size), x.size);
-		if (x.crc != tf_extent_crc(x.offset, x.size, r->got + (x.offset - BASE)))
-			return TELEFORK_E_CHECKSUM;
-		r->chain = tf_chain_crc(r->chain, x.crc);
-		r->count++;
-	}
-	return ftruncate(file, 0);
+	if (x->offset < BASE || x->size > SIZE || x->offset - BASE > SIZE - x->size)
+		return TELEFORK_E_IMAGE;
+	memcpy(r->got + (x->offset - BASE), bytes, x->size);
+	if (x->crc != tf_extent_crc(x->offset, x->size, bytes))
+		return TELEFORK_E_CHECKSUM;
+	r->chain = tf_chain_crc(r->chain, x->crc);
+	r->count++;
+	return 0;
 }
 
-static int receive(struct receiver *r, struct tf_io *io, struct tf_unpacker *u, int file)
+static int receive(struct receiver *r, struct tf_io *io, struct tf_unpacker *u)
 {
-	struct tf_io to;
 	struct tf_extent x;
 	int rc;
 
-	tf_io_init(&to, file, NULL);
 	while (!(rc = tf_io_read(io, &x, sizeof(x), &r->e)) && x.offset != TF_TRAILER_OFFSET) {
-		lseek(file, 0, SEEK_SET);
 		if (x.offset == TF_PACKED_OFFSET) {
-			rc = u->run(u, io, &to, &r->e);
+			rc = u->run(u, io, take_plain, r, &r->e);
 		} else {
 			uint8_t *bytes = malloc(x.size);
 
 			rc = tf_io_read(io, bytes, x.size, &r->e);
-			ck_assert_int_eq(write(file, &x, sizeof(x)), sizeof(x));
-			ck_assert_int_eq(write(file, bytes, x.size), x.size);
+			if (!rc)
+				rc = take_plain(r, &x, bytes);
 			free(bytes);
 		}
-		if (!rc)
-			rc = take_plain(r, file);
 		if (rc)
 			return rc;
 	}
@@ -129,18 +119,16 @@ static void *receiver_main(void *arg)
 {
 	struct receiver *r = arg;
 	struct tf_unpacker *u = tf_unpacker_new(r->store);
-	int file = memfd_create("extents", MFD_CLOEXEC);
 	struct tf_io io;
 
 	tf_io_init(&io, r->fd, NULL);
 	io.idle_ms = 60000;
 	r->count = r->chain = 0;
-	r->rc = receive(r, &io, u, file);
+	r->rc = receive(r, &io, u);
 	r->received = io.received;
 	if (r->rc) /* as a receiver that gives up */
 		shutdown(r->fd, SHUT_RDWR);
 	tf_unpacker_free(u);
-	close(file);
 	return NULL;
 }
 
@@ -629,6 +617,110 @@ START_TEST(lying_receiver)
 }
 END_TEST
 
+/* --- extent by extent, of bytes that are at hand --- */
+
+/* Those of a section, in pieces as they might come; how many bytes were taken, or an error. */
+static int64_t one_by_one(struct receiver *r, const struct crafted *c, size_t piece)
+{
+	struct tf_unpacker *u = tf_unpacker_new(r->store);
+	uint8_t *in = malloc(c->n); /* of that size: who reads more is found out */
+	size_t at = sizeof(struct tf_extent), there = at;
+	int64_t n = 0;
+
+	memcpy(in, c->bytes, c->n);
+	r->got = calloc(1, SIZE);
+	r->e = (struct tf_err){0};
+	while (at < c->n - 2 * sizeof(struct tf_extent) && n >= 0) {
+		n = u->one(u, in + at, there - at, take_plain, r, &r->e);
+		if (n > 0)
+			at += (size_t)n;
+		if (!n && there == c->n)
+			break;
+		if (!n)
+			there = c->n - there < piece ? c->n : there + piece;
+	}
+	tf_unpacker_free(u);
+	free(in);
+	return n < 0 ? n : (int64_t)at;
+}
+
+START_TEST(at_hand)
+{
+	static const size_t pieces[] = {1, 7, 1000, sizeof(struct crafted)};
+	static uint8_t packed[16 * PAGE];
+	struct tf_codec_state *codec = tf_codec_new();
+	const uint8_t *soft = memory + (n_pages / 2 | 1) * (size_t)PAGE;
+	struct crafted good = crafted();
+	struct receiver r = {0};
+
+	for (enum tf_codec k = TF_CODEC_NONE; k < TF_CODECS; k++) {
+		uint32_t size = (k + 1) * PAGE, n = size;
+		uint64_t at = BASE + k * 8 * PAGE;
+
+		put_extent(&good, at, size, k, tf_extent_crc(at, size, soft));
+		if (k)
+			n = (uint32_t)tf_codec_pack(codec, k, packed, size - 1, soft, size);
+		if (k)
+			put_counted(&good, packed, n);
+		else
+			put(&good, soft, size);
+	}
+	put_end(&good);
+	for (unsigned i = 0; i < 4; i++) {
+		ck_assert_int_eq(one_by_one(&r, &good, pieces[i]),
+			(int64_t)(good.n - 2 * sizeof(struct tf_extent)));
+		for (unsigned k = 0; k < TF_CODECS; k++)
+			ck_assert(!memcmp(r.got + (size_t)k * 8 * PAGE, soft, (k + 1) * PAGE));
+		free(r.got);
+	}
+	for (size_t bit = 16 * 8; bit < (good.n - 32) * 8; bit += 97) {
+		struct crafted bad = good;
+		bool whole;
+
+		bad.bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		whole = one_by_one(&r, &bad, sizeof(bad)) ==
+			(int64_t)(good.n - 2 * sizeof(struct tf_extent));
+		ck_assert_msg(!whole || !memcmp(r.got + 16 * (size_t)PAGE, soft, 3 * PAGE),
+			"bit %zu", bit);
+		free(r.got);
+	}
+	tf_codec_free(codec);
+}
+END_TEST
+
+/* Nobody can ask what is in a list; and what else is no extent. */
+START_TEST(not_at_hand)
+{
+	static const struct {
+		uint32_t size, how, counted;
+		const char *says;
+	} lie[] = {
+		{PAGE, TF_PACK_LIST, 0, "a way that is not known"},
+		{PAGE, TF_PACK_REST, 0, "a way that is not known"},
+		{PAGE, TF_CODECS, 100, "a way that is not known"},
+		{PAGE, TF_CODEC_LZ4, PAGE, "more bytes than there can be"},
+		{PAGE, TF_CODEC_ZSTD, UINT32_MAX, "more bytes than there can be"},
+		{PAGE, TF_CODEC_ZSTD, 100, "it is no zstd"},
+		{0, 0, 0, "impossible size"},
+		{TF_EXTENT_MAX + 1, 0, 0, "impossible size"},
+		{TF_EXTENT_MAX + 1, TF_CODEC_LZ4, 0, "impossible size"},
+	};
+
+	for (size_t i = 0; i < sizeof(lie) / sizeof(*lie); i++) {
+		struct receiver r = {.store = store};
+		struct crafted c = crafted();
+
+		put_extent(&c, BASE, lie[i].size, lie[i].how, 0);
+		put(&c, &lie[i].counted, 4);
+		put(&c, memory, 16 * PAGE);
+		ck_assert_int_lt(one_by_one(&r, &c, sizeof(c)), 0);
+		ck_assert_msg(strstr(r.e.text, lie[i].says) != NULL, "\"%s\": no \"%s\"", r.e.text,
+			lie[i].says);
+		free(r.got);
+	}
+}
+END_TEST
+
 /* --- what pays --- */
 
 #define MS UINT64_C(1000000)
@@ -667,6 +759,14 @@ START_TEST(chosen)
 	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_LZ4);
 	c.unsent = 0; /* it would not be */
 	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_NONE);
+
+	/* What is known of large blocks says nothing of small ones. */
+	tf_choose_begin(&c, 1u << TF_CODEC_LZ4);
+	line(&c, 100e6, 1 << 20);
+	tf_choose_learn(&c, TF_CODEC_LZ4, 0, 131072, 60000, MS / 4);
+	tf_choose_learn(&c, TF_CODEC_LZ4, 0, PAGE, 2000, MS / 4);
+	ck_assert_int_eq(tf_choose_codec(&c, 131072, 131072), TF_CODEC_LZ4);
+	ck_assert_int_eq(tf_choose_codec(&c, 131072, PAGE), TF_CODEC_NONE);
 
 	/* What brings nothing is tried ever less. */
 	tf_choose_begin(&c, 1u << TF_CODEC_LZ4);
@@ -721,6 +821,8 @@ int main(void)
 	tcase_add_test(t, shared_and_looked_at);
 	tcase_add_test(t, flipped);
 	tcase_add_test(t, lying_sender);
+	tcase_add_test(t, at_hand);
+	tcase_add_test(t, not_at_hand);
 	tcase_add_loop_test(t, lying_receiver, 0, LIES);
 	tcase_add_test(t, chosen);
 	tcase_add_test(t, idle);

@@ -567,7 +567,7 @@ static void restore(void)
 	static const struct telefork_options o = {
 		.stdio = TELEFORK_STDIO_NULL, .restore = TELEFORK_RESTORE_HOLD_FILES};
 
-	ck_assert_msg(!tf_pad_prepare(&pad, image_fd, &o, NULL), "%s", pad.err.text);
+	ck_assert_msg(!tf_pad_prepare(&pad, image_fd, &o, NULL, NULL), "%s", pad.err.text);
 	if (jumps)
 		pad.facts.flags &= ~TF_FACT_TIME_NS;
 	ck_assert_msg(!tf_pad_start(&pad), "%s", pad.err.text);

@@ -6,6 +6,8 @@
  */
 #include "tests/unit/line.h"
 
+#include "core/pack/codec.h"
+#include "core/pack/unpack.h"
 #include "core/restore/pad.h"
 
 #define PAGE  4096u
@@ -18,6 +20,7 @@ struct word {
 	char message[TELEFORK_MESSAGE_MAX];
 };
 
+static bool unpacks = true;
 static uint64_t span; /* that it answered */
 static uint8_t page[TF_EXTENT_MAX];
 
@@ -28,7 +31,7 @@ static _Noreturn void be_receiver(int fd, int talk)
 	struct word w = {0};
 	struct tf_pad p;
 
-	w.code = tf_pad_prepare(&p, fd, &o, NULL);
+	w.code = tf_pad_prepare(&p, fd, &o, NULL, unpacks ? tf_unpacker_new(NULL) : NULL);
 	if (w.code) {
 		tf_pad_refuse(&p);
 		snprintf(w.message, sizeof(w.message), "%s", p.err.text);
@@ -454,6 +457,119 @@ static void memory_without_end(struct line *l)
 	}
 }
 
+/* --- extents that are packed --- */
+
+static void put_mark(struct line *l, uint32_t inside)
+{
+	const struct tf_extent x = {.offset = TF_PACKED_OFFSET, .size = inside};
+
+	put(l, &x, sizeof(x));
+}
+
+/* size: of what it stands for, as it says; it is so many pages. */
+static void put_packed(struct line *l, uint64_t at, uint32_t pages, uint32_t size, uint32_t crc)
+{
+	static uint8_t packed[16 * PAGE];
+	struct tf_codec_state *codec = tf_codec_new();
+	uint32_t n = (uint32_t)tf_codec_pack(
+		codec, TF_CODEC_LZ4, packed, sizeof(packed), page, (size_t)pages * PAGE);
+	struct tf_extent x = {at, size, tf_extent_crc(at, size, page) ^ crc};
+
+	ck_assert_uint_gt(n, 0);
+	l->chain = tf_chain_crc(l->chain, x.crc);
+	l->count++;
+	x.size |= TF_CODEC_LZ4 << TF_PACK_SHIFT;
+	put(l, &x, sizeof(x));
+	put(l, &n, sizeof(n));
+	put(l, packed, n);
+	tf_codec_free(codec);
+}
+
+static void packed_nowhere(struct line *l)
+{
+	one_place(l);
+	put_mark(l, 1);
+	put_packed(l, PLACE + 16 * PAGE, 1, PAGE, 0);
+}
+
+static void packed_too_long(struct line *l)
+{
+	one_place(l);
+	put_mark(l, 1);
+	put_packed(l, PLACE + 8 * PAGE, 9, 9 * PAGE, 0);
+}
+
+static void packed_says_less(struct line *l)
+{
+	one_place(l);
+	put_mark(l, 1);
+	put_packed(l, PLACE, 2, PAGE, 0);
+}
+
+static void packed_damaged(struct line *l)
+{
+	one_place(l);
+	put_mark(l, 1);
+	put_packed(l, PLACE, 2, 2 * PAGE, 1);
+}
+
+static void packed_unaligned(struct line *l)
+{
+	one_place(l);
+	put_mark(l, 1);
+	put_packed(l, PLACE + 8, 1, PAGE, 0);
+}
+
+static void packed_list(struct line *l)
+{
+	struct tf_hash hash = {0};
+
+	const struct tf_extent x = {.offset = PLACE, .size = PAGE | TF_PACK_LIST << TF_PACK_SHIFT};
+
+	one_place(l);
+	put_mark(l, 1);
+	put(l, &x, sizeof(x));
+	put(l, &hash, sizeof(hash));
+}
+
+static void packed_places(struct line *l)
+{
+	put_mark(l, 1);
+	put_packed(l, TF_PLACES_OFFSET, 1, PAGE, 0);
+}
+
+static void packed_missing(struct line *l)
+{
+	one_place(l);
+	put_mark(l, 1);
+	put_packed(l, PLACE, 2, 2 * PAGE, 0);
+	put_mark(l, 0);
+	l->count++;
+	put_trailer(l);
+}
+
+static void section_twice(struct line *l)
+{
+	put_mark(l, 1);
+	put_mark(l, 1);
+}
+
+static void section_open(struct line *l)
+{
+	put_mark(l, 1);
+	put_trailer(l);
+}
+
+static void section_without_begin(struct line *l)
+{
+	put_mark(l, 0);
+}
+
+static void section_of_nothing(struct line *l)
+{
+	put_mark(l, UINT32_MAX);
+}
+
 static void nothing_more(struct line *l)
 {
 	one_place(l);
@@ -477,8 +593,6 @@ START_TEST(rounds)
 		K(place_with_flags, IMAGE, "a place at"),
 		K(place_twice, IMAGE, "told before"),
 		K(place_around_another, IMAGE, "told before"),
-		K(places_everywhere, COLLISION, "no addresses are free"),
-		K(places_without_end, LIMIT, "more than 65536 places"),
 		K(extent_nowhere, IMAGE, "in no place"),
 		K(extent_behind, IMAGE, "in no place"),
 		K(extent_before, IMAGE, "in no place"),
@@ -498,6 +612,18 @@ START_TEST(rounds)
 		K(rounds_without_end, IMAGE, "one round too many"),
 		K(bytes_without_end, LIMIT, "more than"),
 		K(memory_without_end, LIMIT, "more than"),
+		K(packed_nowhere, IMAGE, "in no place"),
+		K(packed_too_long, IMAGE, "in no place"),
+		K(packed_says_less, CHECKSUM, "no lz4 of 4096 bytes"),
+		K(packed_damaged, CHECKSUM, "damaged"),
+		K(packed_unaligned, IMAGE, "in no place"),
+		K(packed_list, IMAGE, "for which there is no store"),
+		K(packed_places, IMAGE, "places at"),
+		K(packed_missing, CHECKSUM, "missing"),
+		K(section_twice, IMAGE, "a section in a section"),
+		K(section_open, IMAGE, "ends too early"),
+		K(section_without_begin, IMAGE, "a section of packed memory"),
+		K(section_of_nothing, IMAGE, "a section of packed memory"),
 		K(nothing_more, CLOSED, ""),
 #undef K
 	};
@@ -510,6 +636,75 @@ START_TEST(rounds)
 		begin(&l);
 		kind[i].send(&l);
 		refused(&l, kind[i].code, kind[i].text, kind[i].what);
+	}
+}
+END_TEST
+
+/* Who did not offer to unpack gets nothing that is packed; who did has it. */
+START_TEST(sections)
+{
+	for (int offered = 0; offered < 2 && !tf_host_emulated(); offered++) {
+		uint64_t taken;
+		struct line l;
+
+		unpacks = offered;
+		begin(&l);
+		one_place(&l);
+		put_mark(&l, 1);
+		put_packed(&l, PLACE, 4, 4 * PAGE, 0);
+		put_extent(&l, PLACE + 4 * PAGE, PAGE, page);
+		put_place(&l, PLACE + 200 * PAGE, PLACE + 210 * PAGE, 0, 1);
+		put_packed(&l, PLACE + 200 * PAGE, 4, 4 * PAGE, 0);
+		put_mark(&l, 0);
+		put_extent(&l, PLACE + 5 * PAGE, PAGE, page);
+		put_trailer(&l);
+		ck_assert_int_eq(is_taken(&l, &taken), offered);
+		refused(&l, offered ? TELEFORK_E_CLOSED : TELEFORK_E_IMAGE,
+			offered ? "" : "a section of packed memory", "sections");
+	}
+	unpacks = true;
+}
+END_TEST
+
+/* What cannot be kept is no lie: that is said, what is on its way is swallowed, and the image
+ * comes. */
+START_TEST(refusals)
+{
+	static const struct {
+		void (*send)(struct line *l);
+		const char *text;
+	} kind[] = {
+		{places_everywhere, "no addresses are free"},
+		{places_without_end, "more than 65536 places"},
+	};
+	char message[TELEFORK_MESSAGE_MAX];
+
+	for (size_t i = 0; i < 2 * sizeof(kind) / sizeof(*kind) && !tf_host_emulated(); i++) {
+		uint64_t taken;
+		struct line l;
+
+		begin(&l);
+		kind[i / 2].send(&l);
+		ck_assert_int_eq(offered(&l, message), TF_OUTCOME_GONE);
+		ck_assert_msg(strstr(message, kind[i / 2].text) != NULL, "%s", message);
+		put_extent(&l, PLACE - PAGE / 2, PAGE, page);
+		put_place(&l, PLACE, PLACE, 0, 1);
+		put_mark(&l, 1);
+		put_packed(&l, PLACE - PAGE / 2, 2, 2 * PAGE, 0);
+		put_mark(&l, 0);
+		if (i & 1) { /* what is damaged is an error all the same */
+			l.chain++;
+			put_trailer(&l);
+			refused(&l, TELEFORK_E_CHECKSUM, "missing", kind[i / 2].text);
+			continue;
+		}
+		put_trailer(&l);
+		ck_assert(is_taken(&l, &taken));
+		image.n_staged = 0;
+		encode();
+		put_over(&l);
+		put_head(&l, head, image.head_size);
+		refused(&l, 0, "", kind[i / 2].text);
 	}
 }
 END_TEST
@@ -681,7 +876,8 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-	const TTest *const tests[] = {offers, spans, rounds, images, image_without_rounds};
+	const TTest *const tests[] = {
+		offers, spans, rounds, sections, refusals, images, image_without_rounds};
 
 	return sides_main(argc, argv,
 		sides_suite("rounds", set_up, NULL, tests, sizeof(tests) / sizeof(*tests)));

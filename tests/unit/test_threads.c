@@ -128,7 +128,7 @@ static int prepare(unsigned restore)
 	static struct telefork_options o;
 
 	o = (struct telefork_options){.stdio = TELEFORK_STDIO_NULL, .restore = restore};
-	return tf_pad_prepare(&pad, image_fd, &o, NULL);
+	return tf_pad_prepare(&pad, image_fd, &o, NULL, NULL);
 }
 
 static pid_t restore(unsigned flags)
