@@ -50,6 +50,8 @@ int main(void)
 			(unsigned long long)(sums[0] ^ sums[1] * 3 ^ sums[2] * 5));
 		nanosleep(&pause, NULL);
 	}
+	while (getchar() != EOF)
+		;
 	puts("ok");
 	return 0;
 }
