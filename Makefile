@@ -570,6 +570,8 @@ $(B)/tests/tools/slow: $(B)/obj/tests/tools/slow.o $(LINK_SRC:%=$(B)/obj/qemu/%.
 	$(call link,$(B))
 
 # In guests as well.
+$(B_$(FOREIGN))/tests/tools/slow: $(addprefix $(B_$(FOREIGN))/obj/,tests/tools/slow.o $(LINK_SRC:%=qemu/%.o))
+	$(call link,$(B_$(FOREIGN)),-static)
 $(foreach a,$(ARCHES),$(B_$(a))/tests/tools/container): build/%/tests/tools/container: build/%/obj/tests/tools/container.o
 	$(call link,$(@:/tests/tools/container=),-static)
 
@@ -799,7 +801,7 @@ bed: $(foreach t,bin probes examples programs,$(ARCHES:%=$(t)-%)) $(ARCHES:%=bui
 matrix: bed more-guests ## the whole matrix, every engine beside the others: build/report.html
 	$(B)/bin/telebed run --set default --set engines --report build/report.json --report build/report.html
 
-in-guests: $(ARCHES:%=bin-%) $(ARCHES:%=unit-%) $(ARCHES:%=probes-%) $(ARCHES:%=programs-%) $(foreach t,container slow,$(ARCHES:%=build/%/tests/tools/$(t))) $(B)/bin/telebed guests $(ARCHES:%=build/guest/%-6.12/initramfs) build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, hosts that are stricter, every place and obstacle of the foreign architecture
+in-guests: $(ARCHES:%=bin-%) $(ARCHES:%=unit-%) $(ARCHES:%=probes-%) $(ARCHES:%=programs-%) $(ARCHES:%=build/%/tests/tools/container) $(B_$(FOREIGN))/tests/tools/slow $(B)/bin/telebed guests $(ARCHES:%=build/guest/%-6.12/initramfs) build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, hosts that are stricter, every place and obstacle of the foreign architecture
 	@echo "$$GUEST_CASES" | LOG=build/in-guests tests/check.sh
 
 transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back
