@@ -570,6 +570,8 @@ $(B)/tests/tools/slow: $(B)/obj/tests/tools/slow.o $(LINK_SRC:%=$(B)/obj/qemu/%.
 	$(call link,$(B))
 
 # In guests as well.
+$(B_$(FOREIGN))/tests/tools/slow: $(addprefix $(B_$(FOREIGN))/obj/,tests/tools/slow.o $(LINK_SRC:%=qemu/%.o))
+	$(call link,$(B_$(FOREIGN)),-static)
 $(foreach a,$(ARCHES),$(B_$(a))/tests/tools/container): build/%/tests/tools/container: build/%/obj/tests/tools/container.o
 	$(call link,$(@:/tests/tools/container=),-static)
 
@@ -798,11 +800,13 @@ modes: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/te
 pairs: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/telebed more-guests ## moves between machines that differ: kernel, processor, vector length, pages
 	$(B)/bin/telebed run --set pairs --no-skip --table
 
-.PHONY: matrix
-matrix: $(ARCHES:%=bin-%) $(ARCHES:%=probes-%) $(ARCHES:%=examples-%) $(ARCHES:%=programs-%) $(ARCHES:%=build/%/luajit) $(B)/bin/telebed more-guests ## the whole matrix, every engine beside the others: build/report.html
+.PHONY: bed matrix
+bed: $(foreach t,bin probes examples programs,$(ARCHES:%=$(t)-%)) $(ARCHES:%=build/%/luajit) $(B)/bin/telebed guests ## all that telebed run needs for the default matrix
+
+matrix: bed more-guests ## the whole matrix, every engine beside the others: build/report.html
 	$(B)/bin/telebed run --set default --set engines --report build/report.json --report build/report.html
 
-in-guests: $(ARCHES:%=bin-%) $(ARCHES:%=unit-%) $(ARCHES:%=probes-%) $(ARCHES:%=build/%/tests/tools/container) $(B)/bin/telebed guests $(ARCHES:%=build/guest/%-6.12/initramfs) build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, hosts that are stricter, every place and obstacle of the foreign architecture
+in-guests: $(ARCHES:%=bin-%) $(ARCHES:%=unit-%) $(ARCHES:%=probes-%) $(ARCHES:%=programs-%) $(ARCHES:%=build/%/tests/tools/container) $(B_$(FOREIGN))/tests/tools/slow $(B)/bin/telebed guests $(ARCHES:%=build/guest/%-6.12/initramfs) build/qemu/qemu-system-$(HOST)-newer ## what make check has no time for in a guest: swap, tags, hosts that are stricter, every place and obstacle of the foreign architecture
 	@echo "$$GUEST_CASES" | LOG=build/in-guests tests/ungrouped.sh tests/check.sh
 
 transcript: $(ARCHES:%=bin-%) $(B)/bin/telebed guests ## a Python program goes to another machine and comes back

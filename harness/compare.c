@@ -192,7 +192,7 @@ static int look(struct tf_journey *j, struct tf_remote *m, const char *pid, cons
 	const char *const argv[] = {tf_remote_path(m, WITNESS, program, sizeof(program)), pid,
 		tf_remote_path(m, name, file, sizeof(file)), NULL};
 	struct tf_job *witness;
-	int rc = tf_job_start(m, argv, false, &witness, err);
+	int rc = tf_job_start(m, argv, 0, &witness, err);
 
 	if (rc == 0)
 		rc = tf_journey_wait(j, witness, 0, NULL, NULL, err);

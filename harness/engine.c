@@ -52,7 +52,7 @@ char *tf_engine_path(const struct tf_run_options *o, const char *name)
 static int command(struct tf_journey *j, struct tf_remote *m, const char *const argv[],
 	struct tf_job **ret, struct tf_vm_error *err)
 {
-	int rc = tf_job_start(m, argv, false, ret, err);
+	int rc = tf_job_start(m, argv, 0, ret, err);
 
 	return rc ? rc : tf_journey_wait(j, *ret, 0, NULL, NULL, err);
 }
@@ -217,7 +217,7 @@ static int restore(struct tf_journey *j, unsigned place, pid_t *ret_pid, struct 
 	tf_remote_path(m, "engine", engine, sizeof(engine));
 	tf_remote_path(m, SAVED, folder, sizeof(folder));
 	if (rc == 0)
-		rc = tf_job_start(m, argv, false, &j->receivers[place], err);
+		rc = tf_job_start(m, argv, 0, &j->receivers[place], err);
 	if (rc == 0)
 		rc = tf_journey_wait(j, j->receivers[place], 1, word, &line, err);
 	if (rc == -ESRCH) {

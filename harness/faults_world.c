@@ -60,7 +60,7 @@ int tf_place_run(struct tf_campaign *c, unsigned place, const char *const argv[]
 	int *ret_code, struct tf_vm_error *err)
 {
 	struct tf_job *job;
-	int rc = tf_job_start(remote_of(c, place), argv, false, &job, err);
+	int rc = tf_job_start(remote_of(c, place), argv, 0, &job, err);
 
 	return rc ? rc : finish(c, job, ret_text, ret_code, err);
 }
@@ -87,7 +87,7 @@ int tf_place_start_telefork(struct tf_campaign *c, unsigned place, const char *c
 	while (*args && n < ARGS_MAX - 1)
 		argv[n++] = *args++;
 	m->variable = guest ? NULL : state;
-	rc = tf_job_start(m, argv + (guest ? 0 : 2), receiver, ret, err);
+	rc = tf_job_start(m, argv + (guest ? 0 : 2), receiver ? TF_JOB_RECEIVER : 0, ret, err);
 	m->variable = NULL;
 	return rc;
 }
@@ -114,7 +114,7 @@ int tf_place_start_hand(struct tf_campaign *c, unsigned place, const char *const
 	while (*args && n < ARGS_MAX - 1)
 		argv[n++] = *args++;
 	argv[n] = NULL;
-	return tf_job_start(m, argv, false, ret, err);
+	return tf_job_start(m, argv, 0, ret, err);
 }
 
 int tf_place_hand(struct tf_campaign *c, unsigned place, const char *const args[], char **ret_text,
@@ -278,7 +278,7 @@ int tf_campaign_program(struct tf_campaign *c, unsigned place, struct tf_vm_erro
 	if (c->program)
 		tf_job_free(c->program);
 	c->program = NULL;
-	rc = tf_job_start(m, argv + (lesser ? 0 : 5), false, &c->program, err);
+	rc = tf_job_start(m, argv + (lesser ? 0 : 5), 0, &c->program, err);
 	if (rc < 0)
 		return rc;
 	c->where = place;

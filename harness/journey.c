@@ -108,6 +108,7 @@ static int start_receiver(struct tf_journey *j, unsigned place, bool once, struc
 		tf_journey_patience(j, "--handshake-time", greeting, sizeof(greeting)),
 		tf_journey_patience(j, "--idle-time", idle, sizeof(idle)), "--token-file",
 		token_there, address, once ? "--once" : NULL, NULL};
+	unsigned how = TF_JOB_RECEIVER | (once && tf_outside_holds(j, place) ? TF_JOB_HELD : 0);
 	int rc = token ? tf_journey_put(j, m, "bin", PAD, err) : -ENOMEM;
 
 	if (rc == 0)
@@ -118,7 +119,7 @@ static int start_receiver(struct tf_journey *j, unsigned place, bool once, struc
 		return rc;
 	tf_remote_path(m, PAD, pad, sizeof(pad));
 	tf_remote_path(m, TF_TOKEN_FILE, token_there, sizeof(token_there));
-	rc = tf_job_start(m, argv, true, &j->receivers[place], err);
+	rc = tf_job_start(m, argv, how, &j->receivers[place], err);
 	if (rc == 0)
 		rc = tf_journey_wait(j, j->receivers[place], 0, "", &line, err);
 	if (rc < 0)
@@ -177,7 +178,7 @@ int tf_journey_tell(
 	int rc;
 
 	snprintf(number, sizeof(number), "%d", (int)pid);
-	rc = tf_job_start(process->remote, argv, false, &job, err);
+	rc = tf_job_start(process->remote, argv, 0, &job, err);
 	if (rc == 0)
 		rc = tf_journey_wait(j, job, 0, NULL, NULL, err);
 	return rc ? rc : tf_journey_wait(j, process, 0, NULL, NULL, err);
@@ -212,7 +213,8 @@ int tf_journey_start(struct tf_journey *j, struct tf_remote *m, const char **arg
 	}
 	argv[n] = NULL;
 	if (rc == 0)
-		rc = tf_job_start(m, argv, false, &j->probe, err);
+		rc = tf_job_start(m, argv, j->cell->sender && !j->cell->engine[0] ? TF_JOB_HELD : 0,
+			&j->probe, err);
 	for (unsigned i = 0; i < TF_CELL_ARGS; i++)
 		free(args[i]);
 	return rc;
@@ -398,7 +400,7 @@ static int restore_at(struct tf_journey *j, unsigned place, const char *image, c
 	tf_remote_path(m, PAD, pad, sizeof(pad));
 	tf_remote_path(m, name, file, sizeof(file));
 	tf_evidence_step(j, "restore");
-	return rc ? rc : tf_job_start(m, argv, true, &j->receivers[place], err);
+	return rc ? rc : tf_job_start(m, argv, TF_JOB_RECEIVER, &j->receivers[place], err);
 }
 
 static int await_end(struct tf_journey *j, struct tf_job *job, struct tf_vm_error *err)

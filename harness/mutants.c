@@ -59,7 +59,7 @@ enum tf_tier tf_subject_tier(const struct tf_subject *subject, const char *arch)
 static int run(struct bench *b, const char *const argv[], bool receiver, struct tf_job **ret_job,
 	struct tf_vm_error *err)
 {
-	int rc = tf_job_start(b->machine, argv, receiver, ret_job, err);
+	int rc = tf_job_start(b->machine, argv, receiver ? TF_JOB_RECEIVER : 0, ret_job, err);
 
 	if (rc < 0)
 		return rc;
@@ -134,7 +134,7 @@ static int dump(struct bench *b, const char *const program[], const char *ready,
 
 	for (unsigned i = 0; i < 9 && program[i]; i++)
 		argv[5 + i] = program[i];
-	rc = tf_job_start(b->machine, argv, false, &job, err);
+	rc = tf_job_start(b->machine, argv, 0, &job, err);
 	if (rc == 0)
 		rc = tf_job_wait(&b->machine, 1, job, 0, ready, &said,
 			b->machine->ops->scale(b->machine, LIMIT_MS), err);
@@ -196,7 +196,7 @@ static int start_restore(
 	rc = script ? tf_remote_put(b->machine, host, t->file, 0600, err) : -ENOMEM;
 	return rc ? rc
 		  : tf_job_start(b->machine, s->way == TF_BY_CALL ? by_call : by_dump,
-			    s->way == TF_BY_CALL, &t->job, err);
+			    s->way == TF_BY_CALL ? TF_JOB_RECEIVER : 0, &t->job, err);
 }
 
 static bool is_it(void *ctx, const struct tf_damage *f)

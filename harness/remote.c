@@ -85,7 +85,7 @@ int tf_remote_get(
 	return r->ops->get(r, tf_remote_path(r, name, path, sizeof(path)), host_path, err);
 }
 
-int tf_job_start(struct tf_remote *r, const char *const argv[], bool receiver, struct tf_job **ret,
+int tf_job_start(struct tf_remote *r, const char *const argv[], unsigned how, struct tf_job **ret,
 	struct tf_vm_error *err)
 {
 	struct tf_job *job = calloc(1, sizeof(*job));
@@ -95,11 +95,12 @@ int tf_job_start(struct tf_remote *r, const char *const argv[], bool receiver, s
 	if (!job)
 		return tf_vm_fail(err, -ENOMEM, "no memory");
 	job->remote = r;
-	job->pipe[0] = job->pipe[1] = -1;
+	job->pipe[0] = job->pipe[1] = job->input = -1;
+	job->held = how & TF_JOB_HELD;
 	snprintf(job->name, sizeof(job->name), "%s", slash ? slash + 1 : argv[0]);
 	tf_job_keep(job, 0, "", 0);
 	tf_job_keep(job, 1, "", 0);
-	rc = job->text[0] && job->text[1] ? r->ops->start(r, argv, receiver, job, err)
+	rc = job->text[0] && job->text[1] ? r->ops->start(r, argv, how, job, err)
 					  : tf_vm_fail(err, -ENOMEM, "no memory");
 	if (rc < 0) {
 		free(job->text[0]);
@@ -111,6 +112,14 @@ int tf_job_start(struct tf_remote *r, const char *const argv[], bool receiver, s
 	r->jobs = job;
 	*ret = job;
 	return 0;
+}
+
+int tf_job_let_go(struct tf_job *job, struct tf_vm_error *err)
+{
+	if (!job->held || job->ended)
+		return 0;
+	job->held = false;
+	return job->remote->ops->let_go(job, err);
 }
 
 void tf_job_keep(struct tf_job *job, int stream, const void *data, size_t len)

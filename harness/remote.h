@@ -68,6 +68,14 @@ struct tf_site {
 /* Output kept of one job's stream, at most; what comes beyond is dropped. */
 #define TF_JOB_OUTPUT_MAX ((size_t)1 << 20)
 
+/* How a job is started; any of them. */
+#define TF_JOB_RECEIVER                                                          \
+	1u /* it will turn itself into other programs: QEMU user mode needs room \
+	    */
+#define TF_JOB_HELD                                                                  \
+	2u /* its standard input does not end before tf_job_let_go; else it is empty \
+	    */
+
 /* A program on a machine. Read-only for others; freed by tf_job_free or with its machine. */
 struct tf_job {
 	struct tf_job *next;
@@ -82,6 +90,8 @@ struct tf_job {
 	uint32_t id;               /* system */
 	struct tf_vm_child *child; /* native, user */
 	int pipe[2];
+	int input; /* native, user: our end of a held one's standard input, or -1 */
+	bool held;
 };
 
 struct tf_remote_ops;
@@ -109,9 +119,11 @@ struct tf_remote_ops {
 		struct tf_vm_error *err);
 	int (*get)(struct tf_remote *r, const char *path, const char *host_path,
 		struct tf_vm_error *err);
-	/* Starts @argv; @job is filled in as far as its tier needs. @receiver: see tf_job_start. */
-	int (*start)(struct tf_remote *r, const char *const argv[], bool receiver,
+	/* Starts @argv; @job is filled in as far as its tier needs. @how: TF_JOB_*. */
+	int (*start)(struct tf_remote *r, const char *const argv[], unsigned how,
 		struct tf_job *job, struct tf_vm_error *err);
+	/* Ends the standard input of one that is held. */
+	int (*let_go)(struct tf_job *job, struct tf_vm_error *err);
 	/* @signo to the job's process group, which a process that it received belongs to. */
 	void (*signal)(struct tf_job *job, int signo);
 	/* Releases the tier's part of a job. */
@@ -165,12 +177,14 @@ int tf_remote_get(
 	struct tf_remote *r, const char *name, const char *host_path, struct tf_vm_error *err);
 
 /*
- * Starts argv on the machine; argv[0] is a full name there. @receiver: the job will turn itself
- * into other programs, and under QEMU user mode needs room for that. The job's name, for messages,
- * is the last part of argv[0].
+ * Starts argv on the machine; argv[0] is a full name there. @how: TF_JOB_*. The job's name, for
+ * messages, is the last part of argv[0].
  */
-int tf_job_start(struct tf_remote *r, const char *const argv[], bool receiver, struct tf_job **ret,
+int tf_job_start(struct tf_remote *r, const char *const argv[], unsigned how, struct tf_job **ret,
 	struct tf_vm_error *err);
+
+/* Ends the standard input of a job that was held. Nothing to do if it was not, or has ended. */
+int tf_job_let_go(struct tf_job *job, struct tf_vm_error *err);
 
 /*
  * Waits until @job has said a whole line on stream @stream (0 stdout, 1 stderr) that begins with

@@ -44,14 +44,14 @@ static int guest_get(
 	return tf_vm_get(guest_of(r)->vm, path, host_path, err);
 }
 
-static int guest_start(struct tf_remote *r, const char *const argv[], bool receiver,
+static int guest_start(struct tf_remote *r, const char *const argv[], unsigned how,
 	struct tf_job *job, struct tf_vm_error *err)
 {
 	/* As in tier user: the stack of a receiver is larger than any program's. */
 	const char *const env[] = {"PATH=/bin:/usr/bin:/tmp", "HOME=/", "TERM=dumb", "QEMU_CPU=max",
-		receiver ? "QEMU_STACK_SIZE=1073741824" : NULL, NULL};
+		how & TF_JOB_RECEIVER ? "QEMU_STACK_SIZE=1073741824" : NULL, NULL};
 	const char *full[ARGS_MAX + 2] = {TF_EMULATOR};
-	struct tf_vm_command cmd = {.argv = argv};
+	struct tf_vm_command cmd = {.argv = argv, .stdin_pipe = how & TF_JOB_HELD};
 
 	if (tf_spec_emulates(&r->spec)) {
 		cmd.argv = full;
@@ -64,6 +64,13 @@ static int guest_start(struct tf_remote *r, const char *const argv[], bool recei
 		}
 	}
 	return tf_vm_spawn(guest_of(r)->vm, &cmd, &job->id, &job->pid, err);
+}
+
+static int guest_let_go(struct tf_job *job, struct tf_vm_error *err)
+{
+	int rc = tf_vm_stdin(guest_of(job->remote)->vm, job->id, "", 0, err);
+
+	return rc == -ESRCH || rc == -EPIPE ? 0 : rc; /* it has ended meanwhile */
 }
 
 static void on_output(
@@ -205,6 +212,7 @@ static const struct tf_remote_ops guest_ops = {
 	.put = guest_put,
 	.get = guest_get,
 	.start = guest_start,
+	.let_go = guest_let_go,
 	.signal = guest_signal,
 	.drop = guest_drop,
 	.ask = guest_ask,

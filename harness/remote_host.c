@@ -92,11 +92,16 @@ static int host_get(
 	return copy_file(path, host_path, 0600, err);
 }
 
-/* The guard gives a program one log for both streams; a shell takes them apart again. */
+/* The guard gives a program one log for both streams, and no input; a shell takes them apart again.
+ */
 static const char split_streams[] = "exec \"$@\" >&3 2>&4 3>&- 4>&-";
+static const char with_input[] = "exec \"$@\" <&5 >&3 2>&4 3>&- 4>&- 5<&-";
 
-static int open_pipes(struct host *h, struct tf_job *job, int ret_write[2])
+/* *@ret_theirs are the ends of the program: output, errors and, if it is held, input. */
+static int open_pipes(struct host *h, struct tf_job *job, int ret_theirs[3])
 {
+	int input[2];
+
 	for (int i = 0; i < 2; i++) {
 		struct epoll_event ev = {.events = EPOLLIN};
 		int ends[2];
@@ -104,37 +109,52 @@ static int open_pipes(struct host *h, struct tf_job *job, int ret_write[2])
 		if (pipe2(ends, O_CLOEXEC) < 0)
 			return -errno;
 		job->pipe[i] = ends[0];
-		ret_write[i] = ends[1];
+		ret_theirs[i] = ends[1];
 		if (fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0 ||
 			epoll_ctl(h->epoll, EPOLL_CTL_ADD, ends[0], &ev) < 0)
 			return -errno;
 	}
+	if (!job->held)
+		return 0;
+	if (pipe2(input, O_CLOEXEC) < 0)
+		return -errno;
+	ret_theirs[2] = input[0];
+	job->input = input[1];
 	return 0;
 }
 
 static void host_drop(struct tf_job *job)
 {
 	tf_vm_child_free(job->child);
+	tf_vm_close_fd(&job->input);
 	for (int i = 0; i < 2; i++)
 		if (job->pipe[i] >= 0)
 			close(job->pipe[i]);
 }
 
-static int host_start(struct tf_remote *r, const char *const argv[], bool receiver,
+static int host_let_go(struct tf_job *job, struct tf_vm_error *err)
+{
+	(void)err;
+	tf_vm_close_fd(&job->input);
+	return 0;
+}
+
+static int host_start(struct tf_remote *r, const char *const argv[], unsigned how,
 	struct tf_job *job, struct tf_vm_error *err)
 {
 	struct host *h = host_of(r);
 	tf_vm_autofree char *log = tf_vm_format("%s/log", r->folder);
-	const char *full[ARGS_MAX + 10] = {"sh", "-c", split_streams, "sh"};
+	const char *full[ARGS_MAX + 10] = {
+		"sh", "-c", job->held ? with_input : split_streams, "sh"};
 	struct epoll_event ev = {.events = EPOLLIN};
-	int out[2] = {-1, -1}, rc;
+	int theirs[3] = {-1, -1, -1}, rc;
 	size_t n = 4;
 
 	if (r->variable) {
 		full[n++] = "env";
 		full[n++] = r->variable;
 	}
-	if (receiver && h->runner[0]) {
+	if ((how & TF_JOB_RECEIVER) && h->runner[0]) {
 		full[n++] = "env";
 		full[n++] = RECEIVER_STACK;
 	}
@@ -150,18 +170,19 @@ static int host_start(struct tf_remote *r, const char *const argv[], bool receiv
 				err, -E2BIG, "%s: more than %d arguments", argv[0], ARGS_MAX);
 		full[n++] = argv[i];
 	}
-	rc = log ? open_pipes(h, job, out) : -ENOMEM;
+	rc = log ? open_pipes(h, job, theirs) : -ENOMEM;
 	if (rc < 0)
 		tf_vm_fail_errno(err, rc, "start %s", argv[0]);
 	else
-		rc = tf_vm_child_start(full, (struct tf_vm_child_fd[]){{out[0], 3}, {out[1], 4}}, 2,
-			log, &job->child, err);
+		rc = tf_vm_child_start(full,
+			(struct tf_vm_child_fd[]){{theirs[0], 3}, {theirs[1], 4}, {theirs[2], 5}},
+			job->held ? 3 : 2, log, &job->child, err);
 	if (rc == 0)
 		job->pid = tf_vm_child_pid(job->child);
 	if (rc == 0 && epoll_ctl(h->epoll, EPOLL_CTL_ADD, tf_vm_child_poll_fd(job->child), &ev) < 0)
 		rc = tf_vm_fail_errno(err, -errno, "epoll_ctl");
-	tf_vm_close_fd(&out[0]);
-	tf_vm_close_fd(&out[1]);
+	for (int i = 0; i < 3; i++)
+		tf_vm_close_fd(&theirs[i]);
 	if (rc < 0)
 		host_drop(job);
 	return rc;
@@ -287,6 +308,7 @@ static const struct tf_remote_ops host_ops = {
 	.put = host_put,
 	.get = host_get,
 	.start = host_start,
+	.let_go = host_let_go,
 	.signal = host_signal,
 	.drop = host_drop,
 	.ask = host_ask,

@@ -6,6 +6,7 @@
 
 #define HIGH  (UINT64_C(1) << 52)
 #define WORDS (1u << 18)
+#define LINES 60
 
 int main(void)
 {
@@ -18,11 +19,13 @@ int main(void)
 		printf("no addresses above 47 bits: %p\n", (void *)words);
 		return 1;
 	}
-	for (unsigned line = 0; line < 60; line++) {
+	for (unsigned line = 0; line < LINES; line++) {
 		for (unsigned i = 0; i < 8 * WORDS; i++) {
 			x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
 			words[i % WORDS] += x >> 7;
 		}
+		while (line == LINES - 1 && getchar() != EOF)
+			;
 		printf("%u %016llx\n", line, (unsigned long long)words[x % WORDS]);
 	}
 	return 0;

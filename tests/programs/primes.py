@@ -1,7 +1,8 @@
 #!/usr/bin/python3 -u
 # SPDX-License-Identifier: MIT
 # Counts primes in threads of CPython: workers with a generator each that also sleep, results through a lock and
-# a condition, in order; integers of thousands of digits.
+# a condition, in order; integers of thousands of digits. Its input ends when it may end.
+import sys
 import threading
 import time
 
@@ -39,4 +40,5 @@ for part in range(PARTS):
     print(part, *results[part])
 for t in threads:
     t.join()
+sys.stdin.read()
 print("ok", sum(count for count, _ in results.values()))

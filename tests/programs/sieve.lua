@@ -27,4 +27,5 @@ for part = 1, parts do
 	print(part, total)
 	io.flush()
 end
+io.read("*a")
 print("ok")
