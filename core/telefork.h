@@ -90,6 +90,7 @@ enum telefork_stdio {
 			     */
 	TELEFORK_STDIO_INHERIT, /* the receiver's own 0, 1 and 2 */
 	TELEFORK_STDIO_NULL,    /* /dev/null, all three */
+	TELEFORK_STDIO_INPUT,   /* as TELEFORK_STDIO_LOG, with the receiver's own 0 */
 };
 
 struct telefork_result;

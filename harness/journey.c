@@ -107,7 +107,7 @@ static int start_receiver(struct tf_journey *j, unsigned place, bool once, struc
 	const char *const argv[] = {pad, "serve", "--timing",
 		tf_journey_patience(j, "--handshake-time", greeting, sizeof(greeting)),
 		tf_journey_patience(j, "--idle-time", idle, sizeof(idle)), "--token-file",
-		token_there, address, once ? "--once" : NULL, NULL};
+		token_there, address, once ? "--once" : NULL, once ? "--input" : NULL, NULL};
 	unsigned how = TF_JOB_RECEIVER | (once && tf_outside_holds(j, place) ? TF_JOB_HELD : 0);
 	int rc = token ? tf_journey_put(j, m, "bin", PAD, err) : -ENOMEM;
 

@@ -104,7 +104,7 @@ telebed-matrix 120 tests/telebed.sh $(B)/bin/telebed matrix
 report 60 tests/report.sh $(B)/bin/telebed
 live 60 tests/live.sh $(B)/bin/telebed
 examples 60 tests/examples.sh $(B)/bin/telebed
-telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized ring fan-out fan-out-copies engine-crew engine-locks engine-busy --filter native --out build/run/host
+telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized ring fan-out fan-out-copies held engine-crew engine-locks engine-busy --filter native --out build/run/host
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user --out build/run/user
 $(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )

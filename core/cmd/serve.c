@@ -38,7 +38,7 @@
 
 struct arguments {
 	const char *address, *token_file;
-	bool insecure, once, detach, timing;
+	bool insecure, once, detach, input, timing;
 	int jobs, handshake_ms, idle_ms;
 	uint64_t max_memory, store;
 	unsigned zygotes, copies;
@@ -63,6 +63,7 @@ enum {
 	KEY_INSECURE,
 	KEY_ONCE,
 	KEY_DETACH,
+	KEY_INPUT,
 	KEY_JOBS,
 	KEY_MEMORY,
 	KEY_HANDSHAKE,
@@ -90,6 +91,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case KEY_DETACH:
 		a->detach = true;
+		return 0;
+	case KEY_INPUT:
+		a->input = true;
 		return 0;
 	case KEY_JOBS:
 		a->jobs = atoi(arg);
@@ -144,6 +148,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "which ADDRESS?");
 		if (a->detach && !a->once)
 			argp_error(state, "--detach: say --once, too");
+		if (a->input && (!a->once || a->detach || !strcmp(a->address, "-")))
+			argp_error(state, "--input: say --once, too, and neither --detach nor -");
 		if (a->zygotes && a->once)
 			argp_error(state, "--zygote: nobody could ask, with --once");
 		return 0;
@@ -623,7 +629,9 @@ static int start(const struct arguments *a, struct tf_err *e)
 {
 	static char token[TELEFORK_TOKEN_MAX + 1];
 	struct serve s = {
-		.options = {.stdio = a->detach ? TELEFORK_STDIO_NULL : TELEFORK_STDIO_LOG,
+		.options = {.stdio = a->detach  ? TELEFORK_STDIO_NULL
+				     : a->input ? TELEFORK_STDIO_INPUT
+						: TELEFORK_STDIO_LOG,
 			.max_memory = a->max_memory,
 			.restore = a->restore | TF_RESTORE_POST_COPY,
 			.idle_ms = a->idle_ms},
@@ -673,6 +681,8 @@ int tf_cmd_serve(int argc, char **argv)
 		{"once", KEY_ONCE, 0, 0, "One process, then exit as it did", 0},
 		{"detach", KEY_DETACH, 0, 0,
 			"With --once: exit when it runs; it has /dev/null as its standard streams",
+			0},
+		{"input", KEY_INPUT, 0, 0, "With --once: it reads this command's standard input",
 			0},
 		{"max-jobs", KEY_JOBS, "N", 0, "Processes at once (64)", 0},
 		{"handshake-time", KEY_HANDSHAKE, "SECONDS", 0,

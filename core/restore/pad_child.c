@@ -76,15 +76,16 @@ static void child_clocks(const struct tf_pad *p, int control)
 static void child_stdio(const struct tf_pad *p, const struct tf_relay_ends *ends, int control)
 {
 	int null = open("/dev/null", O_RDWR), log = fcntl(2, F_GETFD) < 0 ? null : 2;
+	enum telefork_stdio stdio = p->options->stdio;
 
 	for (int i = 0; i < 3; i++) {
 		int from = null;
 
 		if (tf_pad_relayed(p))
 			from = i ? ends->output[i - 1] : null;
-		else if (p->options->stdio == TELEFORK_STDIO_INHERIT)
+		else if (stdio == TELEFORK_STDIO_INHERIT || (stdio == TELEFORK_STDIO_INPUT && !i))
 			continue;
-		else if (p->options->stdio == TELEFORK_STDIO_LOG && i)
+		else if (stdio != TELEFORK_STDIO_NULL && i)
 			from = log;
 		if (from != i && dup2(from, i) < 0)
 			child_fail(control, TELEFORK_E_SYSTEM, "standard streams");
