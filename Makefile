@@ -801,7 +801,7 @@ pairs: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/te
 	$(B)/bin/telebed run --set pairs --no-skip --table
 
 .PHONY: bed matrix
-bed: $(foreach t,bin probes examples programs,$(ARCHES:%=$(t)-%)) $(ARCHES:%=build/%/luajit) $(B)/bin/telebed guests ## all that telebed run needs for the default matrix
+bed: $(foreach t,lib bin probes examples programs,$(ARCHES:%=$(t)-%)) $(ARCHES:%=build/%/luajit) $(B)/bin/telebed guests ## all that telebed run needs for the default matrix
 
 matrix: bed more-guests ## the whole matrix, every engine beside the others: build/report.html
 	$(B)/bin/telebed run --set default --set engines --report build/report.json --report build/report.html
