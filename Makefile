@@ -798,7 +798,8 @@ modes: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/te
 	tests/ungrouped.sh $(B)/bin/telebed run --set modes --no-skip --table
 
 pairs: $(ARCHES:%=bin-%) $(ARCHES:%=programs-%) $(ARCHES:%=probes-%) $(B)/bin/telebed more-guests ## moves between machines that differ: kernel, processor, vector length, pages
-	$(B)/bin/telebed run --set pairs --no-skip --table
+	@mkdir -p build/pairs
+	tests/ungrouped.sh $(B)/bin/telebed run --set pairs --no-skip --table --report build/pairs/report.json
 
 .PHONY: bed matrix
 bed: $(foreach t,lib bin probes examples programs,$(ARCHES:%=$(t)-%)) $(ARCHES:%=build/%/luajit) $(B)/bin/telebed guests ## all that telebed run needs for the default matrix

@@ -1,17 +1,27 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # state.sh write|check: docs/state.md's table, from the rows of docs/state.table and what build/*/results
-# say of the cases that they name (tests/check.sh writes those). check: every proof exists, and docs/state.md
-# has these rows; what became of the cases is the last column, which only write looks at. The names of the
-# cases are in CASES and UNIT_CASES, as make exports them.
+# say of the cases that they name (tests/check.sh writes those; for a target that runs telebed, its report
+# build/TARGET/report.json). check: every proof exists, and docs/state.md has these rows; what became of the
+# cases is the last column, which only write looks at. The names of the cases are in CASES and UNIT_CASES, as
+# make exports them.
 set -eu
 shopt -s nullglob
 table=docs/state.table page=docs/state.md bad=0
 mapfile -t cases < <(awk 'NF { print $1 }' <<<"${UNIT_CASES-} ${CASES-}")
 declare -A verdict=()
-for file in build/*/results; do
-	while read -r name word; do verdict[$name]=$word; done <"$file"
-done
+
+# results TARGET...: what became of its cases, NAME ok|failed|skipped on a line, from the file that is there
+results() {
+	local of
+	for of; do
+		[ ! -f "build/$of/results" ] || cat "build/$of/results"
+		[ ! -f "build/$of/report.json" ] || gojq -r '.cells[] | .verdict |= sub("broken|unable"; "failed") |
+			"\(.name) \(.verdict)"' "build/$of/report.json"
+	done
+}
+targets=(build/*/)
+while read -r name word; do verdict[$name]=$word; done < <(results "${targets[@]#build/}")
 
 complain() {
 	echo "$table: \"$kind\": $*" >&2
@@ -50,7 +60,7 @@ prove() {
 	make:*)
 		text="\`make ${pattern#make:}\`"
 		grep -q "^${pattern#make:}:" Makefile || complain "the Makefile has no target ${pattern#make:}"
-		mapfile -t found < <(cut -d ' ' -f 1 "build/${pattern#make:}/results" 2>/dev/null)
+		mapfile -t found < <(results "${pattern#make:}" | cut -d ' ' -f 1)
 		[ ${#found[@]} -gt 0 ] || found=("$pattern")
 		;;
 	*)
