@@ -87,17 +87,26 @@ END_TEST
 static int speak(void)
 {
 	char byte;
+	ssize_t n;
 
-	return write(1, "out", 3) == 3 && write(2, "err", 3) == 3 && read(0, &byte, 1) >= 0;
+	if (write(1, "out", 3) != 3 || write(2, "err", 3) != 3)
+		return 0;
+	n = read(0, &byte, 1);
+	return n >= 0 && write(2, &byte, (size_t)n) == n;
 }
 
-/* What the receiver's 1 and 2 got to see. */
+/* What the receiver's 1 and 2 got to see; its 0 has "in". */
 static void heard_by(enum telefork_stdio stdio, const char *out, const char *err)
 {
 	struct journey j = {.to.options.stdio = stdio, .copy = speak};
-	int pipes[2][2], saved[2];
+	int pipes[2][2], saved[2], in[2], saved_in = fcntl(0, F_DUPFD_CLOEXEC, 10);
 	char text[2][16] = {"", ""};
 
+	ck_assert(!pipe2(in, O_CLOEXEC));
+	ck_assert_int_eq(write(in[1], "in", 2), 2);
+	dup2(in[0], 0);
+	close(in[0]);
+	close(in[1]);
 	for (int i = 0; i < 2; i++) {
 		ck_assert(!pipe2(pipes[i], O_CLOEXEC));
 		saved[i] = fcntl(i + 1, F_DUPFD_CLOEXEC, 10);
@@ -105,6 +114,8 @@ static void heard_by(enum telefork_stdio stdio, const char *out, const char *err
 		close(pipes[i][1]);
 	}
 	travel(&j);
+	dup2(saved_in, 0);
+	close(saved_in);
 	for (int i = 0; i < 2; i++) {
 		dup2(saved[i], i + 1);
 		close(saved[i]);
@@ -119,8 +130,9 @@ static void heard_by(enum telefork_stdio stdio, const char *out, const char *err
 START_TEST(standard_streams)
 {
 	heard_by(TELEFORK_STDIO_LOG, "", "outerr");
-	heard_by(TELEFORK_STDIO_INHERIT, "out", "err");
+	heard_by(TELEFORK_STDIO_INHERIT, "out", "erri");
 	heard_by(TELEFORK_STDIO_NULL, "", "");
+	heard_by(TELEFORK_STDIO_INPUT, "", "outerri");
 }
 END_TEST
 
