@@ -165,15 +165,20 @@ static bool parse_vma(const char *line, const char *end, struct tf_map *m, const
 	return true;
 }
 
+/* Kernels before 6.13 have no name for MLOCK_ONFAULT, and locked memory no other flag without one.
+ */
 static uint32_t parse_vmflags(const char *p, const char *end)
 {
 	uint32_t flags = 0;
+	bool nameless = false;
 
-	for (; end - p >= 2; p++)
+	for (; end - p >= 2; p++) {
+		nameless |= p[-1] == ' ' && !memcmp(p, "??", 2);
 		for (size_t i = 0; p[-1] == ' ' && i < N_VMFLAGS; i++)
 			if (!memcmp(p, vmflag_names[i].name, 2))
 				flags |= vmflag_names[i].flag;
-	return flags;
+	}
+	return nameless && flags & TF_VMF_LOCKED ? flags | TF_VMF_ONFAULT : flags;
 }
 
 /* The number behind a field's name, if it is this field. */

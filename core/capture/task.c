@@ -206,15 +206,9 @@ static int find_pages(struct tf_task *t)
 	tf_capture_begin_runs(c);
 	for (uint32_t i = 0; i < c->image.n_maps && !rc; i++) {
 		struct tf_map *m = &c->image.maps[i];
-		uint64_t before = c->memory;
 
 		c->map_runs = c->n_runs;
 		rc = find_pages_of(t, m);
-		/* Kernels before 6.13 do not show MLOCK_ONFAULT: what is locked otherwise is
-		 * present. */
-		if (m->vmflags & TF_VMF_LOCKED && m->kind == TF_MAP_ANON && m->prot & PROT_WRITE &&
-			c->memory - before < m->end - m->start)
-			m->vmflags |= TF_VMF_ONFAULT;
 	}
 	return rc;
 }

@@ -158,6 +158,13 @@ START_TEST(smaps_flags)
 						      TF_VMF_HUGETLB | TF_VMF_ONFAULT));
 	ck_assert_uint_eq(maps[1].vmflags, 0);
 	ck_assert_uint_eq(maps[2].vmflags, TF_VMF_BTI | TF_VMF_MTE | TF_VMF_NOHUGEPAGE);
+	ck_assert_int_eq(parse("1000-2000 rw-s 00000000 00:01 5 /dev/zero (deleted)\n"
+			       "VmFlags: rd wr sh mr mw me ms lo ?? \n"
+			       "2000-3000 rw-p 00000000 00:00 0\n"
+			       "VmFlags: rd wr mr me ?? \n"),
+		0);
+	ck_assert_uint_eq(maps[0].vmflags, TF_VMF_MAYWRITE | TF_VMF_LOCKED | TF_VMF_ONFAULT);
+	ck_assert_uint_eq(maps[1].vmflags, 0);
 	tf_vmflags_text(TF_VMF_HUGEPAGE | TF_VMF_LOCKED, names, sizeof(names));
 	ck_assert_str_eq(names, "hg lo");
 	tf_vmflags_text(TF_VMF_ALL, names, 6);
