@@ -193,7 +193,7 @@ in-guest-x86_64-track 240 $(B)/bin/telebed exec x86_64-6.12 -- $(B_x86_64)/tests
 in-guest-aarch64-precopy-none 600 $(call in_guest,aarch64,precopy.sh,precopy-static) bash tests/precopy.sh $(B_aarch64) none static 16 5
 $(foreach c,task file,in-guest-$(FOREIGN)-zygote-$(c) 400 $(call in_guest,$(FOREIGN),zygote.sh,brood-static) bash tests/zygote.sh $(B_$(FOREIGN)) brood-static $(c)
 )
-$(foreach c,second small old slow,in-guest-$(FOREIGN)-again-$(c) 400 $(call in_guest,$(FOREIGN),again.sh,,programs/again tests/tools/slow) bash tests/again.sh $(B_$(FOREIGN)) $(c)
+$(foreach c,second small old slow,in-guest-$(FOREIGN)-again-$(c) 400 $(call in_guest,$(FOREIGN),again.sh,,programs/again tests/tools/slow,$(FOREIGN)-large) bash tests/again.sh $(B_$(FOREIGN)) $(c)
 )
 in-guest-$(FOREIGN)-files 400 $(call in_guest,$(FOREIGN),files.sh,files-static outside-static) bash tests/files.sh $(B_$(FOREIGN)) static
 endef
