@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define NOTES 64
+#define NOTES 80
 
 long out_page;
 unsigned out_checks;
@@ -220,6 +220,17 @@ static void tell(int signo)
 	told = 1;
 }
 
+/* What it has without asking for it; its stack has another size there. */
+static void note_program(void)
+{
+	static int data = 1;
+	static char zeroes[2 * 65536]; /* the first page may be one with data */
+
+	out_note_unsized("data", &data);
+	out_note_unsized("zeroed data", zeroes + 65536);
+	out_note_unsized("heap", out_must(malloc(1), "heap"));
+}
+
 int main(int argc, char **argv)
 {
 	sigset_t usr1, before;
@@ -235,6 +246,7 @@ int main(int argc, char **argv)
 	out_shared_make(argv[1]);
 	out_flags_make();
 	out_process_make(argc > 2 && !strcmp(argv[2], "lock"));
+	note_program();
 	printf("ready %d\n", (int)getpid());
 	fflush(stdout);
 	while (!told)
