@@ -26,6 +26,7 @@
 /* Shared with the program. */
 struct subject {
 	volatile int ready, change, changed;
+	volatile int stay; /* a copy does not end */
 };
 
 struct sent {
@@ -45,7 +46,7 @@ static void fill(uint64_t *page, uint64_t seed, bool soft)
 		page[i] = mix(seed * PAGE + (soft ? i % (PAGE / 16) : i));
 }
 
-/* A copy of it ends at once. */
+/* A copy of it ends at once, or stays. */
 static _Noreturn void be_subject(struct subject *s, uint64_t size, bool soft)
 {
 	pid_t self = getpid();
@@ -57,7 +58,7 @@ static _Noreturn void be_subject(struct subject *s, uint64_t size, bool soft)
 	for (uint64_t i = 0; i < pages && heap != MAP_FAILED; i++)
 		fill((uint64_t *)(void *)(heap + i * PAGE), i, soft);
 	s->ready = heap == MAP_FAILED ? -1 : 1;
-	while (getpid() == self) {
+	while (getpid() == self || s->stay) {
 		if (s->changed != s->change) {
 			for (uint64_t i = (uint64_t)s->change % 100; i < pages; i += 100)
 				fill((uint64_t *)(void *)(heap + i * PAGE),
@@ -102,7 +103,7 @@ static int send_copy(pid_t pid, const char *uri, const struct tf_pack_wishes *wi
 	char message[TELEFORK_MESSAGE_MAX] = "";
 	uint32_t offers = 0;
 	uint64_t start = tf_now_ns();
-	int rc = tf_address_parse(uri, &a, &e), fd = -1;
+	int rc = tf_address_parse(uri, &a, &e), fd = -1, copy;
 
 	if (!rc)
 		rc = fd = tf_dial(&a, NULL, NULL, &offers, &e);
@@ -118,6 +119,7 @@ static int send_copy(pid_t pid, const char *uri, const struct tf_pack_wishes *wi
 		rc = tf_task_commit(&task);
 	if (!rc)
 		rc = tf_task_answer(&task, &reply, message);
+	copy = reply.pid;
 	if (!rc && lazy)
 		rc = tf_task_serve(&task, &reply, message);
 	ret->ns = tf_now_ns() - start;
@@ -125,6 +127,8 @@ static int send_copy(pid_t pid, const char *uri, const struct tf_pack_wishes *wi
 	ret->memory = task.capture.memory;
 	if (rc || reply.code)
 		fprintf(stderr, "bench: %s%s%s\n", e.text, task.capture.err.text, message);
+	if (lazy && copy > 0)
+		kill(copy, SIGKILL);
 	tf_task_release(&task);
 	tf_packer_free(packer);
 	if (fd >= 0)
@@ -207,6 +211,7 @@ static int over_line(
 	char slow[64];
 	int rc = pid < 0 ? -1 : 0;
 
+	s->stay = lazy;
 	if (!rc && rate) {
 		link = start_line(strrchr(uri, ':') + 1, rate, slow);
 		rc = link < 0 ? -1 : 0;
@@ -234,21 +239,22 @@ static int over_line(
 	return rc;
 }
 
-/* Moves by rounds, each of a program of its own; as it is and automatically. */
+/* Moves by rounds, each of a program of its own; as it is and automatically. rate 0: as above. */
 static int rounds_over_line(struct bench *b, uint64_t rate, bool soft, struct subject *s)
 {
 	static const char *const how[] = {"--compress=none", "--compress=auto"};
 	struct bench_series took[2] = {0};
-	const uint64_t mib = 32;
+	const char *uri = b->uri[BENCH_TCP];
+	uint64_t mib = rate ? 32 : 256;
 	char slow[64];
-	pid_t link = start_line(strrchr(b->uri[BENCH_TCP], ':') + 1, rate, slow);
+	pid_t link = rate ? start_line(strrchr(uri, ':') + 1, rate, slow) : 0;
 	int rc = link < 0 ? -1 : 0;
 
 	for (unsigned i = 0; i < 2 * ROUNDS && !rc; i++) {
 		pid_t pid = start_subject(s, mib << 20, soft);
 		uint64_t start = tf_now_ns();
 
-		rc = pid < 0 ? -1 : bench_move(b, pid, slow, "--precopy", how[i & 1]);
+		rc = pid < 0 ? -1 : bench_move(b, pid, rate ? slow : uri, "--precopy", how[i & 1]);
 		bench_push(&took[i & 1], (double)(tf_now_ns() - start) / 1e6);
 		end_program(pid);
 	}
@@ -276,10 +282,10 @@ int bench_again(struct bench *b)
 	}
 	if (!rc)
 		rc = over_line(b, rates[1], false, true, false, s);
-	for (unsigned i = 0; i < 4 && !rc; i++) {
-		rc = over_line(b, rates[1 + i / 2], i & 1, false, true, s);
+	for (unsigned i = 0; i < 6 && !rc; i++) {
+		rc = over_line(b, rates[i / 2], i & 1, false, true, s);
 		if (!rc)
-			rc = rounds_over_line(b, rates[1 + i / 2], i & 1, s);
+			rc = rounds_over_line(b, rates[i / 2], i & 1, s);
 	}
 	munmap(s, sizeof(*s));
 	if (rc)
