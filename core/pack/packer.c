@@ -191,13 +191,14 @@ static int read_lacks(
 	return 0;
 }
 
-/* A receiver that gives up may have said why before it closed. */
+/* A receiver that gives up may have said why before it closed, behind its answers to lists; where
+ * there are none it is for others to hear. */
 static int hear_why(struct packing *p, struct tf_sink *s, int rc, struct tf_err *e)
 {
 	struct tf_err why = {0};
 	struct tf_lacks l;
 
-	if (rc != TELEFORK_E_CLOSED)
+	if (rc != TELEFORK_E_CLOSED || !p->waiting)
 		return rc;
 	s->io->idle_ms = WHY_MS;
 	while (!read_lacks(s, &p->window[p->first].x, &l, &why))
