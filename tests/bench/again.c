@@ -20,17 +20,20 @@
 #include "core/pack/packer.h"
 #include "core/telefork_internal.h"
 
-#define ROUNDS 5
-#define PAGE   4096u
+#define ROUNDS  5
+#define PAGE    4096u
+#define TOUCHES 100u
 
 /* Shared with the program. */
 struct subject {
 	volatile int ready, change, changed;
 	volatile int stay; /* a copy does not end */
+	char note[64];     /* but says how long pages kept it waiting, in a file of that name; "" */
 };
 
 struct sent {
 	uint64_t ns, bytes, memory;
+	int copy; /* lazy: to be killed */
 };
 
 static uint64_t mix(uint64_t x)
@@ -46,6 +49,17 @@ static void fill(uint64_t *page, uint64_t seed, bool soft)
 		page[i] = mix(seed * PAGE + (soft ? i % (PAGE / 16) : i));
 }
 
+/* Pages in no order: how long they kept it waiting. */
+static void note_touches(const char *file, const volatile uint8_t *heap, uint64_t size)
+{
+	uint64_t start = tf_now_ns(), ns;
+
+	for (uint64_t i = 0; i < TOUCHES; i++)
+		(void)heap[mix(i + 1) % size];
+	ns = tf_now_ns() - start;
+	bench_note(file, &ns, sizeof(ns));
+}
+
 /* A copy of it ends at once, or stays. */
 static _Noreturn void be_subject(struct subject *s, uint64_t size, bool soft)
 {
@@ -59,6 +73,10 @@ static _Noreturn void be_subject(struct subject *s, uint64_t size, bool soft)
 		fill((uint64_t *)(void *)(heap + i * PAGE), i, soft);
 	s->ready = heap == MAP_FAILED ? -1 : 1;
 	while (getpid() == self || s->stay) {
+		if (getpid() != self && *s->note) {
+			note_touches(s->note, heap, size);
+			*s->note = '\0';
+		}
 		if (s->changed != s->change) {
 			for (uint64_t i = (uint64_t)s->change % 100; i < pages; i += 100)
 				fill((uint64_t *)(void *)(heap + i * PAGE),
@@ -103,7 +121,7 @@ static int send_copy(pid_t pid, const char *uri, const struct tf_pack_wishes *wi
 	char message[TELEFORK_MESSAGE_MAX] = "";
 	uint32_t offers = 0;
 	uint64_t start = tf_now_ns();
-	int rc = tf_address_parse(uri, &a, &e), fd = -1, copy;
+	int rc = tf_address_parse(uri, &a, &e), fd = -1;
 
 	if (!rc)
 		rc = fd = tf_dial(&a, NULL, NULL, &offers, &e);
@@ -119,7 +137,7 @@ static int send_copy(pid_t pid, const char *uri, const struct tf_pack_wishes *wi
 		rc = tf_task_commit(&task);
 	if (!rc)
 		rc = tf_task_answer(&task, &reply, message);
-	copy = reply.pid;
+	ret->copy = lazy ? reply.pid : 0;
 	if (!rc && lazy)
 		rc = tf_task_serve(&task, &reply, message);
 	ret->ns = tf_now_ns() - start;
@@ -127,13 +145,17 @@ static int send_copy(pid_t pid, const char *uri, const struct tf_pack_wishes *wi
 	ret->memory = task.capture.memory;
 	if (rc || reply.code)
 		fprintf(stderr, "bench: %s%s%s\n", e.text, task.capture.err.text, message);
-	if (lazy && copy > 0)
-		kill(copy, SIGKILL);
 	tf_task_release(&task);
 	tf_packer_free(packer);
 	if (fd >= 0)
 		close(fd);
 	return rc || reply.code ? -1 : 0;
+}
+
+static void end_copy(const struct sent *n)
+{
+	if (n->copy > 0)
+		kill(n->copy, SIGKILL);
 }
 
 static void end_program(pid_t pid)
@@ -219,10 +241,12 @@ static int over_line(
 	}
 	for (unsigned i = 0; i < ROUNDS + first && !rc; i++) {
 		rc = send_copy(pid, uri, &as_is, lazy, &n);
+		end_copy(&n);
 		if (i >= first)
 			bench_push(&plain, (double)n.ns / 1e6);
 		if (!rc)
 			rc = send_copy(pid, uri, &automatic, lazy, &n);
+		end_copy(&n);
 		if (i >= first)
 			bench_push(&packed, (double)n.ns / 1e6);
 	}
@@ -266,6 +290,42 @@ static int rounds_over_line(struct bench *b, uint64_t rate, bool soft, struct su
 	return rc;
 }
 
+/* How long a copy takes that touches some pages as soon as it runs. */
+static int touches_over_line(struct bench *b, uint64_t rate, bool soft, struct subject *s)
+{
+	static const struct tf_pack_wishes automatic = {.store = TF_WISH_NEVER};
+	char folder[] = "/tmp/telefork-again.XXXXXX", file[sizeof(folder) + 8], slow[64];
+	struct bench_series took[2] = {0};
+	const uint64_t mib = 32;
+	pid_t link = start_line(strrchr(b->uri[BENCH_TCP], ':') + 1, rate, slow), pid;
+	int rc = link < 0 || !mkdtemp(folder) ? -1 : 0;
+
+	snprintf(file, sizeof(file), "%s/note", folder);
+	pid = rc ? -1 : start_subject(s, mib << 20, soft);
+	if (pid < 0)
+		rc = -1;
+	s->stay = true;
+	snprintf(s->note, sizeof(s->note), "%s", file);
+	for (unsigned i = 0; i < 2 * ROUNDS && !rc; i++) {
+		struct sent n;
+		uint64_t ns;
+
+		rc = send_copy(pid, slow, i & 1 ? &automatic : &as_is, true, &n);
+		if (!rc)
+			rc = bench_await_note(file, &ns, sizeof(ns));
+		end_copy(&n);
+		bench_push(&took[i & 1], (double)ns / 1e6);
+	}
+	end_program(link);
+	end_program(pid);
+	rmdir(folder);
+	if (!rc)
+		bench_add(b, &took[1], &took[0], 1.05 * bench_median(&took[0]), "ms",
+			"1.05 x as it is", "%u touches, %scompressible, %llu MiB, %.0f MB/s, auto",
+			TOUCHES, soft ? "" : "in", (unsigned long long)mib, (double)rate / 1e6);
+	return rc;
+}
+
 int bench_again(struct bench *b)
 {
 	static const uint64_t rates[] = {0, 100000000, 20000000};
@@ -287,6 +347,8 @@ int bench_again(struct bench *b)
 		if (!rc)
 			rc = rounds_over_line(b, rates[i / 2], i & 1, s);
 	}
+	for (unsigned i = 0; i < 4 && !rc; i++)
+		rc = touches_over_line(b, rates[1 + i / 2], i & 1, s);
 	munmap(s, sizeof(*s));
 	if (rc)
 		fprintf(stderr, "bench: again could not be measured\n");
