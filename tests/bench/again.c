@@ -308,7 +308,7 @@ static int touches_over_line(struct bench *b, uint64_t rate, bool soft, struct s
 	snprintf(s->note, sizeof(s->note), "%s", file);
 	for (unsigned i = 0; i < 2 * ROUNDS && !rc; i++) {
 		struct sent n;
-		uint64_t ns;
+		uint64_t ns = 0;
 
 		rc = send_copy(pid, slow, i & 1 ? &automatic : &as_is, true, &n);
 		if (!rc)
