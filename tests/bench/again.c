@@ -20,15 +20,13 @@
 #include "core/pack/packer.h"
 #include "core/telefork_internal.h"
 
-#define ROUNDS  5
-#define PAGE    4096u
-#define TOUCHES 100u
+#define ROUNDS 5
+#define PAGE   4096u
 
 /* Shared with the program. */
 struct subject {
 	volatile int ready, change, changed;
 	volatile int stay; /* a copy does not end */
-	char note[64];     /* but says how long pages kept it waiting, in a file of that name; "" */
 };
 
 struct sent {
@@ -49,17 +47,6 @@ static void fill(uint64_t *page, uint64_t seed, bool soft)
 		page[i] = mix(seed * PAGE + (soft ? i % (PAGE / 16) : i));
 }
 
-/* Pages in no order: how long they kept it waiting. */
-static void note_touches(const char *file, const volatile uint8_t *heap, uint64_t size)
-{
-	uint64_t start = tf_now_ns(), ns;
-
-	for (uint64_t i = 0; i < TOUCHES; i++)
-		(void)heap[mix(i + 1) % size];
-	ns = tf_now_ns() - start;
-	bench_note(file, &ns, sizeof(ns));
-}
-
 /* A copy of it ends at once, or stays. */
 static _Noreturn void be_subject(struct subject *s, uint64_t size, bool soft)
 {
@@ -73,10 +60,6 @@ static _Noreturn void be_subject(struct subject *s, uint64_t size, bool soft)
 		fill((uint64_t *)(void *)(heap + i * PAGE), i, soft);
 	s->ready = heap == MAP_FAILED ? -1 : 1;
 	while (getpid() == self || s->stay) {
-		if (getpid() != self && *s->note) {
-			note_touches(s->note, heap, size);
-			*s->note = '\0';
-		}
 		if (s->changed != s->change) {
 			for (uint64_t i = (uint64_t)s->change % 100; i < pages; i += 100)
 				fill((uint64_t *)(void *)(heap + i * PAGE),
@@ -290,42 +273,6 @@ static int rounds_over_line(struct bench *b, uint64_t rate, bool soft, struct su
 	return rc;
 }
 
-/* How long a copy takes that touches some pages as soon as it runs. */
-static int touches_over_line(struct bench *b, uint64_t rate, bool soft, struct subject *s)
-{
-	static const struct tf_pack_wishes automatic = {.store = TF_WISH_NEVER};
-	char folder[] = "/tmp/telefork-again.XXXXXX", file[sizeof(folder) + 8], slow[64];
-	struct bench_series took[2] = {0};
-	const uint64_t mib = 32;
-	pid_t link = start_line(strrchr(b->uri[BENCH_TCP], ':') + 1, rate, slow), pid;
-	int rc = link < 0 || !mkdtemp(folder) ? -1 : 0;
-
-	snprintf(file, sizeof(file), "%s/note", folder);
-	pid = rc ? -1 : start_subject(s, mib << 20, soft);
-	if (pid < 0)
-		rc = -1;
-	s->stay = true;
-	snprintf(s->note, sizeof(s->note), "%s", file);
-	for (unsigned i = 0; i < 2 * ROUNDS && !rc; i++) {
-		struct sent n;
-		uint64_t ns = 0;
-
-		rc = send_copy(pid, slow, i & 1 ? &automatic : &as_is, true, &n);
-		if (!rc)
-			rc = bench_await_note(file, &ns, sizeof(ns));
-		end_copy(&n);
-		bench_push(&took[i & 1], (double)ns / 1e6);
-	}
-	end_program(link);
-	end_program(pid);
-	rmdir(folder);
-	if (!rc)
-		bench_add(b, &took[1], &took[0], 1.05 * bench_median(&took[0]), "ms",
-			"1.05 x as it is", "%u touches, %scompressible, %llu MiB, %.0f MB/s, auto",
-			TOUCHES, soft ? "" : "in", (unsigned long long)mib, (double)rate / 1e6);
-	return rc;
-}
-
 int bench_again(struct bench *b)
 {
 	static const uint64_t rates[] = {0, 100000000, 20000000};
@@ -347,8 +294,6 @@ int bench_again(struct bench *b)
 		if (!rc)
 			rc = rounds_over_line(b, rates[i / 2], i & 1, s);
 	}
-	for (unsigned i = 0; i < 4 && !rc; i++)
-		rc = touches_over_line(b, rates[1 + i / 2], i & 1, s);
 	munmap(s, sizeof(*s));
 	if (rc)
 		fprintf(stderr, "bench: again could not be measured\n");
