@@ -5,6 +5,7 @@
 #   copy, move              nothing comes until the program waits for memory
 #   unix                    the same over a unix socket, as it comes
 #   slow, packed            over a slow line it comes compressed, by itself; and because that is wished for
+#   damaged                 a bit of what comes compressed is another one: the copy ends, and has seen nothing of it
 #   all, user, qemu         a receiver that may not use userfaultfd, for want of capabilities, as an ordinary user or
 #                           under QEMU user mode, gets all of it first, and that is said
 #   nobody                  where nobody answers, it is refused at once
@@ -188,7 +189,7 @@ slow)
 packed)
 	serve tcp://127.0.0.1:0
 	open_gate answer 2
-	start "${mib:-32}" soft
+	start "${mib:-8}" soft
 	telefork move --lazy --compress=lz4 "$pid" "$door" >"$tmp/send.out" || fail "move: $?"
 	wait "$pid" && fail "the original ended by itself" || [ $? = 137 ] || fail "the original lives"
 	arrived
@@ -196,6 +197,21 @@ packed)
 	grep -q ' by lz4: ' "$tmp/send.out" || fail "it came as it is: $(cat "$tmp/send.out")"
 	[ "$(bytes sent)" -lt $(($(bytes 'of memory') * 8 / 10)) ] || fail "sent: $(cat "$tmp/send.out")"
 	cat "$tmp/send.out"
+	;;
+damaged)
+	for at in 5000000 8000001 12000002; do
+		rm -f "$tmp"/*.out "$tmp"/*.err
+		serve tcp://127.0.0.1:0
+		start "${mib:-4}" soft
+		open_gate flip "$at"
+		"$build/bin/telefork" copy --lazy --compress=lz4 "$pid" "$door" >"$tmp/send.out" 2>"$tmp/send.err" && fail "copied"
+		has_come || fail "it did not run there"
+		within "the copy does not end" is_gone "$(there)"
+		grep -Eq 'arrived damaged|packed extent at|comes later: ' "$tmp/send.err" || fail "what copy says"
+		! grep -Eq '^(right|wrong)' "$tmp/serve.err" || fail "it saw what was damaged"
+		kill -USR1 "$pid"
+		wait "$pid" || fail "the original: exit code $?"
+	done
 	;;
 nobody)
 	start 1

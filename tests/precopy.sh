@@ -149,14 +149,14 @@ slow)
 	cat "$tmp/send.out"
 	;;
 packed)
-	how=(--compress=zstd --store=always)
+	mib=16 how=(--compress=zstd --store=always)
 	serve --store 128 "unix:$tmp/socket"
 	start
 	(move "$address") >"$tmp/send.out" 2>"$tmp/send.err" || fail "move: $?"
 	arrived
 	grep -q ' rounds (' "$tmp/send.out" || fail "no rounds: $(cat "$tmp/send.err")"
 	grep -q ' by zstd: ' "$tmp/send.out" || fail "not compressed: $(cat "$tmp/send.out")"
-	[ "$(bytes sent)" -lt $((mib * 1048576 / 4)) ] || fail "sent: $(cat "$tmp/send.out")"
+	[ "$(bytes sent)" -lt $((mib * 1048576 / 2)) ] || fail "sent: $(cat "$tmp/send.out")"
 	cat "$tmp/send.out"
 	;;
 broken)

@@ -25,6 +25,8 @@
 #define RESTS    64u
 #define DROP     4194304u /* what has gone is given up in the snapshot, so much at a time */
 
+#define WHY_MS 1000 /* so long a receiver that has closed may take to say why */
+
 #define HOT_NS      5000000u /* after it has asked for something */
 #define HOT_UNTAKEN 65536u   /* bytes on the way */
 #define HOT_WAIT_NS 50000
@@ -414,6 +416,19 @@ static int await_answer(struct serving *s)
 	return rc;
 }
 
+/* A receiver that gives up may have said why before it closed. */
+static int hear_why(struct serving *s)
+{
+	struct tf_err *e = &s->t->capture.err, closed = *e;
+
+	*e = (struct tf_err){0};
+	s->t->capture.io.idle_ms = WHY_MS;
+	if (!await_answer(s) && s->reply->code)
+		return 0;
+	*e = closed;
+	return e->code;
+}
+
 int tf_task_serve(struct tf_task *t, struct tf_reply *reply, char *message)
 {
 	struct serving s = {.t = t, .reply = reply, .message = message};
@@ -430,6 +445,8 @@ int tf_task_serve(struct tf_task *t, struct tf_reply *reply, char *message)
 		rc = tf_sink_end(&c->sink, &c->image, &c->err);
 	if (!rc)
 		rc = await_answer(&s);
+	if (rc == TELEFORK_E_CLOSED)
+		rc = hear_why(&s);
 	if (!rc && reply->code)
 		rc = tf_fail(&c->err, reply->code, "%s", message);
 	return rc;

@@ -24,7 +24,7 @@ enum tf_precopy_wish {
 
 struct tf_precopy {
 	enum tf_precopy_wish wish;
-	bool on;       /* there are rounds, and the process is tracked */
+	bool on;      /* there are rounds, and the process is tracked */
 	bool without; /* there are none, where there should be: rounds.err says why */
 	struct tf_rounds rounds;
 };

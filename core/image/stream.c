@@ -82,25 +82,44 @@ int tf_sink_flush(struct tf_sink *s, struct tf_err *e)
 	return rc;
 }
 
-static int queue(
-	struct tf_sink *s, uint64_t offset, const void *data, uint32_t size, struct tf_err *e)
+static void put(struct tf_sink *s, const struct tf_extent *head, const void *data, uint32_t n)
 {
 	struct tf_extent *x = &s->batch[s->n_batch];
 
-	*x = (struct tf_extent){offset, size, extent_crc(s->crc_instruction, offset, size, data)};
+	*x = *head;
+	s->iov[2 * s->n_batch + 1] = (struct iovec){x, sizeof(*x)};
+	s->iov[2 * s->n_batch + 2] = (struct iovec){(void *)data, n};
+	s->n_batch++;
+	s->batch_bytes += n;
+}
+
+static bool is_full(const struct tf_sink *s)
+{
+	return s->n_batch == 256 || s->batch_bytes >= BATCH_BYTES;
+}
+
+static int queue(
+	struct tf_sink *s, uint64_t offset, const void *data, uint32_t size, struct tf_err *e)
+{
+	struct tf_extent x = {offset, size, extent_crc(s->crc_instruction, offset, size, data)};
+
 	if (s->file) {
 		if (s->count == s->max_table)
 			return tf_fail(e, TELEFORK_E_LIMIT, "more than %u extents", s->max_table);
-		s->table[s->count] = *x;
+		s->table[s->count] = x;
 	}
-	s->chain = tf_chain_crc(s->chain, x->crc);
+	s->chain = tf_chain_crc(s->chain, x.crc);
 	s->count++;
-	s->iov[2 * s->n_batch + 1] = (struct iovec){x, sizeof(*x)};
-	s->iov[2 * s->n_batch + 2] = (struct iovec){(void *)data, size};
-	s->n_batch++;
-	s->batch_bytes += size;
 	s->data += size;
+	put(s, &x, data, size);
 	return 0;
+}
+
+int tf_sink_queue(struct tf_sink *s, const struct tf_extent *head, const void *data, uint32_t n,
+	struct tf_err *e)
+{
+	put(s, head, data, n);
+	return is_full(s) ? tf_sink_flush(s, e) : 0;
 }
 
 int tf_sink_data(struct tf_sink *s, uint64_t offset, const void *data, uint64_t size,
@@ -124,7 +143,7 @@ int tf_sink_plain(struct tf_sink *s, uint64_t offset, const void *data, uint64_t
 		p += n;
 		offset += n;
 		size -= n;
-		if (s->n_batch < 256 && s->batch_bytes < BATCH_BYTES)
+		if (!is_full(s))
 			continue;
 		if ((rc = tf_sink_flush(s, e)))
 			return rc;

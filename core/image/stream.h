@@ -217,6 +217,11 @@ int tf_sink_data(struct tf_sink *s, uint64_t offset, const void *data, uint64_t 
 int tf_sink_plain(struct tf_sink *s, uint64_t offset, const void *data, uint64_t size,
 	bool *ret_flushed, struct tf_err *e);
 
+/* Queues an extent in a form of its own, of a packer: its head, and n bytes that stay as they are
+ * until the next flush. Counts nothing. */
+int tf_sink_queue(struct tf_sink *s, const struct tf_extent *head, const void *data, uint32_t n,
+	struct tf_err *e);
+
 /* Writes out what is queued. */
 int tf_sink_flush(struct tf_sink *s, struct tf_err *e);
 

@@ -12,8 +12,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#define PAGES  (TF_EXTENT_MAX / TF_STORE_PAGE)
-#define WHY_MS 1000 /* so long a receiver that has closed may take to say why */
+#define PAGES     (TF_EXTENT_MAX / TF_STORE_PAGE)
+#define COUNTED   (TF_EXTENT_MAX + sizeof(uint32_t))
+#define FEW_BYTES 32768u
+#define WHY_MS    1000 /* so long a receiver that has closed may take to say why */
 
 /* A list that has gone, and what it stands for. */
 struct waiting {
@@ -33,7 +35,8 @@ struct packing {
 	uint64_t data;           /* bytes of memory that went, by whatever sink */
 	unsigned first, waiting; /* in window */
 	struct waiting window[TF_PACK_WINDOW];
-	uint8_t *rest, *out; /* TF_EXTENT_MAX each */
+	uint8_t *rest, *out; /* COUNTED each, the former behind its count */
+	uint32_t used;       /* of out, by what is queued */
 };
 
 /* --- what the user wants --- */
@@ -71,23 +74,24 @@ static int mark(struct packing *p, struct tf_sink *s, bool inside, struct tf_err
 	if (p->inside == inside)
 		return 0;
 	p->inside = inside;
-	return tf_io_write(s->io, &x, sizeof(x), e);
+	return tf_sink_queue(s, &x, NULL, 0, e);
 }
 
-/* x.size: of the bytes that it stands for. n: that follow. */
+/* x.size: of the bytes that it stands for; the count and n bytes follow, which stay. Where they are
+ * few they go with others. */
 static int write_packed(struct packing *p, struct tf_sink *s, struct tf_extent x, unsigned how,
-	void *bytes, uint32_t n, struct tf_err *e)
+	void *counted, uint32_t n, struct tf_err *e)
 {
-	struct iovec iov[3] = {{&x, sizeof(x)}, {&n, sizeof(n)}, {bytes, n}};
-	int rc = tf_sink_flush(s, e);
+	int rc = mark(p, s, true, e);
 
-	if (!rc)
-		rc = mark(p, s, true, e);
 	s->chain = tf_chain_crc(s->chain, x.crc);
 	s->count++;
 	s->data += x.size;
 	x.size |= how << TF_PACK_SHIFT;
-	return rc ? rc : tf_io_writev(s->io, iov, 3, e);
+	memcpy(counted, &n, sizeof(n));
+	if (!rc)
+		rc = tf_sink_queue(s, &x, counted, (uint32_t)sizeof(n) + n, e);
+	return rc || s->batch_bytes < FEW_BYTES ? rc : tf_sink_flush(s, e);
 }
 
 static void look(struct packing *p, const struct tf_sink *s)
@@ -121,13 +125,24 @@ static enum tf_codec choose(struct packing *p, uint32_t n)
 static bool prepare_codec(struct packing *p)
 {
 	if (!p->out)
-		p->out = malloc(TF_EXTENT_MAX);
+		p->out = malloc(COUNTED);
 	if (!p->codec)
 		p->codec = tf_codec_new();
 	return p->out && p->codec;
 }
 
-/* Into p->out. How many bytes; *ret_codec is NONE, if it is better to leave them as they are. */
+/* In p->out for what n bytes may become, and a count, behind what is queued. */
+static int make_room(struct packing *p, struct tf_sink *s, uint32_t n, struct tf_err *e)
+{
+	int rc = p->used + sizeof(n) + n > COUNTED ? tf_sink_flush(s, e) : 0;
+
+	if (!s->n_batch)
+		p->used = 0;
+	return rc;
+}
+
+/* Into p->out, behind what is used of it and a count. How many bytes; *ret_codec is NONE, if it is
+ * better to leave them as they are. */
 static uint32_t compress(struct packing *p, const void *bytes, uint32_t n, enum tf_codec *ret_codec)
 {
 	enum tf_codec codec = choose(p, n);
@@ -137,7 +152,8 @@ static uint32_t compress(struct packing *p, const void *bytes, uint32_t n, enum 
 	*ret_codec = TF_CODEC_NONE;
 	if (codec == TF_CODEC_NONE || !n || !prepare_codec(p))
 		return n;
-	packed = (uint32_t)tf_codec_pack(p->codec, codec, p->out, n - 1, bytes, n);
+	packed = (uint32_t)tf_codec_pack(
+		p->codec, codec, p->out + p->used + sizeof(n), n - 1, bytes, n);
 	tf_choose_learn(&p->choice, codec, p->data, n, packed ? packed : n, spent_ns() - start);
 	if (!packed)
 		return n;
@@ -153,14 +169,20 @@ static int send_extent(struct packing *p, struct tf_sink *s, uint64_t offset, co
 {
 	struct tf_extent x = {.offset = offset, .size = n};
 	enum tf_codec codec;
-	uint32_t packed = compress(p, bytes, n, &codec);
+	uint32_t packed;
+	int rc = make_room(p, s, n, e);
 
+	if (rc)
+		return rc;
+	packed = compress(p, bytes, n, &codec);
 	if (codec == TF_CODEC_NONE)
 		return tf_sink_plain(s, offset, bytes, n, ret_flushed, e);
 	x.crc = tf_extent_crc(offset, n, bytes);
-	if (ret_flushed)
+	rc = write_packed(p, s, x, codec, p->out + p->used, packed, e);
+	p->used += (uint32_t)sizeof(packed) + packed;
+	if (ret_flushed && !s->n_batch)
 		*ret_flushed = true;
-	return write_packed(p, s, x, codec, p->out, packed, e);
+	return rc;
 }
 
 /* --- lists --- */
@@ -191,13 +213,19 @@ static int read_lacks(
 	return 0;
 }
 
-/* A receiver that gives up may have said why before it closed. */
+static bool may_list(const struct packing *p)
+{
+	return p->store && p->wishes.store != TF_WISH_NEVER;
+}
+
+/* A receiver that gives up may have said why before it closed, behind its answers to lists; where
+ * there are none it is for others to hear. */
 static int hear_why(struct packing *p, struct tf_sink *s, int rc, struct tf_err *e)
 {
 	struct tf_err why = {0};
 	struct tf_lacks l;
 
-	if (rc != TELEFORK_E_CLOSED)
+	if (rc != TELEFORK_E_CLOSED || !may_list(p))
 		return rc;
 	s->io->idle_ms = WHY_MS;
 	while (!read_lacks(s, &p->window[p->first].x, &l, &why))
@@ -215,8 +243,11 @@ static int send_rest(struct packing *p, struct tf_sink *s, struct tf_err *e)
 	struct tf_lacks l;
 	enum tf_codec codec;
 	uint32_t n = 0, packed;
+	uint8_t *rest = p->rest + sizeof(n);
 	int rc = read_lacks(s, &w->x, &l, e);
 
+	if (!rc)
+		rc = make_room(p, s, w->x.size, e);
 	if (rc)
 		return rc;
 	p->first = (p->first + 1) % TF_PACK_WINDOW;
@@ -224,13 +255,15 @@ static int send_rest(struct packing *p, struct tf_sink *s, struct tf_err *e)
 	for (uint32_t i = 0; i < w->x.size / TF_STORE_PAGE; i++) {
 		if (!(l.lacks[i / 8] >> i % 8 & 1))
 			continue;
-		memcpy(p->rest + n, w->bytes + (size_t)i * TF_STORE_PAGE, TF_STORE_PAGE);
+		memcpy(rest + n, w->bytes + (size_t)i * TF_STORE_PAGE, TF_STORE_PAGE);
 		n += TF_STORE_PAGE;
 	}
 	p->counts.listed += w->x.size;
 	p->counts.known += w->x.size - n;
-	packed = compress(p, p->rest, n, &codec);
-	return write_packed(p, s, w->x, TF_PACK_REST | codec, codec ? p->out : p->rest, packed, e);
+	packed = compress(p, rest, n, &codec);
+	rc = write_packed(
+		p, s, w->x, TF_PACK_REST | codec, codec ? p->out + p->used : p->rest, packed, e);
+	return rc ? rc : tf_sink_flush(s, e);
 }
 
 static int send_list(struct packing *p, struct tf_sink *s, uint64_t offset, const uint8_t *bytes,
@@ -245,15 +278,15 @@ static int send_list(struct packing *p, struct tf_sink *s, uint64_t offset, cons
 
 	w = &p->window[(p->first + p->waiting) % TF_PACK_WINDOW];
 	if (!rc && !p->rest)
-		p->rest = malloc(TF_EXTENT_MAX);
+		p->rest = malloc(COUNTED);
 	if (!rc && !w->bytes)
 		w->bytes = malloc(TF_EXTENT_MAX);
 	if (!rc && (!p->rest || !w->bytes))
 		rc = tf_fail(e, TELEFORK_E_NOMEM, "out of memory for pages");
 	if (!rc)
-		rc = tf_sink_flush(s, e);
-	if (!rc)
 		rc = mark(p, s, true, e);
+	if (!rc)
+		rc = tf_sink_flush(s, e);
 	if (rc)
 		return rc;
 	memcpy(w->bytes, bytes, n);
@@ -273,7 +306,7 @@ static int send_list(struct packing *p, struct tf_sink *s, uint64_t offset, cons
 /* Of small pieces the window holds so little that a line waits for answers. */
 static bool is_listed(const struct packing *p, uint64_t n)
 {
-	if (!p->store || p->wishes.store == TF_WISH_NEVER || n < TF_STORE_PAGE)
+	if (!may_list(p) || n < TF_STORE_PAGE)
 		return false;
 	return p->wishes.store == TF_WISH_ALWAYS ||
 	       (n >= TF_CHOOSE_SMALL && tf_choose_list(&p->choice));

@@ -262,7 +262,7 @@ static int find_room(struct stager *g, const struct tf_extent *x, uint8_t **ret)
 	rc = watch(g, x->size);
 	if (!rc && !g->unable)
 		*ret = (uint8_t *)tf_stage_at(s, x->offset);
-	return rc;
+	return rc || *ret ? rc : hostile(g, "an extent that is in no place", x->offset);
 }
 
 /* Once: what was kept so far is not needed. */

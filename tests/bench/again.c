@@ -26,10 +26,12 @@
 /* Shared with the program. */
 struct subject {
 	volatile int ready, change, changed;
+	volatile int stay; /* a copy does not end */
 };
 
 struct sent {
 	uint64_t ns, bytes, memory;
+	int copy; /* lazy: to be killed */
 };
 
 static uint64_t mix(uint64_t x)
@@ -45,7 +47,7 @@ static void fill(uint64_t *page, uint64_t seed, bool soft)
 		page[i] = mix(seed * PAGE + (soft ? i % (PAGE / 16) : i));
 }
 
-/* A copy of it ends at once. */
+/* A copy of it ends at once, or stays. */
 static _Noreturn void be_subject(struct subject *s, uint64_t size, bool soft)
 {
 	pid_t self = getpid();
@@ -57,7 +59,7 @@ static _Noreturn void be_subject(struct subject *s, uint64_t size, bool soft)
 	for (uint64_t i = 0; i < pages && heap != MAP_FAILED; i++)
 		fill((uint64_t *)(void *)(heap + i * PAGE), i, soft);
 	s->ready = heap == MAP_FAILED ? -1 : 1;
-	while (getpid() == self) {
+	while (getpid() == self || s->stay) {
 		if (s->changed != s->change) {
 			for (uint64_t i = (uint64_t)s->change % 100; i < pages; i += 100)
 				fill((uint64_t *)(void *)(heap + i * PAGE),
@@ -118,6 +120,7 @@ static int send_copy(pid_t pid, const char *uri, const struct tf_pack_wishes *wi
 		rc = tf_task_commit(&task);
 	if (!rc)
 		rc = tf_task_answer(&task, &reply, message);
+	ret->copy = lazy ? reply.pid : 0;
 	if (!rc && lazy)
 		rc = tf_task_serve(&task, &reply, message);
 	ret->ns = tf_now_ns() - start;
@@ -130,6 +133,12 @@ static int send_copy(pid_t pid, const char *uri, const struct tf_pack_wishes *wi
 	if (fd >= 0)
 		close(fd);
 	return rc || reply.code ? -1 : 0;
+}
+
+static void end_copy(const struct sent *n)
+{
+	if (n->copy > 0)
+		kill(n->copy, SIGKILL);
 }
 
 static void end_program(pid_t pid)
@@ -207,6 +216,7 @@ static int over_line(
 	char slow[64];
 	int rc = pid < 0 ? -1 : 0;
 
+	s->stay = lazy;
 	if (!rc && rate) {
 		link = start_line(strrchr(uri, ':') + 1, rate, slow);
 		rc = link < 0 ? -1 : 0;
@@ -214,10 +224,12 @@ static int over_line(
 	}
 	for (unsigned i = 0; i < ROUNDS + first && !rc; i++) {
 		rc = send_copy(pid, uri, &as_is, lazy, &n);
+		end_copy(&n);
 		if (i >= first)
 			bench_push(&plain, (double)n.ns / 1e6);
 		if (!rc)
 			rc = send_copy(pid, uri, &automatic, lazy, &n);
+		end_copy(&n);
 		if (i >= first)
 			bench_push(&packed, (double)n.ns / 1e6);
 	}
@@ -234,21 +246,22 @@ static int over_line(
 	return rc;
 }
 
-/* Moves by rounds, each of a program of its own; as it is and automatically. */
+/* Moves by rounds, each of a program of its own; as it is and automatically. rate 0: as above. */
 static int rounds_over_line(struct bench *b, uint64_t rate, bool soft, struct subject *s)
 {
 	static const char *const how[] = {"--compress=none", "--compress=auto"};
 	struct bench_series took[2] = {0};
-	const uint64_t mib = 32;
+	const char *uri = b->uri[BENCH_TCP];
+	uint64_t mib = rate ? 32 : 256;
 	char slow[64];
-	pid_t link = start_line(strrchr(b->uri[BENCH_TCP], ':') + 1, rate, slow);
+	pid_t link = rate ? start_line(strrchr(uri, ':') + 1, rate, slow) : 0;
 	int rc = link < 0 ? -1 : 0;
 
 	for (unsigned i = 0; i < 2 * ROUNDS && !rc; i++) {
 		pid_t pid = start_subject(s, mib << 20, soft);
 		uint64_t start = tf_now_ns();
 
-		rc = pid < 0 ? -1 : bench_move(b, pid, slow, "--precopy", how[i & 1]);
+		rc = pid < 0 ? -1 : bench_move(b, pid, rate ? slow : uri, "--precopy", how[i & 1]);
 		bench_push(&took[i & 1], (double)(tf_now_ns() - start) / 1e6);
 		end_program(pid);
 	}
@@ -276,10 +289,10 @@ int bench_again(struct bench *b)
 	}
 	if (!rc)
 		rc = over_line(b, rates[1], false, true, false, s);
-	for (unsigned i = 0; i < 4 && !rc; i++) {
-		rc = over_line(b, rates[1 + i / 2], i & 1, false, true, s);
+	for (unsigned i = 0; i < 6 && !rc; i++) {
+		rc = over_line(b, rates[i / 2], i & 1, false, true, s);
 		if (!rc)
-			rc = rounds_over_line(b, rates[1 + i / 2], i & 1, s);
+			rc = rounds_over_line(b, rates[i / 2], i & 1, s);
 	}
 	munmap(s, sizeof(*s));
 	if (rc)

@@ -86,8 +86,8 @@ int bench_move(
 {
 	const char *name = strrchr(b->pad, '/');
 	char program[512], number[16];
-	char *argv[] = {program, (char *)"move", (char *)"-q", (char *)rounds,
-		(char *)"--allow=all", (char *)compress, number, (char *)uri, NULL};
+	char *argv[] = {program, (char *)"move", (char *)"-q", (char *)rounds, (char *)compress,
+		(char *)"--store=never", (char *)"--allow=all", number, (char *)uri, NULL};
 	int status = -1;
 	pid_t mover;
 
@@ -121,7 +121,7 @@ static int measure_once(
 	rc = bench_await_note(file, &note, sizeof(note));
 	start = tf_now_ns();
 	if (!rc)
-		rc = bench_move(b, pid, b->uri[BENCH_TCP], option[way], "--compress=none");
+		rc = bench_move(b, pid, b->uri[BENCH_TCP], option[way], "--compress=auto");
 	bench_push(&f->all[way], (double)(tf_now_ns() - start) / 1e6);
 	if (!rc)
 		rc = bench_await_note(file, &note, sizeof(note));

@@ -7,6 +7,8 @@
  * gate PORT answer N: after the receiver's Nth answer nothing goes there any more until the
  * receiver asks for an address of memory: then it prints "asked", and all goes on.
  *
+ * gate PORT flip N: a bit of the Nth byte towards the receiver is another one.
+ *
  * gate PORT old: the receiver does not know of rounds: what it is told is an errand that there is
  * not.
  */
@@ -51,7 +53,9 @@ static void hear(struct heard *h, const char *bytes, size_t n)
 	memcpy(h->tail, all + n, sizeof(h->tail));
 }
 
-/* Passes at most n bytes; how many, or -1 at the end. */
+static size_t flip = SIZE_MAX; /* bytes towards the receiver until then */
+
+/* Passes at most n bytes, h: to the sender; how many, or -1 at the end. */
 static ssize_t pass(int from, int to, size_t n, struct heard *h)
 {
 	char bytes[65536];
@@ -59,6 +63,11 @@ static ssize_t pass(int from, int to, size_t n, struct heard *h)
 
 	if (got > 0 && h)
 		hear(h, bytes, (size_t)got);
+	if (got > 0 && !h) {
+		if (flip < (size_t)got)
+			bytes[flip] ^= 0x10;
+		flip -= (size_t)got; /* once */
+	}
 	for (ssize_t done = 0; done < got;) {
 		ssize_t part = send(to, bytes + done, (size_t)(got - done), MSG_NOSIGNAL);
 
@@ -130,9 +139,12 @@ int main(int argc, char **argv)
 	struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t size = sizeof(own);
 	bool old = argc == 3 && !strcmp(argv[2], "old");
+	bool flips = argc == 4 && !strcmp(argv[2], "flip");
 
-	if (argc != 3 && !(argc == 4 && !strcmp(argv[2], "answer")))
-		return fprintf(stderr, "usage: gate PORT BYTES | answer N | old\n"), 2;
+	if (argc != 3 && !flips && !(argc == 4 && !strcmp(argv[2], "answer")))
+		return fprintf(stderr, "usage: gate PORT BYTES | answer N | flip N | old\n"), 2;
+	if (flips)
+		flip = strtoull(argv[3], NULL, 0);
 	at.sin_port = htons((uint16_t)atoi(argv[1]));
 	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	signal(SIGCHLD, SIG_IGN);
@@ -149,7 +161,7 @@ int main(int argc, char **argv)
 		if (!fork()) {
 			close(listener);
 			connection(fd, argc == 3 && !old ? strtoull(argv[2], NULL, 0) : SIZE_MAX,
-				argc == 3 ? 0 : (unsigned)atoi(argv[3]), old);
+				argc == 3 || flips ? 0 : (unsigned)atoi(argv[3]), old);
 		}
 		close(fd);
 	}
