@@ -164,6 +164,7 @@ int telefork_dial(
 {
 	struct telefork_options o;
 	struct tf_address a;
+	struct tf_dialing d;
 	struct tf_err e = {0};
 	struct tf_errand keep = {.kind = TF_ERRAND_KEEP};
 	int fd = tf_options_take(options, &o, &e);
@@ -173,7 +174,11 @@ int telefork_dial(
 	if (!fd && o.zygote)
 		fd = tf_zygote_errand(&a, o.zygote, &keep, &e);
 	if (!fd)
-		fd = tf_dial(&a, &o, o.zygote ? &keep : NULL, NULL, &e);
+		fd = tf_dial_start(&d, &a, &o, o.zygote ? &keep : NULL, &e);
+	if (fd >= 0) {
+		tf_capture_rehearse();
+		fd = tf_dial_finish(&d, NULL, &e);
+	}
 	tf_result_from(result, &e);
 	return fd < 0 && !e.code ? TELEFORK_E_SYSTEM : fd;
 }
