@@ -61,6 +61,7 @@ IMAGE_SRC   := known segments elfcore notes notes_table notes_print stream file 
 	runs \
 
 CAPTURE_SRC := \
+	rehearse \
 	self \
 	changes \
 	describe \
@@ -163,6 +164,7 @@ CMD_SRC     := \
 	serve \
 	precopy \
 	pump \
+	rehearse \
 	restore \
 	run \
 	token \
@@ -188,7 +190,7 @@ CMD_SRC     := \
 	symbols \
 	timing \
 
-PAD_SRC     := timing pad_main serve pump restore token exits journal arrival nursery forward
+PAD_SRC     := timing pad_main serve rehearse pump restore token exits journal arrival nursery forward
 QEMU_SRC    := error io child wire machine kvm qmp gdb vm wait remote template switch relay link \
 	alone \
 	faults \

@@ -3,7 +3,6 @@
 #include "core/telefork.h"
 #include "core/base/own.h"
 #include "core/capture/self.h"
-#include "core/channel/ssh.h"
 #include "core/restore/pad.h"
 #include "core/telefork_internal.h"
 
@@ -93,40 +92,71 @@ int tf_result_from(struct telefork_result *result, const struct tf_err *e)
 	return e->code;
 }
 
+/* Of a greeting that has come to rc. */
+static int end_dialing(struct tf_dialing *d, int rc, struct tf_err *e)
+{
+	if (d->a->kind == TF_ADDRESS_SSH)
+		d->fd = tf_ssh_settle(&d->ssh, d->a, rc, e);
+	else if (rc)
+		close(d->fd);
+	if (rc && d->fd >= 0)
+		d->fd = rc;
+	return d->fd;
+}
+
+static int connect_to(
+	struct tf_dialing *d, const struct telefork_options *options, struct tf_err *e)
+{
+	struct tf_resolved r;
+	int rc;
+
+	if (d->a->kind == TF_ADDRESS_SSH) {
+		rc = tf_ssh_start(&d->ssh, d->a, e);
+		return rc ? rc : d->ssh.fd;
+	}
+	rc = tf_address_resolve(d->a, false, &r, e);
+	return rc ? rc : tf_channel_connect(&r, d->a->text, options, e);
+}
+
+int tf_dial_start(struct tf_dialing *d, const struct tf_address *a,
+	const struct telefork_options *options, const struct tf_errand *errand, struct tf_err *e)
+{
+	uint64_t start = tf_now_ns();
+	int rc;
+
+	*d = (struct tf_dialing){.a = a};
+	if (a->kind == TF_ADDRESS_STDIO)
+		return d->fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+	if (a->kind == TF_ADDRESS_FILE)
+		return d->fd = tf_file_create(a->path, e);
+	d->fd = connect_to(d, options, e);
+	if (d->fd < 0)
+		return d->fd;
+	d->greets = true;
+	tf_io_init(&d->io, d->fd, options);
+	if (d->io.deadline_ns) /* it began with the connecting */
+		d->io.deadline_ns = start + (uint64_t)options->deadline_ms * 1000000u;
+	if (a->kind == TF_ADDRESS_SSH && d->io.idle_ms < TF_SSH_LOGIN_MS)
+		d->io.idle_ms = TF_SSH_LOGIN_MS;
+	rc = tf_greet_say(&d->io, options ? options->token : NULL, errand, e);
+	return rc ? end_dialing(d, rc, e) : d->fd;
+}
+
+int tf_dial_finish(struct tf_dialing *d, uint32_t *ret_offers, struct tf_err *e)
+{
+	if (!d->greets)
+		return d->fd;
+	d->greets = false;
+	return end_dialing(d, tf_greet_answer(&d->io, ret_offers, e), e);
+}
+
 int tf_dial(const struct tf_address *a, const struct telefork_options *options,
 	const struct tf_errand *errand, uint32_t *ret_offers, struct tf_err *e)
 {
-	struct tf_resolved r;
-	struct tf_ssh ssh;
-	struct tf_io io;
-	uint64_t start = tf_now_ns();
-	int fd, rc;
+	struct tf_dialing d;
+	int fd = tf_dial_start(&d, a, options, errand, e);
 
-	if (a->kind == TF_ADDRESS_STDIO)
-		return fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-	if (a->kind == TF_ADDRESS_FILE)
-		return tf_file_create(a->path, e);
-	if (a->kind == TF_ADDRESS_SSH) {
-		rc = tf_ssh_start(&ssh, a, e);
-		fd = ssh.fd;
-	} else {
-		rc = tf_address_resolve(a, false, &r, e);
-		fd = rc ? rc : tf_channel_connect(&r, a->text, options, e);
-	}
-	if (rc || fd < 0)
-		return rc ? rc : fd;
-	tf_io_init(&io, fd, options);
-	if (io.deadline_ns) /* it began with the connecting */
-		io.deadline_ns = start + (uint64_t)options->deadline_ms * 1000000u;
-	if (a->kind == TF_ADDRESS_SSH && io.idle_ms < TF_SSH_LOGIN_MS)
-		io.idle_ms = TF_SSH_LOGIN_MS;
-	rc = tf_greet_server(&io, options ? options->token : NULL, errand, ret_offers, e);
-	if (a->kind == TF_ADDRESS_SSH)
-		return tf_ssh_settle(&ssh, a, rc, e);
-	if (!rc)
-		return fd;
-	close(fd);
-	return rc;
+	return fd < 0 ? fd : tf_dial_finish(&d, ret_offers, e);
 }
 
 int telefork_dial(
@@ -134,6 +164,7 @@ int telefork_dial(
 {
 	struct telefork_options o;
 	struct tf_address a;
+	struct tf_dialing d;
 	struct tf_err e = {0};
 	struct tf_errand keep = {.kind = TF_ERRAND_KEEP};
 	int fd = tf_options_take(options, &o, &e);
@@ -143,7 +174,11 @@ int telefork_dial(
 	if (!fd && o.zygote)
 		fd = tf_zygote_errand(&a, o.zygote, &keep, &e);
 	if (!fd)
-		fd = tf_dial(&a, &o, o.zygote ? &keep : NULL, NULL, &e);
+		fd = tf_dial_start(&d, &a, &o, o.zygote ? &keep : NULL, &e);
+	if (fd >= 0) {
+		tf_capture_rehearse();
+		fd = tf_dial_finish(&d, NULL, &e);
+	}
 	tf_result_from(result, &e);
 	return fd < 0 && !e.code ? TELEFORK_E_SYSTEM : fd;
 }

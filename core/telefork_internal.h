@@ -5,6 +5,7 @@
 
 #include "core/capture/self.h"
 #include "core/channel/channel.h"
+#include "core/channel/ssh.h"
 
 /* The caller's options (may be NULL), whose header may have had fewer or more fields, as this
  * library's: what is missing is zero. 0, or _INVAL for an impossible value and for a field that is
@@ -23,6 +24,23 @@ int tf_say_why(const struct tf_err *e);
  * error. */
 int tf_dial(const struct tf_address *a, const struct telefork_options *options,
 	const struct tf_errand *errand, uint32_t *ret_offers, struct tf_err *e);
+
+/* The same in two steps, between which the receiver has time for its answer. */
+struct tf_dialing {
+	const struct tf_address *a;
+	struct tf_ssh ssh;
+	struct tf_io io; /* of the greeting */
+	bool greets;
+	int fd;
+};
+
+/* Connects, and says who it is: d->fd, or an error. a stays the caller's until the second step,
+ * which has to follow. */
+int tf_dial_start(struct tf_dialing *d, const struct tf_address *a,
+	const struct telefork_options *options, const struct tf_errand *errand, struct tf_err *e);
+
+/* d->fd again, or an error: then that is closed. */
+int tf_dial_finish(struct tf_dialing *d, uint32_t *ret_offers, struct tf_err *e);
 
 /* The errand of bringing a zygote of that name there. 0, _INVAL, _ADDRESS. */
 int tf_zygote_errand(

@@ -39,12 +39,42 @@ int tf_arena_init(struct tf_arena *a, size_t size)
 	return tf_arena_init_at(a, 0, size);
 }
 
+int tf_arena_init_small(struct tf_arena *a, size_t size, size_t most)
+{
+	int rc = tf_arena_init(a, size);
+
+	a->most = rc || most < a->size ? 0 : most;
+	return rc;
+}
+
+/* QEMU 7.2 and kernels before 4.17 take MAP_FIXED_NOREPLACE for a hint. */
+static bool grow(struct tf_arena *a, size_t need)
+{
+	size_t more = a->size;
+	void *at = a->base + a->size, *p;
+
+	if (need > a->most)
+		return false;
+	while (more < need - a->size)
+		more *= 2;
+	more = more < a->most - a->size ? more : a->most - a->size;
+	p = mmap(at, more, PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	if (p != at && p != MAP_FAILED)
+		munmap(p, more);
+	if (p != at)
+		return false;
+	madvise(p, more, MADV_NOHUGEPAGE);
+	a->size += more;
+	return true;
+}
+
 /* At least twice as much each time: a few calls do for all of it. */
 bool tf_arena_ready(struct tf_arena *a, size_t size)
 {
 	size_t need = a->used + size, most;
 
-	if (size > a->size - a->used)
+	if (need < size || (need > a->size && !grow(a, need)))
 		return false;
 	if (need <= a->ready)
 		return true;
@@ -86,13 +116,12 @@ void tf_arena_done(struct tf_arena *a)
 
 void *tf_arena_alloc(struct tf_arena *a, size_t size)
 {
-	size_t room = a->size - a->used;
+	size_t n = (size + 15) & ~(size_t)15;
 	uint8_t *p = a->base + a->used;
 
-	if (size > room || ((size + 15) & ~(size_t)15) > room ||
-		!tf_arena_ready(a, (size + 15) & ~(size_t)15))
+	if (n < size || !tf_arena_ready(a, n))
 		return NULL;
-	a->used += (size + 15) & ~(size_t)15;
+	a->used += n;
 	return p;
 }
 

@@ -16,6 +16,7 @@ struct tf_arena {
 	size_t size;   /* bytes of address space: only touched pages cost memory */
 	size_t used;
 	size_t ready; /* bytes that may be written, and that a strict kernel counts */
+	size_t most;  /* bytes that it may become, where nothing else comes to stand behind it */
 };
 
 /* What a receiver or a capture reserves: room for the plan of 1,000,000 mappings. */
@@ -24,6 +25,9 @@ struct tf_arena {
 /* Reserves size bytes (page-rounded), at place if that is not 0. 0 or -TELEFORK_E_NOMEM. */
 int tf_arena_init(struct tf_arena *a, size_t size);
 int tf_arena_init_at(struct tf_arena *a, uint64_t place, size_t size);
+
+/* The same for one that grows in place, up to most bytes. */
+int tf_arena_init_small(struct tf_arena *a, size_t size, size_t most);
 
 /* The same; a child of a fork sees what comes to stand there, and nobody else may allocate. */
 int tf_arena_share(struct tf_arena *a, size_t size);

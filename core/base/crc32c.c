@@ -4,6 +4,7 @@
  * here). */
 #include "core/base/crc32c.h"
 #include "arch/arch.h"
+#include "core/base/host.h"
 
 static uint32_t table[8][256];
 static int table_ready;
@@ -57,9 +58,14 @@ static uint32_t crc_short(uint32_t crc, const uint8_t *p, size_t n)
 	return crc;
 }
 
+bool tf_crc32c_has_instruction(void)
+{
+	return !tf_host_emulated() && tf_arch_has_crc32c();
+}
+
 void tf_crc32c_prepare(void)
 {
-	if (tf_arch_has_crc32c() || __atomic_load_n(&table_ready, __ATOMIC_ACQUIRE))
+	if (tf_crc32c_has_instruction() || __atomic_load_n(&table_ready, __ATOMIC_ACQUIRE))
 		return;
 	tf_crc32c_table(table);
 	__atomic_store_n(&table_ready, 1, __ATOMIC_RELEASE);
@@ -67,7 +73,7 @@ void tf_crc32c_prepare(void)
 
 uint32_t tf_crc32c(uint32_t crc, const void *p, size_t n)
 {
-	return tf_crc32c_by(n > NOT_WORTH_ASKING && tf_arch_has_crc32c(), crc, p, n);
+	return tf_crc32c_by(n > NOT_WORTH_ASKING && tf_crc32c_has_instruction(), crc, p, n);
 }
 
 uint32_t tf_crc32c_by(bool instruction, uint32_t crc, const void *p, size_t n)

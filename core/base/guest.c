@@ -126,9 +126,11 @@ int tf_guest_maps(struct tf_arena *a, uint32_t spare, struct tf_map **ret_maps, 
 	return 0;
 }
 
-size_t tf_guest_arena(void)
+int tf_guest_arena(struct tf_arena *a)
 {
-	return tf_host_emulated() ? TF_ARENA_DEFAULT / 8 : TF_ARENA_DEFAULT;
+	return tf_host_emulated()
+		       ? tf_arena_init_small(a, TF_ARENA_DEFAULT / 256, TF_ARENA_DEFAULT / 8)
+		       : tf_arena_init(a, TF_ARENA_DEFAULT);
 }
 
 void *tf_guest_hold_break(void)

@@ -20,8 +20,9 @@ int tf_guest_maps(struct tf_arena *a, uint32_t spare, struct tf_map **ret_maps, 
  * something. */
 void *tf_guest_hold_break(void);
 
-/* How much to reserve for a description. QEMU user mode has a record of each page, used or not: a
- * GiB costs 10 ms there, and every fork after that has the records to copy. */
-size_t tf_guest_arena(void);
+/* Reserves room for a description. QEMU user mode has a record of each page, used or not: a GiB
+ * costs 10 ms there, and every fork after that has the records to copy. So it begins small there.
+ * As tf_arena_init(). */
+int tf_guest_arena(struct tf_arena *a);
 
 #endif

@@ -56,13 +56,13 @@ int tf_proc_read_from(struct tf_arena *a, int fd, const char *path, char **ret_t
 	size_t n = 0;
 
 	for (;;) {
-		size_t room = a->size - a->used;
+		bool plenty = tf_arena_ready(a, n + READ_STEP + 1);
+		size_t left = a->size - a->used, room = plenty ? READ_STEP : left - n - 1;
 		ssize_t got;
 
-		if (n + 2 > room)
+		if (n + 2 > left)
 			return tf_fail(e, TELEFORK_E_NOMEM, "%s is too large", path);
-		room = room - n - 1 < READ_STEP ? room - n - 1 : READ_STEP;
-		if (!tf_arena_ready(a, n + room + 1))
+		if (!plenty && !tf_arena_ready(a, n + room + 1))
 			return tf_fail(e, TELEFORK_E_NOMEM, "no memory for %s", path);
 		got = read(fd, text + n, room);
 		if (got < 0 && errno == EINTR)

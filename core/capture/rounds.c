@@ -319,7 +319,7 @@ int tf_rounds_offer(struct tf_rounds *r, int fd, const struct telefork_options *
 	r->io.told = hear_refusal;
 	r->io.told_ctx = r;
 	r->sink = (struct tf_sink){.io = &r->io,
-		.crc_instruction = tf_arch_has_crc32c(),
+		.crc_instruction = tf_crc32c_has_instruction(),
 		.packer = packer,
 		.refusal = r->refusal};
 	memcpy(h.magic, TF_ROUNDS_MAGIC, sizeof(h.magic));

@@ -283,7 +283,7 @@ static int child_main(
 	c->fds_fd = told;
 	c->drop = true;
 	c->many = s->many;
-	rc = tf_arena_init(&c->arena, tf_guest_arena());
+	rc = tf_guest_arena(&c->arena);
 	if (rc)
 		tf_fail(&c->err, rc, "no address space for a snapshot");
 	else

@@ -37,6 +37,9 @@ int tf_capture_raise(struct tf_capture *c, void (*fn)(const void *ucontext));
  * caller is to reap it, with __WALL. -1 on failure. [child] */
 pid_t tf_fork_hidden(bool *ret_child);
 
+/* Once in a program under QEMU user mode: the snapshot finds translated what it is about to do. */
+void tf_capture_rehearse(void);
+
 /* A signal that telefork_on_signal() asked for interrupted the program here (signal.c). [child] */
 void tf_signal_arrived(int signo, const void *ucontext);
 

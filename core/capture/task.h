@@ -107,6 +107,11 @@ struct tf_task {
 	uint8_t *buffer;   /* TF_EXTENT_MAX bytes */
 	uint64_t buffered; /* of them, which are yet to go */
 
+	/* Asked once, before tf_task_snapshot() stops the process (may be NULL): 0, or an error
+	 * with words, and nothing happens to it. */
+	int (*may_stop)(void *way, struct tf_err *e);
+	void *way;
+
 	/* Called now and then while memory goes out, with the bytes that have gone (may be NULL).
 	 */
 	void (*progress)(void *ctx, uint64_t done, uint64_t all);

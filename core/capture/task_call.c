@@ -25,14 +25,19 @@
 
 /* --- whether, and which way --- */
 
+static bool has_exits(const struct tf_task *t)
+{
+	return t->exits.call_return && t->exits.sigreturn;
+}
+
 /* Reads code until both are found; chunks overlap by what a pattern has. */
 static void find_exits(struct tf_task *t, int mem, const struct tf_map *m, uint8_t *buf)
 {
-	for (uint64_t at = m->start; at < m->end; at += CHUNK - PATTERN) {
+	for (uint64_t at = m->start; at < m->end && !has_exits(t); at += CHUNK - PATTERN) {
 		uint64_t left = m->end - at;
 		ssize_t n = pread(mem, buf, left < CHUNK ? left : CHUNK, (off_t)at);
 
-		if (n <= 0 || (t->exits.call_return && t->exits.sigreturn))
+		if (n <= 0)
 			return;
 		tf_arch_find_exits(buf, (size_t)n, at, &t->exits);
 	}
@@ -310,11 +315,6 @@ int tf_asking_lay_spare(struct tf_asking *q, const struct tf_batch_call *call, u
 		return rc;
 	memcpy(q->bytes + from, call, n * sizeof(*call));
 	return lay(q, from, from + q->spare, at);
-}
-
-static bool has_exits(const struct tf_task *t)
-{
-	return t->exits.call_return && t->exits.sigreturn;
 }
 
 /* --- to hold, and to put back --- */

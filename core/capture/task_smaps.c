@@ -21,6 +21,7 @@
 #define LARGE    (UINT64_C(8) << 20) /* smaller ones are walked sooner than moved */
 #define MAPS_MAX 1024u               /* with more, so many small reads take longer than the walk */
 #define STEP     512u                /* less than what one mapping takes: a read adds one at most */
+#define LEAP     65536u              /* once no mapping is to be empty any more */
 #define TABLES   (UINT64_C(1) << 30) /* whole tables are moved where addresses agree below this */
 
 #ifndef MREMAP_DONTUNMAP
@@ -101,6 +102,14 @@ static void take(struct reader *r, size_t got)
 	r->size += got;
 }
 
+static size_t next_step(const struct reader *r)
+{
+	for (uint32_t i = r->seen; i < r->n; i++)
+		if (is_large(&r->maps[i]))
+			return STEP;
+	return r->away < r->n ? STEP : LEAP;
+}
+
 static int read_all(struct reader *r, int fd)
 {
 	struct tf_arena *a = &r->t->capture.arena;
@@ -108,10 +117,12 @@ static int read_all(struct reader *r, int fd)
 	int rc = 0;
 
 	while (got > 0 && !rc) {
-		if (!tf_arena_ready(a, r->size + STEP + 1))
+		size_t step = next_step(r);
+
+		if (!tf_arena_ready(a, r->size + step + 1))
 			return tf_fail(&r->t->capture.err, TELEFORK_E_NOMEM, "out of memory");
 		empty_next(r);
-		got = read(fd, r->text + r->size, STEP);
+		got = read(fd, r->text + r->size, step);
 		if (got > 0)
 			take(r, (size_t)got);
 		if (r->away < r->n && (got <= 0 || r->seen > r->away))

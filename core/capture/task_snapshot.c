@@ -222,8 +222,12 @@ static bool has_dontfork(const struct tf_task *t)
 
 static int take(struct tf_task *t, pid_t pid, bool exact)
 {
+	int (*may_stop)(void *way, struct tf_err *e) = t->may_stop;
+	void *way = t->way;
 	int rc = tf_task_begin(t, pid);
 
+	if (!rc && may_stop)
+		rc = may_stop(way, &t->capture.err);
 	if (!rc)
 		rc = tf_task_halt(t);
 	if (!rc)

@@ -135,6 +135,11 @@ bool tf_zygote_name_valid(const struct tf_zygote_name *name);
 int tf_greet_server(struct tf_io *io, const char *token, const struct tf_errand *errand,
 	uint32_t *ret_offers, struct tf_err *e);
 
+/* Its two halves: what is said, and what comes back. [child] */
+int tf_greet_say(
+	struct tf_io *io, const char *token, const struct tf_errand *errand, struct tf_err *e);
+int tf_greet_answer(struct tf_io *io, uint32_t *ret_offers, struct tf_err *e);
+
 /* Server's part: hears the client out, and compares the token in constant time; token NULL: any is
  * accepted. What is wrong stands in e (which may hold a reason already), for tf_greet_tell().
  * 0, or _PROTOCOL, or as tf_io_read(): then nobody is there to be told. */

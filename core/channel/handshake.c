@@ -47,24 +47,28 @@ static uint32_t offers_parse(const char *text)
 	return offers;
 }
 
-int tf_greet_server(struct tf_io *io, const char *token, const struct tf_errand *errand,
-	uint32_t *ret_offers, struct tf_err *e)
+int tf_greet_say(
+	struct tf_io *io, const char *token, const struct tf_errand *errand, struct tf_err *e)
 {
 	static const struct tf_errand bring = {.kind = TF_ERRAND_BRING};
 	size_t n = token ? strlen(token) : 0;
 	struct greeting g = {.value = TELEFORK_FORMAT, .size = (uint32_t)n};
 	struct iovec iov[3] = {{&g, sizeof(g)}, {(void *)(errand ? errand : &bring), sizeof(bring)},
 		{(void *)token, n}};
-	char text[TELEFORK_MESSAGE_MAX];
-	int rc;
 
 	if (n > TELEFORK_TOKEN_MAX)
 		return tf_fail(
 			e, TELEFORK_E_AUTH, "the token has more than %d bytes", TELEFORK_TOKEN_MAX);
 	memcpy(g.magic, GREETING, sizeof(g.magic));
-	rc = tf_io_writev(io, iov, 3, e);
-	if (!rc)
-		rc = tf_io_read(io, &g, sizeof(g), e);
+	return tf_io_writev(io, iov, 3, e);
+}
+
+int tf_greet_answer(struct tf_io *io, uint32_t *ret_offers, struct tf_err *e)
+{
+	char text[TELEFORK_MESSAGE_MAX];
+	struct greeting g;
+	int rc = tf_io_read(io, &g, sizeof(g), e);
+
 	if (rc)
 		return rc;
 	if (memcmp(g.magic, GREETING, sizeof(g.magic)) || g.size >= sizeof(text) || g.value > 0)
@@ -78,6 +82,12 @@ int tf_greet_server(struct tf_io *io, const char *token, const struct tf_errand 
 	if (ret_offers)
 		*ret_offers = offers_parse(text);
 	return 0;
+}
+
+int tf_greet_server(struct tf_io *io, const char *token, const struct tf_errand *errand,
+	uint32_t *ret_offers, struct tf_err *e)
+{
+	return tf_greet_say(io, token, errand, e) ?: tf_greet_answer(io, ret_offers, e);
 }
 
 static bool same_secret(const char *a, size_t n_a, const char *b)

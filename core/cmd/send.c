@@ -46,6 +46,7 @@ struct sending {
 	struct tf_pack_wishes wishes;
 
 	struct tf_address address;
+	struct tf_dialing dialing;
 	struct tf_task task;
 	struct tf_packer *packer; /* NULL: none */
 	struct tf_precopy precopy;
@@ -89,7 +90,7 @@ static bool may_answer(int fd)
 }
 
 /* A receiver that does not know of rounds does not know the errand. */
-static int dial(struct sending *s, uint32_t *ret_offers, struct tf_err *e)
+static int dial_at_once(struct sending *s, uint32_t *ret_offers, struct tf_err *e)
 {
 	int fd = tf_dial(&s->address, &s->options, &s->errand, ret_offers, e);
 
@@ -99,6 +100,31 @@ static int dial(struct sending *s, uint32_t *ret_offers, struct tf_err *e)
 	s->errand.kind = TF_ERRAND_MOVE;
 	*e = (struct tf_err){0};
 	return tf_dial(&s->address, &s->options, &s->errand, ret_offers, e);
+}
+
+/* The receiver has had time for it. */
+static int hear_welcome(void *sending, struct tf_err *e)
+{
+	struct sending *s = sending;
+	uint32_t offers = 0;
+
+	s->fd = tf_dial_finish(&s->dialing, &offers, e);
+	return s->fd < 0 ? s->fd : tf_packer_new(&s->wishes, offers, &s->packer, e);
+}
+
+/* Of a process that is not stopped at once the receiver's welcome is heard just before that. */
+static bool may_hear_later(const struct sending *s)
+{
+	return s->what == COPY && s->address.kind != TF_ADDRESS_SSH;
+}
+
+static int dial(struct sending *s, uint32_t *ret_offers, struct tf_err *e)
+{
+	if (!may_hear_later(s))
+		return dial_at_once(s, ret_offers, e);
+	s->task.may_stop = hear_welcome;
+	s->task.way = s;
+	return tf_dial_start(&s->dialing, &s->address, &s->options, &s->errand, e);
 }
 
 static int open_channel(struct sending *s)
@@ -120,7 +146,7 @@ static int open_channel(struct sending *s)
 		return s->fd;
 	s->answers = s->what != DUMP && may_answer(s->fd);
 	if (s->answers || (s->what != MOVE && !s->task.post_copy))
-		return tf_packer_new(&s->wishes, offers, &s->packer, e);
+		return s->task.may_stop ? 0 : tf_packer_new(&s->wishes, offers, &s->packer, e);
 	return tf_fail(e, TELEFORK_E_ADDRESS,
 		"%s: nobody answers there%s: %s to tcp://host:port, ssh://host or unix:path; to a file: %s",
 		s->to,
@@ -229,7 +255,7 @@ static void read_refusal(struct sending *s)
 	struct tf_capture *c = &s->task.capture;
 	struct tf_err why = c->err;
 
-	if (why.code != TELEFORK_E_CLOSED || !s->answers)
+	if (why.code != TELEFORK_E_CLOSED || !s->answers || s->fd < 0)
 		return;
 	c->io.idle_ms = 1000;
 	c->err = (struct tf_err){0};

@@ -11,6 +11,7 @@
 #include "core/cmd/forward.h"
 #include "core/cmd/nursery.h"
 #include "core/cmd/pump.h"
+#include "core/cmd/rehearse.h"
 #include "core/cmd/timing.h"
 #include "core/pack/unpack.h"
 
@@ -668,6 +669,8 @@ static int start(const struct arguments *a, struct tf_err *e)
 			"clear\n",
 			text);
 	tf_arrival_recover();
+	if (!s.once)
+		tf_rehearse(&s.options);
 	printf("%s\n", text);
 	fflush(stdout);
 	return serve_all(fd, &s);

@@ -25,7 +25,7 @@ static uint32_t extent_crc(bool instruction, uint64_t offset, uint32_t size, con
 
 uint32_t tf_extent_crc(uint64_t offset, uint32_t size, const void *data)
 {
-	return extent_crc(tf_arch_has_crc32c(), offset, size, data);
+	return extent_crc(tf_crc32c_has_instruction(), offset, size, data);
 }
 
 uint32_t tf_chain_crc(uint32_t chain, uint32_t extent_crc)
@@ -41,7 +41,7 @@ int tf_sink_begin(struct tf_sink *s, struct tf_io *io, bool file, const struct t
 	*s = (struct tf_sink){.io = io,
 		.file = file,
 		.max_table = max_extents,
-		.crc_instruction = tf_arch_has_crc32c()};
+		.crc_instruction = tf_crc32c_has_instruction()};
 	if (file) {
 		s->table = tf_arena_array(a, max_extents, sizeof(*s->table));
 		return s->table ? 0 : tf_fail(e, TELEFORK_E_NOMEM, "out of memory for extents");

@@ -181,7 +181,7 @@ struct tf_packer {
 struct tf_sink {
 	struct tf_io *io;
 	bool file;
-	bool crc_instruction;           /* tf_arch_has_crc32c() */
+	bool crc_instruction;           /* tf_crc32c_has_instruction() */
 	uint32_t count, chain;          /* of extents so far */
 	uint32_t max_table;             /* file */
 	struct tf_extent *table;        /* file */

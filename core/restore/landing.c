@@ -2,6 +2,7 @@
 /* See landing.h. Stops are waited for thread by thread, so no order of events matters. */
 #include "core/restore/landing.h"
 #include "arch/arch.h"
+#include "core/base/host.h"
 #include "core/base/io.h"
 #include "core/base/stop.h"
 #include "core/base/wait.h"
@@ -21,7 +22,8 @@
 #ifndef PTRACE_O_SUSPEND_SECCOMP
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21) /* linux/ptrace.h */
 #endif
-#define SYSGOOD (SIGTRAP | 0x80)
+#define SYSGOOD  (SIGTRAP | 0x80)
+#define AWAKE_NS 50000
 
 /* The kernel's own, include/linux/errno.h: what a call that was interrupted returns. */
 enum { RESTARTSYS = 512, RESTART_RESTARTBLOCK = 516 };
@@ -102,7 +104,8 @@ int tf_landing_begin(struct tf_landing *l, pid_t child, const struct tf_restore 
 	sigset_t before;
 	int rc;
 
-	*l = (struct tf_landing){.restore = restore, .image = image};
+	*l = (struct tf_landing){
+		.restore = restore, .image = image, .awake = tf_host_processors() > 1};
 	l->tids = tf_arena_array(a, image->n_threads, sizeof(*l->tids));
 	if (!l->tids)
 		return tf_fail(e, TELEFORK_E_NOMEM, "out of memory for threads");
@@ -115,17 +118,24 @@ int tf_landing_begin(struct tf_landing *l, pid_t child, const struct tf_restore 
 
 /* --- arrive --- */
 
+/* Most stops come sooner than one is woken. */
+static pid_t await(const struct tf_landing *l, pid_t tid, int *ret_status)
+{
+	uint64_t asleep_ns = l->awake ? tf_now_ns() + AWAKE_NS : 0;
+	pid_t got;
+
+	do
+		got = waitpid(tid, ret_status, __WALL | (tf_now_ns() < asleep_ns ? WNOHANG : 0));
+	while (!got || (got < 0 && errno == EINTR));
+	return got;
+}
+
 /* Runs the thread on to its next stop. */
 static int to_stop(struct tf_landing *l, pid_t tid, long how, int *ret_status, struct tf_err *e)
 {
-	pid_t got;
-
 	if (ptrace((enum __ptrace_request)how, tid, NULL, NULL))
 		return failed(l, tid, "ptrace", e);
-	do
-		got = waitpid(tid, ret_status, __WALL);
-	while (got < 0 && errno == EINTR);
-	if (got != tid || !WIFSTOPPED(*ret_status))
+	if (await(l, tid, ret_status) != tid || !WIFSTOPPED(*ret_status))
 		return tf_fail(e, TELEFORK_E_RESTORE,
 			"thread %d of the new process ended before it could run", (int)tid);
 	return 0;

@@ -24,6 +24,7 @@ struct tf_landing {
 	uint32_t n;  /* of them traced by us, and stopped */
 	int stop;    /* a stop signal that came meanwhile, passed on at the end; 0: none */
 	bool kept;   /* tf_landing_keep() */
+	bool awake;  /* stops are waited for awake: somebody else can run meanwhile */
 	bool jumps;  /* times of the source's monotonic clocks are others here */
 };
 

@@ -275,8 +275,7 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	rc = find_way_back(p);
 	if (rc)
 		return rc;
-	if (rounds ? tf_arena_share(&p->arena, TF_ARENA_DEFAULT)
-		   : tf_arena_init(&p->arena, tf_guest_arena()))
+	if (rounds ? tf_arena_share(&p->arena, TF_ARENA_DEFAULT) : tf_guest_arena(&p->arena))
 		return tf_fail(&p->err, TELEFORK_E_NOMEM,
 			"no address space for an image (1 GiB at most, which stays untouched mostly): "
 			"ulimit -v");

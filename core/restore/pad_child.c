@@ -5,6 +5,7 @@
  */
 #include "arch/arch.h"
 #include "arch/restorer.h"
+#include "core/base/crc32c.h"
 #include "core/base/host.h"
 #include "core/restore/fit.h"
 #include "core/restore/pad_impl.h"
@@ -161,7 +162,7 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 		.fills = r->fills_at,
 		.n_fills = r->n_fills,
 		.crc_table = r->data_at + r->crc_table_at,
-		.crc_instruction = tf_arch_has_crc32c(),
+		.crc_instruction = tf_crc32c_has_instruction(),
 		.control_fd = r->fds.control,
 		.buffer = r->buffer_at,
 		.page = p->facts.page_size,

@@ -104,10 +104,18 @@ static _Noreturn void be_subject(uint64_t size, const char *file, enum way way)
 
 /* --- the bench --- */
 
+static int hear_welcome(void *dialing, struct tf_err *e)
+{
+	int fd = tf_dial_finish(dialing, NULL, e);
+
+	return fd < 0 ? fd : 0;
+}
+
 static int send_copy(struct tf_task *t, pid_t pid, const char *uri, bool lazy, int *ret_pid)
 {
 	static char message[TELEFORK_MESSAGE_MAX];
 	static struct tf_errand errand;
+	static struct tf_dialing dialing;
 	struct tf_reply reply = {0};
 	struct tf_address address;
 	struct tf_err *e = &t->capture.err;
@@ -115,9 +123,12 @@ static int send_copy(struct tf_task *t, pid_t pid, const char *uri, bool lazy, i
 
 	t->post_copy = lazy;
 	rc = tf_address_parse(uri, &address, e);
-	fd = rc ? rc : tf_dial(&address, NULL, &errand, NULL, e); /* first, as telefork copy does */
+	/* First, as telefork copy does. */
+	fd = rc ? rc : tf_dial_start(&dialing, &address, NULL, &errand, e);
 	if (fd < 0)
 		return fd;
+	t->may_stop = hear_welcome;
+	t->way = &dialing;
 	rc = tf_task_snapshot(t, pid);
 	if (!rc)
 		rc = tf_task_save(t, fd);

@@ -56,7 +56,7 @@ static int measure(struct bench *b, const char *root, const char *name)
 	snprintf(small, sizeof(small), "%s/%s/tests/small", root, name);
 	snprintf(qemu, sizeof(qemu), "qemu-%s", name);
 	snprintf(rounds, sizeof(rounds), "%d", ROUNDS);
-	setenv("QEMU_STACK_SIZE", "268435456", 1); /* elsewhere than the program's */
+	setenv("QEMU_STACK_SIZE", "67108864", 1); /* elsewhere than the program's */
 	pid = bench_receiver(serve, uri);
 	unsetenv("QEMU_STACK_SIZE");
 	rc = pid < 0 ? -1 : read_figures(go, &runs);

@@ -391,6 +391,39 @@ START_TEST(arena_counts_what_is_used)
 }
 END_TEST
 
+/* It grows where it stands, up to its limit, and not into what is there already. */
+START_TEST(arena_grows)
+{
+	const size_t least = (size_t)1 << 20, most = (size_t)16 << 20;
+	struct tf_arena small = {0}, full = {0};
+	uint8_t *first, *p;
+
+	/* With room behind it. */
+	p = mmap(NULL, most, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	ck_assert_int_eq(munmap(p, most), 0);
+	ck_assert_int_eq(tf_arena_init_at(&small, (uint64_t)p, least), 0);
+	small.most = most;
+	first = tf_arena_alloc(&small, least - 64);
+	p = tf_arena_alloc(&small, 3 * least);
+	ck_assert_ptr_nonnull(first);
+	ck_assert_ptr_eq(p, first + least - 64);
+	ck_assert_uint_eq(p[0] | p[3 * least - 1], 0);
+	first[0] = p[0] = p[3 * least - 1] = 1;
+	ck_assert_ptr_null(tf_arena_alloc(&small, most - 4 * least + 128));
+	ck_assert_ptr_null(tf_arena_alloc(&small, SIZE_MAX - 15));
+	ck_assert_ptr_nonnull(tf_arena_alloc(&small, most - 5 * least));
+	ck_assert_int_eq(first[0], 1);
+	tf_arena_done(&small);
+	ck_assert_int_eq(tf_arena_init_small(&full, least, most), 0);
+	ck_assert_uint_eq(full.size, least);
+	/* Or something is there already. */
+	mmap(full.base + full.size, 4096, PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	ck_assert_ptr_null(tf_arena_alloc(&full, 2 * least));
+	ck_assert_ptr_nonnull(tf_arena_alloc(&full, least));
+}
+END_TEST
+
 /* The file of this very process: what was just mapped is there. */
 START_TEST(maps_of_this_process)
 {
@@ -675,6 +708,7 @@ int main(void)
 	tcase_add_test(t, maps_cut);
 	tcase_add_test(t, maps_huge);
 	tcase_add_test(t, arena_counts_what_is_used);
+	tcase_add_test(t, arena_grows);
 	tcase_add_test(t, maps_of_this_process);
 	tcase_add_test(t, crc32c_known);
 	tcase_add_test(t, crc32c_ways_agree);

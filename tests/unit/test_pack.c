@@ -152,7 +152,7 @@ static int carry(const struct tf_pack_wishes *wishes, uint32_t offers, size_t pi
 	tf_io_init(&io, fd[0], NULL);
 	io.idle_ms = 60000;
 	io.heed = true;
-	sink = (struct tf_sink){.io = &io, .crc_instruction = tf_arch_has_crc32c()};
+	sink = (struct tf_sink){.io = &io, .crc_instruction = tf_crc32c_has_instruction()};
 	rc = tf_packer_new(wishes, offers, &p, e);
 	sink.packer = p;
 	for (size_t at = 0; at < SIZE && !rc; at += piece)
@@ -603,7 +603,7 @@ START_TEST(lying_receiver)
 	l.fd = fd[1];
 	ck_assert(!pthread_create(&t, NULL, lie, &l));
 	tf_io_init(&io, fd[0], NULL);
-	sink = (struct tf_sink){.io = &io, .crc_instruction = tf_arch_has_crc32c()};
+	sink = (struct tf_sink){.io = &io, .crc_instruction = tf_crc32c_has_instruction()};
 	ck_assert(!tf_packer_new(&w, ALL, &p, &e));
 	sink.packer = p;
 	rc = tf_sink_data(&sink, BASE, memory, SIZE, NULL, &e) ?: tf_sink_end(&sink, NULL, &e);
