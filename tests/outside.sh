@@ -157,6 +157,24 @@ obstacles)
 	telefork dump "$pid" -o "$tmp/image" --allow pipe,child >"$tmp/dump.out" 2>"$tmp/dump.err" ||
 		fail "dump --allow"
 	grep -q '^telefork dump: left behind: pipe: ' "$tmp/dump.err" || fail "what was left"
+	# None of this id, one that nobody has waited for, and one that ends while a receiver is looked for.
+	here=$pid
+	begin zombie perl -e '$| = 1; my $p = fork; exit unless $p; print "$p\n"; sleep 60'
+	within "no zombie" test -s "$tmp/zombie.out"
+	zombie=$(cat "$tmp/zombie.out")
+	within "no zombie" is_gone "$zombie"
+	for command in check "dump -o $tmp/image2" "copy unix:$tmp/nobody" "move unix:$tmp/nobody"; do
+		read -ra words <<<"$command"
+		expect 78 telefork "${words[@]:0:1}" 4194304 "${words[@]:1}"
+		says "telefork: ${words[0]}: there is no process 4194304"
+		expect 78 telefork "${words[@]:0:1}" "$zombie" "${words[@]:1}"
+		says ": ended: process $zombie: it has ended"
+	done
+	[ ! -e "$tmp/image2" ] || fail "an image of nothing"
+	printf '#!/bin/sh\nkill -KILL %d\nexec "%s" serve --once -\n' "$here" "$build/bin/telefork" >"$tmp/ssh"
+	chmod +x "$tmp/ssh"
+	TELEFORK_SSH=$tmp/ssh expect 78 telefork copy --allow pipe,child "$here" ssh://host
+	says "telefork copy: process $here has ended meanwhile"
 	;;
 asked)
 	receiver small "$build/bin/telefork" serve --max-memory 1 --insecure tcp://127.0.0.1:0
