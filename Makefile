@@ -294,6 +294,7 @@ MOVE_TESTS  := \
 	test_limits \
 	test_hostile \
 	test_rounds \
+	test_staged \
 	test_pad \
 	test_places \
 	test_stop \
@@ -312,6 +313,7 @@ MOVE_TESTS  := \
 SAN_TESTS   := \
 	test_arch \
 	test_base \
+	test_choose \
 	test_compat \
 	test_files \
 	test_fit \
@@ -326,6 +328,13 @@ SAN_TESTS   := \
 	test_runs \
 	test_stream \
 	test_yoyo \
+
+# Of test_places.
+PLACES_SRC  := \
+	places \
+	places_walks \
+	places_calls \
+	places_limits \
 
 UNIT_TESTS  := $(SAN_TESTS) $(if $(SAN),,$(MOVE_TESTS))
 PROBES      := \
@@ -533,8 +542,8 @@ $(2)/probes/pathtracer-static: $(2)/examples/pathtracer
 	@mkdir -p $$(@D)
 	$(Q)ln -f $$< $$@
 
-$(2)/tests/test_places: $(2)/obj/tests/probes/$(1)/places.o
-$(addprefix $(2)/tests/,test_pack test_rounds): $(2)/tests/%: $(2)/obj/tests/unit/%.o $(call obj,$(PACK_SRC:%=core/pack/%.c),$(2)) $(2)/lib/libtelefork.a
+$(2)/tests/test_places: $(addprefix $(2)/obj/tests/,$(PLACES_SRC:%=unit/%.o) probes/$(1)/places.o)
+$(addprefix $(2)/tests/,test_choose test_pack test_rounds test_staged): $(2)/tests/%: $(2)/obj/tests/unit/%.o $(call obj,$(PACK_SRC:%=core/pack/%.c),$(2)) $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_pack) $(LIBS_unit))
 $(2)/tests/%: $(2)/obj/tests/unit/%.o $(2)/lib/libtelefork.a
 	$$(call link,$(2),$$(STATIC_$(2)),$(LIBS_unit))
@@ -861,7 +870,7 @@ docs: $(B)/bin/telebed ## writes docs/state.md's table anew, with what became of
 	@docs/state.sh write
 	@docs/reference.sh $(B)/bin/telebed write
 
-lint: lint-man $(foreach a,$(ARCHES),lib-$(a)) ## clang-format, shellcheck, both backends alike, cppcheck, clang-tidy
+lint: lint-man $(foreach a,$(ARCHES),lib-$(a)) ## clang-format, sizes, shellcheck, both backends alike, cppcheck, clang-tidy
 	@tests/lint.sh
 
 format: ## lays out every source as .clang-format says

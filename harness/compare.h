@@ -17,10 +17,9 @@ int tf_witness_count(struct tf_journey *j, const char *path);
  *
  * tf_witness_save: has it save itself, as @name on its machine, once it surely stands where it
  * waits, and fetches the image to @path. tf_witness_copy: when the image was made a process again
- * by
- * @receiver, takes an image of that, from outside by ptrace (in QEMU user mode, which has none, the
- * copy saves itself again), and compares it with @original. tf_witness_socket: sends the probe off
- * to the last receiver, takes images of both from outside, and compares them.
+ * by @receiver, takes an image of that, from outside by ptrace (in QEMU user mode, which has none,
+ * the copy saves itself again), and compares it with @original. tf_witness_socket: sends the probe
+ * off to the last receiver, takes images of both from outside, and compares them.
  *
  * Whatever is different and not excepted is a loss and fails the cell; differences.txt in its
  * folder has all of it. Nobody is released. 0, or errors as tf_job_wait.

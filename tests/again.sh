@@ -5,35 +5,15 @@
 # only), slow (a slow line: compressed, and asked what is there), old (a receiver that keeps no pages), qemu (one
 # under QEMU user mode).
 set -eu
-# shellcheck source=tests/bare.sh
-. "$(dirname "$0")/bare.sh"
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd) case=$2
-tmp=$(mktemp -d)
-export XDG_STATE_HOME=$tmp/state
-pids=() n=0 right=0 runner=() receiver=("$build/bin/telefork")
-trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+n=0 right=0 runner=() receiver=("$build/bin/telefork")
 
 counts() { [ "$(grep -c "$1" "$2")" -ge "$3" ]; }
 
-start() {
-	(
-		close_descriptors
-		exec "${runner[@]}" "$build/programs/again" "$@" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
-	) &
-	pid=$!
-	pids+=("$pid")
-	within "it does not start" grep -q ready "$tmp/here.out"
-}
-
-serve() {
-	(
-		close_descriptors
-		exec "${receiver[@]}" serve --insecure "$@" >"$tmp/serve.out" 2>"$tmp/serve.err"
-	) &
-	pids+=("$!")
-	within "the receiver does not start" test -s "$tmp/serve.out"
-	address=$(cat "$tmp/serve.out")
-}
+start() { begin_ready here "${runner[@]}" "$build/programs/again" "$@"; }
+serve() { receiver serve "${receiver[@]}" serve --insecure "$@"; }
 
 change() {
 	n=$((n + 1))

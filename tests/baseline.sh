@@ -11,21 +11,17 @@ if [ "$(uname -m)" != x86_64 ]; then
 	echo "skip: telefork run has to be native to the machine, which is no x86_64"
 	exit 0
 fi
-tmp=$(mktemp -d)
-pid=
-stop() { if [ -n "$pid" ]; then kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; pid=; fi; }
-trap 'stop; rm -rf "$tmp"' EXIT
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
+server=
 
-# receiver MODEL: one that goes on until the next; its address in $address.
-receiver() {
+# serve MODEL: a receiver that goes on until the next.
+serve() {
 	model=$1
-	stop
-	rm -f "$tmp/address" "$tmp/socket"
-	mkfifo "$tmp/address"
-	QEMU_STACK_SIZE=268435456 qemu-x86_64 -cpu "$1" $build/bin/telefork-pad serve "unix:$tmp/socket" \
-		>"$tmp/address" 2>>"$tmp/log" &
-	pid=$!
-	read -r address <"$tmp/address"
+	[ -z "$server" ] || { kill "$server" && wait "$server"; } 2>/dev/null || true
+	rm -f "$tmp/socket"
+	runner qemu-x86_64 -cpu "$1"
+	receiver serve "${receive[@]}" $build/bin/telefork-pad serve "unix:$tmp/socket"
 }
 
 # go PROBE COMMAND...: runs "COMMAND... PROBE address" and keeps what it said. Where the program's
@@ -37,43 +33,38 @@ go() {
 		rc=0
 		said=$("$@" "${here[@]}" $build/probes/"$probe" "$address" 2>&1) || rc=$?
 		grep -q TELEFORK_E_COLLISION <<<"$said" || break
-		receiver "$model"
+		serve "$model"
 	done
 	return $rc
-}
-
-complain() {
-	printf '%s\n' "$@" "$said" >&2
-	exit 1
 }
 
 # follows MODEL BASELINE: refused, by name; helped by both remedies.
 follows() {
 	local missing line name
-	receiver "$1"
+	serve "$1"
 	if go hop-static env; then
 		echo "skip: this processor has nothing that qemu-x86_64 -cpu $1 lacks: $said"
 	else
-		grep -q TELEFORK_E_INCOMPATIBLE <<<"$said" || complain "not refused by name"
+		grep -q TELEFORK_E_INCOMPATIBLE <<<"$said" || fail "not refused by name: $said"
 		missing=$(sed -n 's/.*the processor lacks //p' <<<"$said")
 		line=$(sed -n 's/.*or with \(GLIBC_TUNABLES=[^ ]*\)$/\1/p' <<<"$said")
-		grep -q "telefork run --baseline $2 -- PROGRAM" <<<"$said" || complain "not advised $2"
+		grep -q "telefork run --baseline $2 -- PROGRAM" <<<"$said" || fail "not advised $2: $said"
 		# Whatever /proc/cpuinfo calls by the same name and no model below Haswell has.
 		for name in avx avx2 f16c fma movbe bmi1 bmi2 aes pclmulqdq rdrand rdseed adx xsave xsavec \
 			avx512f avx512bw avx512cd avx512dq avx512vl; do
 			if [ "$1" != Nehalem ] || [ "${#here[@]}" != 0 ] || ! grep -qw "$name" /proc/cpuinfo; then
 				continue
 			fi
-			grep -qw "${name^^}" <<<"$missing" || complain "$name is missing there and not named"
+			grep -qw "${name^^}" <<<"$missing" || fail "$name is missing there and not named: $said"
 		done
 		# Every name is needed: without one of them that one is what is missing.
 		name=${missing##* }
-		if [ "$name" != XSAVEC ] && go hop-static env "${line/,-$name/}"; then complain "needless: $name"; fi
-		if [ -z "$line" ] || ! go hop-static env "$line"; then complain "the remedy $line does not help"; fi
+		if [ "$name" != XSAVEC ] && go hop-static env "${line/,-$name/}"; then fail "needless: $name: $said"; fi
+		if [ -z "$line" ] || ! go hop-static env "$line"; then fail "the remedy $line does not help: $said"; fi
 		echo "$1: refused without $missing; with the remedy: $said"
 	fi
 	for probe in hop-static hop-dyn hop-pie; do
-		go "$probe" $telefork run --baseline "$2" -- || complain "$probe: baseline $2 on $1"
+		go "$probe" $telefork run --baseline "$2" -- || fail "$probe: baseline $2 on $1: $said"
 		echo "$1: $probe with baseline $2: $said"
 	done
 }
@@ -82,6 +73,6 @@ follows max x86-64-v3
 follows Nehalem x86-64-v2
 follows qemu64 x86-64
 # What no baseline of this processor has is not believed either: v3 cannot go to a Nehalem.
-receiver Nehalem
-if go hop-static $telefork run --baseline x86-64-v3 --; then complain "v3 went to a Nehalem"; fi
-grep -q 'the processor lacks .*AVX2' <<<"$said" || complain "AVX2 is not named"
+serve Nehalem
+if go hop-static $telefork run --baseline x86-64-v3 --; then fail "v3 went to a Nehalem: $said"; fi
+grep -q 'the processor lacks .*AVX2' <<<"$said" || fail "AVX2 is not named: $said"

@@ -4,7 +4,7 @@
 # Runs a script of tests/ with a probe in a guest, the only place where aarch64 has ptrace. $(1)
 # architecture, $(2) script, $(3) probes, $(4) what else of its build, $(5) machine, if it is not the
 # architecture's own
-in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) tests/bare.sh $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)) $(4))) $(or $(5),$(1)) --
+in_guest = $(B)/bin/telebed exec $(addprefix --with ,tests/$(2) tests/common.sh $(addprefix $(B_$(1))/,bin/telefork bin/telefork-pad $(addprefix probes/,$(3)) $(4))) $(or $(5),$(1)) --
 # Unit tests that look from outside run there as well; of those that kill at every ptrace call, at some.
 GUEST_TESTS := test_threads test_sparse
 GUEST_TESTS_FOREIGN := test_task test_snapshot test_stop test_attrs test_cpu_of test_files
@@ -92,7 +92,7 @@ in-guest-$(a)-programs 400 $(B)/bin/telebed run foreign home --filter move.$(a).
 )
 telebed-$(HOST) 600 tests/telebed.sh $(B)/bin/telebed machines $(HOST)
 $(foreach a,$(ARCHES),$(foreach t,$(GUEST_TESTS) $(if $(filter $(HOST),$(a)),,$(GUEST_TESTS_FOREIGN)),in-guest-$(a)-$(t) 400 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/$(t) $(STRIDE_$(t))
-)in-guest-$(a)-crew 240 $(call in_guest,$(a),crew.sh,crew-static) tests/crew.sh $(B_$(a)) crew-static 64
+)in-guest-$(a)-crew 240 $(call in_guest,$(a),crew.sh,crew-static) bash tests/crew.sh $(B_$(a)) crew-static 64
 )
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-outside 240 $(call in_guest,$(a),outside.sh,outside-static) bash tests/outside.sh $(B_$(a)) restore static
 in-guest-$(a)-attrs 240 $(call in_guest,$(a),attrs.sh,attrs-static) bash tests/attrs.sh $(B_$(a)) static rights filters clocks namespace again
@@ -154,7 +154,7 @@ $(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7
 $(foreach v,static pie,locks-native-$(v) 120 tests/crew.sh $(B) locks-$(v) 49
 )
 locks-small-ids 120 tests/smallids.sh $(B) $(FUTEX_$(HOST))
-$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-locks 240 $(call in_guest,$(a),crew.sh,locks-static) tests/crew.sh $(B_$(a)) locks-static 49
+$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-locks 240 $(call in_guest,$(a),crew.sh,locks-static) bash tests/crew.sh $(B_$(a)) locks-static 49
 )
 $(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
 $(if $(filter x86_64,$(HOST)),locks-qemu 120 tests/crew.sh $(B) locks-pie 41 qemu-x86_64 -cpu max)

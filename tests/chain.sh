@@ -3,25 +3,20 @@
 # chain.sh PROBE RUNNER=BUILD...: the probe is saved, restored by the first receiver, which saves it
 # again, and so on. RUNNER is "native" or an emulator; the probe itself starts under the first.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 probe=$1
 shift
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
 
-run=${1%%=*} build=${1#*=}
+build=${1#*=}
 # Who is to reach an emulated processor starts on a baseline.
-if [ "$run" = native ]; then run="$build/bin/telefork run --"; fi
-$run "$build/probes/$probe" "$tmp/image.tf"
+case ${1%%=*} in native) run=("$build/bin/telefork" run --) ;; *) run=("${1%%=*}") ;; esac
+"${run[@]}" "$build/probes/$probe" "$tmp/image.tf"
 image=$tmp/image.tf n=1
 for hop in "$@"; do
-	run=${hop%%=*} build=${hop#*=}
-	case $run in
-	native) run= ;;
-	*) run="env QEMU_STACK_SIZE=1073741824 $run" ;;
-	esac
-	# shellcheck disable=SC2086 # the runner is some words or none
-	$run "$build/bin/telefork-pad" restore "$image" >"$tmp/said" || { cat "$tmp/said"; exit 1; }
+	case ${hop%%=*} in native) runner ;; *) runner "${hop%%=*}" ;; esac
+	"${receive[@]}" "${hop#*=}/bin/telefork-pad" restore "$image" >"$tmp/out" || fail "$hop: exit code $?"
 	n=$((n + 1)) image=$tmp/image.tf.$n
 done
-cat "$tmp/said"
-grep -q '^ok ' "$tmp/said"
+cat "$tmp/out"
+grep -q '^ok ' "$tmp/out" || fail "not all was found"

@@ -4,14 +4,9 @@
 # GitLab know (ci.schema.json), their scripts are shell, and what they call is there: targets of make, commands
 # and options of telebed.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 telebed=$1
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-
-fail() {
-	echo "$*"
-	exit 1
-}
 
 # scripts FILE: every script in it, one a line; ${{ }} of GitHub becomes X
 scripts() {

@@ -5,32 +5,14 @@
 # destination lacks is said before anything is made: files, the working directory, descriptors, threads, places
 # for signals. What may be gone without is named.
 set -eu
-# shellcheck source=tests/bare.sh
-. "$(dirname "$0")/bare.sh"
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd) probe=$(cd "$1" && pwd)/probes/files-${2-pie}
 telefork=$build/bin/telefork
-tmp=$(mktemp -d)
-pid=
-trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 mkdir "$tmp/home"
 
-# alone COMMAND: with nothing but its standard streams.
-alone() {
-	close_descriptors
-	exec "$@"
-}
-
-# until_said WORD FILE: waits for the word; $pid may end meanwhile.
-until_said() {
-	until grep -q "^$1" "$2" 2>/dev/null; do
-		kill -0 "$pid" 2>/dev/null || grep -q "^$1" "$2" 2>/dev/null || fail "it ended: $1"
-		sleep 0.01
-	done
-}
-
-(cd "$tmp/home" && alone "$probe" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null) &
-pid=$!
-until_said ready "$tmp/here.out"
+cd "$tmp/home"
+begin_ready here "$probe"
 "$telefork" dump "$pid" -o "$tmp/image" >"$tmp/dump.out" || fail dump
 cp -a "$tmp/home" "$tmp/kept"
 
@@ -43,10 +25,10 @@ grep -q '^right' "$tmp/here.out" || fail "here"
 cd /
 ("$telefork" restore --detach "$tmp/image" >"$tmp/there.out" 2>"$tmp/there.err" 7</dev/zero 50>"$tmp/other" </dev/zero)
 pid=$(tail -n 1 "$tmp/there.out")
+pids+=("$pid")
 [ "$(readlink "/proc/$pid/cwd")" = "$tmp/home" ] || fail "working directory"
 kill -USR1 "$pid"
-until_said right "$tmp/there.out"
-pid=
+within "over there" grep -q '^right' "$tmp/there.out"
 grep -q '^through the duplicate' "$tmp/there.out" || fail "a duplicate of a stream"
 sed -n 's/^right/values right:/p' "$tmp/there.out"
 
@@ -80,13 +62,11 @@ refused 'RLIMIT_NOFILE here is 62' prlimit --nofile=62:62
 # Limits that a user has: threads, and signals that wait.
 [ "$(id -u)" = 0 ] || { echo "skip: limits of another user: this is not root"; exit 0; }
 chmod 711 "$tmp" && cp "$telefork" "$tmp/telefork"
-(cd / && alone "$build/probes/outside-${2-pie}" 200 >"$tmp/outside.out" 2>&1 </dev/null) &
-pid=$!
-until_said ready "$tmp/outside.out"
-until [ "$(find "/proc/$pid/task" -mindepth 1 -maxdepth 1 | wc -l)" = 9 ]; do sleep 0.01; done
+begin_ready outside "$build/probes/outside-${2-pie}" 200
+nine_threads() { [ "$(find "/proc/$pid/task" -mindepth 1 -maxdepth 1 | wc -l)" = 9 ]; }
+within "there are not nine threads" nine_threads
 "$telefork" dump "$pid" -o "$tmp/image" --kill >"$tmp/dump.out" || fail "dump of threads"
 wait "$pid" 2>/dev/null || true
-pid=
 chmod 644 "$tmp/image"
 telefork=$tmp/telefork
 user() { setpriv --reuid=54321 --regid=54321 --clear-groups --bounding-set=-all prlimit "$@"; }

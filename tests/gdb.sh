@@ -4,16 +4,11 @@
 # notes, gdb-multiarch its registers, a backtrace through the probe's functions, and memory. Of an
 # image that the program saved itself and, where a witness can look, of the witness's.
 set -eu
-build=$1 probe=$2 run=${3:-}
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
+build=$1 probe=$2
+runner ${3+"$3"}
 telefork=$(dirname "$0")/../build/$(uname -m)/bin/telefork
-tmp=$(mktemp -d)
-pid=
-trap 'if [ -n "$pid" ]; then kill "$pid" 2>/dev/null || true; fi; rm -rf "$tmp"' EXIT
-
-fail() {
-	echo "$*"
-	exit 1
-}
 
 # has PATTERN FILE
 has() {
@@ -52,8 +47,7 @@ open_image() {
 }
 
 mkfifo "$tmp/out"
-# shellcheck disable=SC2086 # the runner is a word or nothing
-$run "$build/probes/$probe" "$tmp/image" >"$tmp/out" &
+"${run[@]}" "$build/probes/$probe" "$tmp/image" >"$tmp/out" &
 read -r _ pid <"$tmp/out"
 until [ -e "$tmp/saved" ] && still "$tmp/saved"; do
 	rm -f "$tmp/saved"
@@ -62,7 +56,7 @@ until [ -e "$tmp/saved" ] && still "$tmp/saved"; do
 	mv "$tmp/image" "$tmp/saved"
 done
 open_image "$tmp/saved"
-if [ -z "$run" ]; then
+if [ ${#run[@]} = 0 ]; then
 	until "$build/bin/telefork-witness" "$pid" "$tmp/seen" >/dev/null && still "$tmp/seen"; do :; done
 	open_image "$tmp/seen"
 fi

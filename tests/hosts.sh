@@ -8,41 +8,23 @@
 # hosts.sh BUILD machine ARCH       telefork inside such a machine
 # Where it is no root the first two are what the user is.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$1 what=$2 arch=${3-}
 user=1000
-tmp=$(mktemp -d)
-pids=()
-trap '{ [ ${#pids[@]} = 0 ] || kill -KILL "${pids[@]}"; } 2>/dev/null || true; rm -rf "$tmp"' EXIT
-
-fail() {
-	echo "FAILED: $*"
-	tail -n 30 "$tmp"/out* "$tmp"/err* 2>/dev/null || true
-	exit 1
-}
-
-# expect CODE COMMAND...: its output goes to $tmp/out
-expect() {
-	local want=$1 code=0
-	shift
-	echo "$SECONDS s: $*"
-	"$@" >"$tmp/out" 2>&1 </dev/null || code=$?
-	[ "$code" = "$want" ] || fail "exit code $code, not $want: $*"
-}
-
-# says TEXT
-says() { grep -qF -- "$1" "$tmp/out" || fail "'$1' was not said"; }
 
 # A folder of the user's, in which the project is for the time of this test.
 container_begin() {
 	if [ "$(id -u)" = 0 ] && [ -z "${HOSTS_BOUND-}" ]; then
 		# A way that leads through nobody's private folder.
+		rm -rf "$tmp"
 		HOSTS_BOUND=1 exec unshare --mount -- "$BASH" "$0" "$build" "$what"
 	fi
 	mkdir "$tmp/home" "$tmp/telefork"
 	chmod 755 "$tmp"
 	if [ "$(id -u)" = 0 ]; then
+		tidy() { umount -l "$tmp/telefork"; }
 		mount --bind "$PWD" "$tmp/telefork"
-		trap 'umount -l "$tmp/telefork"; rm -rf "$tmp"' EXIT
 		chown "$user" "$tmp/home"
 		cd "$tmp/telefork"
 	fi
@@ -102,16 +84,8 @@ harden() {
 	echo never >/sys/kernel/mm/transparent_hugepage/enabled
 }
 
-# start AS...: a program that checks itself, in the background
-start() {
-	"$@" "$build/probes/outside-static" 20 >"$tmp/out.program" 2>&1 </dev/null &
-	pid=$!
-	pids+=("$pid")
-	until grep -q ready "$tmp/out.program"; do
-		kill -0 "$pid" || fail "it did not start"
-		sleep 0.05
-	done
-}
+# start AS...: a program that checks itself.
+start() { begin_ready program "$@" "$build/probes/outside-static" 20; }
 
 guest() {
 	chmod 755 "$tmp"
@@ -132,7 +106,7 @@ guest() {
 	says "kernel.yama.ptrace_scope"
 	[ ! -e /tmp/none.tf ] || fail "an image of nothing"
 	wait "$pid" || fail "the program: exit code $?"
-	grep -q '^right' "$tmp/out.program" || fail "the program is not right"
+	grep -q '^right' "$tmp/program.out" || fail "the program is not right"
 	# With a filter: nobody can read it who has it, too.
 	start "$build/tests/tools/container" "$user" # not the function: this shell would have its pid
 	expect 78 contained "$build/bin/telefork" check "$pid"
@@ -151,7 +125,7 @@ guest() {
 
 machine() {
 	local files=() there=build/$arch
-	for file in tests/{hosts,journey,crew,outside,bare}.sh "$there"/bin/telefork{,-pad} \
+	for file in tests/{hosts,journey,crew,outside,common}.sh "$there"/bin/telefork{,-pad} \
 		"$there"/probes/{hop,crew,outside}-static "$there/tests/tools/container"; do
 		files+=(--with "$file")
 	done
@@ -164,7 +138,7 @@ telebed_inside() {
 	rm -rf "$libraries"
 	mkdir -p "$libraries"
 	ldd "$build/bin/telebed" | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p' | xargs cp -Lt "$libraries"
-	for file in "$libraries"/* tests/hosts.sh tests/scenarios/{host,return,foreign}.conf "$build"/bin/tele* \
+	for file in "$libraries"/* tests/{hosts,common}.sh tests/scenarios/{host,return,foreign}.conf "$build"/bin/tele* \
 		"$build"/probes/{hop,clib}-static tests/programs/primes.py{,.out} docs/report.schema.json; do
 		files+=(--with "$file")
 	done

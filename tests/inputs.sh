@@ -3,18 +3,12 @@
 # inputs.sh TELEBED: packages of guests are those that are pinned, out of an archive made here. What is not
 # what it was is refused; what is gone gives way to the newest, and the run's report says so.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 telebed=$1
 arch=$(uname -m)
 debarch=$(dpkg --print-architecture)
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
 inputs=$PWD/qemu/guest/inputs.sh
-
-fail() {
-	echo "$*"
-	cat "$tmp/out"
-	exit 1
-}
 
 # package NAME VERSION [DEPENDS]: into the archive
 package() {
@@ -51,11 +45,6 @@ take() {
 	[ "$code" = "$1" ] || fail "exit code $code, not $1, of $2"
 }
 
-# says FILE TEXT
-says() {
-	grep -qF -- "$2" "$1" || fail "'$2' is not in $1: $(cat "$1")"
-}
-
 echo "deb [trusted=yes] file:$tmp/archive ./" >"$tmp/sources"
 export TELEFORK_APT_SOURCES=$tmp/sources
 package tf-program 1:1.0 tf-library
@@ -74,10 +63,10 @@ take 0 root tf-program
 take 0 6.1 linux-image-test
 mv "$tmp/archive" "$tmp/away"
 take 0 6.1 linux-image-test
-says "$tmp/taken/taken" "6.1 $debarch linux-image-6.1.0-1-test 6.1.7-1"
+says "6.1 $debarch linux-image-6.1.0-1-test 6.1.7-1" "$tmp/taken/taken"
 take 0 root tf-program
-says "$tmp/taken/taken" "root $debarch tf-program 1:1.0"
-says "$tmp/taken/taken" "root $debarch tf-library 2.0"
+says "root $debarch tf-program 1:1.0" "$tmp/taken/taken"
+says "root $debarch tf-library 2.0" "$tmp/taken/taken"
 ! grep -v '=$' "$tmp/taken/taken" || fail "something is not what was pinned"
 mv "$tmp/away" "$tmp/archive"
 
@@ -86,40 +75,40 @@ file=$tmp/cache/debs/tf-library_2.0_$debarch.deb
 sum=$(sha256sum "$file" | cut -d ' ' -f 1)
 printf x >>"$file"
 take 1 root tf-program
-says "$tmp/out" "$file: expected SHA-256 $sum"
-says "$tmp/out" "got $(sha256sum "$file" | cut -d ' ' -f 1); remove the file"
+says "$file: expected SHA-256 $sum"
+says "got $(sha256sum "$file" | cut -d ' ' -f 1); remove the file"
 rm "$file"
 sed -i "s/$sum/${sum//[0-7]/8}/" "$tmp/lock"
 take 1 root tf-program
-says "$tmp/out" "make guests-update"
+says "make guests-update"
 sed -i "s/${sum//[0-7]/8}/$sum/" "$tmp/lock"
 take 1 root tf-other
-says "$tmp/out" "no tf-other"
+says "no tf-other"
 
 # Gone: the newest comes, the rest stays.
 rm -rf "$tmp/cache" "$tmp"/archive/tf-program_1.0_* "$tmp"/archive/linux-image-6.1.0-1-*
 package tf-library 2.1
 index
 take 0 root tf-program
-says "$tmp/out" "input tf-program is 1:1.5, not the pinned 1:1.0"
+says "input tf-program is 1:1.5, not the pinned 1:1.0"
 cp "$tmp/taken/taken" "$tmp/inputs"
 take 0 6.1 linux-image-test
-says "$tmp/taken/taken" " 6.1.7-1"
+says " 6.1.7-1" "$tmp/taken/taken"
 cat "$tmp/taken/taken" >>"$tmp/inputs"
 rm "$tmp"/archive/linux-*
 index
 rm -rf "$tmp/cache"
 take 1 6.1 linux-image-test
-says "$tmp/out" "apt knows no linux-image-test"
+says "apt knows no linux-image-test"
 
 # The lock moves on, with all parts of a kernel.
 package linux-image-6.1.0-2-test 6.1.8-1 linux-modules-6.1.0-2-test
 package linux-modules-6.1.0-2-test 6.1.8-1
 package linux-image-test 6.1.8 linux-image-6.1.0-2-test
 lock
-says "$tmp/lock" "root $debarch tf-library 2.1"
-says "$tmp/lock" "6.1 $debarch linux-image-6.1.0-2-test 6.1.8-1"
-says "$tmp/lock" "6.1 $debarch linux-modules-6.1.0-2-test 6.1.8-1"
+says "root $debarch tf-library 2.1" "$tmp/lock"
+says "6.1 $debarch linux-image-6.1.0-2-test 6.1.8-1" "$tmp/lock"
+says "6.1 $debarch linux-modules-6.1.0-2-test 6.1.8-1" "$tmp/lock"
 
 # The report of a run says it; the guest itself is not needed for that.
 mkdir -p "$tmp/build/$arch/bin" "$tmp/build/guest/$arch" "$tmp/tests/scenarios"
@@ -127,11 +116,11 @@ cp "$telebed" "$tmp/build/$arch/bin/telebed"
 mv "$tmp/inputs" "$tmp/build/guest/$arch/inputs"
 echo 'probe = "hop"; tier = "system";' >"$tmp/tests/scenarios/one.conf"
 "$tmp/build/$arch/bin/telebed" run one --json "$tmp/json" --out "$tmp/run" >"$tmp/out" 2>&1 || true
-says "$tmp/out" "# input tf-program is 1:1.5, not the pinned 1:1.0"
-says "$tmp/out" "# input linux-image-6.1.0-2-test is 6.1.8-1, not the pinned 6.1.7-1"
-says "$tmp/out" "# input linux-modules-6.1.0-2-test is 6.1.8-1, not the pinned"
+says "# input tf-program is 1:1.5, not the pinned 1:1.0"
+says "# input linux-image-6.1.0-2-test is 6.1.8-1, not the pinned 6.1.7-1"
+says "# input linux-modules-6.1.0-2-test is 6.1.8-1, not the pinned"
 [ "$(grep -c '# input' "$tmp/out")" = 3 ] || fail "more was said than that"
-says "$tmp/json" '"pinned": "6.1.7-1"'
+says '"pinned": "6.1.7-1"' "$tmp/json"
 
 # Of the newer QEMU, where a machine has it.
 mkdir "$tmp/build/qemu"
@@ -140,5 +129,5 @@ echo "qemu $debarch qemu-system-test 10.1 0 10.0" >"$tmp/build/qemu/inputs"
 ! grep -F qemu-system-test "$tmp/out" || fail "no machine has that QEMU"
 echo "probe = \"hop\"; machine = \"$arch-qemu10\";" >"$tmp/tests/scenarios/newer.conf"
 "$tmp/build/$arch/bin/telebed" run newer --out "$tmp/run" >"$tmp/out" 2>&1 || true
-says "$tmp/out" "# input qemu-system-test is 10.1, not the pinned 10.0"
+says "# input qemu-system-test is 10.1, not the pinned 10.0"
 echo "ok: pinned, refused and replaced inputs"

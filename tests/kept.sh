@@ -3,28 +3,9 @@
 # kept.sh TELEBED native|system [ARCH]: what a cell leaves that fails on purpose, and that it can be run and
 # looked at again with nothing else.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 telebed=$PWD/$1 tier=$2 arch=${3:-$(uname -m)}
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-
-fail() {
-	echo "$*"
-	tail -n 40 "$tmp/out"
-	exit 1
-}
-
-# expect CODE COMMAND...: its output goes to $tmp/out
-expect() {
-	local want=$1 code=0
-	shift
-	"$@" >"$tmp/out" 2>&1 </dev/null || code=$?
-	[ "$code" = "$want" ] || fail "exit code $code, not $want: $*"
-}
-
-# says FILE TEXT
-says() {
-	grep -qF -- "$2" "$1" || fail "'$2' is not in $1: $(cat "$1")"
-}
 
 # has FOLDER FILE...: it holds them
 has() {
@@ -39,9 +20,9 @@ has() {
 sums() {
 	grep -E '^[0-9a-f]{64}  /' "$1/inputs.txt" >"$tmp/sums" || fail "no sums in $1/inputs.txt"
 	expect 0 sha256sum --quiet -c "$tmp/sums"
-	says "$tmp/sums" "/probes/wrong-static"
-	says "$tmp/sums" "/bin/telefork-pad"
-	says "$tmp/sums" "/bin/telebed"
+	says "/probes/wrong-static" "$tmp/sums"
+	says "/bin/telefork-pad" "$tmp/sums"
+	says "/bin/telebed" "$tmp/sums"
 }
 
 # A folder whose name a shell does not like, and a scenario that is gone when it is run again.
@@ -53,11 +34,11 @@ rm "$tmp/bad.conf"
 for transport in tcp file; do
 	folder="$tmp/it's kept/bad-wrong-static.$arch.$tier.$transport"
 	has "$folder" why.txt said.txt repro.sh bad.conf inputs.txt cell.json program
-	says "$folder/why.txt" "not ok: the word: 0x5eee, was 0x5eed"
+	says "not ok: the word: 0x5eee, was 0x5eed" "$folder/why.txt"
 	sums "$folder"
 	[ "$transport" = tcp ] || has "$folder" 1.tf
 	[ "$tier" = native ] || has "$folder" A/cmdline B/cmdline
-	[ "$tier" = native ] || says "$folder/inputs.txt" "QEMU emulator version"
+	[ "$tier" = native ] || says "QEMU emulator version" "$folder/inputs.txt"
 	[ "$tier" = native ] || ls "$folder"/[AB]/console.log >/dev/null
 done
 
@@ -67,7 +48,7 @@ if [ "$tier" = system ]; then
 	for m in A B; do
 		has "$folder/$m" link.pcap
 		expect 0 tcpdump -nn -r "$folder/$m/link.pcap" tcp
-		says "$tmp/out" "Flags [S]"
+		says "Flags [S]"
 		grep -o 'IP 10.77.0.* seq [0-9]*:[0-9]*' "$tmp/out" | sort -u >"$tmp/frames-$m"
 		[ -s "$tmp/frames-$m" ] || fail "no data"
 	done
@@ -78,17 +59,17 @@ fi
 folder="$tmp/it's kept/bad-wrong-static.$arch.$tier.file"
 cd /
 expect 1 "$folder/repro.sh"
-says "$tmp/out" "1..1"
+says "1..1"
 cmp <(grep 'not ok' "$folder/why.txt") <(grep 'not ok' "$folder"/again/bad-*/why.txt) ||
 	fail "the failure is another one"
 
 # No recording, and why; the image instead.
 expect 0 "$telebed" replay --batch "$folder"
-says "$tmp/out" "tier $tier has no recording: what its machines do depends on each other's"
-says "$tmp/out" "its last image instead: $folder/1.tf"
-says "$tmp/out" " in probe_main"
+says "tier $tier has no recording: what its machines do depends on each other's"
+says "its last image instead: $folder/1.tf"
+says " in probe_main"
 expect 66 "$telebed" replay --batch "${folder%.file}.tcp"
-says "$tmp/out" "no image was taken"
+says "no image was taken"
 expect 66 "$telebed" replay --batch "$tmp"
-says "$tmp/out" "not the folder of a kept cell"
+says "not the folder of a kept cell"
 echo "ok: kept, run again, looked at: $tier of $arch"

@@ -15,32 +15,15 @@
 #   threads, forks, shared, huge, pressure  see there
 #   swap                    pressure, in a guest, with less memory than comes
 set -eu
-# shellcheck source=tests/bare.sh
-. "$(dirname "$0")/bare.sh"
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/later-${3-pie}
-tmp=$(mktemp -d)
 mkdir "$tmp/there"
-export XDG_STATE_HOME=$tmp/state
-pids=() as=() with=() mib=${4-} receiver=$build/bin/telefork
-trap 'kill -CONT "${pids[@]}" 2>/dev/null || true; kill -KILL "${pids[@]}" 2>/dev/null || true; umount "$tmp/cgroup" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+as=() with=() mib=${4-} receiver=$build/bin/telefork
+tidy() { [ ! -d "$tmp/cgroup" ] || umount "$tmp/cgroup"; }
 
-start() {
-	(
-		close_descriptors
-		exec "${with[@]}" "$probe" "$@" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
-	) &
-	pid=$!
-	pids+=("$pid")
-	within "it does not start" grep -q ready "$tmp/here.out"
-}
-
-serve() {
-	(exec "${as[@]}" "$receiver" serve --insecure --idle-time 5 --allow credentials "$1" >"$tmp/serve.out" 2>"$tmp/serve.err") &
-	server=$!
-	pids+=("$server")
-	within "the receiver does not start" test -s "$tmp/serve.out"
-	address=$(cat "$tmp/serve.out")
-}
+start() { begin_ready here "${with[@]}" "$probe" "$@"; }
+serve() { receiver serve "${as[@]}" "$receiver" serve --insecure --idle-time 5 --allow credentials "$1"; }
 
 arrived() { within "over there" grep -q '^right' "$tmp/serve.err"; }
 # The pid of what came, as the receiver says.
@@ -53,7 +36,6 @@ no_guard() { ! pgrep -x -r S,R,D "tfguard-$copy" >/dev/null; }
 open_gate() {
 	"$build/tests/tools/gate" "${address##*:}" "$@" >"$tmp/gate.out" &
 	gate=$!
-	pids+=("$gate")
 	within "the gate" test -s "$tmp/gate.out"
 	door=tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")
 }
@@ -71,7 +53,6 @@ begin_to_move() {
 	open_gate 20000000
 	"$build/bin/telefork" move --lazy "$pid" "$door" >"$tmp/send.out" 2>"$tmp/send.err" &
 	sender=$!
-	pids+=("$sender")
 	within "it does not run there" has_come
 	within "memory is not held back" grep -q held "$tmp/gate.out"
 	copy=$(there)

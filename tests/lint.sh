@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# lint.sh format|shell|arch|cppcheck|tidy...: what compilers do not say. Without arguments: all of it,
+# lint.sh format|size|shell|arch|cppcheck|tidy...: what compilers do not say. Without arguments: all of it,
 # every finding is shown, and the exit code tells. tidy is by far the slowest, so it is the last.
 # shellcheck disable=SC2317 # the checks are called by name
 set -u
@@ -12,6 +12,18 @@ jobs=$(nproc)
 # Debian's clang-format 14 decides.
 check_format() {
 	clang-format --dry-run -Werror "${sources[@]}"
+}
+
+# A file has 800 lines at most, a function 100.
+check_size() {
+	awk 'FNR == 1 { begin = 0 }
+		FNR == 801 { print FILENAME ": more than 800 lines"; bad = 1 }
+		/^{/ { begin = FNR }
+		/^}/ && begin {
+			if (FNR - begin > 101) { print FILENAME ":" begin ": a function of " FNR - begin - 1 " lines"; bad = 1 }
+			begin = 0
+		}
+		END { exit bad }' "${sources[@]}" "${scripts[@]}"
 }
 
 # SC2016: what stands in single quotes is for gdb, awk and sed.
@@ -84,7 +96,7 @@ check_tidy() {
 }
 
 bad=0
-[ $# -gt 0 ] || set -- format shell arch cppcheck tidy
+[ $# -gt 0 ] || set -- format size shell arch cppcheck tidy
 for check; do
 	if "check_$check"; then
 		echo "$check: ok"

@@ -2,18 +2,12 @@
 # SPDX-License-Identifier: MIT
 # live.sh TELEBED: what people see of a run on a terminal, and that nobody else sees it.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 telebed=$1
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
 export TELEFORK_CACHE=$tmp/cache TERM=xterm
 esc=$(printf '\033')
 unset NO_COLOR
-
-fail() {
-	echo "$*"
-	[ ! -f "$tmp/seen" ] || cat -v "$tmp/seen"
-	exit 1
-}
 
 # watch COLUMNS: a run on a terminal so wide; $tmp/seen is what is drawn, $tmp/tap standard output
 watch() {
@@ -25,7 +19,7 @@ watch() {
 }
 
 shows() {
-	grep -qF -- "$1" "$tmp/seen" || fail "'$1' was not shown"
+	grep -qF -- "$1" "$tmp/seen" || fail "'$1' was not shown: $(cat -v "$tmp/seen")"
 }
 
 mkdir "$tmp/cache"

@@ -5,39 +5,27 @@
 # it may be allowed, dump --allow goes on and says what was left; the program never notices. What this kernel
 # does not have is said. A kind that no program shows is a failure.
 set -eu
-# shellcheck source=tests/bare.sh
-. "$(dirname "$0")/bare.sh"
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd)
 shift
 here=$(cd "$(dirname "$0")" && pwd)
 telefork=$build/bin/telefork
 probe=$build/probes/obstacles-static
-tmp=$(mktemp -d)
-pid=
-trap '[ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 cd "$tmp"
-
-fail() {
-	echo "FAILED: $case: $*" >&2
-	tail -n 5 "$tmp"/*.out "$tmp"/*.err >&2 || true
-	exit 1
-}
 
 # start COMMAND: the program, with nothing but its standard streams. Returns 1 if there is no such obstacle.
 start() {
+	echo "$case"
 	rm -f ./*.out ./*.err image
-	mkfifo said
-	(
-		close_descriptors
-		exec "$@" >said 2>it.err </dev/null
-	) &
-	pid=$!
-	exec 9<said
-	rm said
+	mkfifo said.out
+	begin said "$@"
+	exec 9<said.out
+	rm said.out
 	read -r -t 120 word which <&9 || fail "no word from it"
 	case $word in
 	ready) ;;
-	skip) echo "skip: $case: this machine has none: $which" && wait "$pid" && pid= && return 1 ;;
+	skip) echo "skip: $case: this machine has none: $which" && wait "$pid" && return 1 ;;
 	*) fail "it says $word" ;;
 	esac
 }
@@ -66,7 +54,6 @@ finish() {
 	read -r -t 120 word <&9 || word=nothing
 	[ "$word" = works ] || fail "it was harmed: $word"
 	wait "$pid" || fail "exit code $?"
-	pid=
 	exec 9<&-
 }
 
@@ -143,10 +130,10 @@ if start "$probe" tcp; then
 	finish
 	"$telefork" restore --detach image >there.out 2>there.err </dev/null || fail "restore"
 	pid=$(tail -n 1 there.out)
+	pids+=("$pid")
 	kill -USR1 "$pid"
-	until grep -q work there.out; do kill -0 "$pid" || fail "over there"; sleep 0.01; done
+	within "over there" grep -q work there.out
 	grep -q '^does not work: Connection reset by peer' there.out || fail "$(cat there.out)"
-	pid=
 fi
 
 case=kinds

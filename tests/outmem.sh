@@ -5,40 +5,21 @@
 # it locked), taken (names and keys that are in use over there, files that are others: refused with
 # words, then allowed), used (shared memory that others use, too: told before anything is stopped).
 set -eu
-# shellcheck source=tests/bare.sh
-. "$(dirname "$0")/bare.sh"
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outmem-${3-pie}
-tmp=$(mktemp -d)
-pids=()
-tidy() {
-	kill -KILL "${pids[@]}" 2>/dev/null || true
-	for p in "${pids[@]}"; do
-		rm -f "/dev/shm/outmem-$p"
-		ipcrm -M "$((0x7e1ef000 + p % 0xfff))" 2>/dev/null || true
-	done
-	rm -rf "$tmp"
+pid=
+# Names and keys that are in use.
+gone() {
+	rm -f "/dev/shm/outmem-$pid"
+	ipcrm -M "$((0x7e1ef000 + pid % 0xfff))"
 }
-trap tidy EXIT
+tidy() { [ -z "$pid" ] || gone 2>/dev/null || true; }
 
-fail() {
-	echo "FAILED: $*" >&2
-	tail -n 20 "$tmp"/*.out "$tmp"/*.err >&2 || true
-	exit 1
-}
-
-# start [ARGUMENT]: the program, with nothing but its standard streams; its pid in $pid.
+# start [ARGUMENT]: the program.
 start() {
 	mkdir "$tmp/files"
-	(
-		close_descriptors
-		exec "$probe" "$tmp/files" "$@" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
-	) &
-	pid=$!
-	pids+=("$pid")
-	until grep -q ready "$tmp/here.out" 2>/dev/null; do
-		kill -0 "$pid" 2>/dev/null || fail "it did not start"
-		sleep 0.01
-	done
+	begin_ready here "$probe" "$tmp/files" "$@"
 }
 
 dump() {
@@ -52,11 +33,6 @@ scramble() {
 	printf X | dd of="$tmp/files/moved-on" bs=1 seek=5000 conv=notrunc status=none
 	printf X | dd of="$tmp/files/tail" bs=1 seek=100 conv=notrunc status=none
 	rm -f "$tmp/files/gone"
-}
-
-gone() {
-	rm -f "/dev/shm/outmem-$pid"
-	ipcrm -M "$((0x7e1ef000 + pid % 0xfff))"
 }
 
 # restored: runs over there and is right.
@@ -115,7 +91,6 @@ used)
 	telefork check "$pid" >"$tmp/check.out" || fail "an obstacle: $?"
 	# Somebody else opens what it has mapped.
 	sleep 1000 7<>"/dev/shm/outmem-$pid" &
-	pids+=($!)
 	telefork check "$pid" >"$tmp/check.out" && fail "no obstacle" || [ $? = 78 ] || fail "check"
 	grep -q "^obstacle: shared-memory: /dev/shm/outmem-$pid, by process $!" "$tmp/check.out" ||
 		fail "who uses it is not named"

@@ -3,33 +3,19 @@
 # outside.sh BUILD CASE [VARIANT]: a running program that knows nothing of telefork, captured from outside
 # (tests/probes/outside.c, which checks itself). Cases: restore (dump --kill, then restore), copy (both
 # finish), unix and tcp (move), many (one image, 100 processes at once), killed (telefork is killed at
-# random moments of a dump, the program goes on), broken (the receiver dies, or refuses, in the middle),
+# random moments of a dump, the program goes on), broken (nobody listens, or the receiver refuses),
 # stopped (a stopped process stays so, here and over there), obstacles (each is told, and what may be allowed is), asked (check
 # --to: a receiver says why it would refuse, nothing arrives there, and the process goes on and can move), progress
 # (a bar on a terminal and nowhere else, and with --quiet nothing), refused (no fork of it can be made: it stands
 # still, which is said, and goes on).
 set -eu
-# shellcheck source=tests/bare.sh
-. "$(dirname "$0")/bare.sh"
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outside-${3-pie}
-tmp=$(mktemp -d)
-export XDG_STATE_HOME=$tmp/state
-pids=() as=()
-trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+as=()
 
-# start NAME [ARGUMENT]: the program, with nothing but its standard streams; its pid in $pid.
-start() {
-	(
-		close_descriptors
-		exec "${as[@]}" "$probe" "${2-100}" >"$tmp/$1.out" 2>"$tmp/$1.err" </dev/null
-	) &
-	pid=$!
-	pids+=("$pid")
-	until grep -q ready "$tmp/$1.out" 2>/dev/null; do
-		kill -0 "$pid" 2>/dev/null || fail "$1 did not start"
-		sleep 0.01
-	done
-}
+# start NAME [ARGUMENT]: the program.
+start() { begin_ready "$1" "${as[@]}" "$probe" "${2-100}"; }
 
 # finish NAME PID: it was right.
 finish() {
@@ -37,24 +23,16 @@ finish() {
 	grep -q '^right' "$tmp/$1.out" || fail "$1: not right"
 }
 
-# serve ADDRESS: a receiver; its address in $address.
-serve() {
-	"$build/bin/telefork" serve --insecure "$1" >"$tmp/serve.out" 2>"$tmp/serve.err" &
-	server=$!
-	pids+=("$server")
-	until [ -s "$tmp/serve.out" ]; do sleep 0.01; done
-	address=$(cat "$tmp/serve.out")
-}
+serve() { receiver serve "$build/bin/telefork" serve --insecure "$1"; }
 
 # arrived N: what the receiver got has come to its end, rightly, N times.
 arrived() {
 	until [ "$(grep -c '^right' "$tmp/serve.err")" = "$1" ]; do
-		kill -0 "$server" 2>/dev/null || fail "the receiver ended"
+		! is_gone "$server" || fail "the receiver ended"
 		! grep -q 'wrong\|ended by' "$tmp/serve.err" || fail "over there"
 		sleep 0.05
 	done
 }
-
 
 move() {
 	serve "$1"
@@ -90,7 +68,6 @@ many)
 	for i in $(seq 100); do
 		telefork restore "$tmp/image" >"$tmp/many$i.out" 2>&1 &
 		many+=($!)
-		pids+=($!)
 	done
 	for i in $(seq 100); do
 		wait "${many[i - 1]}" || fail "number $i: exit code $?"
@@ -113,17 +90,12 @@ killed)
 	finish here "$pid"
 	;;
 broken)
-	# Nobody listens; then somebody who refuses; then somebody who goes away without a word.
+	# Nobody listens; then somebody who refuses.
 	start here 300
 	telefork move "$pid" "unix:$tmp/nobody" 2>"$tmp/move.err" && fail "moved to nobody" ||
 		[ $? = 69 ] || fail "moved to nobody"
-	serve tcp://127.0.0.1:0
-	echo wrong >"$tmp/token"
-	"$build/bin/telefork" serve --once --max-memory 1 --insecure tcp://127.0.0.1:0 \
-		>"$tmp/small.out" 2>"$tmp/small.err" &
-	pids+=($!)
-	until [ -s "$tmp/small.out" ]; do sleep 0.01; done
-	telefork move "$pid" "$(cat "$tmp/small.out")" 2>"$tmp/move.err" &&
+	receiver small "$build/bin/telefork" serve --once --max-memory 1 --insecure tcp://127.0.0.1:0
+	telefork move "$pid" "$address" 2>"$tmp/move.err" &&
 		fail "moved where there is no room"
 	grep -q 'this receiver takes 1048576 at most' "$tmp/move.err" || fail "no reason given"
 	[ "$(state "$pid")" != T ] || fail "it was left stopped"
@@ -132,9 +104,9 @@ broken)
 stopped)
 	start here
 	kill -STOP "$pid"
-	until [ "$(state "$pid")" = T ]; do sleep 0.01; done
+	within "it does not stop" is_stopped "$pid"
 	telefork dump "$pid" -o "$tmp/image" >"$tmp/dump.out"
-	until [ "$(state "$pid")" = T ]; do sleep 0.01; done
+	within "it does not stop" is_stopped "$pid"
 	kill -CONT "$pid"
 	finish here "$pid"
 	# Moved, it stays so over there, too, and goes on from where it was; its name need not be UTF-8.
@@ -143,7 +115,7 @@ stopped)
 	serve unix:"$tmp/socket"
 	start moved
 	kill -STOP "$pid"
-	until [ "$(state "$pid")" = T ]; do sleep 0.01; done
+	within "it does not stop" is_stopped "$pid"
 	telefork move "$pid" "$address" >"$tmp/move.out" 2>"$tmp/move.err" || fail "move: $?"
 	there=$(sed -n 's/.*moved: pid \([0-9]*\): .*/\1/p' "$tmp/move.out")
 	[ "$(state "$there")" = T ] || fail "process $there is not stopped: $(state "$there")"
@@ -172,14 +144,8 @@ fork of it can be made (fork: Resource temporarily unavailable)" ] || fail "what
 	;;
 obstacles)
 	mkfifo "$tmp/fifo"
-	probe=$(command -v bash)
-	(
-		close_descriptors
-		exec bash -c 'exec 5<>"$1"; sleep 60 & echo "$!" >"$2"; wait' - "$tmp/fifo" "$tmp/child"
-	) </dev/null >/dev/null 2>&1 &
-	pid=$!
-	pids+=("$pid")
-	until [ -s "$tmp/child" ]; do sleep 0.01; done
+	begin here bash -c 'exec 5<>"$1"; sleep 60 & echo "$!" >"$2"; wait' - "$tmp/fifo" "$tmp/child"
+	within "it has no child" test -s "$tmp/child"
 	pids+=("$(cat "$tmp/child")")
 	telefork check "$pid" >"$tmp/check.out" && fail "no obstacle" || [ $? = 78 ] || fail "check"
 	grep -q "^obstacle: pipe: descriptor 5 ($tmp/fifo): .*--allow pipe" "$tmp/check.out" || fail "pipe"
@@ -191,13 +157,29 @@ obstacles)
 	telefork dump "$pid" -o "$tmp/image" --allow pipe,child >"$tmp/dump.out" 2>"$tmp/dump.err" ||
 		fail "dump --allow"
 	grep -q '^telefork dump: left behind: pipe: ' "$tmp/dump.err" || fail "what was left"
+	# None of this id, one that nobody has waited for, and one that ends while a receiver is looked for.
+	here=$pid
+	begin zombie perl -e '$| = 1; my $p = fork; exit unless $p; print "$p\n"; sleep 60'
+	within "no zombie" test -s "$tmp/zombie.out"
+	zombie=$(cat "$tmp/zombie.out")
+	within "no zombie" is_gone "$zombie"
+	for command in check "dump -o $tmp/image2" "copy unix:$tmp/nobody" "move unix:$tmp/nobody"; do
+		read -ra words <<<"$command"
+		expect 78 telefork "${words[@]:0:1}" 4194304 "${words[@]:1}"
+		says "telefork: ${words[0]}: there is no process 4194304"
+		expect 78 telefork "${words[@]:0:1}" "$zombie" "${words[@]:1}"
+		says ": ended: process $zombie: it has ended"
+	done
+	[ ! -e "$tmp/image2" ] || fail "an image of nothing"
+	printf '#!/bin/sh\nkill -KILL %d\nexec "%s" serve --once -\n' "$here" "$build/bin/telefork" >"$tmp/ssh"
+	chmod +x "$tmp/ssh"
+	TELEFORK_SSH=$tmp/ssh expect 78 telefork copy --allow pipe,child "$here" ssh://host
+	says "telefork copy: process $here has ended meanwhile"
 	;;
 asked)
+	receiver small "$build/bin/telefork" serve --max-memory 1 --insecure tcp://127.0.0.1:0
+	small=$address
 	serve "unix:$tmp/socket"
-	"$build/bin/telefork" serve --max-memory 1 --insecure tcp://127.0.0.1:0 >"$tmp/small.out" 2>"$tmp/small.err" &
-	pids+=($!)
-	until [ -s "$tmp/small.out" ]; do sleep 0.01; done
-	small=$(cat "$tmp/small.out")
 	start here 300
 	telefork check --to "$address" "$pid" >"$tmp/check.out" || fail "there is room: $?"
 	grep -q "^process $pid can travel to $address" "$tmp/check.out" || fail "what check says"

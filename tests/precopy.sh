@@ -11,33 +11,15 @@
 #   sender, receiver, child, broken  one of them is killed, or the line breaks, while rounds are on their way: the
 #                   program runs on here, nobody watches it any more, and nothing is left there
 set -eu
-# shellcheck source=tests/bare.sh
-. "$(dirname "$0")/bare.sh"
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/precopy-${3-pie}
-tmp=$(mktemp -d)
-export XDG_STATE_HOME=$tmp/state
-pids=() as=() how=() mib=${4-64} rate=${5-20} spans=0
-trap 'kill -CONT "${pids[@]}" 2>/dev/null; kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+as=() how=() mib=${4-64} rate=${5-20} spans=0
 
 # It forks, and its child may be there, or have ended and be waited for.
 move() { exec "$build/bin/telefork" move --precopy --allow child --allow zombie "${how[@]}" "$pid" "$1"; }
-start() {
-	(
-		close_descriptors
-		exec "$probe" "$mib" "$rate" "$spans" >"$tmp/here.out" 2>"$tmp/here.err" </dev/null
-	) &
-	pid=$!
-	pids+=("$pid")
-	within "it does not start" grep -q ready "$tmp/here.out"
-}
-
-serve() {
-	(exec "${as[@]}" "$build/bin/telefork" serve --insecure --idle-time 5 "$@" >"$tmp/serve.out" 2>"$tmp/serve.err") &
-	server=$!
-	pids+=("$server")
-	within "the receiver does not start" test -s "$tmp/serve.out"
-	address=$(cat "$tmp/serve.out")
-}
+start() { begin_ready here "$probe" "$mib" "$rate" "$spans"; }
+serve() { receiver serve "${as[@]}" "$build/bin/telefork" serve --insecure --idle-time 5 "$@"; }
 
 arrived() {
 	within "over there" grep -Eq '^(right|wrong)' "$tmp/serve.err"
@@ -55,11 +37,9 @@ begin_to_move() {
 	descriptors >"$tmp/fds"
 	"$build/tests/tools/gate" "${address##*:}" 20000000 >"$tmp/gate.out" &
 	gate=$!
-	pids+=("$gate")
 	within "the gate" test -s "$tmp/gate.out"
 	move "tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")" >"$tmp/send.out" 2>"$tmp/send.err" &
 	sender=$!
-	pids+=("$sender")
 	within "rounds are not held back" grep -q held "$tmp/gate.out"
 	session=$(child_of "$server")
 	within "there is nobody to take them" has_child "$session"

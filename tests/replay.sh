@@ -4,26 +4,12 @@
 # replay.sh TELEBED recorded ARCH   a failure there is gone through in gdb, forwards and backwards
 # replay.sh TELEBED afterwards ARCH the same with one that ended by a signal, and was not recorded then
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 telebed=$PWD/$1 what=$2 arch=$3
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
 
-fail() {
-	echo "$*"
-	cat "$tmp/out"
-	exit 1
-}
-
-# expect CODE COMMAND...: its output goes to $tmp/out
-expect() {
-	local want=$1 code=0
-	shift
-	"$@" >"$tmp/out" 2>&1 </dev/null || code=$?
-	[ "$code" = "$want" ] || fail "exit code $code, not $want: $*"
-}
-
-# says TEXT: the last output has it
-says() {
+# matches PATTERN: a line of the last output
+matches() {
 	grep -qE -- "$1" "$tmp/out" || fail "'$1' was not said"
 }
 
@@ -55,12 +41,12 @@ fails() {
 
 recorded() {
 	fails loses --record
-	says "not ok: the word: 0x5eee"
+	matches "not ok: the word: 0x5eee"
 	[ -s "$folder/A/recording" ] || fail "no recording"
 	cd /
 	expect 0 "$telebed" replay --batch "$folder"
-	says "^#0  probe_lost \(format=.*the word"
-	says "^#1  .* in verify \(\)"
+	matches "^#0  probe_lost \(format=.*the word"
+	matches "^#1  .* in verify \(\)"
 	tr '\n' ' ' <"$tmp/out" | grep -qE 'failing point.*<probe_lost>.*one instruction before.*<verify\+[0-9]+>' ||
 		fail "not the point, or not the instruction before"
 }
@@ -70,7 +56,7 @@ afterwards() {
 	fails dies
 	[ ! -e "$folder/A/recording" ] || fail "a recording that nobody asked for"
 	expect 0 "$telebed" replay --batch "$folder"
-	says "no recording was made"
+	matches "no recording was made"
 	tr '\n' ' ' <"$tmp/out" | grep -qE 'failing point.*<verify\+[0-9]+>.*one instruction before.*<verify\+[0-9]+>' ||
 		fail "not the instruction that reads where nothing is"
 }

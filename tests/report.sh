@@ -4,22 +4,9 @@
 # run but for what the schema excuses; JUnit's XML; the page, as far as can be told without a browser
 # (make report-screenshots has one); hostile text harms none of them.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 telebed=$1
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-
-fail() {
-	echo "$*"
-	exit 1
-}
-
-# expect CODE COMMAND...: its output goes to $tmp/out
-expect() {
-	local want=$1 code=0
-	shift
-	"$@" >"$tmp/out" 2>&1 || code=$?
-	[ "$code" = "$want" ] || fail "exit code $code, not $want: $* $(cat "$tmp/out")"
-}
 
 # same ACTUAL EXPECTED WHAT
 same() {

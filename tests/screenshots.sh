@@ -3,15 +3,10 @@
 # screenshots.sh TELEBED FOLDER: the page of a report in a real browser. What it draws of 1,000 cells is
 # checked in its DOM; pictures, wide and narrow, light and dark, go to FOLDER, to be looked at.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 telebed=$1 folder=$2
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$folder"
-
-fail() {
-	echo "$*"
-	exit 1
-}
 
 # browse WIDTH HEIGHT light|dark OPTION... URL
 browse() {

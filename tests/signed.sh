@@ -4,30 +4,24 @@
 # functions that sign their return addresses; each image has to finish its work under other keys.
 # Then it goes there and back, and returns at home through frames that were signed over there.
 set -eu
-build=$1 count=$2 run=${3:-}
-receive="$run" inspect=build/$(uname -m)/bin/telefork
-if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=268435456 $run"; fi
-tmp=$(mktemp -d)
-pid=
-trap 'if [ -n "$pid" ]; then kill "$pid" 2>/dev/null || true; fi; rm -rf "$tmp"' EXIT
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
+build=$1 count=$2 inspect=build/$(uname -m)/bin/telefork
+runner ${3+"$3"}
 link=0 stack=0
 # Other processes have other keys; 2 ** -7 is the chance that two make the same of one pointer.
-keys=$(for ((i = 0; i < 8; i++)); do $run "$build/probes/signed-pie" x --keys; done | sort -u | wc -l)
+keys=$(for ((i = 0; i < 8; i++)); do "${run[@]}" "$build/probes/signed-pie" x --keys; done | sort -u | wc -l)
 for ((seed = 1; seed <= count; seed++)); do
-	$run "$build/probes/signed-pie" "$tmp/image.tf" --signal "$seed"
-	[ "$($receive "$build/bin/telefork-pad" restore "$tmp/image.tf")" = ok ]
+	"${run[@]}" "$build/probes/signed-pie" "$tmp/image.tf" --signal "$seed"
+	[ "$("${receive[@]}" "$build/bin/telefork-pad" restore "$tmp/image.tf")" = ok ] || fail "moment $seed"
 	"$inspect" inspect --json "$tmp/image.tf" >"$tmp/json"
 	link=$((link + $(grep -o link-register "$tmp/json" | wc -l)))
 	stack=$((stack + $(grep -o modifier "$tmp/json" | wc -l)))
 	rm "$tmp/image.tf"
 done
-mkfifo "$tmp/address"
-$receive "$build/bin/telefork-pad" serve --insecure tcp://127.0.0.1:0 >"$tmp/address" 2>"$tmp/log" &
-pid=$!
-exec 3<"$tmp/address"
-read -r address <&3
+receiver serve "${receive[@]}" "$build/bin/telefork-pad" serve --insecure tcp://127.0.0.1:0
 for way in static pie dyn; do
-	case $($run "$build/probes/signed-$way" "$address" --yoyo) in ok*) ;; *) exit 1 ;; esac
+	case $("${run[@]}" "$build/probes/signed-$way" "$address" --yoyo) in ok*) ;; *) fail "signed-$way: there and back" ;; esac
 done
 echo "$count moments, $stack signed return addresses, $link of them in the link register, 0 lost"
 case $(readelf -h "$build/probes/signed-pie") in

@@ -8,15 +8,9 @@ if [ "${SMALL_IDS:-}" != inside ]; then
 	[ "$(id -u)" = 0 ] || options+=(--map-root-user)
 	SMALL_IDS=inside exec unshare "${options[@]}" bash "$0" "$@"
 fi
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$1 number=$2
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-
-fail() {
-	echo "$*"
-	cat "$tmp"/*.err "$tmp"/*.out
-	exit 1
-}
 
 # first LINE FILE PID: waits for a line, as long as the process is there
 first() {

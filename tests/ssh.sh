@@ -5,19 +5,11 @@
 # pipes, as sshd may give it. Nothing of it is left when nobody needs it any more. At the end the same with
 # ssh and an sshd of its own on a loopback port, which has to be started by root.
 set -eu
-# shellcheck source=tests/bare.sh
-. "$(dirname "$0")/bare.sh"
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd)
-tmp=$(mktemp -d)
-pids=()
-trap 'kill -KILL "${pids[@]}" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 export TMP_SSH=$tmp TELEFORK_SSH=$tmp/ssh PATH=$build/bin:$PATH
 
-fail() {
-	echo "FAILED: $*"
-	cat "$tmp/out" "$tmp/err" "$tmp/log" 2>/dev/null || true
-	exit 1
-}
 cat >"$tmp/ssh" <<'EOF'
 #!/bin/bash
 echo "$$ $*" >>"$TMP_SSH/log"
@@ -43,8 +35,8 @@ esac
 EOF
 chmod +x "$tmp/ssh"
 
-# expect CODE TEXT COMMAND...
-expect() {
+# answers CODE TEXT COMMAND...
+answers() {
 	local code=$1 text=$2 rc=0
 	shift 2
 	"$@" >"$tmp/out" 2>"$tmp/err" </dev/null || rc=$?
@@ -53,42 +45,38 @@ expect() {
 }
 # gone: no ssh is left that was started.
 gone() {
-	local pid _ i
+	local pid _
 	while read -r pid _; do
-		for ((i = 0; i < 3000; i++)); do
-			[ -d "/proc/$pid" ] || continue 2
-			sleep 0.01
-		done
-		fail "ssh $pid goes on: $(tr '\0' ' ' <"/proc/$pid/cmdline")"
+		within "ssh $pid goes on" test ! -d "/proc/$pid"
 	done <"$tmp/log"
 }
 
 # --- what ssh is told, and what it is not told ---
 
-expect 0 '^ok' "$build/probes/hop-pie" ssh://me@host.example:2222/
+answers 0 '^ok' "$build/probes/hop-pie" ssh://me@host.example:2222/
 grep -q '^[0-9]* -p 2222 me@host.example telefork serve --once --detach -$' "$tmp/log" || fail "arguments"
-expect 0 '^ok' "$build/probes/hop-pie" 'ssh://[::1]'
+answers 0 '^ok' "$build/probes/hop-pie" 'ssh://[::1]'
 grep -q '^[0-9]* ::1 telefork serve ' "$tmp/log" || fail "an address in brackets"
 for bad in ssh://-oProxyCommand=x ssh://me@-oProxyCommand=x ssh://-me@host 'ssh://a;b' 'ssh://$(b)' \
 	'ssh://a b' ssh:// ssh://@host ssh://host: ssh://host:22x 'ssh://[::1' ssh://host/path; do
 	before=$(wc -l <"$tmp/log")
-	expect 2 TELEFORK_E_ADDRESS "$build/probes/hop-pie" "$bad"
+	answers 2 TELEFORK_E_ADDRESS "$build/probes/hop-pie" "$bad"
 	[ "$(wc -l <"$tmp/log")" = "$before" ] || fail "$bad was given to ssh"
 done
-expect 69 'no address of a socket' telefork serve ssh://host
+answers 69 'no address of a socket' telefork serve ssh://host
 
 # --- failures, in ssh's own words ---
 
-expect 2 'TELEFORK_E_REFUSED: ssh://nowhere: ssh ended with exit code 255: ssh: Could not resolve hostname nowhere *$' \
+answers 2 'TELEFORK_E_REFUSED: ssh://nowhere: ssh ended with exit code 255: ssh: Could not resolve hostname nowhere *$' \
 	"$build/probes/hop-pie" ssh://nowhere
-expect 2 'exit code 127: .*not found: telefork has to be in the PATH over there' "$build/probes/hop-pie" ssh://without
-TELEFORK_SSH=/nonexistent expect 2 '/nonexistent: ENOENT' "$build/probes/hop-pie" ssh://host
+answers 2 'exit code 127: .*not found: telefork has to be in the PATH over there' "$build/probes/hop-pie" ssh://without
+TELEFORK_SSH=/nonexistent answers 2 '/nonexistent: ENOENT' "$build/probes/hop-pie" ssh://host
 
 # --- there, and there and back ---
 
 for host in host pipes; do
-	expect 0 '^ok' "$build/probes/hop-pie" "ssh://$host"
-	expect 0 'a line from there.*a word from there' "$build/probes/yoyo-pie" "ssh://$host"
+	answers 0 '^ok' "$build/probes/hop-pie" "ssh://$host"
+	answers 0 'a line from there.*a word from there' "$build/probes/yoyo-pie" "ssh://$host"
 	gone
 done
 
@@ -97,48 +85,35 @@ done
 # count NAME: a program that writes 1 to 100 into $tmp/NAME, whoever listens to it, the second half when
 # there is a $tmp/NAME.go; its pid in $pid.
 count() {
-	(
-		close_descriptors
-		exec perl -e 'open F, ">>", $ARGV[0]; F->autoflush; $| = 1;
-			for (1 .. 100) {
-				print F "$_\n"; print "$_\n";
-				do { select undef, undef, undef, 0.01 } until $_ != 50 || -e "$ARGV[0].go";
-			}
-			print F "end\n"' "$tmp/$1"
-	) >/dev/null 2>&1 </dev/null &
-	pid=$!
-	pids+=("$pid")
-	until [ -s "$tmp/$1" ]; do sleep 0.01; done
+	begin null perl -e 'open F, ">>", $ARGV[0]; F->autoflush; $| = 1;
+		for (1 .. 100) {
+			print F "$_\n"; print "$_\n";
+			do { select undef, undef, undef, 0.01 } until $_ != 50 || -e "$ARGV[0].go";
+		}
+		print F "end\n"' "$tmp/$1"
+	within "$1 does not count" test -s "$tmp/$1"
+}
+# finished NAME: it has counted to the end.
+finished() {
+	: >"$tmp/$1.go"
+	within "$1 does not count to the end" grep -q end "$tmp/$1"
+	cmp "$tmp/$1" <(seq 100 && echo end) || fail "$1 did not count to the end"
 }
 for host in host pipes; do
 	count "$host"
-	expect 0 "process $pid can travel to ssh://$host" telefork check --to "ssh://$host" "$pid"
-	expect 0 "^$pid moved: pid [0-9]+: frozen" telefork move "$pid" "ssh://$host"
+	answers 0 "process $pid can travel to ssh://$host" telefork check --to "ssh://$host" "$pid"
+	answers 0 "^$pid moved: pid [0-9]+: frozen" telefork move "$pid" "ssh://$host"
 	there=$(sed -n 's/.*: pid \([0-9]*\): .*/\1/p' "$tmp/out")
 	pids+=("$there")
 	gone
 	[ "$(readlink "/proc/$there/fd/"{0,1,2} | sort -u)" = /dev/null ] || fail "it depends on the session"
-	: >"$tmp/$host.go"
-	for ((i = 0; i < 3000; i++)); do
-		! grep -q end "$tmp/$host" || break
-		sleep 0.01
-	done
-	cmp "$tmp/$host" <(seq 100 && echo end) || fail "it did not count to the end over there"
+	finished "$host"
 	wait "$pid" && fail "the original lives" || [ $? = 137 ] || fail "the original ended by itself"
 done
 gone
 
 # --- the last word is lost, and the receiver is asked later ---
 
-# finished NAME: it has counted to the end.
-finished() {
-	: >"$tmp/$1.go"
-	for ((i = 0; i < 3000; i++)); do
-		! grep -q end "$tmp/$1" || break
-		sleep 0.01
-	done
-	cmp "$tmp/$1" <(seq 100 && echo end) || fail "$1 did not count to the end"
-}
 # half NAME: as far as it gets on its own.
 half() { until [ "$(wc -l <"$tmp/$1")" -ge 50 ]; do sleep 0.01; done; }
 # lose NAME: a program whose move comes to no end that is known here: $pid, $id of the move, $there.
@@ -146,7 +121,7 @@ lose() {
 	count "$1"
 	half "$1"
 	echo whole >"$tmp/cut"
-	expect 75 'is not known. It stays stopped here' telefork move --idle-time 4 "$pid" ssh://cut
+	answers 75 'is not known. It stays stopped here' telefork move --idle-time 4 "$pid" ssh://cut
 	[ "$(state "$pid")" = T ] || fail "it goes on here"
 	id=$(telefork jobs | sed -n "s/^\([0-9a-f]*\)  process $pid .*committing.*/\1/p")
 	there=$(XDG_STATE_HOME=$tmp/there telefork jobs |
@@ -157,14 +132,14 @@ lose() {
 export XDG_STATE_HOME=$tmp/here
 count told
 half told
-expect 0 "^$pid moved: pid [0-9]+: frozen" telefork move "$pid" ssh://told
+answers 0 "^$pid moved: pid [0-9]+: frozen" telefork move "$pid" ssh://told
 pids+=("$(sed -n 's/.*: pid \([0-9]*\): .*/\1/p' "$tmp/out")")
 finished told
 
 lose settled
-expect 75 'whether it runs there is not known' telefork settle "$id"
+answers 75 'whether it runs there is not known' telefork settle "$id"
 echo mended >"$tmp/cut"
-expect 0 "^$id: process $pid runs there as process $there, and was ended here" telefork settle "$id"
+answers 0 "^$id: process $pid runs there as process $there, and was ended here" telefork settle "$id"
 wait "$pid" && fail "the original lives" || [ $? = 137 ] || fail "the original ended by itself"
 finished settled
 
@@ -173,14 +148,14 @@ lose resumed
 kill -KILL "$there"
 rm -r "$tmp/there"
 echo mended >"$tmp/cut"
-expect 75 'no record of this move' telefork settle "$id"
+answers 75 'no record of this move' telefork settle "$id"
 [ "$(state "$pid")" = T ] || fail "it goes on here, without a word"
-expect 64 'which ID' telefork settle --resume-here
+answers 64 'which ID' telefork settle --resume-here
 [ "$(state "$pid")" = T ] || fail "it goes on here, without its id"
-expect 0 "^$id: process $pid was not heard of: it goes on here" telefork settle --resume-here "$id"
+answers 0 "^$id: process $pid was not heard of: it goes on here" telefork settle --resume-here "$id"
 finished resumed
 wait "$pid" || fail "the original: $?"
-expect 0 "^$id: process $pid is here; nothing is open" telefork settle "$id"
+answers 0 "^$id: process $pid is here; nothing is open" telefork settle "$id"
 gone
 
 # --- a real one ---
@@ -216,24 +191,24 @@ until grep -q 'Server listening' "$tmp/log"; do
 	sleep 0.01
 done
 real=ssh://root@127.0.0.1:$port
-expect 0 '^ok' "$build/probes/hop-pie" "$real"
-expect 0 'a line from there.*a word from there' "$build/probes/yoyo-pie" "$real"
-expect 2 'TELEFORK_E_REFUSED: .*Permission denied' "$build/probes/hop-pie" "ssh://nobody@127.0.0.1:$port"
+answers 0 '^ok' "$build/probes/hop-pie" "$real"
+answers 0 'a line from there.*a word from there' "$build/probes/yoyo-pie" "$real"
+answers 2 'TELEFORK_E_REFUSED: .*Permission denied' "$build/probes/hop-pie" "ssh://nobody@127.0.0.1:$port"
 count real
 half real
-expect 0 "process $pid can travel to $real" telefork check --to "$real" "$pid"
-expect 0 "^$pid moved: pid [0-9]+: frozen" telefork move "$pid" "$real"
+answers 0 "process $pid can travel to $real" telefork check --to "$real" "$pid"
+answers 0 "^$pid moved: pid [0-9]+: frozen" telefork move "$pid" "$real"
 there=$(sed -n 's/.*: pid \([0-9]*\): .*/\1/p' "$tmp/out")
 pids+=("$there")
 id=$(telefork jobs | sed -n "s/^\([0-9a-f]*\)  process $pid .*/\1/p")
 # As if its last word had been lost.
 mv "$tmp/here/telefork/moves/$id.moved" "$tmp/here/telefork/moves/$id.committing"
-expect 0 "^$id: process $pid runs there as process $there, and was ended here" telefork settle "$id"
+answers 0 "^$id: process $pid runs there as process $there, and was ended here" telefork settle "$id"
 # Post-copy: its memory is asked for through ssh, and nothing of that is left afterwards.
 count lazy
 half lazy
 lazy=$pid
-expect 0 "^$pid moved: pid [0-9]+: frozen.*runs after .* requests" telefork move --lazy "$pid" "$real"
+answers 0 "^$pid moved: pid [0-9]+: frozen.*runs after .* requests" telefork move --lazy "$pid" "$real"
 pids+=("$(sed -n 's/.*: pid \([0-9]*\): .*/\1/p' "$tmp/out")")
 ! grep -q 'cannot wait for memory' "$tmp/err" || fail "all of it went first"
 wait "$lazy" && fail "the original lives" || [ $? = 137 ] || fail "the original ended by itself"

@@ -3,14 +3,9 @@
 # stable.sh TELEBED ARCH: two runs of cells between QEMU machines, with one seed, say the same but for what the
 # report's schema marks as volatile: on a bad link, there and back, with all three witnesses, and with a failure.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 telebed=$1 arch=$2
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-
-fail() {
-	echo "FAILED: $*"
-	exit 1
-}
 
 printf 'probe = "hop"; arch = "%s"; tier = "system"; faults = { loss = 10; duplicate = 10; jitter = 5; };\n' \
 	"$arch" >"$tmp/bad-link.conf"

@@ -3,20 +3,15 @@
 # twice.sh BUILD PROBE [RUNNER]: a probe that draws random numbers is saved once and restored twice.
 # Both copies come from the same image; what they draw must differ.
 set -eu
-build=$1 probe=$2 run=${3:-}
-receive="$run"
-if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=1073741824 $run"; fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
+build=$1 probe=$2
+runner ${3+"$3"}
 
-$run "$build/probes/$probe" "$tmp/image.tf"
+"${run[@]}" "$build/probes/$probe" "$tmp/image.tf"
 for i in 1 2; do
-	# shellcheck disable=SC2086 # the runner is a word or nothing
-	$receive "$build/bin/telefork-pad" restore "$tmp/image.tf" >"$tmp/said$i"
+	"${receive[@]}" "$build/bin/telefork-pad" restore "$tmp/image.tf" >"$tmp/said$i"
 	cat "$tmp/said$i"
-	grep -q '^ok .* was drawn$' "$tmp/said$i"
+	grep -q '^ok .* was drawn$' "$tmp/said$i" || fail "number $i"
 done
-if cmp -s "$tmp/said1" "$tmp/said2"; then
-	echo "both copies drew the same numbers"
-	exit 1
-fi
+! cmp -s "$tmp/said1" "$tmp/said2" || fail "both copies drew the same numbers"

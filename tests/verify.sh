@@ -4,16 +4,10 @@
 # Just saved it is the same, stopped by a signal or not; one byte, one protection and one register
 # are a difference each, named, and nothing else is named with it.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$1 probe=$2
-tmp=$(mktemp -d)
-pid=
-trap 'if [ -n "$pid" ]; then kill -KILL "$pid" 2>/dev/null || true; fi; rm -rf "$tmp"' EXIT
 
-telefork() { "$build/bin/telefork" "$@"; }
-fail() {
-	echo "FAILED: $*"
-	exit 1
-}
 # exits CODE ARGUMENT...: telefork verify does; what it says is in $tmp/out.
 exits() {
 	local code=$1 rc=0
@@ -54,10 +48,10 @@ read -r _ <"$tmp/holding"
 until save first && telefork inspect "$tmp/first" | grep -q ' in stand_still'; do :; done
 same "$tmp/first"
 kill -STOP "$pid"
-until grep -q '^State:.T' "/proc/$pid/status"; do sleep 0.01; done
+within "it does not stop" is_stopped "$pid"
 save stopped
 same "$tmp/stopped"
-grep -q '^State:.T' "/proc/$pid/status" || fail "it does not stand still any more"
+is_stopped "$pid" || fail "it does not stand still any more"
 kill -CONT "$pid"
 kill -USR2 "$pid"
 names 'changed_byte+0x5: 00 -> 80$' "$tmp/first"
@@ -76,5 +70,4 @@ kill -KILL "$pid"
 wait "$pid" 2>/dev/null || true
 exits 71 "$pid" "$tmp/byte"
 grep -q "process $pid" "$tmp/out" || fail "no process: $(cat "$tmp/out")"
-pid=
 echo "verify: ok"

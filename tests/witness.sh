@@ -6,24 +6,12 @@
 # Under RUNNER (qemu-aarch64, ...) nobody can look from outside: the copy saves itself again, and the
 # two images are compared.
 set -eu
-build=$1 probe=$2 run=${3:-}
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
+build=$1 probe=$2
+runner ${3+"$3"}
 telefork=$(dirname "$0")/../build/$(uname -m)/bin/telefork
 witness=$build/bin/telefork-witness
-receive="$run"
-if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=268435456 $run"; fi
-tmp=$(mktemp -d)
-pids=
-clean_up() {
-	local p
-	for p in $pids; do kill "$p" 2>/dev/null || true; done
-	rm -rf "$tmp"
-}
-trap clean_up EXIT
-
-fail() {
-	echo "$*"
-	exit 1
-}
 
 # Whether the image's program stands where it should. A copy's code is plain memory without a name:
 # then it is the address that counts.
@@ -60,16 +48,14 @@ save() {
 start() {
 	mkfifo "$tmp/out"
 	"$@" >"$tmp/out" &
-	pids="$pids $!"
 	read -r _ started <"$tmp/out"
 	rm "$tmp/out"
 }
 
 # land FILE: sets started to the copy's pid.
 land() {
-	$receive "$build/bin/telefork-pad" restore "$1" >"$tmp/log" 2>&1 &
+	"${receive[@]}" "$build/bin/telefork-pad" restore "$1" >"$tmp/log" 2>&1 &
 	local pad=$!
-	pids="$pids $pad"
 	started=
 	while [ -z "$started" ]; do
 		[ -d /proc/$pad ] || fail "not restored: $(cat "$tmp/log")"
@@ -80,7 +66,7 @@ land() {
 		fi
 	done
 	started=${started% }
-	pids="$pids $started"
+	pids+=("$started")
 }
 
 # same A B: nothing is lost, and something was compared.
@@ -101,10 +87,9 @@ names() {
 	echo "named: $(head -1 "$tmp/diff")"
 }
 
-# shellcheck disable=SC2086 # the runner is a word or nothing
-start $run "$build/probes/$probe" "$tmp/image"
+start "${run[@]}" "$build/probes/$probe" "$tmp/image"
 pid=$started
-if [ -z "$run" ]; then
+if [ ${#run[@]} = 0 ]; then
 	look "$pid" "$tmp/first"
 	look "$pid" "$tmp/second"
 	same "$tmp/first" "$tmp/second"
@@ -118,13 +103,13 @@ if [ -z "$run" ]; then
 	names 'protection: read,write -> read$' "$tmp/byte" "$tmp/protection"
 	[ "$(awk '/^TracerPid/ { print $2 }' "/proc/$pid/status")" = 0 ] || fail "it is still traced"
 else
-	if out=$($run "$witness" "$pid" "$tmp/first" 2>&1); then fail "a witness under $run: $out"; fi
+	if out=$("${run[@]}" "$witness" "$pid" "$tmp/first" 2>&1); then fail "a witness under ${run[*]}: $out"; fi
 	case $out in *"no ptrace"*) ;; *) fail "not refused by name: $out" ;; esac
 fi
 save "$pid" "$tmp/sent"
 kill "$pid"
 land "$tmp/sent"
-if [ -z "$run" ]; then
+if [ ${#run[@]} = 0 ]; then
 	look "$started" "$tmp/arrived"
 else
 	save "$started" "$tmp/arrived"

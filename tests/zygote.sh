@@ -5,49 +5,31 @@
 # the position in a file. self: it sends itself; task: it is captured from outside; file: from a saved
 # image; words: what is refused, and who ends with whom.
 set -eu
-build=$1 probe=$2 how=$3 run=${4:-}
-receive="$run"
-if [ -n "$run" ]; then receive="env QEMU_STACK_SIZE=1073741824 $run"; fi
-tmp=$(mktemp -d)
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
+build=$1 probe=$2 how=$3
+runner ${4+"$4"}
 named=/dev/shm/brood.$$
-pids=
-# shellcheck disable=SC2086 # a list
-trap 'kill $pids 2>/dev/null || true; rm -rf "$tmp" "$named"' EXIT
+tidy() { rm -f "$named"; }
 mkdir "$tmp/at"
 echo secret >"$tmp/token"
-ask="$build/bin/telefork"
 
-fail() { echo "$*"; exit 1; }
-
+are_there() { [ "$(find "$tmp/at" -name "$2.*" | wc -l)" -ge "$1" ]; }
 # await COUNT WHAT: until so many files are there
 await() {
-	local n=0
-	while [ "$(find "$tmp/at" -name "$2.*" | wc -l)" -lt "$1" ]; do
-		n=$((n + 1))
-		[ $n -lt 3000 ] || fail "after 60 s there are less than $1 of $2: $(ls "$tmp/at")"
-		sleep 0.02
-	done
+	within "there are less than $1 of $2" are_there "$@"
 }
 
 serve() {
-	mkfifo "$tmp/address"
-	# shellcheck disable=SC2086 # the runner is a word or nothing
-	$receive "$build/bin/telefork-pad" serve "$@" --token-file "$tmp/token" tcp://127.0.0.1:0 \
-		>"$tmp/address" 2>"$tmp/log" &
-	receiver=$!
-	pids="$pids $receiver"
-	exec 3<"$tmp/address"
-	read -r address <&3
+	receiver serve "${receive[@]}" "$build/bin/telefork-pad" serve "$@" --token-file "$tmp/token" tcp://127.0.0.1:0
 }
 
-# shellcheck disable=SC2086
-spawn() { $run "$ask" spawn --token-file "$tmp/token" "$address" "$@"; }
-# shellcheck disable=SC2086
-zygotes() { $run "$ask" zygotes --token-file "$tmp/token" "$address" "$@"; }
+ask() { "${run[@]}" "$build/bin/telefork" "$@"; }
+spawn() { ask spawn --token-file "$tmp/token" "$address" "$@"; }
+zygotes() { ask zygotes --token-file "$tmp/token" "$address" "$@"; }
 
 send_itself() {
-	# shellcheck disable=SC2086
-	said=$($run "$build/probes/$probe" "$tmp/at" "$address" "$1" secret) || fail "$said"
+	said=$("${run[@]}" "$build/probes/$probe" "$tmp/at" "$address" "$1" secret) || fail "$said"
 	case $said in "kept "*) ;; *) fail "$said" ;; esac
 }
 
@@ -62,7 +44,6 @@ refused() {
 start_task() {
 	"$build/probes/$probe" "$tmp/at" "$@" &
 	task=$!
-	pids="$pids $task"
 	await 1 ready
 }
 
@@ -85,7 +66,7 @@ check() {
 
 alone="memory=1 shared=1 lock=1"
 # Nothing is known of the advice that a program under QEMU user mode gave.
-wiped="wiped=$([ -n "$run" ] && echo 0 || echo 1)"
+wiped="wiped=$([ ${#run[@]} != 0 ] && echo 0 || echo 1)"
 indices="$(printf 'index=%d ' {1..12})index=21 index=22 "
 case $how in
 self)
@@ -100,11 +81,11 @@ self)
 task)
 	serve --zygote
 	start_task "$named"
-	refused "copies would share it" "$ask" copy --token-file "$tmp/token" --zygote named --allow pipe "$task" "$address"
+	refused "copies would share it" telefork copy --token-file "$tmp/token" --zygote named --allow pipe "$task" "$address"
 	kill "$task"
 	rm "$tmp/at/ready.0" "$named"
 	start_task
-	$ask copy -q --token-file "$tmp/token" --zygote web --allow pipe "$task" "$address"
+	telefork copy -q --token-file "$tmp/token" --zygote web --allow pipe "$task" "$address"
 	spawn web -n 4 -q
 	: >"$tmp/at/begin"
 	await 5 at
@@ -116,15 +97,14 @@ task)
 	check 5 "$alone named=1 absent=5a threads=3 file=69 wiped=1"
 	;;
 file)
-	# shellcheck disable=SC2086
 	start_task
-	$ask dump -q --allow pipe -o "$tmp/image.tf" "$task"
+	telefork dump -q --allow pipe -o "$tmp/image.tf" "$task"
 	: >"$tmp/at/begin"
-	"$ask" restore --copies 3 "$tmp/image.tf" >"$tmp/pids" 2>"$tmp/log" &
+	telefork restore --copies 3 "$tmp/image.tf" >"$tmp/pids.out" 2>"$tmp/restore.err" &
 	restore=$!
 	await 4 at
 	: >"$tmp/at/go"
-	wait "$task" "$restore" || fail "$(cat "$tmp/log")"
+	wait "$task" "$restore" || fail "exit code $?"
 	rm "$tmp/at/done.$task"
 	check 3 "$alone named=1 absent=5a threads=3 file=69 wiped=1"
 	;;
@@ -139,11 +119,10 @@ words)
 	refused "is no name of a zygote" spawn "w/b"
 	refused "1 to 4096" spawn web -n 4097
 	refused "which NAME" spawn
-	refused "wants a token" "$ask" spawn "$address" web
-	refused "no zygotes are kept there" "$ask" zygotes "$tmp/x"
+	refused "wants a token" telefork spawn "$address" web
+	refused "no zygotes are kept there" telefork zygotes "$tmp/x"
 	zygotes --drop other
-	copies=$(spawn web -n 4)
-	pids="$pids $copies"
+	mapfile -t pids < <(spawn web -n 4)
 	await 4 at
 	case $(zygotes) in "web "*" 4 running: "*) ;; *) fail "$(zygotes)" ;; esac
 	kept=$(zygotes | sed 's/.* pid \([0-9]*\),.*/\1/')
@@ -154,17 +133,11 @@ words)
 	send_itself web
 	send_itself other
 	kept=$(zygotes | sed -n 's/^web .* pid \([0-9]*\),.*/\1/p')
-	copies="$copies $(spawn other --first 5)"
-	pids="$pids $copies"
+	pids+=("$(spawn other --first 5)")
 	await 5 at
-	kill -9 "$receiver"
-	for pid in $copies; do kill -0 "$pid" || fail "copy $pid ended with the receiver"; done
-	n=0
-	while kill -0 "$kept" 2>/dev/null; do
-		n=$((n + 1))
-		[ $n -lt 500 ] || fail "the receiver was killed, and its zygote lives"
-		sleep 0.02
-	done
+	kill -9 "$server"
+	for pid in "${pids[@]}"; do kill -0 "$pid" || fail "copy $pid ended with the receiver"; done
+	within "the receiver was killed, and its zygote lives" is_gone "$kept"
 	check 5 "$alone wiped=1"
 	;;
 esac

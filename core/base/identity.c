@@ -62,6 +62,15 @@ char tf_identity_state(const struct tf_identity *i)
 	return state;
 }
 
+bool tf_identity_ended(pid_t pid)
+{
+	uint64_t start;
+	char state;
+	int rc = read_stat(pid, &state, &start);
+
+	return rc == -ESRCH || (!rc && (state == 'Z' || state == 'X'));
+}
+
 int tf_identity_signal(const struct tf_identity *i, int signo)
 {
 	TF_CLOSE int fd = (int)syscall(SYS_pidfd_open, i->pid, 0);

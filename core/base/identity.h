@@ -6,6 +6,7 @@
 #ifndef TF_BASE_IDENTITY_H
 #define TF_BASE_IDENTITY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -23,6 +24,9 @@ int tf_identity_of(pid_t pid, struct tf_identity *ret);
 /* The state of that very process, as in proc_pid_stat(5): 'R', 'S', 'T' (stopped), 't' (stopped by
  * a tracer), 'Z', …; 0: it is gone. */
 char tf_identity_state(const struct tf_identity *i);
+
+/* Whether there is no process of this id, or one that has ended and that nobody has waited for. */
+bool tf_identity_ended(pid_t pid);
 
 /* Sends it a signal. 0 or -errno: -ESRCH if it is gone. */
 int tf_identity_signal(const struct tf_identity *i, int signo);

@@ -58,7 +58,21 @@ long tf_check_number(const char *text, const char *label)
 
 /* --- the process --- */
 
-static void check_machine(struct tf_check *c)
+/* What ended can be asked nothing else: neither a zombie, nor one whose main thread is. */
+static bool has_ended(struct tf_check *c)
+{
+	const char *status = tf_check_text(c, "status");
+	const char *state = strstr(status, "\nState:\t");
+
+	if (state && state[8] != 'Z' && state[8] != 'X')
+		return false;
+	tf_check_add(c, TF_OBSTACLE_ENDED, "%s %d",
+		tf_check_number(status, "\nThreads:") > 1 ? "main thread" : "process", (int)c->pid);
+	return true;
+}
+
+/* False: it ended in this very moment. */
+static bool check_machine(struct tf_check *c)
 {
 	unsigned char ident[20] = {0};
 	char path[64];
@@ -68,21 +82,17 @@ static void check_machine(struct tf_check *c)
 	mem = open(path, O_RDONLY | O_CLOEXEC); /* asks for what ptrace asks for */
 	snprintf(path, sizeof(path), "/proc/%d/exe", (int)c->pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (mem < 0 || fd < 0)
-		tf_check_add(c, TF_OBSTACLE_ACCESS, "process %d: %s", (int)c->pid, strerror(errno));
-	else if (read(fd, ident, sizeof(ident)) != sizeof(ident) || ident[EI_CLASS] != ELFCLASS64 ||
-		 (uint32_t)(ident[18] | ident[19] << 8) != tf_arch_native()->machine)
+	if (mem < 0 || fd < 0) {
+		int err = errno;
+
+		if (has_ended(c))
+			return false;
+		tf_check_add(c, TF_OBSTACLE_ACCESS, "process %d: %s", (int)c->pid, strerror(err));
+	} else if (read(fd, ident, sizeof(ident)) != sizeof(ident) ||
+		   ident[EI_CLASS] != ELFCLASS64 ||
+		   (uint32_t)(ident[18] | ident[19] << 8) != tf_arch_native()->machine) {
 		tf_check_add(c, TF_OBSTACLE_MACHINE, "process %d", (int)c->pid);
-}
-
-/* What ended can be asked nothing else. */
-static bool has_ended(struct tf_check *c)
-{
-	const char *state = strstr(tf_check_text(c, "status"), "\nState:\t");
-
-	if (!state || (state[8] != 'Z' && state[8] != 'X'))
-		return false;
-	tf_check_add(c, TF_OBSTACLE_ENDED, "process %d", (int)c->pid);
+	}
 	return true;
 }
 
@@ -229,12 +239,13 @@ static int check_maps(struct tf_check *c, struct tf_err *e)
 	return rc;
 }
 
-static int check_living(struct tf_check *c, struct tf_err *e)
+static int check_all(struct tf_check *c, struct tf_err *e)
 {
 	int rc;
 
 	c->shared = tf_arena_array(&c->arena, TF_CHECK_SHARED, sizeof(*c->shared));
-	check_machine(c);
+	if (has_ended(c) || !check_machine(c))
+		return 0;
 	check_status(c);
 	check_timers(c);
 	tf_check_others(c);
@@ -252,10 +263,10 @@ int tf_task_check(pid_t pid, tf_obstacle_fn *found, void *ctx, struct tf_err *e)
 
 	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
 	if (access(path, F_OK))
-		return tf_fail(e, TELEFORK_E_SYSTEM, "there is no process %d", (int)pid);
+		return tf_fail(e, TELEFORK_E_UNSUPPORTED, "there is no process %d", (int)pid);
 	if (tf_arena_init(&c.arena, TF_ARENA_DEFAULT))
 		return tf_fail(e, TELEFORK_E_NOMEM, "no address space for a check");
-	rc = has_ended(&c) ? 0 : check_living(&c, e);
+	rc = check_all(&c, e);
 	tf_arena_done(&c.arena);
 	return rc ? rc : c.n;
 }

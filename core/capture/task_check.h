@@ -17,7 +17,7 @@
 #define TF_OBSTACLES(X)                                                                            \
 	X(ACCESS, "access", false, "the process may not be looked at",                             \
 		"be its user or root; see kernel.yama.ptrace_scope")                               \
-	X(ENDED, "ended", false, "its main thread has ended", "nothing can be done")               \
+	X(ENDED, "ended", false, "it has ended", "nothing can be done")                            \
 	X(MACHINE, "machine", false, "it is no 64-bit program of this architecture",               \
 		"use the telefork of its architecture")                                            \
 	X(TRACER, "tracer", false, "another process traces it", "end the debugger")                \
@@ -98,8 +98,8 @@ struct tf_obstacle {
 
 typedef void tf_obstacle_fn(void *ctx, const struct tf_obstacle *o);
 
-/* Calls found for every obstacle. The number of them, or an error: _SYSTEM (there is no such
- * process), _NOMEM. */
+/* Calls found for every obstacle. The number of them, or an error: _UNSUPPORTED (there is
+ * no such process), _NOMEM. */
 int tf_task_check(pid_t pid, tf_obstacle_fn *found, void *ctx, struct tf_err *e);
 
 /* By name; TF_OBSTACLE_KINDS if there is none. */

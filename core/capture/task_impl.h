@@ -72,6 +72,7 @@ int tf_task_object_copy(struct tf_task *t, const struct tf_map *m, uint8_t *copy
  * descriptor of it. *ret_rc: 0 or _SYSTEM. */
 bool tf_task_object_read(struct tf_task *t, uint64_t addr, void *to, size_t n, int *ret_rc);
 
+/* Their descriptors. */
 void tf_task_objects_close(struct tf_task *t);
 
 /* task.c: sends a run's memory. */
@@ -217,6 +218,7 @@ int tf_task_shot_clean(struct tf_task *t);
 int64_t tf_task_shot_call(struct tf_task *t, long nr, uint64_t arg0, uint64_t arg1, uint64_t arg2);
 int64_t tf_task_shot_calls(struct tf_task *t, long nr, const uint64_t arg[6]);
 
+/* Ends the shot, and waits until it is gone. */
 void tf_task_shot_end(struct tf_task *t);
 
 #endif

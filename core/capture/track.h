@@ -66,6 +66,7 @@ int tf_track_look(struct tf_track *k, int pagemap, uint64_t start, uint64_t end,
 	int (*page)(void *ctx, uint64_t start, uint64_t end, bool clean), void *ctx,
 	struct tf_err *e);
 
+/* Nobody watches the process any more. */
 void tf_track_end(struct tf_track *k);
 
 #endif

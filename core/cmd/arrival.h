@@ -38,6 +38,7 @@ void tf_arrival_lost(struct tf_arrival *a);
  * it. False if it runs by now. */
 bool tf_arrival_undo(struct tf_arrival *a, struct tf_pad *pad);
 
+/* Lets go of its record; what that says stays. */
 void tf_arrival_end(struct tf_arrival *a);
 
 /* What became of a move: decided, if it was not. *ret_pid: of the copy. Its enum tf_outcome, or

@@ -72,6 +72,12 @@ static void tell(void *ctx, const struct tf_obstacle *o)
 	putc('\n', t->out);
 }
 
+/* There is no such process: it cannot travel either. */
+static int exit_code(int error)
+{
+	return error == TELEFORK_E_UNSUPPORTED ? TF_EXIT_OBSTACLE : tf_exit_code(error);
+}
+
 int tf_check_first(const char *command, pid_t pid, const struct tf_allowed *allowed)
 {
 	struct telling t = {.out = stderr, .command = command, .allowed = allowed};
@@ -79,8 +85,8 @@ int tf_check_first(const char *command, pid_t pid, const struct tf_allowed *allo
 	int n = tf_task_check(pid, tell, &t, &e);
 
 	if (n < 0) {
-		tf_complain(NULL, e.text);
-		return tf_exit_code(n);
+		tf_complain(command + strlen("telefork "), e.text);
+		return exit_code(n);
 	}
 	return t.left ? TF_EXIT_OBSTACLE : TF_EXIT_OK;
 }
@@ -207,7 +213,7 @@ static int check(const struct arguments *a)
 	json_decref(t.there);
 	if (n < 0) {
 		tf_complain("check", e.text);
-		return tf_exit_code(n);
+		return exit_code(n);
 	}
 	if (fflush(stdout) || bad)
 		return TF_EXIT_IO;

@@ -54,6 +54,7 @@ struct sending {
 	struct tf_timing timing;
 	int fd;
 	bool answers, committed;
+	bool ended;              /* the process here, before it was captured */
 	bool lost;               /* a post-copy ran there, and its memory did not get there */
 	struct tf_errand errand; /* a move's, with its id */
 	struct tf_journal journal;
@@ -169,6 +170,7 @@ static int open_journal(struct sending *s)
 	tf_move_id_text(s->errand.id, r->id);
 	r->time = time(NULL);
 	rc = tf_identity_of(s->pid, &r->process);
+	s->ended = rc == -ESRCH;
 	if (rc)
 		return tf_fail_errno(e, TELEFORK_E_SYSTEM, -rc, "process %d", s->pid);
 	r->stopped = tf_identity_state(&r->process) == 'T';
@@ -458,6 +460,7 @@ static int transfer(struct sending *s)
 	static int (*const finish[])(struct sending *) = {finish_dump, finish_copy, finish_move};
 	int rc = capture(s);
 
+	s->ended = rc && tf_identity_ended(s->pid); /* what could not be read of it says less */
 	if (rc)
 		return rc;
 	if (!s->quiet)
@@ -509,6 +512,10 @@ static void summarise(const struct sending *s, uint64_t sent)
 /* A receiver's refusal has a code of its own that says nothing about the line between. */
 static int explain(const struct sending *s, int rc)
 {
+	if (s->ended) {
+		fprintf(stderr, "%s: process %d has ended meanwhile\n", s->command, s->pid);
+		return TF_EXIT_OBSTACLE;
+	}
 	if (s->record.phase != TF_PHASE_COMMITTING) {
 		tf_complain(s->command + strlen("telefork "), s->task.capture.err.text);
 		return tf_exit_code(rc);

@@ -40,12 +40,14 @@ struct tf_relay_ends {
 int tf_relay_open(struct tf_relay *r, int fd, const struct telefork_options *options,
 	struct tf_relay_ends *ends, struct tf_err *e);
 
+/* Those of ends that are open. */
 void tf_relay_close_ends(struct tf_relay_ends *ends);
 
 /* Relays until the copy has ended and the sender has everything, or the sender is gone. Then the
  * copy and its process group are dead. Leaves the copy to be reaped. */
 void tf_relay_run(struct tf_relay *r);
 
+/* Our ends. */
 void tf_relay_close(struct tf_relay *r);
 
 #endif

@@ -132,7 +132,7 @@ static pid_t stranger(void (*fn)(pid_t us))
 /* main() leaves its thread to another one. */
 static int ended(void)
 {
-	return is("process %d", getpid());
+	return is("main thread %d", getpid());
 }
 
 static int no_looking(void)
@@ -228,7 +228,7 @@ static int vfork_in_flight(void)
 	if (pthread_create(&thread, NULL, in_vfork, &tid))
 		return -1;
 	while (!__atomic_load_n(&other, __ATOMIC_SEQ_CST))
-		sched_yield();
+		usleep(100);
 	return is("thread %d (vfork", tid);
 }
 

@@ -193,7 +193,7 @@ static void start(void)
 		if (pthread_create(&t, NULL, worker, (void *)i))
 			probe_lost("no thread can be made at home");
 	while (atomic_load(&busy) < N_THREADS || !atomic_load(&rounds[0]))
-		sched_yield();
+		usleep(100);
 }
 
 int main(int argc, char **argv)

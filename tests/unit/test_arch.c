@@ -20,6 +20,7 @@
 #include "arch/arch.h"
 #include "arch/restorer.h"
 #include "core/base/crc32c.h"
+#include "tests/unit/suite.h"
 #include TF_ARCH_TESTING_HEADER
 
 static struct tf_arena arena;
@@ -600,14 +601,13 @@ START_TEST(crc32c)
 	ck_assert_uint_eq(~tf_r_crc32c(~0u, (const uint8_t *)"123456789", 9), 0xe3069283);
 	for (unsigned i = 0; i < sizeof(data); i++)
 		data[i] = (uint8_t)(i * i + 3);
-	for (unsigned from = 0; from < 9; from++) {
+	for (unsigned from = 0; from < 9; from++)
 		for (unsigned n = 0; n < 280; n++) {
 			uint32_t want = crc_bitwise(7, data + from, n);
 
 			ck_assert_uint_eq(~tf_crc32c_instruction(~7u, data + from, n), want);
 			ck_assert_uint_eq(~tf_r_crc32c(~7u, data + from, n), want);
 		}
-	}
 	ck_assert_uint_eq(
 		~tf_crc32c_instruction(tf_crc32c_instruction(~0u, data, 13), data + 13, 287),
 		crc_bitwise(0, data, 300));
@@ -770,8 +770,6 @@ int main(void)
 {
 	Suite *s = suite_create("arch");
 	TCase *any = tcase_create("any"), *own = tcase_create("own");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(any, setup, teardown);
 	tcase_add_test(any, lookup);
@@ -798,9 +796,5 @@ int main(void)
 	testing_cases(own);
 	suite_add_tcase(s, any);
 	suite_add_tcase(s, own);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -22,6 +22,7 @@
 #include "core/base/io.h"
 #include "core/base/maps.h"
 #include "core/telefork_internal.h"
+#include "tests/unit/suite.h"
 
 static struct tf_arena arena;
 static struct tf_map *maps;
@@ -692,8 +693,6 @@ int main(void)
 {
 	Suite *s = suite_create("base");
 	TCase *t = tcase_create("base");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_set_timeout(t, 60);
@@ -720,8 +719,5 @@ int main(void)
 	tcase_add_test(t, options_of_other_headers);
 	tcase_add_test(t, older_options_in_every_call);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tests/unit/plan_sample.h"
+#include "tests/unit/suite.h"
 
 static struct tf_arena arena;
 static struct tf_image image;
@@ -358,8 +359,6 @@ int main(void)
 {
 	Suite *s = suite_create("compat");
 	TCase *t = tcase_create("compat");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_set_timeout(t, 60);
@@ -374,8 +373,5 @@ int main(void)
 	tcase_add_test(t, facts_nonsense);
 	tcase_add_test(t, facts_gathered);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

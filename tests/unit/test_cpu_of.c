@@ -21,6 +21,7 @@
 #include "arch/arch.h"
 #include "core/base/host.h"
 #include "core/capture/task.h"
+#include "tests/unit/suite.h"
 
 #define VARIABLE "GLIBC_TUNABLES"
 
@@ -193,8 +194,6 @@ int main(int argc, char **argv)
 {
 	Suite *s = suite_create("cpu_of");
 	TCase *t = tcase_create("cpu_of");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	if (argc == 3)
 		return be_other(argv[1], atoi(argv[2]));
@@ -209,8 +208,5 @@ int main(int argc, char **argv)
 		tcase_add_test(t, does_not_use_what_it_was_not_told_of);
 	}
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a report keeps of a cell: harness/evidence.c. */
 #include "harness/evidence.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <stdio.h>
@@ -157,8 +158,6 @@ int main(void)
 {
 	Suite *s = suite_create("evidence");
 	TCase *t = tcase_create("evidence");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, begin, end);
 	tcase_add_test(t, test_strip);
@@ -167,9 +166,5 @@ int main(void)
 	tcase_add_test(t, test_seen);
 	tcase_add_test(t, test_differences);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

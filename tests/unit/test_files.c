@@ -11,6 +11,7 @@
 #include "core/restore/objects.h"
 #include "tests/unit/plan_model.h"
 #include "tests/unit/plan_sample.h"
+#include "tests/unit/suite.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -297,8 +298,6 @@ int main(void)
 {
 	Suite *s = suite_create("files");
 	TCase *t = tcase_create("files");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_set_timeout(t, 60);
@@ -314,8 +313,5 @@ int main(void)
 	tcase_add_test(t, many_objects);
 	tcase_add_test(t, device_is_not_opened);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

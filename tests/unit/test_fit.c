@@ -17,6 +17,7 @@
 #include "core/capture/task_impl.h"
 #include "core/restore/fit.h"
 #include "tests/unit/plan_sample.h"
+#include "tests/unit/suite.h"
 
 #define RESTORER_SIZE 2345
 #define BIT(cap)      (UINT64_C(1) << (cap))
@@ -433,8 +434,6 @@ int main(void)
 {
 	Suite *s = suite_create("fit");
 	TCase *t = tcase_create("fit");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_set_timeout(t, 60);
@@ -457,8 +456,5 @@ int main(void)
 	tcase_add_test(t, filters_answer);
 	tcase_add_test(t, calls_are_asked_for);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

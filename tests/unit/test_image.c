@@ -13,6 +13,7 @@
 #include "core/image/file.h"
 #include "core/image/notes.h"
 #include "tests/unit/image_sample.h"
+#include "tests/unit/suite.h"
 
 #define ARENA ((size_t)256 << 20)
 
@@ -458,8 +459,6 @@ int main(void)
 {
 	Suite *s = suite_create("image");
 	TCase *t = tcase_create("image");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_set_timeout(t, 300);
@@ -474,8 +473,5 @@ int main(void)
 	tcase_add_loop_test(t, file_reads_memory, 0, 2);
 	tcase_add_test(t, encoder_refuses);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

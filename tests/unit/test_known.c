@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/image/known.h"
+#include "tests/unit/suite.h"
 
 static uint8_t page[TF_KNOWN_PAGE];
 
@@ -106,8 +107,6 @@ int main(void)
 {
 	Suite *s = suite_create("known");
 	TCase *t = tcase_create("known");
-	SRunner *r;
-	int failed;
 
 	tcase_set_timeout(t, 200);
 	tcase_add_test(t, found);
@@ -115,9 +114,5 @@ int main(void)
 	tcase_add_test(t, hostile);
 	tcase_add_test(t, own_program);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

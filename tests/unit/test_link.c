@@ -18,6 +18,7 @@
 #include "qemu/faults.h"
 #include "qemu/io.h"
 #include "qemu/link.h"
+#include "tests/unit/suite.h"
 
 #define PATIENT_MS 10000
 #define QUIET_MS   60 /* nothing has come by then */
@@ -592,11 +593,5 @@ static Suite *link_suite(void)
 
 int main(void)
 {
-	SRunner *r = srunner_create(link_suite());
-	int failed;
-
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(link_suite());
 }

@@ -11,6 +11,7 @@
 #include "core/base/text.h"
 #include "core/image/notes.h"
 #include "tests/unit/image_sample.h"
+#include "tests/unit/suite.h"
 
 static struct tf_arena arena;
 
@@ -675,8 +676,6 @@ int main(void)
 {
 	Suite *s = suite_create("notes");
 	TCase *t = tcase_create("notes");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_set_timeout(t, 60);
@@ -694,8 +693,5 @@ int main(void)
 	tcase_add_test(t, unknown_notes);
 	tcase_add_test(t, counts_do_not_allocate);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/restore/owners.h"
+#include "tests/unit/suite.h"
 
 #define PAGES 5
 
@@ -492,8 +493,6 @@ int main(void)
 {
 	Suite *s = suite_create("owners");
 	TCase *searched = tcase_create("searched"), *seen = tcase_create("noted");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(searched, set_up, tear_down);
 	tcase_add_checked_fixture(seen, set_up_noted, tear_down);
@@ -504,9 +503,5 @@ int main(void)
 	tcase_add_loop_test(seen, noted_not_all, 0, 2);
 	suite_add_tcase(s, searched);
 	suite_add_tcase(s, seen);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

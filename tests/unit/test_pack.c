@@ -17,9 +17,9 @@
 #include "core/base/crc32c.h"
 #include "core/base/host.h"
 #include "core/channel/channel.h"
-#include "core/pack/choose.h"
 #include "core/pack/packer.h"
 #include "core/pack/unpack.h"
+#include "tests/unit/suite.h"
 
 #define PAGE TF_STORE_PAGE
 #define SIZE ((size_t)n_pages * PAGE)
@@ -461,7 +461,19 @@ START_TEST(flipped)
 }
 END_TEST
 
-/* A sender that lies: what it is told. */
+static void is_told(const struct crafted *c, const char *says, int code)
+{
+	struct receiver r = {.store = store};
+
+	ck_assert_int_eq(hear(c, &r), code);
+	ck_assert_msg(strstr(r.e.text, says) != NULL, "\"%s\": no \"%s\"", r.e.text, says);
+	free(r.got);
+	r.store = NULL;
+	ck_assert_int_ne(hear(c, &r), 0);
+	free(r.got);
+}
+
+/* A sender that lies. */
 START_TEST(lying_sender)
 {
 	uint8_t *wrong = memory + 5 * (size_t)PAGE;
@@ -469,20 +481,13 @@ START_TEST(lying_sender)
 	static uint8_t packed[PAGE];
 	static const uint8_t bomb[] = {
 		0x1f, 0, 1, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 10};
-	struct {
-		const char *says;
-		int code;
-		struct crafted c;
-	} *t = calloc(16, sizeof(*t));
-	unsigned n = 0;
 
 #define LIE(WHAT, CODE, ...)                  \
 	do {                                  \
 		struct crafted c = crafted(); \
+                                              \
 		__VA_ARGS__;                  \
-		t[n].says = WHAT;             \
-		t[n].code = CODE;             \
-		t[n++].c = c;                 \
+		is_told(&c, WHAT, CODE);      \
 	} while (0)
 	LIE("not the one that was announced", TELEFORK_E_IMAGE, {
 		put_list(&c, 2, memory, 0);
@@ -531,19 +536,8 @@ START_TEST(lying_sender)
 					(uint32_t)tf_codec_pack(codec, k, packed, PAGE,
 						memory + (n_pages / 2 | 1) * (size_t)PAGE, PAGE));
 			});
-	for (unsigned i = 0; i < n; i++) {
-		struct receiver r = {.store = store};
-
-		ck_assert_int_eq(hear(&t[i].c, &r), t[i].code);
-		ck_assert_msg(strstr(r.e.text, t[i].says) != NULL, "\"%s\": no \"%s\"", r.e.text,
-			t[i].says);
-		free(r.got);
-		r.store = NULL;
-		ck_assert_int_ne(hear(&t[i].c, &r), 0);
-		free(r.got);
-	}
+#undef LIE
 	tf_codec_free(codec);
-	free(t);
 }
 END_TEST
 
@@ -721,90 +715,10 @@ START_TEST(not_at_hand)
 }
 END_TEST
 
-/* --- what pays --- */
-
-#define MS UINT64_C(1000000)
-
-/* A line of so many bytes a second that always has a queue. */
-static void line(struct tf_chooser *c, double rate, uint32_t unsent)
-{
-	for (unsigned i = 0; i < 4; i++)
-		tf_choose_look(c, (i + 1) * 10 * MS, unsent + (uint64_t)(rate / 100 * i), unsent);
-}
-
-START_TEST(chosen)
-{
-	struct tf_chooser c;
-
-	tf_choose_begin(&c, 1u << TF_CODEC_LZ4 | 1u << TF_CODEC_ZSTD);
-	ck_assert_int_eq(tf_choose_codec(&c, 0, 131072), TF_CODEC_NONE); /* nothing is known */
-	ck_assert(!tf_choose_list(&c));
-	line(&c, 3e9, 1 << 20); /* loopback */
-	ck_assert_int_eq(tf_choose_codec(&c, 0, 131072), TF_CODEC_NONE);
-	ck_assert(!tf_choose_list(&c));
-
-	tf_choose_begin(&c, 1u << TF_CODEC_LZ4 | 1u << TF_CODEC_ZSTD);
-	line(&c, 10e6, 1 << 20);
-	ck_assert(tf_choose_list(&c));
-	ck_assert_int_eq(tf_choose_codec(&c, 0, 131072), TF_CODEC_LZ4); /* is tried */
-	tf_choose_learn(&c, TF_CODEC_LZ4, 0, 1000000, 700000, MS);
-	ck_assert_int_eq(tf_choose_codec(&c, 131072, 131072), TF_CODEC_ZSTD);
-	tf_choose_learn(&c, TF_CODEC_ZSTD, 131072, 1000000, 500000, 3 * MS);
-	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_ZSTD); /* makes less of it */
-	line(&c, 120e6, 1 << 20); /* then it is the slower one */
-	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_LZ4);
-	c.unsent = 0; /* it waits for us, and is done sooner all the same */
-	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_LZ4);
-	line(&c, 400e6, 1 << 20);
-	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_LZ4);
-	c.unsent = 0; /* it would not be */
-	ck_assert_int_eq(tf_choose_codec(&c, 262144, 131072), TF_CODEC_NONE);
-
-	/* What is known of large blocks says nothing of small ones. */
-	tf_choose_begin(&c, 1u << TF_CODEC_LZ4);
-	line(&c, 100e6, 1 << 20);
-	tf_choose_learn(&c, TF_CODEC_LZ4, 0, 131072, 60000, MS / 4);
-	tf_choose_learn(&c, TF_CODEC_LZ4, 0, PAGE, 2000, MS / 4);
-	ck_assert_int_eq(tf_choose_codec(&c, 131072, 131072), TF_CODEC_LZ4);
-	ck_assert_int_eq(tf_choose_codec(&c, 131072, PAGE), TF_CODEC_NONE);
-
-	/* What brings nothing is tried ever less. */
-	tf_choose_begin(&c, 1u << TF_CODEC_LZ4);
-	line(&c, 10e6, 1 << 20);
-	{
-		unsigned tries = 0;
-
-		for (uint64_t sent = 0; sent < UINT64_C(1) << 30; sent += 131072)
-			if (tf_choose_codec(&c, sent, 131072)) {
-				tf_choose_learn(&c, TF_CODEC_LZ4, sent, 131072, 131072, MS / 5);
-				tries++;
-			}
-		ck_assert_uint_ge(tries, 4);
-		ck_assert_uint_le(tries, 10);
-	}
-}
-END_TEST
-
-/* An idle line tells nothing of itself, but that it can do what it did. */
-START_TEST(idle)
-{
-	struct tf_chooser c;
-
-	tf_choose_begin(&c, 1u << TF_CODEC_LZ4);
-	for (unsigned i = 1; i < 10; i++)
-		tf_choose_look(&c, i * 10 * MS, i * 1000, 0);
-	ck_assert(c.line <= 0);
-	line(&c, 10e6, 1 << 20);
-	ck_assert(c.line > 5e6 && c.line < 15e6);
-}
-END_TEST
-
 int main(void)
 {
 	Suite *s = suite_create("pack");
 	TCase *t = tcase_create("pack");
-	SRunner *sr;
-	int failed;
 
 	if (tf_host_emulated()) /* it takes its time for hashes */
 		n_pages = 600;
@@ -824,11 +738,5 @@ int main(void)
 	tcase_add_test(t, at_hand);
 	tcase_add_test(t, not_at_hand);
 	tcase_add_loop_test(t, lying_receiver, 0, LIES);
-	tcase_add_test(t, chosen);
-	tcase_add_test(t, idle);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -11,6 +11,7 @@
 #define PLAN_BROKEN(...) ck_abort_msg(__VA_ARGS__)
 #include "tests/unit/plan_model.h"
 #include "tests/unit/plan_sample.h"
+#include "tests/unit/suite.h"
 
 #include <fcntl.h>
 #include <linux/prctl.h>
@@ -743,8 +744,6 @@ int main(void)
 {
 	Suite *s = suite_create("plan");
 	TCase *t = tcase_create("plan");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_set_timeout(t, 60);
@@ -773,8 +772,5 @@ int main(void)
 	tcase_add_test(t, hole_edges);
 	tcase_add_loop_test(t, hole_is_the_highest, 1, 5);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

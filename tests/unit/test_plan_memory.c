@@ -10,6 +10,7 @@
 #define PLAN_BROKEN(...) ck_abort_msg(__VA_ARGS__)
 #include "tests/unit/plan_model.h"
 #include "tests/unit/plan_sample.h"
+#include "tests/unit/suite.h"
 
 #include <fcntl.h>
 
@@ -349,8 +350,6 @@ int main(void)
 {
 	Suite *s = suite_create("plan_memory");
 	TCase *t = tcase_create("memory");
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_add_test(t, file_that_is_here);
@@ -365,8 +364,5 @@ int main(void)
 	tcase_add_test(t, keys);
 	tcase_add_test(t, huge_and_growing);
 	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run(s);
 }

@@ -25,6 +25,7 @@
 #include "qemu/template.h"
 #include "qemu/vm_impl.h"
 #include "qemu/wire.h"
+#include "tests/unit/suite.h"
 
 static char folder[64];
 
@@ -709,11 +710,5 @@ static Suite *qemu_suite(void)
 
 int main(void)
 {
-	SRunner *r = srunner_create(qemu_suite());
-	int failed;
-
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(qemu_suite());
 }

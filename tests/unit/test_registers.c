@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "arch/regs.h"
+#include "tests/unit/suite.h"
 
 #define XCR0_AT 464 /* in an XSAVE area: software bytes of FXSAVE */
 
@@ -148,16 +149,11 @@ int main(void)
 {
 	Suite *suite = suite_create("registers");
 	TCase *tc = tcase_create("counts");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	if (tf_arena_init(&arena, 1 << 20))
 		return 2;
 	tcase_add_test(tc, x86_64_counts);
 	tcase_add_test(tc, aarch64_counts);
 	suite_add_tcase(suite, tc);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -1,157 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Rounds of memory made to do harm (core/restore/stage.h): the receiver says what is wrong with
- * them, the new process that took them is gone, and nothing that did not come is believed to have.
- * Under QEMU user mode a receiver takes none.
+ * Rounds of memory made to do harm: the receiver says what is wrong with them, and the new process
+ * that took them is gone. Under QEMU user mode a receiver takes none.
  */
-#include "tests/unit/line.h"
+#include "tests/unit/rounds.h"
 
 #include "core/pack/codec.h"
-#include "core/pack/unpack.h"
-#include "core/restore/pad.h"
-
-#define PAGE  4096u
-#define MOST  (UINT64_C(32) << 20) /* bytes that the receiver takes */
-#define PLACE UINT64_C(0x200000100000)
-
-/* What the receiver says of itself. */
-struct word {
-	int code, children;
-	char message[TELEFORK_MESSAGE_MAX];
-};
-
-static bool unpacks = true;
-static uint64_t span; /* that it answered */
-static uint8_t page[TF_EXTENT_MAX];
-
-static _Noreturn void be_receiver(int fd, int talk)
-{
-	const struct telefork_options o = {
-		.idle_ms = 10000, .restore = TF_RESTORE_ROUNDS, .max_memory = MOST};
-	struct word w = {0};
-	struct tf_pad p;
-
-	w.code = tf_pad_prepare(&p, fd, &o, NULL, unpacks ? tf_unpacker_new(NULL) : NULL);
-	if (w.code) {
-		tf_pad_refuse(&p);
-		snprintf(w.message, sizeof(w.message), "%s", p.err.text);
-	}
-	w.children = waitpid(-1, NULL, WNOHANG) >= 0 || errno != ECHILD;
-	if (!w.code) {
-		tf_pad_kill(&p);
-		w.children = waitpid(-1, NULL, WNOHANG) >= 0 || errno != ECHILD;
-	}
-	tf_pad_done(&p);
-	_exit(send(talk, &w, sizeof(w), MSG_NOSIGNAL) != sizeof(w));
-}
-
-static void line_open(struct line *l)
-{
-	int fd[2], talk[2];
-
-	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd));
-	ck_assert(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, talk));
-	*l = (struct line){.fd = fd[0], .talk = talk[0]};
-	l->receiver = fork();
-	if (!l->receiver) {
-		close(fd[0]);
-		close(talk[0]);
-		be_receiver(fd[1], talk[1]);
-	}
-	close(fd[1]);
-	close(talk[1]);
-}
-
-static void put_offer(struct line *l, const struct tf_rounds_header *change)
-{
-	struct tf_rounds_header h = *change;
-
-	h.crc = tf_crc32c(0, &h, offsetof(struct tf_rounds_header, crc));
-	put(l, &h, sizeof(h));
-}
-
-static struct tf_rounds_header good_offer(void)
-{
-	struct tf_rounds_header h = {
-		.machine = tf_arch_native()->machine, .page_size = PAGE, .memory = MOST / 2};
-
-	memcpy(h.magic, TF_ROUNDS_MAGIC, sizeof(h.magic));
-	return h;
-}
-
-/* What it answers to an offer: its outcome, and its words. */
-static uint32_t offered(struct line *l, char message[static TELEFORK_MESSAGE_MAX])
-{
-	struct tf_err e = {0};
-	struct tf_reply reply;
-	struct tf_io io;
-
-	tf_io_init(&io, l->fd, NULL);
-	ck_assert_msg(!tf_reply_read(&io, &reply, message, &e), "%s", e.text);
-	ck_assert_int_eq(reply.code, 0);
-	span = reply.memory;
-	return reply.outcome;
-}
-
-/* Rounds may come. */
-static void begin(struct line *l)
-{
-	const struct tf_rounds_header h = good_offer();
-	char message[TELEFORK_MESSAGE_MAX];
-
-	line_open(l);
-	put_offer(l, &h);
-	ck_assert_msg(offered(l, message) == TF_OUTCOME_COMING, "%s", message);
-}
-
-static void put_place(struct line *l, uint64_t start, uint64_t end, uint32_t flags, uint32_t bytes)
-{
-	const struct tf_round_place p = {start, end, flags, bytes};
-
-	put_extent(l, TF_PLACES_OFFSET, sizeof(p), &p);
-}
-
-static void put_trailer(struct line *l)
-{
-	const struct tf_extent x = {TF_TRAILER_OFFSET, l->count, l->chain};
-
-	put(l, &x, sizeof(x));
-	l->count = l->chain = 0;
-}
-
-static void put_over(struct line *l)
-{
-	const struct tf_extent x = {.offset = TF_ROUNDS_OVER};
-
-	put(l, &x, sizeof(x));
-}
-
-/* The other side has a round; false: it says something else, or nothing. */
-static bool is_taken(struct line *l, uint64_t *ret_bytes)
-{
-	struct tf_taken t;
-
-	if (recv(l->fd, &t, sizeof(t), MSG_WAITALL) != sizeof(t) ||
-		memcmp(t.magic, TF_TAKEN_MAGIC, sizeof(t.magic)) != 0)
-		return false;
-	*ret_bytes = t.bytes;
-	return true;
-}
-
-/* It gives up with this code, and says so with this text. */
-static void refused(struct line *l, int code, const char *text, const char *what)
-{
-	struct word w = {0};
-
-	shutdown(l->fd, SHUT_WR);
-	ck_assert_msg(recv(l->talk, &w, sizeof(w), MSG_WAITALL) == sizeof(w), "%s: no word", what);
-	ck_assert_msg(
-		w.code == code && strstr(w.message, text), "%s: %d: %s", what, w.code, w.message);
-	ck_assert_msg(!w.children, "%s: the new process is left", what);
-	close(l->fd);
-	close(l->talk);
-	ck_assert_int_eq(waitpid(l->receiver, NULL, 0), l->receiver);
-}
 
 /* --- offers --- */
 
@@ -207,9 +61,7 @@ START_TEST(offers)
 	for (size_t i = 0; i < sizeof(kind) / sizeof(*kind); i++) {
 		h = good_offer();
 		kind[i].spoil(&h);
-		line_open(&l);
-		put_offer(&l, &h);
-		ck_assert_int_eq(offered(&l, message), TF_OUTCOME_GONE);
+		ck_assert_int_eq(offer(&l, &h, message), TF_OUTCOME_GONE);
 		ck_assert_msg(strstr(message, kind[i].text) || tf_host_emulated(), "%s", message);
 		refused(&l, TELEFORK_E_CLOSED, "", kind[i].text);
 	}
@@ -229,9 +81,7 @@ START_TEST(spans)
 			struct line l;
 
 			h.shift = shifts[i];
-			line_open(&l);
-			put_offer(&l, &h);
-			ck_assert_int_eq(offered(&l, message), TF_OUTCOME_COMING);
+			ck_assert_int_eq(offer(&l, &h, message), TF_OUTCOME_COMING);
 			border = PLACE - PLACE % span + (((uint64_t)shifts[i] << 30) & (span - 1));
 			put_place(&l, border - across * PAGE, border + PAGE, 0, 1);
 			put_place(&l, border - 2 * PAGE, border - PAGE, 0, 1);
@@ -709,175 +559,9 @@ START_TEST(refusals)
 }
 END_TEST
 
-/* --- what the image says of them --- */
-
-static struct tf_map *mine; /* some memory of the image */
-static struct tf_run staged[2];
-
-static void choose_mine(void)
-{
-	uint64_t best = 0;
-
-	for (uint32_t i = 0; i < image.n_maps; i++) {
-		struct tf_map *m = &image.maps[i];
-
-		if (!tf_map_may_be_staged(m) || m->end - m->start <= best ||
-			m->start / span != (m->end - 1) / span)
-			continue;
-		best = m->end - m->start;
-		mine = m;
-	}
-	ck_assert_uint_ge(best, 4 * PAGE);
-	staged[0] = (struct tf_run){mine->start + PAGE, mine->start + 2 * PAGE};
-	image.staged = staged;
-	image.n_staged = 1;
-	image.held = NULL;
-	image.n_held = 0;
-}
-
-static uint32_t flags_of_mine(void)
-{
-	return mine->vmflags & TF_PLACE_FLAGS;
-}
-
-static void put_image(struct line *l)
-{
-	encode();
-	put_over(l);
-	put_head(l, head, image.head_size);
-}
-
-/* A round in which a page of it came: it has slots for [from, to) of its pages. */
-static void come(struct line *l, unsigned from, unsigned to, uint32_t flags)
-{
-	uint64_t bytes = 0;
-
-	put_place(l, mine->start + from * PAGE, mine->start + to * PAGE, flags, 1);
-	put_extent(l, mine->start + from * PAGE, PAGE, page);
-	put_trailer(l);
-	ck_assert(is_taken(l, &bytes));
-	ck_assert_uint_ge(bytes, PAGE);
-}
-
-static void came(struct line *l)
-{
-	come(l, 1, 3, flags_of_mine());
-}
-
-static void never_came(struct line *l)
-{
-	(void)l;
-}
-
-static void came_elsewhere(struct line *l)
-{
-	come(l, 2, 3, flags_of_mine());
-}
-
-static void came_in_part(struct line *l)
-{
-	come(l, 1, 3, flags_of_mine());
-	staged[0].end = mine->start + 4 * PAGE;
-}
-
-static void came_with_a_gap(struct line *l)
-{
-	come(l, 1, 2, flags_of_mine());
-	come(l, 3, 4, flags_of_mine());
-	staged[0].end = mine->start + 4 * PAGE;
-}
-
-static void came_as_another(struct line *l)
-{
-	come(l, 1, 2, flags_of_mine());
-	come(l, 2, 3, flags_of_mine() ^ TF_VMF_NORESERVE);
-	staged[0].end = mine->start + 3 * PAGE;
-}
-
-/* Where memory is meanwhile only the receiver knows: in a span that is free in both. */
-static void mapped_over_it(struct line *l)
-{
-	struct tf_map *maps = tf_arena_array(&arena, image.n_maps + 1, sizeof(*maps));
-	uint32_t i = 0, n = image.n_maps;
-	uint64_t free = 0, at = mine->start;
-
-	came(l);
-	for (uint32_t k = 1; k < n; k++)
-		if (image.maps[k].start - image.maps[k - 1].end > free) {
-			free = image.maps[k].start - image.maps[k - 1].end;
-			i = k;
-		}
-	memcpy(maps, image.maps, i * sizeof(*maps));
-	memcpy(maps + i + 1, image.maps + i, (n - i) * sizeof(*maps));
-	maps[i] = (struct tf_map){.start = image.maps[i - 1].end,
-		.end = image.maps[i].start,
-		.data_end = image.maps[i].start,
-		.kind = TF_MAP_ANON,
-		.vmflags = TF_VMF_NORESERVE,
-		.path = ""};
-	image.maps = maps;
-	image.n_maps++;
-	staged[0] = (struct tf_run){at + PAGE, at + 2 * PAGE};
-	ck_assert_int_eq(tf_image_make_segments(&image, &arena, NULL, 0, UINT64_C(256) << 20), 0);
-}
-
-START_TEST(images)
-{
-	static const struct {
-		void (*send)(struct line *l);
-		int code;
-		const char *text, *what;
-	} kind[] = {
-#define K(fn, code, text) {fn, code, text, #fn}
-		K(came, 0, ""),
-		K(never_came, TELEFORK_E_IMAGE, "is said to have come before"),
-		K(came_elsewhere, TELEFORK_E_IMAGE, "is said to have come before"),
-		K(came_in_part, TELEFORK_E_IMAGE, "is said to have come before"),
-		K(came_with_a_gap, TELEFORK_E_IMAGE, "is said to have come before"),
-		K(came_as_another, TELEFORK_E_IMAGE, "is said to have come before"),
-		K(mapped_over_it, TELEFORK_E_COLLISION, "where memory is kept"),
-#undef K
-	};
-	const struct tf_image good = image;
-
-	for (size_t i = 0; i < sizeof(kind) / sizeof(*kind) && !tf_host_emulated(); i++) {
-		struct line l;
-
-		image = good;
-		begin(&l);
-		choose_mine();
-		kind[i].send(&l);
-		put_image(&l);
-		refused(&l, kind[i].code, kind[i].text, kind[i].what);
-	}
-}
-END_TEST
-
-/* After an offer that was refused. */
-START_TEST(image_without_rounds)
-{
-	struct tf_rounds_header h = good_offer();
-	char message[TELEFORK_MESSAGE_MAX];
-	struct line l;
-
-	if (tf_host_emulated())
-		return;
-	span = UINT64_C(1) << 38;
-	other_machine(&h);
-	choose_mine();
-	line_open(&l);
-	put_offer(&l, &h);
-	ck_assert_int_eq(offered(&l, message), TF_OUTCOME_GONE);
-	encode();
-	put_head(&l, head, image.head_size);
-	refused(&l, TELEFORK_E_IMAGE, "is said to have come before", "no rounds");
-}
-END_TEST
-
 int main(int argc, char **argv)
 {
-	const TTest *const tests[] = {
-		offers, spans, rounds, sections, refusals, images, image_without_rounds};
+	const TTest *const tests[] = {offers, spans, rounds, sections, refusals};
 
 	return sides_main(argc, argv,
 		sides_suite("rounds", set_up, NULL, tests, sizeof(tests) / sizeof(*tests)));

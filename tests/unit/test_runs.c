@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Sets of addresses (core/image/runs.h), against the same as bits. */
 #include "core/image/runs.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -88,15 +89,9 @@ int main(void)
 {
 	Suite *s = suite_create("runs");
 	TCase *t = tcase_create("runs");
-	SRunner *r;
-	int failed;
 
 	tcase_add_test(t, sets);
 	tcase_add_test(t, places);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

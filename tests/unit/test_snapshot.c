@@ -32,6 +32,7 @@
 #include "core/capture/task.h"
 #include "core/image/file.h"
 #include "tests/unit/proc.h"
+#include "tests/unit/suite.h"
 
 #define AREA (64u << 10)
 
@@ -616,7 +617,7 @@ START_TEST(waits_for_vfork)
 	start(1, false);
 	start_command(DO_CHILD);
 	while (!shared->child)
-		sched_yield();
+		usleep(100);
 	looker = fork();
 	if (!looker) {
 		bool named = tf_task_snapshot(&task, child) == TELEFORK_E_SYSTEM &&
@@ -775,8 +776,6 @@ int main(int argc, char **argv)
 {
 	Suite *s = suite_create("snapshot");
 	TCase *tc = tcase_create("snapshot");
-	SRunner *r;
-	int failed;
 
 	if (argc > 1)
 		stride = strtol(argv[1], NULL, 10);
@@ -795,9 +794,5 @@ int main(int argc, char **argv)
 		tcase_add_loop_test(tc, killed_at_every_call, 0, 2);
 	}
 	suite_add_tcase(s, tc);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -18,6 +18,7 @@
 #include "core/base/host.h"
 #include "core/capture/task.h"
 #include "core/image/file.h"
+#include "tests/unit/suite.h"
 
 #define GIB   (UINT64_C(1) << 30)
 #define TIB   (UINT64_C(1) << 40)
@@ -221,8 +222,6 @@ int main(void)
 {
 	Suite *s = suite_create("sparse");
 	TCase *tc = tcase_create("sparse");
-	SRunner *r;
-	int failed;
 
 	page = (uint64_t)sysconf(_SC_PAGESIZE);
 	tcase_set_timeout(tc, 60);
@@ -230,9 +229,5 @@ int main(void)
 	if (!tf_host_emulated())
 		tcase_add_test(tc, large_mappings);
 	suite_add_tcase(s, tc);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -7,11 +7,11 @@
 #include "core/base/host.h"
 #include "core/base/identity.h"
 #include "core/base/stop.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -72,7 +72,7 @@ static void set_up(void)
 	program = fork();
 	if (program) {
 		while (!shared->n[THREADS - 1] || !shared->n[0])
-			sched_yield();
+			usleep(100);
 		return;
 	}
 	signal(SIGCONT, on_cont);
@@ -94,7 +94,7 @@ static void seize_all(void)
 
 	for (int i = 0; i < THREADS; i++) {
 		while (!shared->tid[i])
-			sched_yield();
+			usleep(100);
 		ck_assert(!ptrace(PTRACE_SEIZE, shared->tid[i], NULL, NULL));
 		ck_assert(!ptrace(PTRACE_INTERRUPT, shared->tid[i], NULL, NULL));
 		ck_assert(waitpid(shared->tid[i], &status, __WALL) == shared->tid[i]);
@@ -184,8 +184,6 @@ int main(void)
 {
 	Suite *s = suite_create("stop");
 	TCase *c = tcase_create("stop");
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(c, set_up, tear_down);
 	tcase_set_timeout(c, 120);
@@ -196,8 +194,5 @@ int main(void)
 	}
 	tcase_add_test(c, another_with_its_id);
 	suite_add_tcase(s, c);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -23,6 +23,7 @@
 #include "core/channel/channel.h"
 #include "core/image/stream.h"
 #include "tests/unit/image_sample.h"
+#include "tests/unit/suite.h"
 
 #define ROOM       ((size_t)4 << 20)
 #define N_PIECES   5
@@ -681,8 +682,6 @@ int main(void)
 {
 	Suite *s = suite_create("stream");
 	TCase *t = tcase_create("stream");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_set_timeout(t, 300);
@@ -701,8 +700,5 @@ int main(void)
 	tcase_add_test(t, greeting_commands_nobody);
 	tcase_add_test(t, replies);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

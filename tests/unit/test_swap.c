@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +23,7 @@
 #include "core/capture/task.h"
 #include "core/restore/pad.h"
 #include "core/telefork.h"
+#include "tests/unit/suite.h"
 
 #define DISK    "/dev/ram0" /* of the guest's kernel module brd */
 #define PAGES   64u
@@ -97,7 +97,7 @@ static bool swap_out(void)
 			for (unsigned page = 0; page < PAGES; page++)
 				out += is_out(pagemap, i, page);
 		}
-		sched_yield();
+		usleep(100);
 	}
 	close(pagemap);
 	if (out < MEMORIES * PAGES)
@@ -220,7 +220,7 @@ START_TEST(there_and_back)
 	while (!*ready) {
 		ck_assert_msg(
 			!waitpid(child, &status, WNOHANG), "exit status %d", WEXITSTATUS(status));
-		sched_yield();
+		usleep(100);
 	}
 	if (_i != BY_ITSELF)
 		capture(child, (enum way)_i);
@@ -240,8 +240,6 @@ int main(int argc, char **argv)
 {
 	Suite *s = suite_create("swap");
 	TCase *t = tcase_create("swap");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	(void)argv;
 	in_guest = argc > 1;
@@ -250,8 +248,5 @@ int main(int argc, char **argv)
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(t, there_and_back, 0, WAYS);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

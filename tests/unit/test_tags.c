@@ -11,7 +11,6 @@
 #include <check.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,6 +31,7 @@
 #include "core/image/file.h"
 #include "core/restore/pad.h"
 #include "core/telefork.h"
+#include "tests/unit/suite.h"
 
 #define PROT_TAGS 0x20 /* PROT_MTE of arch/arm64/include/uapi/asm/mman.h */
 #define WRONG_TAG 9    /* SEGV_MTESERR */
@@ -168,7 +168,7 @@ static _Noreturn void have_tags(void)
 	pthread_create(&thread[0], NULL, unchecked, &set);
 	pthread_create(&thread[1], NULL, without, &set);
 	while (*ready < 2)
-		sched_yield();
+		usleep(100);
 	prctl(PR_SET_TAGGED_ADDR_CTRL, CHECKED, 0, 0, 0);
 	++*ready;
 	sigwait(&set, &signo);
@@ -348,7 +348,7 @@ START_TEST(there_and_back)
 	if (!child)
 		have_tags();
 	while (*ready < 3 && !waitpid(child, NULL, WNOHANG))
-		sched_yield();
+		usleep(100);
 	capture(child, _i);
 	ends_well("original", child);
 	copy_ends_well();
@@ -430,8 +430,6 @@ int main(int argc, char **argv)
 {
 	Suite *s = suite_create("tags");
 	TCase *t = tcase_create("tags");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	(void)argv;
 	must = argc > 1;
@@ -441,8 +439,5 @@ int main(int argc, char **argv)
 	tcase_add_test(t, by_itself);
 	tcase_add_test(t, refused_by_name);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -28,6 +27,7 @@
 #include "core/base/host.h"
 #include "core/capture/task.h"
 #include "core/image/compare.h"
+#include "tests/unit/suite.h"
 
 static volatile uint64_t *page; /* shared with the child: it counts in [0], and obeys [1] */
 static pid_t child;
@@ -203,7 +203,7 @@ static void start_threads(int kind)
 	}
 	for (int i = 0; i < STATES + 2; i++)
 		while (i != STATES && !shared[i])
-			sched_yield();
+			usleep(100);
 	wait_blocked();
 }
 
@@ -453,8 +453,6 @@ int main(int argc, char **argv)
 {
 	Suite *s = suite_create("task");
 	TCase *tc = tcase_create("task");
-	SRunner *r;
-	int failed;
 
 	if (argc > 1)
 		stride = strtol(argv[1], NULL, 10);
@@ -469,9 +467,5 @@ int main(int argc, char **argv)
 		tcase_add_loop_test(tc, killed_at_every_call, 0, KINDS);
 	}
 	suite_add_tcase(s, tc);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Text out of anywhere, for documents: harness/text.c. */
 #include "harness/text.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -65,16 +66,10 @@ int main(void)
 {
 	Suite *s = suite_create("text");
 	TCase *t = tcase_create("text");
-	SRunner *r;
-	int failed;
 
 	tcase_add_loop_test(t, test_text, 0, sizeof(texts) / sizeof(*texts));
 	tcase_add_test(t, test_cut);
 	tcase_add_test(t, test_clean);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

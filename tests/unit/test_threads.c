@@ -23,6 +23,7 @@ int crew_main(int argc, char **argv);
 #define PLAN_BROKEN(...) ck_abort_msg(__VA_ARGS__)
 #include "tests/unit/plan_model.h"
 #include "tests/unit/plan_sample.h"
+#include "tests/unit/suite.h"
 
 #include "core/base/host.h"
 #include "core/capture/task.h"
@@ -452,8 +453,6 @@ int main(void)
 {
 	Suite *s = suite_create("threads");
 	TCase *tc = tcase_create("threads");
-	SRunner *r;
-	int failed;
 
 	tcase_set_timeout(tc, 120);
 	tcase_add_loop_test(tc, plans, 0, 5);
@@ -468,9 +467,5 @@ int main(void)
 		tcase_add_test(tc, files_are_opened_again);
 	}
 	suite_add_tcase(s, tc);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -9,6 +9,7 @@
 
 #include "harness/faults.h"
 #include "harness/faults_table.h"
+#include "tests/unit/suite.h"
 
 #define STEPS 5000
 
@@ -120,16 +121,10 @@ int main(void)
 {
 	Suite *s = suite_create("torture");
 	TCase *c = tcase_create("torture");
-	SRunner *r;
-	int failed;
 
 	tcase_add_loop_test(c, steps_are_the_seeds, 0, TF_TIER_SYSTEM + 1);
 	tcase_add_test(c, table);
 	tcase_add_test(c, census);
 	suite_add_tcase(s, c);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

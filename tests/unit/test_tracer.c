@@ -25,6 +25,7 @@
 #include "core/restore/build.h"
 #include "core/restore/tracer.h"
 #include "tests/unit/image_sample.h"
+#include "tests/unit/suite.h"
 
 static struct tf_arena arena;
 
@@ -280,8 +281,6 @@ int main(void)
 {
 	Suite *s = suite_create("tracer");
 	TCase *t = tcase_create("tracer");
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_set_timeout(t, 60);
@@ -292,8 +291,5 @@ int main(void)
 	tcase_add_loop_test(t, plan_signs_or_traces, 0, 2);
 	tcase_add_test(t, bits_of_protection_need_the_processor);
 	suite_add_tcase(s, t);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

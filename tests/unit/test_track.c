@@ -6,6 +6,7 @@
  */
 #include "core/capture/track.h"
 #include "core/capture/pagemap.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -277,8 +278,6 @@ int main(int argc, char **argv)
 {
 	Suite *s = suite_create("track");
 	TCase *t = tcase_create("track");
-	SRunner *runner = srunner_create(s);
-	int failed;
 
 	(void)argv;
 	both = argc > 1;
@@ -287,8 +286,5 @@ int main(int argc, char **argv)
 	tcase_add_loop_test(t, rounds, 0, 2);
 	tcase_add_loop_test(t, in_the_end, 0, 2);
 	suite_add_tcase(s, t);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -10,6 +10,7 @@
 #include "core/channel/frames.h"
 #include "core/restore/merge.h"
 #include "tests/unit/image_sample.h"
+#include "tests/unit/suite.h"
 
 #include <check.h>
 #include <elf.h>
@@ -584,8 +585,6 @@ int main(void)
 {
 	Suite *s = suite_create("yoyo");
 	TCase *t = tcase_create("all");
-	SRunner *r;
-	int failed;
 
 	page = (uint64_t)sysconf(_SC_PAGESIZE);
 	tcase_add_loop_test(t, edits, 0, sizeof(edits_cases) / sizeof(*edits_cases));
@@ -606,9 +605,5 @@ int main(void)
 	tcase_add_test(t, a_cut_stream);
 	tcase_set_timeout(t, 120);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -6,6 +6,7 @@
  */
 #include "core/channel/frames.h"
 #include "tests/unit/sides.h"
+#include "tests/unit/suite.h"
 
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -352,8 +353,6 @@ int main(int argc, char **argv)
 {
 	Suite *s = suite_create("yoyo_live");
 	TCase *t = tcase_create("all");
-	SRunner *r;
-	int failed;
 
 	if (argc > 1 && !strcmp(argv[1], "--live"))
 		receive(3);
@@ -365,9 +364,5 @@ int main(int argc, char **argv)
 	tcase_add_loop_test(t, frames_without_end, 0, 3);
 	tcase_set_timeout(t, 120);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run(s);
 }
