@@ -7,7 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define FIRST ((size_t)4 << 20) /* writable from the start */
+#define FIRST ((size_t)4 << 20)   /* writable from the start */
+#define APART ((uint64_t)1 << 30) /* so far from others stands who is to grow */
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -41,10 +42,19 @@ int tf_arena_init(struct tf_arena *a, size_t size)
 
 int tf_arena_init_small(struct tf_arena *a, size_t size, size_t most)
 {
-	int rc = tf_arena_init(a, size);
+	struct tf_arena near;
+	int rc = tf_arena_init(&near, size);
 
-	a->most = rc || most < a->size ? 0 : most;
-	return rc;
+	if (rc)
+		return rc;
+	/* Who is placed by the system comes to stand beside who was placed last. */
+	rc = tf_arena_init_at(a, (uint64_t)near.base + APART, size);
+	if (rc)
+		*a = near;
+	else
+		tf_arena_done(&near);
+	a->most = most < a->size ? 0 : most;
+	return 0;
 }
 
 /* QEMU 7.2 and kernels before 4.17 take MAP_FIXED_NOREPLACE for a hint. */

@@ -214,6 +214,22 @@ static void gather_limits(struct tf_facts *f, const char *status, struct tf_aren
 	tf_facts_memory(f, a);
 }
 
+/* All that the arena may still become is its own. */
+static void claim_arena(struct tf_map *maps, uint32_t n, struct tf_arena *a)
+{
+	uint64_t base = (uint64_t)a->base;
+	struct tf_map *last = NULL;
+
+	for (uint32_t i = 0; i < n && maps[i].start < base + a->most; i++) {
+		if (maps[i].start >= base + a->size)
+			a->most = maps[i].start - base;
+		else if (maps[i].end > base)
+			last = &maps[i];
+	}
+	if (last && last->end < base + a->most)
+		last->end = base + a->most;
+}
+
 /* What is true of this moment. */
 static int gather_moment(
 	struct tf_facts *f, const char *status, struct tf_arena *a, struct tf_err *e)
@@ -232,6 +248,10 @@ static int gather_moment(
 	f->n_taken = f->n_maps;
 	if (!rc && f->flags & TF_FACT_EMULATED)
 		rc = tf_maps_read(a, TF_HOST_TRUE_MAPS, &f->taken, &f->n_taken, e);
+	if (!rc) {
+		claim_arena(f->maps, f->n_maps, a);
+		claim_arena(f->taken, f->n_taken, a);
+	}
 	return rc;
 }
 
