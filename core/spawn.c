@@ -68,7 +68,7 @@ int telefork_spawn(const char *uri, const char *name, unsigned n, unsigned first
 	const struct telefork_options *options, struct telefork_result *result)
 {
 	struct tf_zygote_ask ask = {.what = TF_ZYGOTE_SPAWN, .n = n, .first = first};
-	int32_t ids[TF_SPAWN_MAX];
+	int32_t ids[TF_SPAWN_MAX] = {0};
 	struct telefork_options o;
 	struct tf_err e = {0};
 	uint64_t start = tf_now_ns();

@@ -290,8 +290,11 @@ static int run(const struct arguments *a, struct tf_mutants *all, struct tf_vm_e
 		rc = tf_janitor_start(folder, TF_JANITOR_OURS, &janitor, err);
 	if (rc < 0)
 		return rc;
-	for (unsigned i = 0; i < ARCHES && (rc == 0 || rc == -EPROTO); i++)
-		rc = run_arch(a, &site, arches[i], all, err) ?: rc;
+	for (unsigned i = 0; i < ARCHES && (rc == 0 || rc == -EPROTO); i++) {
+		int of_this = run_arch(a, &site, arches[i], all, err);
+
+		rc = of_this ? of_this : rc;
+	}
 	tf_site_done(&site);
 	tf_vm_remove_dir(folder);
 	tf_janitor_dismiss(janitor);

@@ -19,7 +19,7 @@
 /* Of a mapping as it is now. */
 static void count(int pagemap, const struct tf_map *m, uint64_t *huge, uint64_t *small)
 {
-	struct tf_page_region region[REGIONS];
+	struct tf_page_region region[REGIONS] = {{0}};
 	struct tf_pm_scan arg = {.size = sizeof(arg),
 		.start = m->start,
 		.end = m->end,

@@ -223,7 +223,7 @@ static bool is_vain(const struct tf_rounds *r)
 	if (r->n > 1 && r->round[r->n - 1].bytes >= r->round[0].bytes / 4 * 3)
 		return true;
 	if (r->n <= VAIN)
-		return r->n == TF_ROUNDS_MAX;
+		return false;
 	for (uint32_t i = 0; i < r->n - VAIN; i++)
 		least = r->round[i].bytes < least ? r->round[i].bytes : least;
 	for (uint32_t i = r->n - VAIN; i < r->n; i++)

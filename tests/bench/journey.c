@@ -177,8 +177,7 @@ int bench_apart(struct bench *b, int (*fn)(struct bench *b, uint64_t mib, bool h
 	bool huge)
 {
 	int out[2], status;
-	json_t *all, *e;
-	size_t i;
+	json_t *all;
 	pid_t pid;
 	FILE *f;
 
@@ -207,8 +206,8 @@ int bench_apart(struct bench *b, int (*fn)(struct bench *b, uint64_t mib, bool h
 		fprintf(stderr, "bench: %llu MiB could not be measured\n", (unsigned long long)mib);
 		return -1;
 	}
-	json_array_foreach(json_object_get(all, "rows"), i, e) json_array_append(b->rows, e);
-	json_array_foreach(json_object_get(all, "curves"), i, e) json_array_append(b->curves, e);
+	json_array_extend(b->rows, json_object_get(all, "rows"));
+	json_array_extend(b->curves, json_object_get(all, "curves"));
 	b->met += (unsigned)json_integer_value(json_object_get(all, "met"));
 	b->missed += (unsigned)json_integer_value(json_object_get(all, "missed"));
 	b->noisy += (unsigned)json_integer_value(json_object_get(all, "noisy"));

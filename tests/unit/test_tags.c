@@ -198,7 +198,7 @@ static _Noreturn void save_itself(void)
 /* System machines of QEMU before 8.0 keep one pair of tags for all of a page. */
 static bool keeps_tags(void)
 {
-	struct tf_tags tags;
+	struct tf_tags tags = {0};
 	uint64_t before = memory;
 	pid_t child;
 
