@@ -153,7 +153,7 @@ int tf_dial_finish(struct tf_dialing *d, uint32_t *ret_offers, struct tf_err *e)
 int tf_dial(const struct tf_address *a, const struct telefork_options *options,
 	const struct tf_errand *errand, uint32_t *ret_offers, struct tf_err *e)
 {
-	struct tf_dialing d;
+	struct tf_dialing d = {0};
 	int fd = tf_dial_start(&d, a, options, errand, e);
 
 	return fd < 0 ? fd : tf_dial_finish(&d, ret_offers, e);
@@ -164,7 +164,7 @@ int telefork_dial(
 {
 	struct telefork_options o;
 	struct tf_address a;
-	struct tf_dialing d;
+	struct tf_dialing d = {0};
 	struct tf_err e = {0};
 	struct tf_errand keep = {.kind = TF_ERRAND_KEEP};
 	int fd = tf_options_take(options, &o, &e);

@@ -142,8 +142,8 @@ static void tracee(struct tf_check *c, int pid)
 	tracer = tf_check_number(tf_check_text(c, name), "\nTracerPid:");
 	if (!tracer)
 		return;
-	snprintf(name, sizeof(name), "task/%ld", tracer);
-	if (tracer == c->pid || *tf_check_text(c, strcat(name, "/stat")))
+	snprintf(name, sizeof(name), "task/%ld/stat", tracer);
+	if (tracer == c->pid || *tf_check_text(c, name))
 		tf_check_add(c, TF_OBSTACLE_TRACEE, "process %d", pid);
 }
 

@@ -374,6 +374,7 @@ int tf_journal_list(struct tf_journal *j, struct tf_record **ret, struct tf_err 
 		*ret = NULL;
 		return n;
 	}
-	qsort(*ret, (size_t)n, sizeof(**ret), by_time);
+	if (n > 1)
+		qsort(*ret, (size_t)n, sizeof(**ret), by_time);
 	return n;
 }

@@ -11,10 +11,9 @@
 static void receive(int fd, const struct telefork_options *options)
 {
 	struct tf_pad pad;
-	int rc = tf_pad_prepare(&pad, fd, options, NULL, NULL);
 
-	if (!rc)
-		rc = tf_pad_hold(&pad);
+	if (!tf_pad_prepare(&pad, fd, options, NULL, NULL))
+		(void)tf_pad_hold(&pad);
 	tf_pad_kill(&pad);
 	tf_pad_done(&pad);
 }

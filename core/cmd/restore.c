@@ -198,6 +198,7 @@ static int restore(const struct arguments *a, int fd)
 		tf_fail_more(
 			&pad.err, rc, "a saved image has to be a file: restore FILE, or - < FILE");
 	if (rc) {
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): pids is freed by its attribute */
 		tf_complain(!strcmp(a->file, "-") ? "standard input" : a->file, pad.err.text);
 		code = tf_exit_code(rc);
 	} else if (a->dry_run) {

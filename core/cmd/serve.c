@@ -149,7 +149,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "which ADDRESS?");
 		if (a->detach && !a->once)
 			argp_error(state, "--detach: say --once, too");
-		if (a->input && (!a->once || a->detach || !strcmp(a->address, "-")))
+		if (a->address && a->input && (!a->once || a->detach || !strcmp(a->address, "-")))
 			argp_error(state, "--input: say --once, too, and neither --detach nor -");
 		if (a->zygotes && a->once)
 			argp_error(state, "--zygote: nobody could ask, with --once");
@@ -553,8 +553,11 @@ static int serve_all(int listener, struct serve *s)
 	int fd = -1;
 
 	s->session = calloc(sessions, sizeof(*s->session));
-	if (!s->session || !p || tf_nursery_init(&s->nursery, sessions, &e))
+	if (!s->session || !p || tf_nursery_init(&s->nursery, sessions, &e)) {
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): p is freed by its attribute */
+		free(s->session);
 		return TF_EXIT_SYSTEM;
+	}
 	/* Between poll and accept a sender may leave. */
 	fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK);
 	take_signals(&waiting);

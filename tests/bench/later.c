@@ -174,8 +174,10 @@ static int measure_once(
 		rc = bench_await_note(file, &note, sizeof(note));
 	bench_push(&f->runs[way], (double)(note.runs_ns - start) / 1e6);
 	if (way == TOUCHED && !rc && note.stalls) {
+		uint32_t middle = note.stalls / 2;
+
 		qsort(note.stall_ns, note.stalls, sizeof(*note.stall_ns), by_size);
-		bench_push(&f->stalls, (double)note.stall_ns[note.stalls / 2] / 1e3);
+		bench_push(&f->stalls, (double)note.stall_ns[middle] / 1e3);
 	}
 	if (copy > 0)
 		kill(copy, SIGKILL);
