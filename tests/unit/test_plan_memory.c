@@ -283,7 +283,7 @@ START_TEST(descriptors)
 	image.fds[2] = (struct tf_fd){
 		7, TF_FD_FILE, O_RDWR | O_CLOEXEC, -1, 77, 0x20000, "/memfd:m (deleted)", 3, 0, 0};
 	build();
-	s = need(SYS_dup3, 1, 7);
+	need(SYS_dup3, 1, 7);
 	s = need(SYS_lseek, 1, 77);
 	s = &plan.plan.steps[s->arg[0]];
 	ck_assert_int_eq(s->nr, SYS_openat);
