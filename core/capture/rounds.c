@@ -157,22 +157,14 @@ int tf_rounds_hear(struct tf_rounds *r)
 
 static int await_taken(struct tf_rounds *r)
 {
-	union {
-		struct tf_taken taken;
-		struct tf_reply reply;
-	} s;
-	size_t n = sizeof(s.taken.magic);
-	int rc;
+	struct tf_taken s;
+	int rc = tf_sink_await(&r->sink, s.magic, &r->err);
 
-	while (!(rc = tf_io_read(&r->io, &s, n, &r->err)) &&
-		!memcmp(s.reply.magic, TF_REPLY_MAGIC, n)) {
-		rc = tf_sink_hear(&r->sink, &s.reply, n, &r->err);
-		if (rc)
-			return rc;
-	}
-	if (rc || (rc = tf_io_read(&r->io, &s.taken.bytes, sizeof(s.taken.bytes), &r->err)))
+	if (!rc)
+		rc = tf_io_read(&r->io, &s.bytes, sizeof(s.bytes), &r->err);
+	if (rc)
 		return rc;
-	return memcmp(s.taken.magic, TF_TAKEN_MAGIC, n)
+	return memcmp(s.magic, TF_TAKEN_MAGIC, sizeof(s.magic))
 		       ? tf_fail(&r->err, TELEFORK_E_PROTOCOL,
 				 "the receiver says something else than that it has the round")
 		       : 0;

@@ -101,7 +101,7 @@ static void read_refusal(void)
 
 	if (capture.err.code != TELEFORK_E_CLOSED || !answers())
 		return;
-	capture.io.idle_ms = 1000;
+	capture.io.idle_ms = TF_WHY_MS;
 	if (!tf_reply_read(&capture.io, &reply, message, &quiet) && reply.code) {
 		capture.err.code = 0;
 		tf_fail(&capture.err, reply.code, "%s", message);

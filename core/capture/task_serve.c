@@ -25,8 +25,6 @@
 #define RESTS    64u
 #define DROP     4194304u /* what has gone is given up in the snapshot, so much at a time */
 
-#define WHY_MS 1000 /* so long a receiver that has closed may take to say why */
-
 #define HOT_NS      5000000u /* after it has asked for something */
 #define HOT_UNTAKEN 65536u   /* bytes on the way */
 #define HOT_WAIT_NS 50000
@@ -422,7 +420,7 @@ static int hear_why(struct serving *s)
 	struct tf_err *e = &s->t->capture.err, closed = *e;
 
 	*e = (struct tf_err){0};
-	s->t->capture.io.idle_ms = WHY_MS;
+	s->t->capture.io.idle_ms = TF_WHY_MS;
 	if (!await_answer(s) && s->reply->code)
 		return 0;
 	*e = closed;

@@ -259,7 +259,7 @@ static void read_refusal(struct sending *s)
 
 	if (why.code != TELEFORK_E_CLOSED || !s->answers || s->fd < 0)
 		return;
-	c->io.idle_ms = 1000;
+	c->io.idle_ms = TF_WHY_MS;
 	c->err = (struct tf_err){0};
 	if (!read_answer(s) && s->reply.code)
 		tf_fail(&c->err, s->reply.code, "%s", s->message);

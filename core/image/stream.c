@@ -320,3 +320,18 @@ int tf_sink_hear(struct tf_sink *s, struct tf_reply *r, size_t there, struct tf_
 	snprintf(s->refusal, TELEFORK_MESSAGE_MAX, "%s", *message ? message : "no more of it");
 	return 0;
 }
+
+int tf_sink_await(struct tf_sink *s, char magic[static 8], struct tf_err *e)
+{
+	struct tf_reply r;
+	int rc;
+
+	while (!(rc = tf_io_read(s->io, magic, sizeof(r.magic), e)) &&
+		!memcmp(magic, TF_REPLY_MAGIC, sizeof(r.magic))) {
+		memcpy(r.magic, magic, sizeof(r.magic));
+		rc = tf_sink_hear(s, &r, sizeof(r.magic), e);
+		if (rc)
+			return rc;
+	}
+	return rc;
+}

@@ -25,6 +25,7 @@
 #define TF_STREAM_MAGIC   "TELEFORK"
 #define TF_TABLE_MAGIC    "TFEXTENT"
 #define TF_REPLY_MAGIC    "TFREPLY1"
+#define TF_WHY_MS         1000       /* so long a receiver that has closed may take to say why */
 #define TF_EXTENT_MAX     (1u << 20) /* bytes of data in one extent, at most */
 #define TF_EXTENT_SIZE    (1u << 17) /* in one of ours: it is checked and sent from the cache */
 #define TF_TRAILER_OFFSET UINT64_MAX
@@ -235,6 +236,10 @@ void tf_sink_anew(struct tf_sink *s);
  * 0, if he wants no more (TF_OUTCOME_GONE) and may say so, once: why is in s->refusal. Else it is
  * an error. */
 int tf_sink_hear(struct tf_sink *s, struct tf_reply *r, size_t there, struct tf_err *e);
+
+/* Reads how something begins that the receiver is to say, and hears what he says before of wanting
+ * no more. 0, or as tf_io_read() or tf_sink_hear(). */
+int tf_sink_await(struct tf_sink *s, char magic[static 8], struct tf_err *e);
 
 /* Reads and checks a stream's header. _PROTOCOL, _VERSION, _CHECKSUM, _LIMIT or as tf_io_read. */
 int tf_stream_read_header(struct tf_io *io, struct tf_stream_header *h, struct tf_err *e);

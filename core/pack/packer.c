@@ -15,7 +15,6 @@
 #define PAGES     (TF_EXTENT_MAX / TF_STORE_PAGE)
 #define COUNTED   (TF_EXTENT_MAX + sizeof(uint32_t))
 #define FEW_BYTES 32768u
-#define WHY_MS    1000 /* so long a receiver that has closed may take to say why */
 
 /* A list that has gone, and what it stands for. */
 struct waiting {
@@ -191,16 +190,8 @@ static int send_extent(struct packing *p, struct tf_sink *s, uint64_t offset, co
 static int read_lacks(
 	struct tf_sink *s, const struct tf_extent *x, struct tf_lacks *l, struct tf_err *e)
 {
-	struct tf_reply r;
-	int rc;
+	int rc = tf_sink_await(s, l->magic, e);
 
-	while (!(rc = tf_io_read(s->io, l->magic, sizeof(l->magic), e)) &&
-		!memcmp(l->magic, TF_REPLY_MAGIC, sizeof(l->magic))) {
-		memcpy(r.magic, l->magic, sizeof(r.magic));
-		rc = tf_sink_hear(s, &r, sizeof(r.magic), e);
-		if (rc)
-			return rc;
-	}
 	if (!rc)
 		rc = tf_io_read(
 			s->io, (char *)l + sizeof(l->magic), sizeof(*l) - sizeof(l->magic), e);
@@ -227,7 +218,7 @@ static int hear_why(struct packing *p, struct tf_sink *s, int rc, struct tf_err 
 
 	if (rc != TELEFORK_E_CLOSED || !may_list(p))
 		return rc;
-	s->io->idle_ms = WHY_MS;
+	s->io->idle_ms = TF_WHY_MS;
 	while (!read_lacks(s, &p->window[p->first].x, &l, &why))
 		p->first = (p->first + 1) % TF_PACK_WINDOW;
 	if (!why.code || why.code == TELEFORK_E_CLOSED)
