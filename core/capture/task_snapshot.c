@@ -222,12 +222,11 @@ static bool has_dontfork(const struct tf_task *t)
 
 static int take(struct tf_task *t, pid_t pid, bool exact)
 {
-	int (*may_stop)(void *way, struct tf_err *e) = t->may_stop;
-	void *way = t->way;
 	int rc = tf_task_begin(t, pid);
 
-	if (!rc && may_stop)
-		rc = may_stop(way, &t->capture.err);
+	if (!rc && t->may_stop)
+		rc = t->may_stop(t->way, &t->capture.err);
+	t->may_stop = NULL;
 	if (!rc)
 		rc = tf_task_halt(t);
 	if (!rc)

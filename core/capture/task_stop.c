@@ -118,14 +118,17 @@ static char state_of(const struct tf_task *t, pid_t tid)
 	return p && p[1] ? p[2] : '?';
 }
 
-/* Too late. Linux 6.18 lets threads wait for their turn for seconds, us among them, where sessions
- * have a group each (autogroup, sched(7)): who needs nothing but that, or stands by now, is given
- * longer. */
-static bool is_late(const struct tf_task *t, pid_t tid, uint64_t late_ns)
+static bool is_about_to(char state)
 {
-	char state = late_ns ? state_of(t, tid) : 'R';
+	return state == 'R' || state == 't';
+}
 
-	return (state != 'R' && state != 't') ||
+/* Behind its deadline. Linux 6.18 lets threads wait for their turn for seconds, us among them,
+ * where sessions have a group each (autogroup, sched(7)): who needs nothing but that, or stands by
+ * now, is given longer. */
+static bool is_too_late(const struct tf_task *t, pid_t tid, uint64_t late_ns)
+{
+	return !is_about_to(state_of(t, tid)) ||
 	       late_ns > (TF_TASK_TURN_MS - TF_TASK_STOP_MS) * UINT64_C(1000000);
 }
 
@@ -137,7 +140,7 @@ static int does_not_stop(struct tf_task *t, pid_t tid)
 	return tf_fail(&t->capture.err, TELEFORK_E_SYSTEM,
 		"thread %d of process %d does not stop within %d ms: %s (state %c%s%s); it was let "
 		"go, try again later",
-		(int)tid, (int)t->pid, state == 'R' ? TF_TASK_TURN_MS : TF_TASK_STOP_MS,
+		(int)tid, (int)t->pid, is_about_to(state) ? TF_TASK_TURN_MS : TF_TASK_STOP_MS,
 		state_text(state), state, where[0] && where[0] != '0' ? ", in " : "",
 		where[0] != '0' ? where : "");
 }
@@ -174,7 +177,7 @@ int tf_task_wait_any(struct tf_task *t, struct tf_traced *x, uint64_t deadline_n
 			x->stopped = true;
 			return 1;
 		}
-		if (is_late(t, x->tid, now > deadline_ns ? now - deadline_ns : 0))
+		if (now > deadline_ns && is_too_late(t, x->tid, now - deadline_ns))
 			return does_not_stop(t, x->tid);
 		if (!doze_ns)
 			doze_ns = t->processors > 1 ? now + TF_TASK_AWAKE_NS : 1;
@@ -242,8 +245,7 @@ static int seize(struct tf_task *t, pid_t tid)
 		tf_closep(&status);
 		if (err == ESRCH && tid != t->pid)
 			return 0;
-		tf_task_thread_text(t, tid, "stat", call, sizeof(call));
-		if (tid == t->pid && strstr(call, ") Z"))
+		if (tid == t->pid && state_of(t, tid) == 'Z')
 			return tf_fail(&t->capture.err, TELEFORK_E_UNSUPPORTED,
 				"the main thread of process %d has ended", (int)t->pid);
 		return tf_fail_errno(&t->capture.err, TELEFORK_E_SYSTEM, err,
@@ -377,7 +379,9 @@ int tf_task_begin(struct tf_task *t, pid_t pid)
 		.timers = -1,
 		.reset_tcp = t->reset_tcp,
 		.post_copy = t->post_copy,
-		.rounds = t->rounds};
+		.rounds = t->rounds,
+		.may_stop = t->may_stop,
+		.way = t->way};
 	e = &t->capture.err;
 	if (tf_host_emulated())
 		return tf_fail(e, TELEFORK_E_UNSUPPORTED,
