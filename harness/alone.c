@@ -146,8 +146,7 @@ static int pack_programs(struct tf_journey *j, struct tf_pack *p, struct tf_vm_e
 	struct tf_remote m = {.spec = c->machines[0]}; /* whose names of files are asked for */
 	tf_vm_autofree char *build =
 		tf_vm_format("%s/build/%s%s", j->options->root, c->arch, j->options->variant);
-	tf_vm_autofree char *probe =
-		build ? tf_vm_format("%s/probes/%s-%s", build, c->probe, c->build) : NULL;
+	tf_vm_autofree char *probe = tf_journey_program(j, &m);
 	tf_vm_autofree char *pad = build ? tf_vm_format("%s/bin/" PAD, build) : NULL;
 	char name[512];
 	int rc = pad && probe ? tf_pack_file(p, "cell/put/" PAD, 0755, pad, err)

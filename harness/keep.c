@@ -186,12 +186,11 @@ static void keep_inputs(const struct tf_journey *j)
 
 static void keep_program(const struct tf_journey *j)
 {
-	const struct tf_cell *c = j->cell;
-	tf_vm_autofree char *from = tf_vm_format("%s/build/%s%s/probes/%s-%s", j->options->root,
-		c->arch, j->options->variant, c->probe, c->build);
+	struct tf_remote m = {.spec = j->cell->machines[j->cell->route[0]]};
+	tf_vm_autofree char *from = tf_journey_program(j, &m);
 	tf_vm_autofree char *to = tf_vm_format("%s/" TF_KEEP_PROGRAM, j->folder);
 
-	if (!c->program && from && to)
+	if (!j->cell->program && from && to)
 		tf_vm_copy_file(from, to, NULL);
 }
 

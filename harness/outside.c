@@ -75,7 +75,7 @@ static int put_all(struct tf_journey *j, struct tf_vm_error *err)
 
 bool tf_outside_holds(const struct tf_journey *j, unsigned place)
 {
-	return !place || (j->cell->sender == TF_SENDER_MOVE && place + 1 < j->cell->n_route);
+	return j->cell->sender == TF_SENDER_MOVE && place + 1 < j->cell->n_route;
 }
 
 static int start_program(struct tf_journey *j, struct tf_vm_error *err)

@@ -141,8 +141,8 @@ int tf_journey_start(struct tf_journey *j, struct tf_remote *m, const char **arg
  * (@rc). */
 int tf_journey_blame(struct tf_journey *j, int rc, const struct tf_vm_error *err);
 
-/* Whether a program that is moved or copied from outside is to be at @place until its journey has
- * gone on: its standard input does not end there before. */
+/* Whether a program that a receiver takes at @place is moved on from outside: its standard input
+ * does not end there before. */
 bool tf_outside_holds(const struct tf_journey *j, unsigned place);
 
 /* Starts receivers at all places but the first; @once: each takes one process and ends as it does.

@@ -189,12 +189,18 @@ static int check_route(const struct tf_conf *r, const config_setting_t *root, st
 	return rc;
 }
 
+static unsigned index_of(const char *word, const char *const table[], unsigned n)
+{
+	unsigned i = 0;
+
+	while (i < n && strcmp(table[i], word) != 0)
+		i++;
+	return i;
+}
+
 static bool has(const struct tf_words *w, const char *word)
 {
-	for (unsigned i = 0; i < w->n; i++)
-		if (!strcmp(w->v[i], word))
-			return true;
-	return false;
+	return index_of(word, w->v, w->n) < w->n;
 }
 
 static int complete_outside(
@@ -265,15 +271,6 @@ struct choice {
 	const char *probe, *build, *arch, *tier, *machine, *transport, *engine, *mode;
 	bool peer;
 };
-
-static unsigned index_of(const char *word, const char *const table[], unsigned n)
-{
-	unsigned i = 0;
-
-	while (i < n && strcmp(table[i], word) != 0)
-		i++;
-	return i;
-}
 
 static bool possible(const struct tf_cell *c)
 {
@@ -455,10 +452,8 @@ static int fill_program(const struct tf_conf *r, struct tf_cell *c, const struct
 
 	snprintf(c->probe, sizeof(c->probe), "%s", last && sc->program.n ? last + 1 : ch->probe);
 	c->mode = (enum tf_mode)index_of(ch->mode, tf_mode_names, TF_MODES);
-	c->sender = (enum tf_sender)index_of(sc->program.n   ? ch->build
-					     : sc->outside.n ? sc->outside.v[0]
-							     : senders[0],
-		senders, 3);
+	c->sender =
+		(enum tf_sender)index_of(sc->program.n ? ch->build : sc->outside.v[0], senders, 3);
 	if (!sc->program.n)
 		return 0;
 	c->program = strdup(ch->probe);
@@ -539,8 +534,7 @@ static int expand(const struct tf_conf *r, struct tf_cells *cells, struct scenar
 	struct choice ch = {0};
 	int rc = 0;
 
-	if (sc->program.n)
-		set_default(&sc->outside, "move");
+	set_default(&sc->outside, senders[sc->program.n ? TF_SENDER_MOVE : TF_SENDER_SELF]);
 	set_default(&sc->mode, "usual");
 	set_default(&sc->build, "static");
 	set_default(&sc->arch, tf_vm_host_arch());
