@@ -1,22 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # moves.sh BUILD COUNT [OPTION...]: a program with threads that checks itself (tests/probes/busy.c) is moved COUNT
-# times, with these options, back and forth between two receivers. It has to arrive each time and to come to its end rightly after the
-# last; and nothing of it may grow from move to move: mappings, descriptors, threads, memory, image. Nor may
-# anything be left of it at the receivers. Prints what it was at the first, the tenth and the last.
+# times, with these options, back and forth between two receivers. It has to arrive each time and to come to its
+# end rightly after the last; and nothing of it may grow from move to move: mappings, descriptors, threads, memory,
+# image. Nor may anything be left of it at the receivers. Prints what it was at the first, the tenth and the last.
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd) count=$2
 shift 2
-tmp=$(mktemp -d)
-export XDG_STATE_HOME=$tmp/state
-pids=() address=() server=()
-trap '{ kill -KILL "${pids[@]}"; wait; } 2>/dev/null || true; rm -rf "$tmp"' EXIT
-
-fail() {
-	echo "FAILED: move $i: $*" >&2
-	tail -n 5 "$tmp"/*.err "$tmp"/*.out >&2 || true
-	exit 1
-}
+addresses=() servers=()
 
 entries() { find "$1" -mindepth 1 -maxdepth 1 | wc -l; }
 
@@ -31,31 +24,22 @@ shape() {
 }
 
 # grown NAME NOW BEFORE: by more than an eighth.
-grown() { [ $(($2 * 8)) -le $(($3 * 9)) ] || fail "$1: $2, $3 at the first"; }
+grown() { [ $(($2 * 8)) -le $(($3 * 9)) ] || fail "move $i: $1: $2, $3 at the first"; }
 
-i=0
 for n in $(seq 0 255); do printf '%b' "\\0$(printf %o "$n")"; done >"$tmp/bytes"
 for k in 0 1; do
-	"$build/bin/telefork" serve --insecure tcp://127.0.0.1:0 >"$tmp/serve$k.out" 2>"$tmp/serve$k.err" &
-	server[k]=$!
-	pids+=($!)
-	until [ -s "$tmp/serve$k.out" ]; do sleep 0.01; done
-	address[k]=$(cat "$tmp/serve$k.out")
+	receiver "serve$k" "$build/bin/telefork" serve --insecure tcp://127.0.0.1:0
+	addresses+=("$address") servers+=("$server")
 done
-served=$(($(entries "/proc/${server[0]}/fd") + $(entries "/proc/${server[1]}/fd")))
-"$build/probes/busy-pie" "$tmp/bytes" >"$tmp/busy.out" 2>"$tmp/busy.err" </dev/null &
-pid=$!
+served=$(($(entries "/proc/${servers[0]}/fd") + $(entries "/proc/${servers[1]}/fd")))
+begin_ready busy "$build/probes/busy-pie" "$tmp/bytes"
 disown # or its end by a signal is told
-pids+=("$pid")
-until grep -qs '^ready' "$tmp/busy.out"; do
-	kill -0 "$pid" 2>/dev/null || fail "it did not start"
-	sleep 0.01
-done
+pids=("$pid")
 
 for i in $(seq "$count"); do
-	"$build/bin/telefork" move "$@" "$pid" "${address[i % 2]}" >"$tmp/move.out" 2>"$tmp/move.err" || fail "exit code $?"
+	telefork move "$@" "$pid" "${addresses[i % 2]}" >"$tmp/move.out" 2>"$tmp/move.err" || fail "move $i: exit code $?"
 	pid=$(sed -n 's/.* moved: pid \([0-9]*\): .*/\1/p' "$tmp/move.out")
-	pids=("${server[@]}" "$pid")
+	pids=("$pid")
 	now=$(shape)
 	resident=$(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$pid/status")
 	sent=$(sed -n 's/.*, \([0-9]*\)\.\([0-9]\) MiB sent.*/\1\2/p' "$tmp/move.out")
@@ -64,7 +48,7 @@ for i in $(seq "$count"); do
 	1 | 10 | "$count") echo "move $i: $now, $resident KiB resident, $((sent / 10)).$((sent % 10)) MiB sent" ;;
 	esac
 	# Neighbours become one where what they have come to is alike; that differs with --lazy.
-	[ "${now#* }" = "${shape#* }" ] || fail "it is $now; it was $shape"
+	[ "${now#* }" = "${shape#* }" ] || fail "move $i: it is $now; it was $shape"
 	grown mappings "${now%% *}" "${shape%% *}"
 	grown "KiB resident" "$resident" "${first[0]}"
 	# How many rounds there are is the program's doing.
@@ -76,12 +60,12 @@ until grep -q '^right' "$tmp"/serve*.err; do
 	! grep -q '^wrong' "$tmp"/serve*.err || fail "it is not right"
 	sleep 0.01
 done
-pids=("${server[@]}")
+pids=()
 # Sessions end with their processes; the receivers wait for others.
-until [ -z "$(cat "/proc/${server[0]}/task/${server[0]}/children" "/proc/${server[1]}/task/${server[1]}/children")" ]; do
-	kill -0 "${server[@]}" || fail "a receiver ended"
+until [ -z "$(cat "/proc/${servers[0]}/task/${servers[0]}/children" "/proc/${servers[1]}/task/${servers[1]}/children")" ]; do
+	kill -0 "${servers[@]}" || fail "a receiver ended"
 	sleep 0.01
 done
-[ "$(($(entries "/proc/${server[0]}/fd") + $(entries "/proc/${server[1]}/fd")))" = "$served" ] ||
+[ "$(($(entries "/proc/${servers[0]}/fd") + $(entries "/proc/${servers[1]}/fd")))" = "$served" ] ||
 	fail "a receiver has other descriptors than before"
 grep -h '^right' "$tmp"/serve*.err

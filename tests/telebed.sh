@@ -4,29 +4,10 @@
 # telebed.sh TELEBED matrix         parts of a matrix, seeds, repetitions, rows of one's own; what an end leaves
 # telebed.sh TELEBED machines ARCH  machines that die, hang or do not start; nothing outlives telebed
 set -eu
+# shellcheck source=tests/common.sh
+. "$(dirname "$0")/common.sh"
 telebed=$1 what=$2 arch=${3:-}
-tmp=$(mktemp -d)
 pid=
-trap 'if [ -n "$pid" ]; then kill -9 "$pid" 2>/dev/null || true; fi; rm -rf "$tmp"' EXIT
-
-fail() {
-	echo "$*"
-	[ ! -f "$tmp/out" ] || cat "$tmp/out"
-	exit 1
-}
-
-# expect CODE COMMAND...: its output goes to $tmp/out
-expect() {
-	local want=$1 code=0
-	shift
-	"$@" >"$tmp/out" 2>&1 || code=$?
-	[ "$code" = "$want" ] || fail "exit code $code, not $want: $*"
-}
-
-# says TEXT: the last output has it
-says() {
-	grep -qF -- "$1" "$tmp/out" || fail "'$1' was not said"
-}
 
 # refuses TEXT SCENARIO
 refuses() {
@@ -138,8 +119,10 @@ matrix() {
 	for f in one other; do
 		# Names of cells; phases stand by time.
 		grep -E '"(name": "[^"]*/|(seed|verdict|engine)")' "$tmp/$f.json" >"$tmp/$f.words"
+		grep -E '"(name|seed|verdict|engine)"' "$tmp/$f.json" | sort >"$tmp/$f.all"
 	done
 	cmp "$tmp/one.words" "$tmp/other.words" || fail "another report"
+	cmp "$tmp/one.all" "$tmp/other.all" || fail "a report of other things"
 
 	# Again and again, until one does not hold.
 	expect 0 "$telebed" run host --filter native.file --repeat 2
@@ -198,6 +181,12 @@ qemu_of() {
 		*) qemu_of "$child" ;;
 		esac
 	done
+}
+
+# Two machines, in qemus. The kernel leaves out children of who is making or reaping others (proc(5)).
+find_two() {
+	mapfile -t qemus < <(qemu_of "$pid")
+	[ ${#qemus[@]} = 2 ]
 }
 
 # wait_line TEXT: until the file $tmp/live has it
@@ -291,13 +280,7 @@ machines() {
 	echo mine >"$tmp/run/mine/file"
 	start env --default-signal=INT "$telebed" run "$tmp/long.conf" --out "$tmp/run"
 	wait_line "B: $arch machine"
-	# The kernel leaves out children of who is making or reaping others (proc(5)).
-	for _ in $(seq 100); do
-		mapfile -t qemus < <(qemu_of "$pid")
-		[ ${#qemus[@]} != 2 ] || break
-		sleep 0.1
-	done
-	[ ${#qemus[@]} = 2 ] || fail "not two machines: ${qemus[*]}"
+	within "not two machines below telebed" find_two
 	kill -INT "$pid"
 	for qemu in "${qemus[@]}"; do gone "$qemu"; done
 	for left in machines link "long-registers-static.$arch.system.tcp"; do vanishes "$tmp/run/$left"; done

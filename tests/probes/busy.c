@@ -11,7 +11,6 @@
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -282,7 +281,6 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < JOBS; i++)
 		if (pthread_create(&thread[i], &attr, work, (void *)(uintptr_t)i))
 			wrong("pthread_create", i, 0);
-	/* Not sched_yield(2): where many call it, Linux 6.18 starves others for seconds. */
 	while (__atomic_load_n(&checks, __ATOMIC_RELAXED) < 10000)
 		nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 	printf("ready %d\n", (int)getpid());
