@@ -123,6 +123,14 @@ slow() {
 	address=tcp://127.0.0.1:$address
 }
 
+# open_gate ARGUMENTS...: in front of the receiver in $address; its own is in $door.
+open_gate() {
+	"$build/tests/tools/gate" "${address##*:}" "$@" >"$tmp/gate.out" &
+	gate=$!
+	within "the gate" test -s "$tmp/gate.out"
+	door=tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")
+}
+
 # bytes WORD: how many the last line of a move or copy says so of: "64.7 MiB of memory, 1.0 MiB sent".
 bytes() {
 	sed -n "s/.*[ ,]\([0-9.]*\) \([KMG]iB\|bytes\) $1.*/\1 \2/p" "$tmp/send.out" | sed \

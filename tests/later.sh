@@ -32,14 +32,6 @@ has_come() { [ -n "$(there)" ]; }
 
 no_guard() { ! pgrep -x -r S,R,D "tfguard-$copy" >/dev/null; }
 
-# open_gate ARGUMENTS...: in front of the receiver; its port is in $door.
-open_gate() {
-	"$build/tests/tools/gate" "${address##*:}" "$@" >"$tmp/gate.out" &
-	gate=$!
-	within "the gate" test -s "$tmp/gate.out"
-	door=tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")
-}
-
 # What asks gets its answers: it ran there when nothing of what comes later had come.
 asked() {
 	grep -q asked "$tmp/gate.out" || fail "it did not wait for its memory"
