@@ -8,6 +8,7 @@
 set -eu
 # shellcheck source=tests/common.sh
 . "$(dirname "$0")/common.sh"
+again=("$0" "$@") seconds=${SLEEP_S:-3}
 build=$(cd "$1" && pwd) probe=$(cd "$1" && pwd)/probes/attrs-$2
 shift 2
 words=" $* "
@@ -20,17 +21,29 @@ restored() {
 	pids+=("$copy")
 }
 
+# asleep PID: its threads that sleep until a time have still to wake; or all starts anew with twice the time.
+asleep() {
+	local threads
+	if ! has clocks; then return; fi
+	threads=("/proc/$1/task/"*)
+	if [ ${#threads[@]} = 7 ]; then return; fi
+	((seconds > 0 && seconds < 40)) || fail "${#threads[@]} threads after $seconds s"
+	SLEEP_S=$((2 * seconds)) bash "${again[@]}"
+	exit
+}
+
 close_descriptors
 apart='' ids=new
 if has same; then ids=same; fi
 : >"$tmp/original"
 # What is not forked is in the namespace on some kernels only.
 if has namespace; then apart='unshare --fork --time --monotonic 1000000 --boottime 2000000'; fi
-$apart "$probe" "$@" >"$tmp/original" </dev/null &
+$apart "$probe" "sleep=$seconds" "$@" >"$tmp/original" </dev/null &
 original=$!
 pid=$(word_of ready "$tmp/original" "$original")
 pids+=("$pid")
 "$build/bin/telefork" dump "$pid" -o "$tmp/image" >"$tmp/dump"
+asleep "$pid"
 if has same; then
 	kill -9 "$pid"
 	wait "$original" 2>/dev/null || true
@@ -77,6 +90,7 @@ restored "$restorer"
 ! has same || [ "$copy" = "$pid" ] || fail "pid $copy, not $pid"
 if has again; then
 	"$build/bin/telefork" dump "$copy" -o "$tmp/image2" >>"$tmp/dump"
+	asleep "$copy"
 	"$build/bin/telefork" diff "$tmp/image" "$tmp/image2" >"$tmp/diff" || true
 	! grep -E '^(process|attributes|rights|group|filter|code|timer)' "$tmp/diff" || fail "another image"
 	grep -q '^state .* equal' "$tmp/diff" || fail "diff: $(cat "$tmp/diff")"

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * attrs [rights] [filters] [clocks]: a program that knows nothing of telefork and has everything
- * that the kernel keeps for a process and its threads otherwise than it was started: limits,
- * scheduling, timers; with rights (root only) credentials, with filters seccomp, with clocks
- * threads that sleep until a time. Each of three threads notes what the kernel says of it. Prints
- * "ready PID"; at SIGUSR1 each looks again: "right N", exit code 0, or each thing that is
- * another, 1.
+ * attrs [rights] [filters] [clocks] [sleep=S]: a program that knows nothing of telefork and has
+ * everything that the kernel keeps for a process and its threads otherwise than it was started:
+ * limits, scheduling, timers; with rights (root only) credentials, with filters seccomp, with
+ * clocks threads that sleep until a time, S seconds (3) from the start. Each of three threads notes
+ * what the kernel says of it. Prints "ready PID"; at SIGUSR1 each looks again: "right N", exit
+ * code 0, or each thing that is another, 1.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,12 +28,12 @@
 #include "tests/probes/attrs.h"
 
 #define THREADS  3
-#define SLEEP_S  3
 #define SLEEPERS 3
 #define PATIENCE 100 /* seconds that a journey may take */
 #define TOO_LATE 15  /* seconds after it has come to its end: then it hangs */
 
 static bool rights, filters, clocks;
+static time_t sleep_s = 3;
 static pthread_barrier_t set_up, woken, seen;
 static struct attrs_timers timers;
 static pid_t tids[THREADS];
@@ -204,7 +204,7 @@ static void await(pthread_t sleeper, unsigned number)
 	struct timespec limit;
 
 	clock_gettime(CLOCK_REALTIME, &limit);
-	limit.tv_sec += SLEEP_S + TOO_LATE;
+	limit.tv_sec += sleep_s + TOO_LATE;
 	if (pthread_timedjoin_np(sleeper, NULL, &limit))
 		attrs_wrong(9, "a sleeper hangs", 0, number);
 }
@@ -219,6 +219,8 @@ int main(int argc, char **argv)
 		rights |= !strcmp(argv[i], "rights");
 		filters |= !strcmp(argv[i], "filters");
 		clocks |= !strcmp(argv[i], "clocks");
+		if (!strncmp(argv[i], "sleep=", 6))
+			sleep_s = strtol(argv[i] + 6, NULL, 10);
 	}
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
@@ -229,9 +231,9 @@ int main(int argc, char **argv)
 	pthread_barrier_init(&seen, NULL, THREADS);
 	change_process();
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += SLEEP_S;
+	until.tv_sec += sleep_s;
 	clock_gettime(CLOCK_BOOTTIME, &until_boot);
-	until_boot.tv_sec += SLEEP_S;
+	until_boot.tv_sec += sleep_s;
 	if (clocks) {
 		pthread_create(&sleeper[0], NULL, sleep_until, &until);
 		pthread_create(&sleeper[1], NULL, wait_until, &until);
