@@ -226,6 +226,7 @@ static int send_all(struct many *m, struct tf_chain *c, const struct telefork_op
 	rc = tf_job_start(&s, job, e);
 	if (rc != TELEFORK_PARENT) {
 		if (!rc)
+			/* NOLINTNEXTLINE(clang-analyzer-deadcode.DeadStores): it would be closed */
 			fd = -1; /* a copy's number for it is held */
 		return rc;
 	}

@@ -171,14 +171,15 @@ attrs-user 120 tests/attrs.sh $(B) pie user
 baseline-native 120 tests/baseline.sh
 baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
 endef
-# What make in-guests runs: there is no time for it in make check.
+# What make in-guests runs: there is no time for it in make check. Pre-copy goes by userfaultfd, and by soft-dirty
+# bits; aarch64 has none, and says so.
 define GUEST_CASES
 $(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$(a))/tests/test_swap here
 )$(foreach a,$(ARCHES),in-guest-$(a)-host 600 tests/hosts.sh $(B) machine $(a)
 )$(foreach a,$(ARCHES),in-guest-$(a)-stable 400 tests/stable.sh $(B)/bin/telebed $(a)
 )in-guest-telebed 400 tests/hosts.sh $(B) telebed
 in-guest-container 300 tests/hosts.sh $(B) container-guests
-in-guest-aarch64-tags 240 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
+in-guest-aarch64-tags 900 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 telebed-$(FOREIGN) 600 tests/telebed.sh $(B)/bin/telebed machines $(FOREIGN)
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_guest,$(a),later.sh,later-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) copy static 16
 )
@@ -186,7 +187,6 @@ in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN
 in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static,,$(FOREIGN)-qemu10) bash tests/obstacles.sh $(B_$(FOREIGN))
 $(foreach a,$(ARCHES),$(foreach c,$(if $(filter $(FOREIGN),$(a)),threads forks shared huge) swap,in-guest-$(a)-later-$(c) 400 $(call in_guest,$(a),later.sh,storm-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) $(c) static $(if $(filter swap,$(c)),16,4)
 ))
-# Rounds by userfaultfd, and by soft-dirty bits; aarch64 has none, and says so.
 in-guest-aarch64-precopy 600 $(call in_guest,aarch64,precopy.sh,precopy-static,,aarch64-6.12) bash tests/precopy.sh $(B_aarch64) rounds static 16 5
 in-guest-x86_64-precopy-soft 600 $(call in_guest,x86_64,precopy.sh,precopy-static) bash tests/precopy.sh $(B_x86_64) rounds static 16 5
 in-guest-x86_64-track 240 $(B)/bin/telebed exec x86_64-6.12 -- $(B_x86_64)/tests/test_track both

@@ -20,10 +20,13 @@ set -eu
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/later-${3-pie}
 mkdir "$tmp/there"
 as=() with=() mib=${4-} receiver=$build/bin/telefork
+# Nothing else tells a receiver that its sender is killed: the gate keeps the connection.
+idle=60
+[ "$case" != sender ] || idle=10
 tidy() { [ ! -d "$tmp/cgroup" ] || umount "$tmp/cgroup"; }
 
 start() { begin_ready here "${with[@]}" "$probe" "$@"; }
-serve() { receiver serve "${as[@]}" "$receiver" serve --insecure --idle-time 5 --allow credentials "$1"; }
+serve() { receiver serve "${as[@]}" "$receiver" serve --insecure --idle-time "$idle" --allow credentials "$1"; }
 
 arrived() { within "over there" grep -q '^right' "$tmp/serve.err"; }
 # The pid of what came, as the receiver says.

@@ -15,11 +15,14 @@ set -eu
 . "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/precopy-${3-pie}
 as=() how=() mib=${4-64} rate=${5-20} spans=0
+# Nothing else tells a receiver that its sender is killed: the gate keeps the connection.
+idle=60
+[ "$case" != sender ] || idle=10
 
 # It forks, and its child may be there, or have ended and be waited for.
 move() { exec "$build/bin/telefork" move --precopy --allow child --allow zombie "${how[@]}" "$pid" "$1"; }
 start() { begin_ready here "$probe" "$mib" "$rate" "$spans"; }
-serve() { receiver serve "${as[@]}" "$build/bin/telefork" serve --insecure --idle-time 5 "$@"; }
+serve() { receiver serve "${as[@]}" "$build/bin/telefork" serve --insecure --idle-time "$idle" "$@"; }
 
 arrived() {
 	within "over there" grep -Eq '^(right|wrong)' "$tmp/serve.err"

@@ -249,13 +249,14 @@ static bool is_same(pid_t pid, const struct tf_fd *x, const struct tf_fd *y)
 static int find_duplicates(struct tf_task *t)
 {
 	struct tf_image *img = &t->capture.image;
-	struct tf_fd **order = tf_arena_array(&t->capture.arena, img->n_fds + 1, sizeof(*order));
+	size_t each = sizeof(struct tf_fd *);
+	struct tf_fd **order = tf_arena_array(&t->capture.arena, img->n_fds + 1, each);
 
 	if (!order)
 		return TELEFORK_E_NOMEM;
 	for (uint32_t i = 0; i < img->n_fds; i++)
 		order[i] = &img->fds[i];
-	qsort_r(order, img->n_fds, sizeof(*order), by_description, &t->pid);
+	qsort_r(order, img->n_fds, each, by_description, &t->pid);
 	for (uint32_t i = 0, first = 0; i < img->n_fds; i++) {
 		if (i == first || !is_same(t->pid, order[first], order[i]))
 			first = i;

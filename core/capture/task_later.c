@@ -58,7 +58,8 @@ static void tidy(struct first *f, uint64_t page)
 		f->v[i].start &= ~(page - 1);
 		f->v[i].end = (f->v[i].end + page - 1) & ~(page - 1);
 	}
-	qsort(f->v, f->n, sizeof(*f->v), by_start);
+	if (f->n)
+		qsort(f->v, f->n, sizeof(*f->v), by_start);
 	for (size_t i = 0; i < f->n; i++) {
 		if (!n || f->v[i].start > f->v[n - 1].end)
 			f->v[n++] = f->v[i];

@@ -200,7 +200,7 @@ static int find_written(struct tf_track *k, const struct tf_words *now)
 	int rc = 0;
 
 	tf_runs_clear(&k->written);
-	for (size_t r = 0; r < now->where.n; r++)
+	for (size_t r = 0; word && r < now->where.n; r++)
 		for (uint64_t at = now->where.v[r].start; at < now->where.v[r].end && !rc;
 			at += page, word++)
 			if (is_there(*word) && !is_clean(*word, word_at(&k->words, at, &i)))
@@ -264,6 +264,7 @@ int tf_soft_look(const struct tf_track *k, int pagemap, uint64_t start, uint64_t
 		stop = end - at < 512 * size ? end : at + 512 * size;
 		rc = read_words(pagemap, at, stop, word, e);
 		for (uint64_t p = at, n = 0; p < stop && !rc; p += size, n++)
+			/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): read_words() fills it */
 			if (is_there(word[n]))
 				rc = page(ctx, p, p + size,
 					is_clean(word[n], word_at(&k->words, p, &i)));

@@ -197,11 +197,10 @@ static int settle_all(struct settling *s)
 {
 	TF_FREE struct tf_record *all = NULL;
 	struct tf_err e = {0};
-	int n = tf_journal_open(&s->journal, "moves", &e);
+	int n = 0;
 
-	if (!n)
-		n = tf_journal_list(&s->journal, &all, &e);
-	if (n < 0) {
+	if (tf_journal_open(&s->journal, "moves", &e) < 0 ||
+		(n = tf_journal_list(&s->journal, &all, &e)) < 0) {
 		tf_complain("settle", e.text);
 		return TF_EXIT_SYSTEM;
 	}

@@ -20,6 +20,7 @@ struct arguments {
 	struct tf_diff diff;
 	const char *file;
 	int pid;
+	char process[32]; /* how it is called */
 };
 
 static int nameless_file(struct tf_err *e)
@@ -79,7 +80,6 @@ static int compare(const struct arguments *a, const struct tf_file *then, int fd
 
 static int verify(struct arguments *a)
 {
-	char name[32];
 	struct tf_err e = {0};
 	struct tf_file then;
 	TF_CLOSE int fd = -1;
@@ -89,9 +89,9 @@ static int verify(struct arguments *a)
 		tf_complain(NULL, e.text);
 		return rc == TELEFORK_E_IO ? TF_EXIT_INPUT : tf_exit_code(rc);
 	}
-	snprintf(name, sizeof(name), "process %d", a->pid);
+	snprintf(a->process, sizeof(a->process), "process %d", a->pid);
 	a->diff.name[0] = a->file;
-	a->diff.name[1] = name;
+	a->diff.name[1] = a->process;
 	rc = fd = nameless_file(&e);
 	if (rc >= 0)
 		rc = look(a->pid, fd, &e);

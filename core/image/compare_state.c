@@ -105,7 +105,7 @@ static bool holds(const struct tf_comparison *c, enum when when)
 	case OUTSIDE:
 		return outside(c);
 	case INSIDE:
-		return !(c->a->process.flags & c->b->process.flags & TF_PROCESS_KNOWN);
+		return (c->a->process.flags & c->b->process.flags & TF_PROCESS_KNOWN) == 0;
 	case UNKNOWN:
 		break;
 	}

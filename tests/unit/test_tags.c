@@ -433,7 +433,7 @@ int main(int argc, char **argv)
 
 	(void)argv;
 	must = argc > 1;
-	tcase_set_timeout(t, 120);
+	tcase_set_timeout(t, 600);
 	tcase_add_loop_test(t, there_and_back, 0, 2);
 	tcase_add_test(t, of_its_own);
 	tcase_add_test(t, by_itself);
