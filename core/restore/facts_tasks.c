@@ -48,13 +48,14 @@ static uint64_t threads_of_user(struct tf_arena *a)
 	while (proc && (entry = readdir(proc))) {
 		char path[40];
 		struct stat st;
+		int length;
 
 		if (entry->d_name[0] < '0' || entry->d_name[0] > '9')
 			continue;
-		snprintf(path, sizeof(path), "/proc/%.16s", entry->d_name);
+		length = snprintf(path, sizeof(path), "/proc/%.16s", entry->d_name);
 		if (stat(path, &st) || st.st_uid != getuid())
 			continue;
-		strcat(path, "/status");
+		snprintf(path + length, sizeof(path) - (size_t)length, "/status");
 		n += tf_text_number(text_of(a, path), "\nThreads:", 10, 0);
 	}
 	if (proc)

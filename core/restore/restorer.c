@@ -439,6 +439,7 @@ static IN_BLOB long share_out(struct tf_litter *l, bool twice, bool *ret_helper)
 static IN_BLOB int64_t give_birth(struct tf_plan_header *p, struct tf_litter *l, uint64_t step,
 	int fd, bool twice, uint64_t *ret_index)
 {
+	/* NOLINTNEXTLINE(clang-analyzer-core.uninitialized.Assign): as in fill() */
 	uint64_t n = 0, all = l->n;
 	bool helper = false;
 	uint8_t word = 0;
@@ -484,8 +485,9 @@ static IN_BLOB int64_t zygote(
 			rc = give_birth(p, &l, step, fd, twice, ret_index);
 		if (!rc)
 			return 0;
-		while (rc < 0)
-			tf_r_syscall(TF_R_NR_exit_group, 0, 0, 0, 0, 0, 0);
+		if (rc < 0)
+			for (;;)
+				tf_r_syscall(TF_R_NR_exit_group, 0, 0, 0, 0, 0, 0);
 	}
 }
 
