@@ -135,6 +135,23 @@ static const char *const mode_options[TF_MODES] = {
 	[TF_MODE_LAZY] = "--lazy",
 };
 
+/* Whether what @job said at its end is of the mode that was asked for. Where a machine cannot tell
+ * what is written to, the sender goes on without rounds and says so. */
+static bool in_mode(enum tf_mode mode, const struct tf_job *job)
+{
+	switch (mode) {
+	case TF_MODE_PRECOPY:
+		return strstr(job->text[0], " rounds (") || strstr(job->text[0], "no pre-copy, ");
+	case TF_MODE_LAZY:
+		return strstr(job->text[0], "runs after ") &&
+		       !strstr(job->text[1], "cannot wait for memory");
+	case TF_MODE_WHOLE:
+		return !strstr(job->text[0], " rounds (") && !strstr(job->text[0], "runs after ");
+	default:
+		return true;
+	}
+}
+
 /* telefork move or copy, from the machine of @place to that of @to. *@pid is it there afterwards;
  * what it said is in *@ret_job. */
 static int send_on(struct tf_journey *j, unsigned place, unsigned to, pid_t *pid,
@@ -167,6 +184,10 @@ static int send_on(struct tf_journey *j, unsigned place, unsigned to, pid_t *pid
 		return tf_vm_fail(err, -ESRCH, "telefork %s on %s said: %.300s%.1000s", verb,
 			m->name, job->text[0], job->text[1]);
 	*pid = atoi(at + 6);
+	if (!in_mode(j->cell->mode, job))
+		return tf_journey_failed(j,
+			"telefork %s on %s did not go by mode %s: %.300s%.1000s", verb, m->name,
+			tf_mode_names[j->cell->mode], job->text[0], job->text[1]);
 	return 0;
 }
 
