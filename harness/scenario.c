@@ -81,7 +81,8 @@ static const struct tf_key keys[] = {
 		"`move` of a `program`"},
 	{"mode", WORDS(mode), tf_mode_names, TF_MODES, 0, 0, 0,
 		"how memory goes from outside, alternatives: as telefork chooses, all of it while the "
-		"process stands, in rounds before it is stopped (`move`), or after it runs over there",
+		"process stands, in rounds before it is stopped (`move`), or after it runs over there; if it "
+		"went otherwise, the cell fails",
 		"`usual`"},
 	{"refused", TF_KEY_STRING, OTHER(refused), 0, 0, 0, 0, 0,
 		"a `program` may not go: telefork has to say this, and it goes on where it is", ""},
