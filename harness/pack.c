@@ -55,6 +55,7 @@ static int get(const char *path, struct content *c, struct tf_vm_error *err)
 	tf_vm_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
 
+	*c = (struct content){0};
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return tf_vm_fail_errno(err, -errno, "%s", path);
 	c->len = (size_t)st.st_size;
