@@ -192,7 +192,7 @@ static int run_batch(struct way *w)
 static int run_script(struct way *w, FILE *f, bool batch)
 {
 	const char *argv[] = {TF_REWIND_GDB, "-nx", "-q", "-x", w->script, w->program, NULL};
-	struct tf_vm_child *qemu;
+	struct tf_vm_child *qemu = NULL;
 	int rc;
 
 	fclose(f);
