@@ -31,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LANDING_MS 2000
+#define LANDING_MS 20000
 
 enum what { DUMP, COPY, MOVE };
 
