@@ -39,9 +39,9 @@ expect() {
 # says TEXT [FILE]: it is in there; without FILE, in what was said last.
 says() { grep -qF -- "$1" "${2-$tmp/out}" || fail "'$1' is not in ${2-$tmp/out}: $(tail -n 40 "${2-$tmp/out}")"; }
 
-# within WHAT COMMAND...: comes true, in a minute at most.
+# within WHAT COMMAND...: comes true, in 200 seconds at most.
 within() {
-	local what=$1 until=$((SECONDS + 60))
+	local what=$1 until=$((SECONDS + 200))
 	shift
 	until "$@"; do
 		[ "$SECONDS" -lt "$until" ] || fail "$what"

@@ -20,13 +20,10 @@ set -eu
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/later-${3-pie}
 mkdir "$tmp/there"
 as=() with=() mib=${4-} receiver=$build/bin/telefork
-# Nothing else tells a receiver that its sender is killed: the gate keeps the connection.
-idle=60
-[ "$case" != sender ] || idle=10
 tidy() { [ ! -d "$tmp/cgroup" ] || umount "$tmp/cgroup"; }
 
 start() { begin_ready here "${with[@]}" "$probe" "$@"; }
-serve() { receiver serve "${as[@]}" "$receiver" serve --insecure --idle-time "$idle" --allow credentials "$1"; }
+serve() { receiver serve "${as[@]}" "$receiver" serve --insecure --allow credentials "$1"; }
 
 arrived() { within "over there" grep -q '^right' "$tmp/serve.err"; }
 # The pid of what came, as the receiver says.
@@ -232,6 +229,8 @@ broken)
 sender)
 	begin_to_move
 	kill -KILL "$sender"
+	wait "$sender" 2>/dev/null || true # or it holds the original still
+	pkill -P "$gate" # and so ends its connection, of which the gate takes nothing more
 	end_of_move
 	;;
 receiver)

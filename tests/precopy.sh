@@ -15,14 +15,11 @@ set -eu
 . "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/precopy-${3-pie}
 as=() how=() mib=${4-64} rate=${5-20} spans=0
-# Nothing else tells a receiver that its sender is killed: the gate keeps the connection.
-idle=60
-[ "$case" != sender ] || idle=10
 
 # It forks, and its child may be there, or have ended and be waited for.
 move() { exec "$build/bin/telefork" move --precopy --allow child --allow zombie "${how[@]}" "$pid" "$1"; }
 start() { begin_ready here "$probe" "$mib" "$rate" "$spans"; }
-serve() { receiver serve "${as[@]}" "$build/bin/telefork" serve --insecure --idle-time "$idle" "$@"; }
+serve() { receiver serve "${as[@]}" "$build/bin/telefork" serve --insecure "$@"; }
 
 arrived() {
 	within "over there" grep -Eq '^(right|wrong)' "$tmp/serve.err"
@@ -47,7 +44,7 @@ begin_to_move() {
 	within "there is nobody to take them" has_child "$session"
 	copy=$(child_of "$session")
 	watched "$pid" || fail "nobody watches what it writes to"
-	recorded prepared || fail "the receiver has no record"
+	within "the receiver has no record" recorded prepared
 }
 
 descriptors() { find "/proc/$pid/fd" -mindepth 1 | sort; }
@@ -150,6 +147,8 @@ broken)
 sender)
 	begin_to_move
 	kill -KILL "$sender"
+	wait "$sender" 2>/dev/null || true # or it holds the original still
+	pkill -P "$gate" # and so ends its connection, of which the gate takes nothing more
 	end_of_move
 	;;
 receiver)
