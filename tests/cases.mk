@@ -51,8 +51,8 @@ $(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 240 tests/gdb.sh
 mutants-native 300 $(B)/bin/telebed mutants --arch $(HOST) --sample 1 --filter .drop --skip .locks. --skip .clocks.
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-$(a) 300 $(B)/bin/telebed mutants --sample 1 --filter $(a).user.registers.register
 )
-moments-native 240 $(B)/tests/tools/moments $(B) 500
-$(foreach a,$(ARCHES),moments-qemu-$(a) 300 $(B)/tests/tools/moments $(B_$(a)) $(MOMENTS_qemu_$(a)) qemu-$(a)
+moments-native 600 $(B)/tests/tools/moments $(B) 500
+$(foreach a,$(ARCHES),moments-qemu-$(a) 600 $(B)/tests/tools/moments $(B_$(a)) $(MOMENTS_qemu_$(a)) qemu-$(a)
 )
 registers-native 240 tests/registers.sh $(B) $(HOST)
 $(foreach a,$(ARCHES),registers-qemu-$(a) 240 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
