@@ -136,6 +136,7 @@ static int settle(struct account *a, const char *id)
 	char idle[16];
 	const char *const args[] = {"settle", "--idle-time", idle, NULL};
 	const char *const word[] = {"settle", "--idle-time", idle, "--resume-here", id, NULL};
+	const char *const patient[] = {"settle", NULL}; /* there is somebody to be asked */
 	int rc = 1;
 
 	snprintf(idle, sizeof(idle), "%d", c->idle_s);
@@ -150,7 +151,7 @@ static int settle(struct account *a, const char *id)
 		rc = tf_place_serve(c, a->to, a->err);
 		rc = rc < 0 ? rc : 1;
 	}
-	return rc == 1 ? run_settle(a, args, 0) : rc;
+	return rc == 1 ? run_settle(a, patient, 0) : rc;
 }
 
 /* A move that is unfinished at the sender: whether its process stands is told apart from a tracer

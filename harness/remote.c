@@ -172,6 +172,7 @@ static int attend(struct tf_remote *const set[], size_t n, int timeout_ms, struc
 		timeout_ms -= TF_PROGRESS_STEP_MS;
 		tf_progress_tick();
 	}
+	tf_progress_tick(); /* where there is something each time it is looked at, too */
 	for (size_t i = 0; i < n; i++) {
 		if (fds[i].revents)
 			set[i]->ops->pump(set[i]);

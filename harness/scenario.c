@@ -12,7 +12,7 @@
 
 #include "qemu/io.h"
 
-#define LIMIT_DEFAULT 60 /* seconds */
+#define LIMIT_DEFAULT 180 /* seconds */
 #define TAKES_DEFAULT 5
 #define LIMIT_MAX     3600
 #define DIRECT        "direct" /* without an engine's program */
@@ -122,7 +122,7 @@ static const struct tf_key keys[] = {
 	{"faults", TF_KEY_OTHER, 0, 0, 0, 0, 0, 0, read_faults, "a group: what goes wrong (Faults)",
 		"nothing"},
 	{"limit", TF_KEY_NUMBER, OTHER(limit), 0, 0, 1, LIMIT_MAX, 0,
-		"seconds for a cell, scaled to the speed of the host's guests", "60"},
+		"seconds for a cell, scaled to the speed of the host's guests", "180"},
 	{"takes", TF_KEY_NUMBER, OTHER(takes), 0, 0, 1, LIMIT_MAX, 0,
 		"seconds that a cell takes as a rule: progress bars and shards go by it", "5"},
 };

@@ -19,71 +19,71 @@ FUTEX_aarch64 := 98
 define UNIT_CASES
 $(foreach a,$(ARCHES),$(foreach t,$(UNIT_TESTS),unit-$(a)-$(t) 400 $(RUN_$(a)) $(B_$(a))/tests/$(t)
 ))
-unit-qemu 60 $(B)/tests/test_qemu
-unit-text 20 $(B)/tests/test_text
-unit-evidence 20 $(B)/tests/test_evidence
-unit-link 60 $(B)/tests/test_link
-unit-torture 60 $(B)/tests/test_torture
+unit-qemu 240 $(B)/tests/test_qemu
+unit-text 240 $(B)/tests/test_text
+unit-evidence 240 $(B)/tests/test_evidence
+unit-link 240 $(B)/tests/test_link
+unit-torture 240 $(B)/tests/test_torture
 endef
 define CASES
 $(foreach t,$(SAN_TESTS),unit-sanitized-$(t) 400 $(B_SAN)/tests/$(t)
 )
-$(foreach r,file unix tcp,$(foreach v,static pie dyn,native-$(r)-$(v) 60 tests/journey.sh $(r) $(B_$(HOST)) hop-$(v)
+$(foreach r,file unix tcp,$(foreach v,static pie dyn,native-$(r)-$(v) 240 tests/journey.sh $(r) $(B_$(HOST)) hop-$(v)
 ))
-$(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-$(r)-$(v) 120 tests/journey.sh $(r) $(B_$(a)) hop-$(v) qemu-$(a)
+$(foreach a,$(ARCHES),$(foreach r,file tcp,$(foreach v,static pie dyn,qemu-$(a)-$(r)-$(v) 240 tests/journey.sh $(r) $(B_$(a)) hop-$(v) qemu-$(a)
 )))
-$(foreach r,unix tcp,$(foreach v,static pie dyn,yoyo-$(r)-$(v) 60 tests/yoyo.sh $(r) $(B_$(HOST)) yoyo-$(v)
+$(foreach r,unix tcp,$(foreach v,static pie dyn,yoyo-$(r)-$(v) 240 tests/yoyo.sh $(r) $(B_$(HOST)) yoyo-$(v)
 ))
-$(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 120 tests/yoyo.sh tcp $(B_$(a)) yoyo-$(v) qemu-$(a)
+$(foreach a,$(ARCHES),$(foreach v,static pie dyn,yoyo-qemu-$(a)-$(v) 240 tests/yoyo.sh tcp $(B_$(a)) yoyo-$(v) qemu-$(a)
 ))
-$(foreach v,static pie dyn,yoyo-more-$(v) 120 tests/yoyo.sh unix $(B_$(HOST)) yoyo_more-$(v)
+$(foreach v,static pie dyn,yoyo-more-$(v) 240 tests/yoyo.sh unix $(B_$(HOST)) yoyo_more-$(v)
 )
 $(foreach a,$(ARCHES),yoyo-more-qemu-$(a) 240 tests/yoyo.sh tcp $(B_$(a)) yoyo_more-static qemu-$(a)
 )
-$(foreach v,static pie dyn,witness-native-$(v) 60 tests/witness.sh $(B) still-$(v)
+$(foreach v,static pie dyn,witness-native-$(v) 240 tests/witness.sh $(B) still-$(v)
 )
-$(foreach a,$(ARCHES),witness-qemu-$(a) 120 tests/witness.sh $(B_$(a)) still-pie qemu-$(a)
+$(foreach a,$(ARCHES),witness-qemu-$(a) 240 tests/witness.sh $(B_$(a)) still-pie qemu-$(a)
 )
-$(foreach v,static pie,gdb-native-$(v) 60 tests/gdb.sh $(B) still-$(v)
+$(foreach v,static pie,gdb-native-$(v) 240 tests/gdb.sh $(B) still-$(v)
 )
-$(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 120 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
+$(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 240 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
 ))
 mutants-native 300 $(B)/bin/telebed mutants --arch $(HOST) --sample 1 --filter .drop --skip .locks. --skip .clocks.
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-$(a) 300 $(B)/bin/telebed mutants --sample 1 --filter $(a).user.registers.register
 )
-moments-native 200 $(B)/tests/tools/moments $(B) 500
-$(foreach a,$(ARCHES),moments-qemu-$(a) 300 $(B)/tests/tools/moments $(B_$(a)) $(MOMENTS_qemu_$(a)) qemu-$(a)
+moments-native 600 $(B)/tests/tools/moments $(B) 500
+$(foreach a,$(ARCHES),moments-qemu-$(a) 600 $(B)/tests/tools/moments $(B_$(a)) $(MOMENTS_qemu_$(a)) qemu-$(a)
 )
-registers-native 60 tests/registers.sh $(B) $(HOST)
-$(foreach a,$(ARCHES),registers-qemu-$(a) 120 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
+registers-native 240 tests/registers.sh $(B) $(HOST)
+$(foreach a,$(ARCHES),registers-qemu-$(a) 240 tests/registers.sh $(B_$(a)) $(a) qemu-$(a)
 )
-$(foreach a,$(ARCHES),$(foreach c,file-static file-pie file-dyn tcp-pie,signed-$(a)-$(c) 120 tests/journey.sh $(subst -, $(B_$(a)) signed-,$(c)) qemu-$(a)
+$(foreach a,$(ARCHES),$(foreach c,file-static file-pie file-dyn tcp-pie,signed-$(a)-$(c) 240 tests/journey.sh $(subst -, $(B_$(a)) signed-,$(c)) qemu-$(a)
 )signed-$(a)-moments 240 tests/signed.sh $(B_$(a)) 12 qemu-$(a)
 )
-signed-native-moments 120 tests/signed.sh $(B_$(HOST)) 12
-native-memory-file 120 tests/journey.sh file $(B) memory-dyn
-native-memory-unix 120 tests/journey.sh unix $(B) memory-static
-native-memory-tcp 120 tests/journey.sh tcp $(B) memory-pie
+signed-native-moments 240 tests/signed.sh $(B_$(HOST)) 12
+native-memory-file 240 tests/journey.sh file $(B) memory-dyn
+native-memory-unix 240 tests/journey.sh unix $(B) memory-static
+native-memory-tcp 240 tests/journey.sh tcp $(B) memory-pie
 qemu-aarch64-memory-file 240 tests/journey.sh file $(B_aarch64) memory-static qemu-aarch64
 qemu-aarch64-memory-tcp 240 tests/journey.sh tcp $(B_aarch64) memory-dyn qemu-aarch64
 qemu-x86_64-memory-file 240 tests/journey.sh file $(B_x86_64) memory-pie qemu-x86_64
-native-clib-twice 60 tests/twice.sh $(B) clib-static
-$(foreach v,static pie dyn,native-clib-$(v) 60 tests/journey.sh unix $(B) clib-$(v)
+native-clib-twice 240 tests/twice.sh $(B) clib-static
+$(foreach v,static pie dyn,native-clib-$(v) 240 tests/journey.sh unix $(B) clib-$(v)
 )
-$(foreach a,$(ARCHES),qemu-$(a)-clib-twice 120 tests/twice.sh $(B_$(a)) clib-dyn qemu-$(a)
+$(foreach a,$(ARCHES),qemu-$(a)-clib-twice 240 tests/twice.sh $(B_$(a)) clib-dyn qemu-$(a)
 qemu-$(a)-clib-tcp 240 tests/journey.sh tcp $(B_$(a)) clib-static qemu-$(a)
 )
 native-threads-unix 300 tests/journey.sh unix $(B) threads-dyn
 native-threads-tcp 300 tests/journey.sh tcp $(B) threads-static
 $(foreach a,$(ARCHES),qemu-$(a)-threads 300 tests/journey.sh unix $(B_$(a)) threads-pie qemu-$(a)
 )
-chain-native 60 tests/chain.sh chain-pie native=$(B) native=$(B) native=$(B)
-chain-mixed 120 tests/chain.sh chain-dyn native=$(B) qemu-$(HOST)=$(B) native=$(B)
-$(foreach a,$(ARCHES),chain-qemu-$(a) 120 tests/chain.sh chain-static qemu-$(a)=$(B_$(a)) qemu-$(a)=$(B_$(a)) qemu-$(a)=$(B_$(a))
+chain-native 240 tests/chain.sh chain-pie native=$(B) native=$(B) native=$(B)
+chain-mixed 240 tests/chain.sh chain-dyn native=$(B) qemu-$(HOST)=$(B) native=$(B)
+$(foreach a,$(ARCHES),chain-qemu-$(a) 240 tests/chain.sh chain-static qemu-$(a)=$(B_$(a)) qemu-$(a)=$(B_$(a)) qemu-$(a)=$(B_$(a))
 )
-luajit-file 60 tests/journey.sh file $(B) luajit.lua
-luajit-unix 60 tests/journey.sh unix $(B) luajit.lua
-$(foreach a,$(ARCHES),luajit-qemu-$(a) 120 tests/journey.sh tcp $(B_$(a)) luajit.lua qemu-$(a)
+luajit-file 240 tests/journey.sh file $(B) luajit.lua
+luajit-unix 240 tests/journey.sh unix $(B) luajit.lua
+$(foreach a,$(ARCHES),luajit-qemu-$(a) 240 tests/journey.sh tcp $(B_$(a)) luajit.lua qemu-$(a)
 )
 $(foreach a,$(ARCHES),machines-$(a) 300 $(B)/tests/tools/vmcheck $(a) build/guest/$(a)/guestprobe
 )
@@ -97,79 +97,79 @@ $(foreach a,$(ARCHES),$(foreach t,$(GUEST_TESTS) $(if $(filter $(HOST),$(a)),,$(
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-outside 240 $(call in_guest,$(a),outside.sh,outside-static) bash tests/outside.sh $(B_$(a)) restore static
 in-guest-$(a)-attrs 240 $(call in_guest,$(a),attrs.sh,attrs-static) bash tests/attrs.sh $(B_$(a)) static rights filters clocks namespace again
 )
-inputs 60 tests/inputs.sh $(B)/bin/telebed
-kept-native 60 tests/kept.sh $(B)/bin/telebed native
-telebed-words 60 tests/telebed.sh $(B)/bin/telebed words
-telebed-matrix 120 tests/telebed.sh $(B)/bin/telebed matrix
-report 60 tests/report.sh $(B)/bin/telebed
-live 60 tests/live.sh $(B)/bin/telebed
-examples 60 tests/examples.sh $(B)/bin/telebed
+inputs 240 tests/inputs.sh $(B)/bin/telebed
+kept-native 240 tests/kept.sh $(B)/bin/telebed native
+telebed-words 240 tests/telebed.sh $(B)/bin/telebed words
+telebed-matrix 240 tests/telebed.sh $(B)/bin/telebed matrix
+report 240 tests/report.sh $(B)/bin/telebed
+live 240 tests/live.sh $(B)/bin/telebed
+examples 240 tests/examples.sh $(B)/bin/telebed
 telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized ring fan-out fan-out-copies held engine-crew engine-locks engine-busy --filter native --out build/run/host
 telebed-user 300 $(B)/bin/telebed run probes witness render --filter user --out build/run/user
-$(foreach a,$(ARCHES),commands-$(a) 120 tests/commands.sh $(B_$(a)) $(RUN_$(a))
+$(foreach a,$(ARCHES),commands-$(a) 240 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
-$(foreach c,restore copy unix tcp many killed broken stopped refused obstacles asked progress,outside-$(c) 120 tests/outside.sh $(B) $(c)
+$(foreach c,restore copy unix tcp many killed broken stopped refused obstacles asked progress,outside-$(c) 240 tests/outside.sh $(B) $(c)
 )
-$(foreach c,self task file words,zygote-$(c) 120 tests/zygote.sh $(B) brood-$(if $(filter task,$(c)),dyn,static) $(c)
+$(foreach c,self task file words,zygote-$(c) 240 tests/zygote.sh $(B) brood-$(if $(filter task,$(c)),dyn,static) $(c)
 )
-many-native 120 tests/many.sh $(B) 5
+many-native 240 tests/many.sh $(B) 5
 $(foreach a,$(ARCHES),many-qemu-$(a) 240 tests/many.sh $(B_$(a)) 4 qemu-$(a)
 )
-$(foreach a,$(ARCHES),zygote-qemu-$(a) 120 tests/zygote.sh $(B_$(a)) brood-static self qemu-$(a)
+$(foreach a,$(ARCHES),zygote-qemu-$(a) 240 tests/zygote.sh $(B_$(a)) brood-static self qemu-$(a)
 )
-$(foreach c,copy move unix slow packed damaged nobody all user broken sender receiver,later-$(c) 120 tests/later.sh $(B) $(c)
+$(foreach c,copy move unix slow packed damaged nobody all user broken sender receiver,later-$(c) 240 tests/later.sh $(B) $(c)
 )
-$(foreach c,tcp unix stage old room slow packed sender receiver child broken,precopy-$(c) 120 tests/precopy.sh $(B) $(c)
+$(foreach c,tcp unix stage old room slow packed sender receiver child broken,precopy-$(c) 240 tests/precopy.sh $(B) $(c)
 )
-later-copy-static 120 tests/later.sh $(B) copy static
-$(foreach c,threads forks shared huge pressure,later-$(c) 120 tests/later.sh $(B) $(c)
+later-copy-static 240 tests/later.sh $(B) copy static
+$(foreach c,threads forks shared huge pressure,later-$(c) 240 tests/later.sh $(B) $(c)
 )
-$(if $(filter x86_64,$(HOST)),later-qemu 120 tests/later.sh $(B) qemu)
-$(foreach c,second small old slow qemu,again-$(c) 120 tests/again.sh $(B) $(c)
+$(if $(filter x86_64,$(HOST)),later-qemu 240 tests/later.sh $(B) qemu)
+$(foreach c,second small old slow qemu,again-$(c) 240 tests/again.sh $(B) $(c)
 )
-kills-native 120 $(B)/tests/tools/kills $(B) 37
-moves-native 120 tests/moves.sh $(B) 20
-moves-lazy 120 tests/moves.sh $(B) 10 --lazy
-moves-precopy 120 tests/moves.sh $(B) 10 --precopy
+kills-native 240 $(B)/tests/tools/kills $(B) 37
+moves-native 240 tests/moves.sh $(B) 20
+moves-lazy 240 tests/moves.sh $(B) 10 --lazy
+moves-precopy 240 tests/moves.sh $(B) 10 --precopy
 modes-native 240 $(B)/bin/telebed run --set modes --filter native
-captures-native 120 $(B)/tests/tools/captures $(B) 40
+captures-native 240 $(B)/tests/tools/captures $(B) 40
 $(foreach p,sender session receiver,commit-$(p) 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) 2
 )commit-network 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter network 16
-torture-precopy 120 $(B)/bin/telebed torture --precopy --seed 8 --steps 12 --only cut --only kill-sender --only kill-session --only kill-receiver
+torture-precopy 240 $(B)/bin/telebed torture --precopy --seed 8 --steps 12 --only cut --only kill-sender --only kill-session --only kill-receiver
 faults-native 300 $(B)/bin/telebed run faults faults-link --filter native
 $(foreach a,$(ARCHES),faults-$(a) 400 $(B)/bin/telebed run faults-guests --filter .$(a).
 )
-$(foreach v,static dyn,outside-restore-$(v) 120 tests/outside.sh $(B) restore $(v)
+$(foreach v,static dyn,outside-restore-$(v) 240 tests/outside.sh $(B) restore $(v)
 )
-$(foreach v,static pie,files-native-$(v) 60 tests/files.sh $(B) $(v)
+$(foreach v,static pie,files-native-$(v) 240 tests/files.sh $(B) $(v)
 )
-obstacles-native 200 tests/obstacles.sh $(B)
-$(foreach c,restore lock taken used,outmem-$(c) 60 tests/outmem.sh $(B) $(c)
+obstacles-native 240 tests/obstacles.sh $(B)
+$(foreach c,restore lock taken used,outmem-$(c) 240 tests/outmem.sh $(B) $(c)
 )
-outmem-restore-static 60 tests/outmem.sh $(B) restore static
-$(foreach n,1 4 64 1000,crew-native-$(n) 120 tests/crew.sh $(B) crew-pie $(n)
+outmem-restore-static 240 tests/outmem.sh $(B) restore static
+$(foreach n,1 4 64 1000,crew-native-$(n) 240 tests/crew.sh $(B) crew-pie $(n)
 )
-$(foreach v,static dyn,crew-native-$(v) 60 tests/crew.sh $(B) crew-$(v) 7
+$(foreach v,static dyn,crew-native-$(v) 240 tests/crew.sh $(B) crew-$(v) 7
 )
-$(foreach v,static pie,locks-native-$(v) 120 tests/crew.sh $(B) locks-$(v) 49
+$(foreach v,static pie,locks-native-$(v) 240 tests/crew.sh $(B) locks-$(v) 49
 )
-locks-small-ids 120 tests/smallids.sh $(B) $(FUTEX_$(HOST))
+locks-small-ids 240 tests/smallids.sh $(B) $(FUTEX_$(HOST))
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-locks 240 $(call in_guest,$(a),crew.sh,locks-static) bash tests/crew.sh $(B_$(a)) locks-static 49
 )
-$(if $(filter x86_64,$(HOST)),crew-qemu 120 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
-$(if $(filter x86_64,$(HOST)),locks-qemu 120 tests/crew.sh $(B) locks-pie 41 qemu-x86_64 -cpu max)
+$(if $(filter x86_64,$(HOST)),crew-qemu 240 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
+$(if $(filter x86_64,$(HOST)),locks-qemu 240 tests/crew.sh $(B) locks-pie 41 qemu-x86_64 -cpu max)
 ssh-native 240 tests/ssh.sh $(B)
-verify-native 120 tests/verify.sh $(B) still-pie
-completion 60 tests/completion.sh $(B)
-hosts-container 120 tests/hosts.sh $(B) container
-docs-state 60 docs/state.sh check
-docs-testbed 20 docs/reference.sh $(B)/bin/telebed check
-attrs-plain 120 tests/attrs.sh $(B) pie again
-attrs-same 120 tests/attrs.sh $(B) static rights filters same
-attrs-clocks 120 tests/attrs.sh $(B) dyn rights filters clocks namespace again
-attrs-user 120 tests/attrs.sh $(B) pie user
-baseline-native 120 tests/baseline.sh
-baseline-qemu 120 tests/baseline.sh 'qemu-x86_64 -cpu max'
+verify-native 240 tests/verify.sh $(B) still-pie
+completion 240 tests/completion.sh $(B)
+hosts-container 240 tests/hosts.sh $(B) container
+docs-state 240 docs/state.sh check
+docs-testbed 240 docs/reference.sh $(B)/bin/telebed check
+attrs-plain 240 tests/attrs.sh $(B) pie again
+attrs-same 240 tests/attrs.sh $(B) static rights filters same
+attrs-clocks 240 tests/attrs.sh $(B) dyn rights filters clocks namespace again
+attrs-user 240 tests/attrs.sh $(B) pie user
+baseline-native 240 tests/baseline.sh
+baseline-qemu 240 tests/baseline.sh 'qemu-x86_64 -cpu max'
 endef
 # What make in-guests runs: there is no time for it in make check. Pre-copy goes by userfaultfd, and by soft-dirty
 # bits; aarch64 has none, and says so.

@@ -39,9 +39,9 @@ expect() {
 # says TEXT [FILE]: it is in there; without FILE, in what was said last.
 says() { grep -qF -- "$1" "${2-$tmp/out}" || fail "'$1' is not in ${2-$tmp/out}: $(tail -n 40 "${2-$tmp/out}")"; }
 
-# within WHAT COMMAND...: comes true, in a minute at most.
+# within WHAT COMMAND...: comes true, in 200 seconds at most.
 within() {
-	local what=$1 until=$((SECONDS + 60))
+	local what=$1 until=$((SECONDS + 200))
 	shift
 	until "$@"; do
 		[ "$SECONDS" -lt "$until" ] || fail "$what"
@@ -131,8 +131,12 @@ open_gate() {
 	door=tcp://127.0.0.1:$(head -n 1 "$tmp/gate.out")
 }
 
+# sum: of sizes as they are told, "64.7 MiB, 512 bytes"; in bytes
+sum() {
+	sed 's/ bytes//g; s/ KiB/*1024/g; s/ MiB/*1048576/g; s/ GiB/*1073741824/g; s/,/+/g' | bc | cut -d. -f1
+}
+
 # bytes WORD: how many the last line of a move or copy says so of: "64.7 MiB of memory, 1.0 MiB sent".
 bytes() {
-	sed -n "s/.*[ ,]\([0-9.]*\) \([KMG]iB\|bytes\) $1.*/\1 \2/p" "$tmp/send.out" | sed \
-		's/ bytes//; s/ KiB/*1024/; s/ MiB/*1048576/; s/ GiB/*1073741824/' | bc | cut -d. -f1
+	sed -n "s/.*[ ,]\([0-9.]*\) \([KMG]iB\|bytes\) $1.*/\1 \2/p" "$tmp/send.out" | sum
 }

@@ -62,7 +62,7 @@ refused 'RLIMIT_NOFILE here is 62' prlimit --nofile=62:62
 # Limits that a user has: threads, and signals that wait.
 [ "$(id -u)" = 0 ] || { echo "skip: limits of another user: this is not root"; exit 0; }
 chmod 711 "$tmp" && cp "$telefork" "$tmp/telefork"
-begin_ready outside "$build/probes/outside-${2-pie}" 200
+begin_ready outside "$build/probes/outside-${2-pie}" "$tmp/end"
 nine_threads() { [ "$(find "/proc/$pid/task" -mindepth 1 -maxdepth 1 | wc -l)" = 9 ]; }
 within "there are not nine threads" nine_threads
 "$telefork" dump "$pid" -o "$tmp/image" --kill >"$tmp/dump.out" || fail "dump of threads"

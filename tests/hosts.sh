@@ -85,7 +85,16 @@ harden() {
 }
 
 # start AS...: a program that checks itself.
-start() { begin_ready program "$@" "$build/probes/outside-static" 20; }
+start() {
+	rm -f "$tmp/end"
+	begin_ready program "$@" "$build/probes/outside-static" "$tmp/end"
+}
+# finish: it is right all the same.
+finish() {
+	: >"$tmp/end"
+	wait "$pid" || fail "the program: exit code $?"
+	grep -q '^right' "$tmp/program.out" || fail "the program is not right"
+}
 
 guest() {
 	chmod 755 "$tmp"
@@ -105,19 +114,18 @@ guest() {
 	expect 78 setpriv --reuid $user --clear-groups "$build/bin/telefork" dump "$pid" -o /tmp/none.tf
 	says "kernel.yama.ptrace_scope"
 	[ ! -e /tmp/none.tf ] || fail "an image of nothing"
-	wait "$pid" || fail "the program: exit code $?"
-	grep -q '^right' "$tmp/program.out" || fail "the program is not right"
+	finish
 	# With a filter: nobody can read it who has it, too.
 	start "$build/tests/tools/container" "$user" # not the function: this shell would have its pid
 	expect 78 contained "$build/bin/telefork" check "$pid"
 	says "seccomp: process $pid: "
 	says "outside of a container"
-	wait "$pid" || fail "the program: exit code $?"
+	finish
 	# More than the kernel promises: said before anything is made.
 	echo 0 >/proc/sys/vm/overcommit_memory
 	start env
 	expect 0 "$build/bin/telefork" dump "$pid" -o "$tmp/image.tf"
-	wait "$pid" || fail "the program: exit code $?"
+	finish
 	harden 8
 	expect 65 "$build/bin/telefork" restore "$tmp/image.tf"
 	says "vm.overcommit_memory here is 2"

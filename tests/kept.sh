@@ -27,7 +27,7 @@ sums() {
 
 # A folder whose name a shell does not like, and a scenario that is gone when it is run again.
 mkdir "$tmp/it's kept"
-printf 'probe = "wrong"; arch = "%s"; tier = "%s"; transport = [ "tcp", "file" ]; limit = 60;\n' \
+printf 'probe = "wrong"; arch = "%s"; tier = "%s"; transport = [ "tcp", "file" ];\n' \
 	"$arch" "$tier" >"$tmp/bad.conf"
 expect 1 "$telebed" run "$tmp/bad.conf" --out "$tmp/it's kept"
 rm "$tmp/bad.conf"

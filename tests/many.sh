@@ -57,12 +57,14 @@ fi
 
 # The one before the last has its sessions killed while memory is on its way: the first ones are whole,
 # and of those behind it it is said that it is not known.
-go "$([ ${#run[@]} != 0 ] && echo 64 || echo 256)" &
-sender=$!
 last=$n
-begun() { pgrep -P "${servers[last - 1]}" >"$tmp/sessions"; }
-within "no session came" begun
-mapfile -t sessions <"$tmp/sessions"
+address=${to[last - 1]}
+open_gate 20000000
+to[last - 1]=$door
+go 64 &
+sender=$!
+within "memory is not held back" grep -q held "$tmp/gate.out"
+mapfile -t sessions < <(pgrep -P "${servers[last - 1]}")
 # shellcheck disable=SC2046 # a list
 kill -9 "${sessions[@]}" $(for s in "${sessions[@]}"; do pgrep -P "$s"; done) 2>/dev/null || true
 wait "$sender"

@@ -91,6 +91,7 @@ used)
 	telefork check "$pid" >"$tmp/check.out" || fail "an obstacle: $?"
 	# Somebody else opens what it has mapped.
 	sleep 1000 7<>"/dev/shm/outmem-$pid" &
+	within "nobody opens it" test -e "/proc/$!/fd/7"
 	telefork check "$pid" >"$tmp/check.out" && fail "no obstacle" || [ $? = 78 ] || fail "check"
 	grep -q "^obstacle: shared-memory: /dev/shm/outmem-$pid, by process $!" "$tmp/check.out" ||
 		fail "who uses it is not named"

@@ -14,11 +14,16 @@ set -eu
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outside-${3-pie}
 as=()
 
-# start NAME [ARGUMENT]: the program.
-start() { begin_ready "$1" "${as[@]}" "$probe" "${2-100}"; }
+# start NAME: the program, which goes on until it may end.
+start() {
+	rm -f "$tmp/end"
+	begin_ready "$1" "${as[@]}" "$probe" "$tmp/end"
+}
+may_end() { : >"$tmp/end"; }
 
 # finish NAME PID: it was right.
 finish() {
+	may_end
 	wait "$2" || fail "$1: exit code $?"
 	grep -q '^right' "$tmp/$1.out" || fail "$1: not right"
 }
@@ -27,6 +32,7 @@ serve() { receiver serve "$build/bin/telefork" serve --insecure "$1"; }
 
 # arrived N: what the receiver got has come to its end, rightly, N times.
 arrived() {
+	may_end
 	until [ "$(grep -c '^right' "$tmp/serve.err")" = "$1" ]; do
 		! is_gone "$server" || fail "the receiver ended"
 		! grep -q 'wrong\|ended by' "$tmp/serve.err" || fail "over there"
@@ -48,6 +54,7 @@ restore)
 	start here
 	telefork dump "$pid" -o "$tmp/image" --kill >"$tmp/dump.out"
 	if wait "$pid"; then fail "it should be dead"; fi
+	may_end
 	telefork restore "$tmp/image" >"$tmp/there.out" || fail "restored: exit code $?"
 	grep -q '^right' "$tmp/there.out" || fail "restored: not right"
 	;;
@@ -61,7 +68,7 @@ copy)
 unix) move "unix:$tmp/socket" ;;
 tcp) move tcp://127.0.0.1:0 ;;
 many)
-	start here 10
+	start here
 	telefork dump "$pid" -o "$tmp/image" >"$tmp/dump.out"
 	finish here "$pid"
 	many=()
@@ -78,7 +85,7 @@ killed)
 	seed=${SEED-$RANDOM}
 	echo "SEED=$seed"
 	RANDOM=$seed
-	start here 300
+	start here
 	for i in $(seq 40); do
 		telefork dump "$pid" -o "$tmp/image" >"$tmp/dump.out" 2>&1 &
 		dump=$!
@@ -91,7 +98,7 @@ killed)
 	;;
 broken)
 	# Nobody listens; then somebody who refuses.
-	start here 300
+	start here
 	telefork move "$pid" "unix:$tmp/nobody" 2>"$tmp/move.err" && fail "moved to nobody" ||
 		[ $? = 69 ] || fail "moved to nobody"
 	receiver small "$build/bin/telefork" serve --once --max-memory 1 --insecure tcp://127.0.0.1:0
@@ -144,7 +151,7 @@ fork of it can be made (fork: Resource temporarily unavailable)" ] || fail "what
 	;;
 obstacles)
 	mkfifo "$tmp/fifo"
-	begin here bash -c 'exec 5<>"$1"; sleep 60 & echo "$!" >"$2"; wait' - "$tmp/fifo" "$tmp/child"
+	begin here bash -c 'exec 5<>"$1"; sleep 1000 & echo "$!" >"$2"; wait' - "$tmp/fifo" "$tmp/child"
 	within "it has no child" test -s "$tmp/child"
 	pids+=("$(cat "$tmp/child")")
 	telefork check "$pid" >"$tmp/check.out" && fail "no obstacle" || [ $? = 78 ] || fail "check"
@@ -159,7 +166,7 @@ obstacles)
 	grep -q '^telefork dump: left behind: pipe: ' "$tmp/dump.err" || fail "what was left"
 	# None of this id, one that nobody has waited for, and one that ends while a receiver is looked for.
 	here=$pid
-	begin zombie perl -e '$| = 1; my $p = fork; exit unless $p; print "$p\n"; sleep 60'
+	begin zombie perl -e '$| = 1; my $p = fork; exit unless $p; print "$p\n"; sleep 1000'
 	within "no zombie" test -s "$tmp/zombie.out"
 	zombie=$(cat "$tmp/zombie.out")
 	within "no zombie" is_gone "$zombie"
@@ -180,7 +187,7 @@ asked)
 	receiver small "$build/bin/telefork" serve --max-memory 1 --insecure tcp://127.0.0.1:0
 	small=$address
 	serve "unix:$tmp/socket"
-	start here 300
+	start here
 	telefork check --to "$address" "$pid" >"$tmp/check.out" || fail "there is room: $?"
 	grep -q "^process $pid can travel to $address" "$tmp/check.out" || fail "what check says"
 	telefork check --to "$small" "$pid" >"$tmp/check.out" && fail "no obstacle" || [ $? = 78 ] || fail "check"
@@ -195,7 +202,7 @@ asked)
 	arrived 1
 	;;
 progress)
-	start here 300
+	start here
 	# The pipe is read late: when the rest is read, it is time to say something.
 	cat >"$tmp/copy" <<-EOF
 		"$build/bin/telefork" copy \$1 $pid - | { head -c 1; sleep 0.5; cat; } >"$tmp/stream"
@@ -205,13 +212,13 @@ progress)
 		"$tmp/tty" || fail "no bar: $(cat -v "$tmp/tty")"
 	grep -Eaq "$pid copied: frozen [0-9.]+ ms, total [0-9.]+ ms, [0-9.]+ MiB of memory, [0-9.]+ MiB sent" "$tmp/tty" ||
 		fail "no summary: $(cat -v "$tmp/tty")"
-	# From a pipe, for it is a stream and no image.
-	head -c -0 "$tmp/stream" | telefork restore - >"$tmp/there.out" 2>"$tmp/there.err" || fail "more than the stream came"
 	script -qec "bash '$tmp/copy' --quiet" "$tmp/tty" >"$tmp/script.out"
 	! grep -aq '%\|copied' "$tmp/tty" || fail "not quiet: $(cat -v "$tmp/tty")"
 	bash "$tmp/copy" '' 2>"$tmp/copy.err"
 	! grep -q $'[\r\033]' "$tmp/copy.err" || fail "a bar without a terminal"
 	finish here "$pid"
+	# From a pipe, for it is a stream and no image.
+	head -c -0 "$tmp/stream" | telefork restore - >"$tmp/there.out" 2>"$tmp/there.err" || fail "more than the stream came"
 	;;
 *) fail "no such case: $case" ;;
 esac

@@ -72,7 +72,6 @@ cat >"$tmp/mixed.conf" <<-'END'
 	probe = "registers";
 	transport = [ "file", "unix" ];
 	checks = [ "verdict", "witness" ];
-	limit = 60;
 END
 odd=$(printf 'a <b>&c\377\001')
 printf 'probe = "hop"; arguments = [ "--nonsense" ];\n' >"$tmp/$odd.conf"

@@ -14,7 +14,7 @@ build=$1 number=$2
 
 # first LINE FILE PID: waits for a line, as long as the process is there
 first() {
-	timeout 60 tail --pid="$3" -f -n +1 "$2" 2>/dev/null | grep -m 1 "$1" || fail "no line '$1'"
+	timeout 100 tail --pid="$3" -f -n +1 "$2" 2>/dev/null | grep -m 1 "$1" || fail "no line '$1'"
 }
 
 # The 42nd of its threads wants a lock of priority inheritance.
@@ -22,7 +22,14 @@ echo $((number - 43)) >/proc/sys/kernel/ns_last_pid
 "$build/probes/locks-static" 49 >"$tmp/locks.out" &
 pid=$!
 [ $((pid + 42)) = "$number" ] || fail "its id is $pid"
-first ready "$tmp/locks.out" $pid >/dev/null
+# No other process may get an id meanwhile.
+mkfifo "$tmp/never"
+exec 9<>"$tmp/never"
+until read -r _ <"$tmp/locks.out"; do
+	kill -0 $pid 2>/dev/null || fail "it ended: $(cat "$tmp/locks.out")"
+	read -r -t 0.05 -u 9 || true
+done
+exec 9>&-
 grep -q "^$(printf %d "$number") " "/proc/$pid/task/$number/syscall" || fail "thread $number does not wait in futex(2)"
 "$build/bin/telefork" dump --quiet --kill -o "$tmp/image.tf" $pid
 wait $pid 2>/dev/null || true

@@ -89,7 +89,7 @@ ends() {
 	printf 'probe = "registers"; arguments = [ "--wait" ]; tier = "user";\n' >"$tmp/user.conf"
 	env --default-signal=INT "$telebed" run "$tmp/user.conf" --out "$tmp/ended" >"$tmp/live" 2>&1 &
 	pid=$!
-	timeout 60 sh -c 'until pgrep -f "$1/machines/.*registers-static"; do sleep 0.1; done' sh "$tmp/ended" \
+	timeout 200 sh -c 'until pgrep -f "$1/machines/.*registers-static"; do sleep 0.1; done' sh "$tmp/ended" \
 		>"$tmp/pids" || fail "no program below telebed"
 	kill "-$1" "$pid"
 	while read -r p; do gone "$p"; done <"$tmp/pids"
@@ -189,6 +189,8 @@ find_two() {
 	[ ${#qemus[@]} = 2 ]
 }
 
+find_one() { qemu=$(qemu_of "$pid") && [ -n "$qemu" ]; }
+
 # wait_line TEXT: until the file $tmp/live has it
 wait_line() {
 	timeout 120 sh -c 'until grep -qF -- "$1" "$2"; do sleep 0.1; done' sh "$1" "$tmp/live" ||
@@ -197,12 +199,12 @@ wait_line() {
 
 # gone PID: it ends, soon
 gone() {
-	timeout 20 tail --pid="$1" -f /dev/null || fail "process $1 outlives telebed"
+	timeout 200 tail --pid="$1" -f /dev/null || fail "process $1 outlives telebed"
 }
 
 # vanishes PATH: soon
 vanishes() {
-	timeout 20 sh -c 'while [ -e "$1" ]; do sleep 0.1; done' sh "$1" || fail "left: $(find "$1")"
+	timeout 200 sh -c 'while [ -e "$1" ]; do sleep 0.1; done' sh "$1" || fail "left: $(find "$1")"
 }
 
 # start COMMAND...: in the background, output to $tmp/live
@@ -215,11 +217,14 @@ start() {
 # A machine that dies, one that hangs: told with its own words, and the next cell gets a new one.
 loses() {
 	local signal=$1 text=$2 code=0 qemu
-	printf 'probe = "registers"; arguments = [ "--wait" ]; arch = "%s"; tier = "system"; limit = 4;\n' \
-		"$arch" >"$tmp/stands.conf"
+	printf 'probe = "registers"; arguments = [ "--wait" ]; arch = "%s"; tier = "system"; limit = %s;\n' \
+		"$arch" "$3" >"$tmp/stands.conf"
 	start "$telebed" run "$tmp/stands.conf" guests --jobs 1 --filter "-static.$arch." --out "$tmp/lost$signal"
 	wait_line "B: $arch machine"
-	qemu=$(qemu_of "$pid" | sort -n | tail -1)
+	within "not two machines below telebed" find_two
+	for qemu in "${qemus[@]}"; do # that of B
+		! tr '\0' '\n' <"/proc/$qemu/cmdline" | grep -q "/2-system-" || break
+	done
 	kill "-$signal" "$qemu"
 	wait "$pid" || code=$?
 	pid=
@@ -267,8 +272,7 @@ machines() {
 	# Nothing outlives a telebed that is killed: neither QEMU nor its folder nor a socket.
 	start "$telebed" exec "$arch" -- "build/$arch/probes/registers-static" /tmp/i.tf --wait
 	wait_line holding
-	qemu=$(qemu_of "$pid")
-	[ -n "$qemu" ] || fail "no QEMU below telebed"
+	within "no QEMU below telebed" find_one
 	folder=$(tr '\0' '\n' <"/proc/$qemu/cmdline" | grep -o '/tmp/telebed\.[A-Za-z0-9]*' | head -1)
 	[ -S "$folder/link" ] || fail "no link in $folder"
 	kill -9 "$pid"
@@ -289,14 +293,14 @@ machines() {
 	printf 'probe = "registers"; arguments = [ "--wait" ]; tier = "user"; arch = "%s";\n' "$arch" \
 		>"$tmp/user.conf"
 	start "$telebed" run "$tmp/user.conf" --out "$tmp/user"
-	timeout 60 sh -c 'until pgrep -f "$1/machines/.*registers-static"; do sleep 0.1; done' sh "$tmp/user" \
+	timeout 200 sh -c 'until pgrep -f "$1/machines/.*registers-static"; do sleep 0.1; done' sh "$tmp/user" \
 		>"$tmp/pids" || fail "no program below telebed"
 	kill -9 "$pid"
 	while read -r p; do gone "$p"; done <"$tmp/pids"
 	pid=
 
-	loses KILL "killed by signal 9"
-	loses STOP "does not answer in time"
+	loses KILL "killed by signal 9" 60
+	loses STOP "does not answer in time" 12
 
 	# A QEMU that does not start is told with its own words.
 	cat >"$tmp/qemu-system-$arch" <<-END

@@ -21,13 +21,14 @@ same() {
 	awk '/^(registers|mappings|bytes|state) / && $2 > 0 { n++ } END { exit n != 4 }' "$tmp/out" ||
 		fail "nothing was compared: $(cat "$tmp/out")"
 }
+# differs PATTERN FILE: it does so, and no signal is pending.
+differs() {
+	telefork verify "$pid" "$2" >"$tmp/out" 2>&1 || [ $? = 1 ] || fail "$(cat "$tmp/out")"
+	grep -q "$1" "$tmp/out" && ! grep -q '^pending' "$tmp/out"
+}
 # names PATTERN FILE: the only difference. What made it may still be on its way.
 names() {
-	for _ in $(seq 500); do
-		telefork verify "$pid" "$2" >"$tmp/out" 2>&1 || [ $? = 1 ] || fail "$(cat "$tmp/out")"
-		! grep -q "$1" "$tmp/out" || grep -q '^pending' "$tmp/out" || break
-		sleep 0.01
-	done
+	within "no '$1'" differs "$@"
 	exits 1 "$pid" "$2"
 	grep -q "$1" "$tmp/out" || fail "no '$1' in: $(cat "$tmp/out")"
 	[ "$(sed '/^registers /,$d' "$tmp/out" | wc -l)" = 1 ] || fail "more than '$1': $(cat "$tmp/out")"
@@ -51,7 +52,7 @@ kill -STOP "$pid"
 within "it does not stop" is_stopped "$pid"
 save stopped
 same "$tmp/stopped"
-is_stopped "$pid" || fail "it does not stand still any more"
+within "it does not stand still any more" is_stopped "$pid"
 kill -CONT "$pid"
 kill -USR2 "$pid"
 names 'changed_byte+0x5: 00 -> 80$' "$tmp/first"

@@ -127,7 +127,7 @@ words)
 	case $(zygotes) in "web "*" 4 running: "*) ;; *) fail "$(zygotes)" ;; esac
 	kept=$(zygotes | sed 's/.* pid \([0-9]*\),.*/\1/')
 	zygotes --drop web
-	if kill -0 "$kept" 2>/dev/null; then fail "the zygote was dropped and lives"; fi
+	within "the zygote was dropped and lives" is_gone "$kept"
 	refused "no zygote web here" spawn web
 	# The younger keeper stays for its copy, and holds what it has inherited.
 	send_itself web

@@ -85,15 +85,15 @@ static int wait_for(struct tf_io *io, short events, struct tf_err *e)
 
 		if (deadline)
 			limit = io->deadline_ns;
-		ms = (limit - now) / 1000000u;
 		if (now >= limit && deadline)
 			return tf_fail(e, TELEFORK_E_TIMEOUT,
 				"the deadline passed, %llu bytes were sent, %llu received",
 				(unsigned long long)io->sent, (unsigned long long)io->received);
-		if (now >= limit)
+		ms = now < limit ? (limit - now) / 1000000u + 1 : 0;
+		n = poll(&p, 1, ms < INT32_MAX ? (int)ms : INT32_MAX);
+		if (!n && !ms) /* it is looked at late, too: we may have had no processor */
 			return tf_fail(e, TELEFORK_E_TIMEOUT,
 				"the other side moved no byte for %d ms", io->idle_ms);
-		n = poll(&p, 1, ms < INT32_MAX ? (int)ms + 1 : INT32_MAX);
 		if (n > 0 && events == (POLLIN | POLLOUT) && (p.revents & POLLIN)) {
 			int rc = io->told ? io->told(io, e) : 0;
 

@@ -21,7 +21,7 @@
 #define WORDS_MAX 16384
 #define SHOWN_MAX 1024 /* of them in a message */
 #define REMOTE    "telefork serve --once --detach -"
-#define END_MS    2000 /* ssh whose connection is gone has ended by then */
+#define END_MS    10000 /* ssh whose connection is gone has ended by then */
 #define STEP_MS   10
 
 enum { KEEP = 'k', END = 'e', KILL = 'K' };

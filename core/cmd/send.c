@@ -31,7 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LANDING_MS 2000
+#define LANDING_MS 20000
 
 enum what { DUMP, COPY, MOVE };
 
@@ -553,7 +553,8 @@ static void await_landing(struct sending *s)
 
 	if (!s->answers)
 		return;
-	s->task.capture.io.idle_ms = LANDING_MS;
+	if (s->task.capture.io.idle_ms > LANDING_MS)
+		s->task.capture.io.idle_ms = LANDING_MS;
 	tf_timing_begin(&s->timing, "landing");
 	tf_io_read(&s->task.capture.io, &none, 1, &quiet);
 }

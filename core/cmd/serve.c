@@ -28,7 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define HANDSHAKE_S 10
+#define HANDSHAKE_S 30
 #define FACTS_ROOM  ((size_t)4 << 20)
 #define JOBS_MAX    64
 #define ZYGOTES_MAX 16
@@ -692,7 +692,7 @@ int tf_cmd_serve(int argc, char **argv)
 			0},
 		{"max-jobs", KEY_JOBS, "N", 0, "Processes at once (64)", 0},
 		{"handshake-time", KEY_HANDSHAKE, "SECONDS", 0,
-			"A sender has to have said what it brings by then (10)", 0},
+			"A sender has to have said what it brings by then (30)", 0},
 		{"allow", KEY_ALLOW, "KIND", 0,
 			"Take processes without something: credentials, those that this user may "
 			"not give them",

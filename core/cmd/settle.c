@@ -14,7 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define STOP_MS 2000 /* a process that was let go by its tracer a moment ago stands by then */
+#define STOP_MS 2000  /* a process that was let go by its tracer a moment ago stands by then */
+#define TURN_MS 20000 /* but for one that has still to get a processor for that */
 
 struct settling {
 	struct tf_journal journal;
@@ -69,10 +70,11 @@ static int turn(struct settling *s, const struct tf_record *r, enum tf_phase to)
 /* Waits until it stands. Its state; 0: it is gone. */
 static char await_stop(const struct tf_identity *i)
 {
-	uint64_t until = tf_now_ns() + STOP_MS * UINT64_C(1000000);
+	uint64_t start = tf_now_ns();
 	char state;
 
-	while ((state = tf_identity_state(i)) && state != 'T' && tf_now_ns() < until)
+	while ((state = tf_identity_state(i)) && state != 'T' &&
+		tf_now_ns() - start < (state == 'R' ? TURN_MS : STOP_MS) * UINT64_C(1000000))
 		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 	return state;
 }

@@ -25,7 +25,7 @@
 #define TF_STREAM_MAGIC   "TELEFORK"
 #define TF_TABLE_MAGIC    "TFEXTENT"
 #define TF_REPLY_MAGIC    "TFREPLY1"
-#define TF_WHY_MS         1000       /* so long a receiver that has closed may take to say why */
+#define TF_WHY_MS         10000      /* so long a receiver that has closed may take to say why */
 #define TF_EXTENT_MAX     (1u << 20) /* bytes of data in one extent, at most */
 #define TF_EXTENT_SIZE    (1u << 17) /* in one of ours: it is checked and sent from the cache */
 #define TF_TRAILER_OFFSET UINT64_MAX

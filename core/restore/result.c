@@ -8,7 +8,7 @@
 
 /* After a refusal: for so long what still comes is read, or until nothing comes for so long.
  * Closing with bytes unread would take the refusal away from the sender (TCP resets). */
-#define REFUSE_NS 2000000000u
+#define REFUSE_MS 2000
 #define QUIET_MS  300
 
 void tf_pad_result(const struct tf_pad *p, struct telefork_result *result)
@@ -35,7 +35,7 @@ void tf_pad_result(const struct tf_pad *p, struct telefork_result *result)
 
 void tf_pad_hang_up(struct tf_pad *p)
 {
-	uint64_t until = tf_now_ns() + REFUSE_NS;
+	uint64_t until = tf_now_ns() + REFUSE_MS * UINT64_C(1000000);
 	char sink[65536];
 
 	if (!p->io.socket)
@@ -57,7 +57,9 @@ void tf_pad_refuse(struct tf_pad *p)
 
 	if (!p->answers)
 		return;
-	p->io.deadline_ns = tf_now_ns() + REFUSE_NS;
+	/* No deadline, which may have passed before there was a processor for us. */
+	p->io.deadline_ns = 0;
+	p->io.idle_ms = REFUSE_MS;
 	if (!tf_reply_write(&p->io, &r, p->err.text, &quiet))
 		tf_pad_hang_up(p);
 }

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define STEP_NS 2000000 /* between two looks at what has no event */
-#define PATIENT 10000   /* looks */
+#define PATIENT 50000   /* looks */
 
 static void rest(int *patience, const char *what)
 {
@@ -295,7 +295,7 @@ static const char *await_one(struct world *w)
 
 static void run_settle(struct world *w)
 {
-	const char *argv[] = {telefork, "settle", "--idle-time", w->idle, NULL};
+	const char *argv[] = {telefork, "settle", NULL};
 	int code;
 
 	if (!w->serve)

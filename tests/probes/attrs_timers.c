@@ -11,7 +11,7 @@
 
 #define LONG     1000 /* seconds: none expires by itself */
 #define LATER    1500
-#define PATIENCE 120 /* and that long a journey may take */
+#define PATIENCE 300 /* and that long a journey may take */
 #define CALLBACK 3   /* number of the thread that a callback is called in */
 #define FIRST    3   /* the ids below are made and deleted */
 
@@ -39,7 +39,7 @@ static bool is_called(timer_t t)
 
 	timer_settime(t, 0, &now, NULL);
 	clock_gettime(CLOCK_REALTIME, &patience);
-	patience.tv_sec += 10;
+	patience.tv_sec += 100;
 	return !sem_timedwait(&called, &patience);
 }
 
@@ -99,7 +99,7 @@ static void check_left(
 static void check_told(timer_t t, int value)
 {
 	const struct itimerspec now = {{0, 0}, {0, 1}};
-	const struct timespec patience = {10, 0};
+	const struct timespec patience = {100, 0};
 	siginfo_t info = {0};
 	sigset_t set;
 

@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define LIMIT 60
+#define LIMIT 200
 
 enum place { STATIC, HEAP, STACK, SHARED, PLACES };
 

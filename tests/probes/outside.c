@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * outside [ROUNDS]: a program that knows nothing of telefork and checks itself. Threads compute,
- * sleep, wait for each other with and without a time limit, and hand a token round; signals are
- * pending meanwhile, for the process and for a thread. When all have done their ROUNDS (100, some
- * 10 ms each), the result is compared with what one thread alone works out: "right N", exit code 0,
- * or what was wrong.
+ * outside FILE: a program that knows nothing of telefork and checks itself. Threads compute, sleep,
+ * wait for each other with and without a time limit, and hand a token round; signals are pending
+ * meanwhile, for the process and for a thread. When FILE is there and all have done ROUNDS (some
+ * 10 ms each) at least, the result is compared with what one thread alone works out: "right N",
+ * exit code 0, or what was wrong.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +21,12 @@
 #define HANDS     4
 #define SIGNALS   3
 #define STEPS     1000000
+#define ROUNDS    10
 
-static unsigned rounds = 100;
+static const char *end; /* a file */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t turn_changed = PTHREAD_COND_INITIALIZER, never = PTHREAD_COND_INITIALIZER;
-static unsigned turn, turns, done_computing;
+static unsigned turn, turns, last_turn, rounds[COMPUTERS];
 static uint64_t computed[COMPUTERS];
 static volatile double sum[COMPUTERS];
 
@@ -34,9 +36,14 @@ static void __attribute__((noreturn)) wrong(const char *what)
 	exit(1);
 }
 
-static uint64_t work(uint64_t x, double *y, unsigned n)
+static bool goes_on(unsigned i)
 {
-	for (unsigned i = 0; i < n * STEPS; i++) {
+	return i < ROUNDS || access(end, F_OK);
+}
+
+static uint64_t work(uint64_t x, double *y, uint64_t n)
+{
+	for (uint64_t i = 0; i < n * STEPS; i++) {
 		x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
 		*y = *y * 0.999999 + (double)(x >> 40);
 	}
@@ -49,11 +56,12 @@ static void *compute(void *arg)
 	uint64_t x = me;
 	double y = me;
 
-	for (unsigned i = 0; i < rounds; i++)
+	while (goes_on(rounds[me])) {
 		x = work(x, &y, 1);
+		rounds[me]++;
+	}
 	computed[me] = x;
 	sum[me] = y;
-	__atomic_add_fetch(&done_computing, 1, __ATOMIC_SEQ_CST);
 	return NULL;
 }
 
@@ -71,7 +79,7 @@ static void *sleep_on(void *arg)
 	struct timespec from, to, ms10 = {.tv_nsec = 10000000};
 
 	(void)arg;
-	for (unsigned i = 0; i < rounds; i++) {
+	for (unsigned i = 0; goes_on(i); i++) {
 		clock_gettime(CLOCK_MONOTONIC, &from);
 		if (nanosleep(&ms10, NULL))
 			wrong("nanosleep");
@@ -90,7 +98,7 @@ static void *wait_in_vain(void *arg)
 
 	(void)arg;
 	pthread_mutex_lock(&own);
-	for (unsigned i = 0; i < rounds; i++) {
+	for (unsigned i = 0; goes_on(i); i++) {
 		int rc;
 
 		later(&ts, CLOCK_REALTIME, 10);
@@ -103,16 +111,20 @@ static void *wait_in_vain(void *arg)
 	return NULL;
 }
 
-/* The token goes round: most hands wait in futex(2), without a limit. */
+/* The token goes round: most hands wait in futex(2), without a limit. The first one knows when it
+ * is the last time. */
 static void *pass_on(void *arg)
 {
 	unsigned me = (unsigned)(uintptr_t)arg;
 	struct timespec ms2 = {.tv_nsec = 2000000};
 
-	for (unsigned i = 0; i < rounds; i++) {
+	for (bool last = false; !last;) {
 		pthread_mutex_lock(&lock);
 		while (turn != me)
 			pthread_cond_wait(&turn_changed, &lock);
+		if (!me && !goes_on(turns / HANDS))
+			last_turn = turns + HANDS;
+		last = last_turn;
 		pthread_mutex_unlock(&lock);
 		nanosleep(&ms2, NULL);
 		pthread_mutex_lock(&lock);
@@ -154,12 +166,12 @@ static void check_results(void)
 		uint64_t x = i;
 		double y = i;
 
-		x = work(x, &y, rounds);
+		x = work(x, &y, rounds[i]);
 		/* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): bit by bit is meant */
 		if (computed[i] != x || memcmp((const void *)&sum[i], &y, sizeof(y)) != 0)
 			wrong("a result");
 	}
-	if (turns != rounds * HANDS || turn != 0)
+	if (turns != last_turn || turn != 0)
 		wrong("the token was lost");
 }
 
@@ -169,8 +181,9 @@ int main(int argc, char **argv)
 	unsigned n = 0;
 	sigset_t set;
 
-	if (argc > 1)
-		rounds = (unsigned)strtoul(argv[1], NULL, 10);
+	if (argc != 2)
+		return fprintf(stderr, "usage: outside FILE\n"), 2;
+	end = argv[1];
 	sigemptyset(&set);
 	sigaddset(&set, SIGRTMIN);
 	sigaddset(&set, SIGRTMIN + 1);

@@ -175,7 +175,7 @@ static void work(void *arg)
 static int back_again(void)
 {
 	struct telefork_result r = {0};
-	struct telefork_options o = {.deadline_ms = 60000, .token = opt.token, .result = &r};
+	struct telefork_options o = {.deadline_ms = 200000, .token = opt.token, .result = &r};
 	int numbers[1024] = {0}, rc;
 
 	rc = telefork_yoyo(opt.address, work, numbers, &o);
@@ -189,7 +189,7 @@ static int back_again(void)
 
 static int move(void)
 {
-	struct telefork_options o = {.deadline_ms = 60000, .token = opt.token};
+	struct telefork_options o = {.deadline_ms = 200000, .token = opt.token};
 	struct telefork_result r = {0};
 	int rc;
 

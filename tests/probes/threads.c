@@ -26,7 +26,7 @@
 #define ROUNDS     50
 #define ROUNDS_EMU 3 /* an emulated thread does little */
 #define COPY_LIMIT \
-	60 /* seconds: a copy needs milliseconds, an emulated one on a busy machine more */
+	200 /* seconds: a copy needs milliseconds, an emulated one on a busy machine more */
 
 #define COUNTERS 2048
 #define STRIDE   256 /* words: 2 KiB, so 4 MiB in all */

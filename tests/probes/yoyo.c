@@ -283,7 +283,7 @@ static int fds_open(void)
 int main(int argc, char **argv)
 {
 	struct telefork_result r = {0};
-	struct telefork_options o = {.deadline_ms = 60000, .result = &r};
+	struct telefork_options o = {.deadline_ms = 200000, .result = &r};
 	struct state s = {.on_stack = 42};
 	int fds = fds_open(), rc;
 
@@ -298,7 +298,7 @@ int main(int argc, char **argv)
 	check_failure(argv[1], &o, &s, leave_threads, TELEFORK_E_THREADS, "threads");
 	o.deadline_ms = 700;
 	check_failure(argv[1], &o, &s, hang, TELEFORK_E_TIMEOUT, "deadline");
-	o.deadline_ms = 60000;
+	o.deadline_ms = 200000;
 	alarm(1);
 	o.result = &r;
 	rc = telefork_yoyo(argv[1], work, &s, &o);

@@ -217,8 +217,8 @@ static void look_when_healed(struct process_state *now, bool stopped)
 	struct timespec ms = {.tv_nsec = 1000000};
 
 	process_look(target.pid, now);
-	for (int i = 0; i < TF_LIMIT_MS / 10 &&
-			(now->fds != before.fds || (!stopped && child_of(target.pid)));
+	for (int i = 0;
+		i < TF_LIMIT_MS && (now->fds != before.fds || (!stopped && child_of(target.pid)));
 		i++) {
 		nanosleep(&ms, NULL);
 		process_look(target.pid, now);

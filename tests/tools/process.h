@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#define TF_LIMIT_MS 30000 /* for whatever is waited for */
+#define TF_LIMIT_MS 100000 /* for whatever is waited for */
 #define TF_MAPS_MAX 65536
 
 struct process {

@@ -16,7 +16,7 @@
 
 #include "arch/arch.h"
 
-#define LIMIT_MS 20000
+#define LIMIT_MS 100000
 
 struct place place = {.stride = 1};
 

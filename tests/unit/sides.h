@@ -645,7 +645,7 @@ static UNUSED Suite *sides_suite(const char *name, void (*set_up)(void), void (*
 	for (size_t i = 0; i < n; i++) {
 		TCase *t = tcase_create(tests[i]->name);
 
-		tcase_set_timeout(t, 120);
+		tcase_set_timeout(t, SUITE_LIMIT_S);
 		tcase_add_checked_fixture(t, set_up, tear_down);
 		tcase_add_test(t, tests[i]);
 		suite_add_tcase(s, t);

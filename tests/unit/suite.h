@@ -5,6 +5,8 @@
 
 #include <check.h>
 
+#define SUITE_LIMIT_S 300 /* one that hangs is ended; no machine is that slow */
+
 /* Runs all of s and frees it; the exit code. */
 static inline int suite_run(Suite *s)
 {

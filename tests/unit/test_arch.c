@@ -783,7 +783,7 @@ int main(void)
 	tcase_add_test(any, check_aarch64);
 	tcase_add_test(any, accessors);
 	tcase_add_checked_fixture(own, setup, teardown);
-	tcase_set_timeout(own, 60);
+	tcase_set_timeout(own, SUITE_LIMIT_S);
 	tcase_add_test(own, signal_round_trip);
 	tcase_add_test(own, signal_round_trip_at_every_length);
 	tcase_add_test(own, raise_returns_twice);

@@ -255,7 +255,7 @@ int main(void)
 	Suite *s = suite_create("attrs");
 	TCase *t = tcase_create("attrs");
 
-	tcase_set_timeout(t, 120);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_test(t, there_and_back);
 	suite_add_tcase(s, t);
 	return suite_run(s);

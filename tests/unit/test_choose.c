@@ -84,6 +84,7 @@ int main(void)
 	Suite *s = suite_create("choose");
 	TCase *t = tcase_create("choose");
 
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_test(t, chosen);
 	tcase_add_test(t, idle);
 	suite_add_tcase(s, t);

@@ -361,7 +361,7 @@ int main(void)
 	TCase *t = tcase_create("compat");
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
-	tcase_set_timeout(t, 60);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_test(t, can_live);
 	tcase_add_loop_test(t, each_reason, 0, (int)N_REASONS);
 	tcase_add_test(t, all_reasons_at_once);

@@ -198,7 +198,7 @@ int main(int argc, char **argv)
 	if (argc == 3)
 		return be_other(argv[1], atoi(argv[2]));
 	choose_feature();
-	tcase_set_timeout(t, 60);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_test(t, notes);
 	if (tf_host_emulated()) {
 		printf("skip: there is no ptrace here\n");

@@ -159,6 +159,7 @@ int main(void)
 	Suite *s = suite_create("evidence");
 	TCase *t = tcase_create("evidence");
 
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_checked_fixture(t, begin, end);
 	tcase_add_test(t, test_strip);
 	tcase_add_test(t, test_phases);

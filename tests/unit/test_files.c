@@ -300,7 +300,7 @@ int main(void)
 	TCase *t = tcase_create("files");
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
-	tcase_set_timeout(t, 60);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_test(t, files_opened_again);
 	tcase_add_test(t, file_is_here);
 	tcase_add_test(t, file_is_missing);

@@ -436,7 +436,7 @@ int main(void)
 	TCase *t = tcase_create("fit");
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
-	tcase_set_timeout(t, 60);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_test(t, root_grants_all);
 	tcase_add_test(t, nothing_known_nothing_left);
 	tcase_add_test(t, limits_and_priorities);

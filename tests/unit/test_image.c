@@ -461,7 +461,7 @@ int main(void)
 	TCase *t = tcase_create("image");
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
-	tcase_set_timeout(t, 300);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_loop_test(t, round_trip, 0, 6);
 	tcase_add_loop_test(t, kernel_note_sizes, 0, 2);
 	tcase_add_loop_test(t, golden, 0, 2);

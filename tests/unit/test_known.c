@@ -108,7 +108,7 @@ int main(void)
 	Suite *s = suite_create("known");
 	TCase *t = tcase_create("known");
 
-	tcase_set_timeout(t, 200);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_test(t, found);
 	tcase_add_test(t, not_found);
 	tcase_add_test(t, hostile);

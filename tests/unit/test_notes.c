@@ -678,7 +678,7 @@ int main(void)
 	TCase *t = tcase_create("notes");
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
-	tcase_set_timeout(t, 60);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_test(t, writer_three_ways);
 	tcase_add_test(t, writer_fails_and_stays);
 	tcase_add_test(t, reader_stops_at_the_end);

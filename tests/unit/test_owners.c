@@ -494,6 +494,8 @@ int main(void)
 	Suite *s = suite_create("owners");
 	TCase *searched = tcase_create("searched"), *seen = tcase_create("noted");
 
+	tcase_set_timeout(searched, SUITE_LIMIT_S);
+	tcase_set_timeout(seen, SUITE_LIMIT_S);
 	tcase_add_checked_fixture(searched, set_up, tear_down);
 	tcase_add_checked_fixture(seen, set_up_noted, tear_down);
 	add(searched);

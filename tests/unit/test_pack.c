@@ -724,7 +724,7 @@ int main(void)
 	if (tf_host_emulated()) /* it takes its time for hashes */
 		n_pages = 600;
 	suite_add_tcase(s, t);
-	tcase_set_timeout(t, 120);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_add_test(t, compressed);
 	tcase_add_test(t, not_offered);

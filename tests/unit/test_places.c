@@ -45,7 +45,7 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		place.stride = strtol(argv[1], NULL, 10);
-	tcase_set_timeout(t, 300);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	if (tf_host_emulated()) {
 		tcase_add_test(t, refused_by_name);

@@ -746,7 +746,7 @@ int main(void)
 	TCase *t = tcase_create("plan");
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
-	tcase_set_timeout(t, 60);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_loop_test(t, golden, 0, 3);
 	tcase_add_test(t, plans_repeat);
 	tcase_add_test(t, order_of_a_restore);

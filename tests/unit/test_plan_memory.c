@@ -351,6 +351,7 @@ int main(void)
 	Suite *s = suite_create("plan_memory");
 	TCase *t = tcase_create("memory");
 
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_add_test(t, file_that_is_here);
 	tcase_add_test(t, pages_are_put);

@@ -150,6 +150,7 @@ int main(void)
 	Suite *suite = suite_create("registers");
 	TCase *tc = tcase_create("counts");
 
+	tcase_set_timeout(tc, SUITE_LIMIT_S);
 	if (tf_arena_init(&arena, 1 << 20))
 		return 2;
 	tcase_add_test(tc, x86_64_counts);

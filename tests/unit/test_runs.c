@@ -90,6 +90,7 @@ int main(void)
 	Suite *s = suite_create("runs");
 	TCase *t = tcase_create("runs");
 
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_test(t, sets);
 	tcase_add_test(t, places);
 	suite_add_tcase(s, t);

@@ -779,7 +779,7 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		stride = strtol(argv[1], NULL, 10);
-	tcase_set_timeout(tc, 120);
+	tcase_set_timeout(tc, SUITE_LIMIT_S);
 	if (tf_host_emulated()) {
 		tcase_add_test(tc, refused_by_name);
 	} else {

@@ -224,7 +224,7 @@ int main(void)
 	TCase *tc = tcase_create("sparse");
 
 	page = (uint64_t)sysconf(_SC_PAGESIZE);
-	tcase_set_timeout(tc, 60);
+	tcase_set_timeout(tc, SUITE_LIMIT_S);
 	tcase_add_test(tc, tf_host_emulated() ? refused_by_name : found);
 	if (!tf_host_emulated())
 		tcase_add_test(tc, large_mappings);

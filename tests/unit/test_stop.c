@@ -53,7 +53,7 @@ static bool all_go_on(void)
 
 	for (int i = 0; i < THREADS; i++)
 		before[i] = shared->n[i];
-	for (int looks = 0; moved < THREADS && looks < 5000; looks++) {
+	for (int looks = 0; moved < THREADS && looks < 100000; looks++) {
 		moved = 0;
 		for (int i = 0; i < THREADS; i++)
 			moved += shared->n[i] != before[i];
@@ -186,7 +186,7 @@ int main(void)
 	TCase *c = tcase_create("stop");
 
 	tcase_add_checked_fixture(c, set_up, tear_down);
-	tcase_set_timeout(c, 120);
+	tcase_set_timeout(c, SUITE_LIMIT_S);
 	if (!tf_host_emulated()) { /* QEMU user mode has no ptrace */
 		tcase_add_loop_test(c, outlives_its_tracer, 0, ROUNDS);
 		tcase_add_loop_test(c, taken_back, 0, ROUNDS);

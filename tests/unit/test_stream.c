@@ -684,7 +684,7 @@ int main(void)
 	TCase *t = tcase_create("stream");
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
-	tcase_set_timeout(t, 300);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_loop_test(t, round_trip, 0, 4);
 	tcase_add_test(t, sink_splits);
 	tcase_add_loop_test(t, every_header_flipped, 0, 2);

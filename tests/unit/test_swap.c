@@ -245,7 +245,7 @@ int main(int argc, char **argv)
 	in_guest = argc > 1;
 	page_size = sysconf(_SC_PAGESIZE);
 	missing = in_guest ? take_swap() : NULL;
-	tcase_set_timeout(t, 120);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_loop_test(t, there_and_back, 0, WAYS);
 	suite_add_tcase(s, t);
 	return suite_run(s);

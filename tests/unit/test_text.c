@@ -67,6 +67,7 @@ int main(void)
 	Suite *s = suite_create("text");
 	TCase *t = tcase_create("text");
 
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_loop_test(t, test_text, 0, sizeof(texts) / sizeof(*texts));
 	tcase_add_test(t, test_cut);
 	tcase_add_test(t, test_clean);

@@ -454,7 +454,7 @@ int main(void)
 	Suite *s = suite_create("threads");
 	TCase *tc = tcase_create("threads");
 
-	tcase_set_timeout(tc, 120);
+	tcase_set_timeout(tc, SUITE_LIMIT_S);
 	tcase_add_loop_test(tc, plans, 0, 5);
 	if (!tf_host_emulated()) {
 		tcase_add_loop_test(tc, threads_go_on, 0, 4);

@@ -122,6 +122,7 @@ int main(void)
 	Suite *s = suite_create("torture");
 	TCase *c = tcase_create("torture");
 
+	tcase_set_timeout(c, SUITE_LIMIT_S);
 	tcase_add_loop_test(c, steps_are_the_seeds, 0, TF_TIER_SYSTEM + 1);
 	tcase_add_test(c, table);
 	tcase_add_test(c, census);

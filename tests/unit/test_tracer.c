@@ -283,7 +283,7 @@ int main(void)
 	TCase *t = tcase_create("tracer");
 
 	tcase_add_checked_fixture(t, set_up, tear_down);
-	tcase_set_timeout(t, 60);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_test(t, twin_stands_still_and_goes);
 	tcase_add_loop_test(t, forbidden_ptrace_is_noticed, 0, 2);
 	tcase_add_test(t, steps_set_registers);

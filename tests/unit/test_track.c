@@ -282,7 +282,7 @@ int main(int argc, char **argv)
 	(void)argv;
 	both = argc > 1;
 	page = (uint64_t)sysconf(_SC_PAGESIZE);
-	tcase_set_timeout(t, 120);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_loop_test(t, rounds, 0, 2);
 	tcase_add_loop_test(t, in_the_end, 0, 2);
 	suite_add_tcase(s, t);

@@ -603,7 +603,7 @@ int main(void)
 	tcase_add_test(t, a_change_where_nothing_is);
 	tcase_add_test(t, another_kind_of_image);
 	tcase_add_test(t, a_cut_stream);
-	tcase_set_timeout(t, 120);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	suite_add_tcase(s, t);
 	return suite_run(s);
 }

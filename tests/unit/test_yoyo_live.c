@@ -362,7 +362,7 @@ int main(int argc, char **argv)
 	tcase_add_test(t, copy_is_killed);
 	tcase_add_test(t, the_wire_is_cut);
 	tcase_add_loop_test(t, frames_without_end, 0, 3);
-	tcase_set_timeout(t, 120);
+	tcase_set_timeout(t, SUITE_LIMIT_S);
 	suite_add_tcase(s, t);
 	return suite_run(s);
 }
