@@ -20,6 +20,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -303,7 +304,7 @@ static void ends_well(const char *who, pid_t pid)
 {
 	int status = 0;
 
-	kill(pid, SIGUSR1); /* threads wait for it */
+	syscall(SYS_tgkill, pid, pid, SIGUSR1); /* the main thread, which wakes the others */
 	waitpid(pid, &status, 0);
 	ck_assert_msg(!status, "%s: exit status %d, signal %d", who, WEXITSTATUS(status),
 		WTERMSIG(status));
