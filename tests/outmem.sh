@@ -12,7 +12,7 @@ pid=
 # Names and keys that are in use.
 gone() {
 	rm -f "/dev/shm/outmem-$pid"
-	ipcrm -M "$((0x7e1ef000 + pid % 0xfff))"
+	ipcrm -M "$((0x7e000000 + pid))"
 }
 tidy() { [ -z "$pid" ] || gone 2>/dev/null || true; }
 
