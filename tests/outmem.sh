@@ -5,6 +5,10 @@
 # it locked), taken (names and keys that are in use over there, files that are others: refused with
 # words, then allowed), used (shared memory that others use, too: told before anything is stopped).
 set -eu
+# Ids of shared memory are found again where root restores, unless others take them meanwhile.
+if [ "$(id -u)" = 0 ] && [ -z "${OUTMEM_ALONE-}" ]; then
+	OUTMEM_ALONE=1 exec unshare --ipc bash "$0" "$@"
+fi
 # shellcheck source=tests/common.sh
 . "$(dirname "$0")/common.sh"
 build=$(cd "$1" && pwd) case=$2 probe=$(cd "$1" && pwd)/probes/outmem-${3-pie}
