@@ -6,7 +6,7 @@
 # words, then allowed), used (shared memory that others use, too: told before anything is stopped).
 set -eu
 # Ids of shared memory are found again where root restores, unless others take them meanwhile.
-if [ "$(id -u)" = 0 ] && [ -z "${OUTMEM_ALONE-}" ]; then
+if [ "$(id -u)" = 0 ] && [ -z "${OUTMEM_ALONE-}" ] && unshare --ipc true 2>/dev/null; then
 	OUTMEM_ALONE=1 exec unshare --ipc bash "$0" "$@"
 fi
 # shellcheck source=tests/common.sh
