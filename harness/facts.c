@@ -11,7 +11,7 @@
 #include "qemu/io.h"
 #include "qemu/remote.h"
 
-#define ANSWER_MS 5000
+#define ANSWER_MS 30000
 #define TEXT_MAX  512
 
 /* The first line of @text, which may be NULL. */

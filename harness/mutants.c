@@ -13,7 +13,7 @@
 #include "qemu/io.h"
 #include "qemu/machine.h"
 
-#define LIMIT_MS   60000 /* for one process */
+#define LIMIT_MS   200000 /* for one process */
 #define JOBS_MAX   16
 #define MEMORY_MIB 512 /* of a guest, whose files are in its memory */
 #define NO_MUTANT  1   /* the fault makes no image */

@@ -242,7 +242,7 @@ const struct tf_subject tf_subjects[] = {
 		.alone = true,
 		.before =
 			"rm -rf \"$dir/home\" /dev/shm/outmem-$pid; cp -a \"$dir/kept\" \"$dir/home\"\n"
-			"ipcrm -M $((0x7e1ef000 + pid % 0xfff)) 2>/dev/null\n"
+			"ipcrm -M $((0x7e000000 + pid)) 2>/dev/null\n"
 			"cd \"$dir/home\"; rm -f gone; run='unshare --ipc'\n"
 			"for f in changed tail; do\n"
 			"printf X | dd of=$f bs=1 seek=100 conv=notrunc status=none; done",

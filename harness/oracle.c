@@ -19,7 +19,7 @@
 #include "qemu/io.h"
 #include "qemu/qmp.h"
 
-#define REPLY_MS  10000
+#define REPLY_MS  60000
 #define SLICE_MS  7 /* for the process to come by; no multiple of the guest's tick */
 #define LINES_MAX 8
 #define BLOCK     4096

@@ -8,7 +8,7 @@
 
 #define ID        "tap"
 #define FRAME_MAX 1024
-#define ANSWER_MS 5000
+#define ANSWER_MS 30000
 
 static struct tf_qmp *qmp_of(const struct tf_remote *m)
 {

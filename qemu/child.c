@@ -24,7 +24,7 @@
 
 #define FIRST_HIGH 64 /* passed descriptors stay below, the guard's own above */
 #define MAX_FDS    8
-#define START_MS   10000
+#define START_MS   60000
 #define KILL_MS    10000
 
 enum { SAY_PID = 1, SAY_ENDED, SAY_NO_EXEC };

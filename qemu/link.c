@@ -23,7 +23,7 @@
 #include "qemu/io.h"
 #include "qemu/relay.h"
 
-#define ORDER_MS    5000
+#define ORDER_MS    60000
 #define LISTENER_FD 3
 #define CONTROL_FD  4
 #define STRUCK_FD   5

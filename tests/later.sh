@@ -48,7 +48,7 @@ begin_to_move() {
 	within "it does not run there" has_come
 	within "memory is not held back" grep -q held "$tmp/gate.out"
 	copy=$(there)
-	pgrep -x "tfguard-$copy" >/dev/null || fail "it has no guard"
+	within "it has no guard" pgrep -x "tfguard-$copy" >/dev/null
 	pids+=("$copy")
 	session=$(sed -n 's/^PPid:\t//p' "/proc/$copy/status")
 	[ "$(state "$pid")" != R ] || fail "the original runs"

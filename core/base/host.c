@@ -50,7 +50,7 @@ unsigned tf_host_threads(void)
 bool tf_host_alone(void)
 {
 	for (int i = 0; tf_host_threads() > 1; i++) {
-		if (i == 100)
+		if (i == 1000)
 			return false;
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	}

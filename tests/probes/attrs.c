@@ -30,7 +30,7 @@
 #define THREADS  3
 #define SLEEPERS 3
 #define PATIENCE 300 /* seconds that a journey may take */
-#define TOO_LATE 100 /* seconds after it has come to its end: then it hangs */
+#define TOO_LATE 30  /* seconds after it has come to its end: then it hangs */
 
 static bool rights, filters, clocks;
 static time_t sleep_s = 3;

@@ -39,7 +39,7 @@ static bool is_called(timer_t t)
 
 	timer_settime(t, 0, &now, NULL);
 	clock_gettime(CLOCK_REALTIME, &patience);
-	patience.tv_sec += 100;
+	patience.tv_sec += 30;
 	return !sem_timedwait(&called, &patience);
 }
 
@@ -99,7 +99,7 @@ static void check_left(
 static void check_told(timer_t t, int value)
 {
 	const struct itimerspec now = {{0, 0}, {0, 1}};
-	const struct timespec patience = {100, 0};
+	const struct timespec patience = {30, 0};
 	siginfo_t info = {0};
 	sigset_t set;
 

@@ -116,10 +116,14 @@ static void check_sealed(void)
 
 static void make_posix(void)
 {
+	char gone_name[32];
+
 	snprintf(posix_name, sizeof(posix_name), "/outmem-%d", (int)getpid());
+	shm_unlink(posix_name); /* of who had this id before us */
 	posix_fd = out_must_fd(shm_open(posix_name, O_RDWR | O_CREAT | O_EXCL, 0640), "posix");
-	gone_fd = out_must_fd(shm_open("/outmem-gone", O_RDWR | O_CREAT, 0600), "posix, gone");
-	shm_unlink("/outmem-gone");
+	snprintf(gone_name, sizeof(gone_name), "/outmem-gone-%d", (int)getpid());
+	gone_fd = out_must_fd(shm_open(gone_name, O_RDWR | O_CREAT, 0600), "posix, gone");
+	shm_unlink(gone_name);
 	if (ftruncate(posix_fd, (off_t)(2 * OUT_PAGE)) || ftruncate(gone_fd, (off_t)OUT_PAGE))
 		out_wrong("posix", "no room");
 	posix_named = map(posix_fd, 2, PROT_READ | PROT_WRITE, 0, "posix");
@@ -155,7 +159,8 @@ static void check_posix(void)
 
 static void make_sysv(void)
 {
-	key = 0x7e1ef000 + getpid() % 0xfff;
+	key = 0x7e000000 + getpid(); /* nobody else's; who had this id before us may have left it */
+	shmctl(shmget(key, 0, 0), IPC_RMID, NULL);
 	segment = out_must_fd(shmget(key, 3 * OUT_PAGE, IPC_CREAT | IPC_EXCL | 0600), "sysv");
 	sysv = out_must(shmat(segment, NULL, 0), "sysv");
 	sysv_read = out_must(shmat(segment, NULL, SHM_RDONLY), "sysv, read only");

@@ -160,7 +160,7 @@ static void check_files(struct tf_vm *vm)
 	free(back);
 	check(tf_vm_get(vm, "/nonexistent", to, &err) == -ENOENT, "-ENOENT of a get");
 	check(tf_vm_put_data(vm, data, BIG, "/proc/nothing", 0600, &err) < 0 &&
-			tf_vm_ping(vm, 5000, NULL, &err) == 0,
+			tf_vm_ping(vm, 60000, NULL, &err) == 0,
 		"a put that fails leaves the agent well");
 	free(data);
 }
@@ -172,7 +172,7 @@ static void check_run(struct tf_vm *vm)
 	struct tf_vm_result r;
 	uint32_t job;
 
-	check(run(vm, "exit", "7", NULL, 10000, &r) == 0 && WEXITSTATUS(r.status) == 7, "status 7");
+	check(run(vm, "exit", "7", NULL, 60000, &r) == 0 && WEXITSTATUS(r.status) == 7, "status 7");
 	tf_vm_result_done(&r);
 	check(tf_vm_spawn(vm, &cmd, &job, NULL, &err) == -ENOENT, "-ENOENT of an exec");
 	check(run(vm, "flood", "8", NULL, 20000, &r) == 0 && r.truncated && r.out_len == 1 << 20,
@@ -197,7 +197,7 @@ static void check_streams(struct tf_vm *vm)
 	}
 	if (rc == 0)
 		rc = tf_vm_stdin(vm, job, NULL, 0, &err);
-	while (rc == 0 && !s.closed && tf_vm_wait(&vm, 1, &cb, 5000) > 0)
+	while (rc == 0 && !s.closed && tf_vm_wait(&vm, 1, &cb, 60000) > 0)
 		;
 	check(rc == 0 && s.bytes == 50 * sizeof(text) && s.exits == 1 && s.closed == 1,
 		"2 MB through stdin and stdout");
@@ -205,14 +205,14 @@ static void check_streams(struct tf_vm *vm)
 	s = (struct seen){};
 	rc = spawn(vm, "spin", "100", false, &job);
 	rc = rc < 0 ? rc : tf_vm_signal(vm, job, SIGTERM, &err);
-	while (rc == 0 && !s.closed && tf_vm_wait(&vm, 1, &cb, 5000) > 0)
+	while (rc == 0 && !s.closed && tf_vm_wait(&vm, 1, &cb, 60000) > 0)
 		;
 	check(s.exits == 1 && WIFSIGNALED(s.status) && WTERMSIG(s.status) == SIGTERM, "signal");
 	check(tf_vm_signal(vm, job, SIGTERM, &err) == -ESRCH, "-ESRCH of a signal to nobody");
 
 	s = (struct seen){};
 	rc = spawn(vm, "orphan", "1", false, &job);
-	while (rc == 0 && !s.closed && tf_vm_wait(&vm, 1, &cb, 5000) > 0)
+	while (rc == 0 && !s.closed && tf_vm_wait(&vm, 1, &cb, 60000) > 0)
 		;
 	check(s.exits == 1 && WEXITSTATUS(s.status) == 5 && s.orphan_after_exit > 50 &&
 			s.closed == 1,
@@ -231,7 +231,7 @@ static void check_many(struct tf_vm *vm)
 	for (int i = 0; rc == 0 && i < 40; i++)
 		rc = spawn(vm, i < 2 ? "spin" : i < 6 ? "flood" : "exit", "2", false, &job);
 	while (rc == 0 && s.closed < 40) {
-		rc = tf_vm_ping(vm, 10000, &us, &err);
+		rc = tf_vm_ping(vm, 60000, &us, &err);
 		worst = us > worst ? us : worst;
 		if (rc == 0 && tf_vm_wait(&vm, 1, &cb, 100) < 0)
 			rc = -ECHILD;
@@ -245,8 +245,8 @@ static void check_identity(struct tf_vm *a, struct tf_vm *b)
 	struct tf_vm_result r[2];
 	char host[2][32], mac[2][32], rnd[2][32];
 	long t[2];
-	bool ok = run(a, "id", NULL, NULL, 10000, &r[0]) == 0 &&
-		  run(b, "id", NULL, NULL, 10000, &r[1]) == 0;
+	bool ok = run(a, "id", NULL, NULL, 60000, &r[0]) == 0 &&
+		  run(b, "id", NULL, NULL, 60000, &r[1]) == 0;
 
 	for (int i = 0; i < 2; i++)
 		ok = ok && sscanf(r[i].out, "%31s %31s time %ld random %31s", host[i], mac[i],
@@ -272,7 +272,7 @@ static bool transfer(struct tf_vm *a, struct tf_vm *b, const char *mib)
 	if (ok)
 		printf("     %s", r.out);
 	tf_vm_result_done(&r);
-	while (ok && !s.closed && tf_vm_wait(&a, 1, &cb, 10000) > 0)
+	while (ok && !s.closed && tf_vm_wait(&a, 1, &cb, 60000) > 0)
 		;
 	return ok && s.status == 0;
 }
@@ -303,10 +303,10 @@ static void check_death(struct tf_vm *vm)
 
 	check(tf_vm_pause(vm, &err) == 0 && tf_vm_ping(vm, 200, NULL, &err) == -ETIMEDOUT,
 		"a paused machine does not answer");
-	check(tf_vm_resume(vm, &err) == 0 && tf_vm_ping(vm, 5000, NULL, &err) == 0,
+	check(tf_vm_resume(vm, &err) == 0 && tf_vm_ping(vm, 60000, NULL, &err) == 0,
 		"and does when it goes on");
 	kill(tf_vm_pid(vm), SIGKILL);
-	while (!s.dead && tf_vm_wait(&vm, 1, &cb, 5000) > 0)
+	while (!s.dead && tf_vm_wait(&vm, 1, &cb, 60000) > 0)
 		;
 	check(s.dead == 1 && strstr(s.why, "killed by signal 9") && tf_vm_dead(vm, NULL),
 		"death is reported");
@@ -398,7 +398,7 @@ int main(int argc, char **argv)
 	check_identity(a, b);
 	check_link(a, b, link);
 	check_death(b);
-	check(tf_vm_poweroff(a, 10000, &err) == 0, "power off");
+	check(tf_vm_poweroff(a, 60000, &err) == 0, "power off");
 	tf_vm_free(a);
 	tf_vm_free(b);
 	tf_link_free(link);
