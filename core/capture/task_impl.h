@@ -84,6 +84,12 @@ void tf_task_drop_pages(struct tf_task *t, uint64_t at, uint64_t n);
 /* task_later.c: image.later, from the runs. 0, _NOMEM, _LIMIT. */
 int tf_task_choose_later(struct tf_task *t);
 
+/* task_known.c, of a post-copy: image.known. When the receiver's list has begun, its magic that is:
+ * hears the rest, and takes what is there off image.later. 0, _NOMEM, _PROTOCOL, _CHECKSUM, or as
+ * tf_io_read(). */
+int tf_task_offer_known(struct tf_task *t);
+int tf_task_hear_known(struct tf_task *t);
+
 /* task_rounds.c, for t->rounds: mappings as tf_task_describe_maps(), but 0 where they are not those
  * that were seen before, 1 where they are; pages as tf_task_scan(); image.staged and image.held
  * from all of them. */

@@ -249,6 +249,8 @@ int tf_task_choose_later(struct tf_task *t)
 	int rc = find_first(t, &f);
 
 	if (!rc)
+		rc = tf_task_offer_known(t);
+	if (!rc)
 		rc = leave(t, &f);
 	free(f.v);
 	return rc ? tf_fail(&t->capture.err, rc, "out of memory for what is to come later") : 0;

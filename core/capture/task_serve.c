@@ -456,6 +456,11 @@ int tf_task_answer(struct tf_task *t, struct tf_reply *reply, char *message)
 	struct tf_want w;
 	int rc = tf_io_read(&c->io, w.magic, sizeof(w.magic), &c->err);
 
+	if (!rc && c->image.n_known && !memcmp(w.magic, TF_KNOWN_MAGIC, sizeof(w.magic))) {
+		rc = tf_task_hear_known(t);
+		if (!rc)
+			rc = tf_io_read(&c->io, w.magic, sizeof(w.magic), &c->err);
+	}
 	if (!rc && c->image.n_later && !memcmp(w.magic, TF_WANT_MAGIC, sizeof(w.magic))) {
 		rc = tf_io_read(&c->io, &w.address, sizeof(w.address), &c->err);
 		t->all_first = true;
