@@ -122,6 +122,7 @@ $(foreach c,copy move unix slow packed known damaged nobody all user broken send
 $(foreach c,tcp unix stage old room slow packed sender receiver child broken,precopy-$(c) 240 tests/precopy.sh $(B) $(c)
 )
 later-copy-static 240 tests/later.sh $(B) copy static
+later-holes 240 tests/later.sh $(B) holes pie 48
 $(foreach c,threads forks shared huge pressure,later-$(c) 240 tests/later.sh $(B) $(c)
 )
 $(if $(filter x86_64,$(HOST)),later-qemu 240 tests/later.sh $(B) qemu)

@@ -14,7 +14,7 @@
 #   broken, sender, receiver  the connection breaks, or one of the two is killed, while memory is on its way: the copy
 #                           ends, nothing is left, and the original stands stopped until settle --resume-here
 # Of tests/probes/storm.c, a copy each:
-#   threads, forks, shared, huge, pressure  see there
+#   threads, forks, shared, huge, holes, pressure  see there
 #   swap                    pressure, in a guest, with less memory than comes
 set -eu
 # shellcheck source=tests/common.sh
@@ -30,6 +30,8 @@ serve() { receiver serve "${as[@]}" "$receiver" serve --insecure --allow credent
 arrived() { within "over there" grep -q '^right' "$tmp/serve.err"; }
 # The pid of what came, as the receiver says.
 there() { sed -n 's/^telefork: pid \([0-9]*\) (was .*/\1/p' "$tmp/serve.err"; }
+# Of the program in $pid: it is that one, with its library.
+is_mapped() { grep -q "r-xp .*$1" "/proc/$pid/maps" && grep -q 'r-xp .*/libc' "/proc/$pid/maps"; }
 has_come() { [ -n "$(there)" ]; }
 
 no_guard() { ! pgrep -x -r S,R,D "tfguard-$copy" >/dev/null; }
@@ -121,7 +123,7 @@ copy)
 	kill -USR1 "$pid"
 	wait "$pid" || fail "here: exit code $?"
 	;;
-threads | forks | shared | huge | pressure | swap)
+threads | forks | shared | huge | holes | pressure | swap)
 	probe=$build/probes/storm-${3-pie} mode=${case/swap/pressure}
 	[ "$case" != swap ] || make_swap
 	serve tcp://127.0.0.1:0
@@ -207,7 +209,7 @@ known)
 		rm -f "$tmp"/*.out "$tmp"/*.err
 		serve tcp://127.0.0.1:0
 		begin here "$tmp/sleeper" 300
-		within "it does not start" grep -q 'r-xp .*/libc' "/proc/$pid/maps"
+		within "it does not start" is_mapped "$tmp/sleeper"
 		telefork copy --lazy "$pid" "$address" >"$tmp/send.out" || fail "copy: $?"
 		copy=$(there)
 		pids+=("$copy")

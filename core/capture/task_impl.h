@@ -156,6 +156,10 @@ int tf_task_describe_rest(struct tf_task *t);
  * would take too long (t->used stays NULL where not). tf_task_scan(): adds the present pages of a
  * private mapping to the runs, as tf_capture_scan(). */
 int tf_task_find_used(struct tf_task *t);
+
+/* Before tf_task_scan(): whether all pages of large mappings are said to be there; and of which. */
+void tf_task_guess_whole(struct tf_task *t);
+bool tf_task_is_whole(const struct tf_task *t, const struct tf_map *m);
 int tf_task_scan(struct tf_task *t, const struct tf_map *m);
 
 /* task_tags.c: fills image.tags, of the pages that were found. 0, _NOMEM, _LIMIT, _SYSTEM, and
