@@ -80,6 +80,7 @@ CAPTURE_SRC := \
 	task_snapshot \
 	task_smaps \
 	task_sparse \
+	task_known \
 	task_later \
 	task_serve \
 	track \

@@ -117,11 +117,12 @@ $(foreach a,$(ARCHES),many-qemu-$(a) 240 tests/many.sh $(B_$(a)) 4 qemu-$(a)
 )
 $(foreach a,$(ARCHES),zygote-qemu-$(a) 240 tests/zygote.sh $(B_$(a)) brood-static self qemu-$(a)
 )
-$(foreach c,copy move unix slow packed damaged nobody all user broken sender receiver,later-$(c) 240 tests/later.sh $(B) $(c)
+$(foreach c,copy move unix slow packed known damaged nobody all user broken sender receiver,later-$(c) 240 tests/later.sh $(B) $(c)
 )
 $(foreach c,tcp unix stage old room slow packed sender receiver child broken,precopy-$(c) 240 tests/precopy.sh $(B) $(c)
 )
 later-copy-static 240 tests/later.sh $(B) copy static
+later-holes 240 tests/later.sh $(B) holes pie 48
 $(foreach c,threads forks shared huge pressure,later-$(c) 240 tests/later.sh $(B) $(c)
 )
 $(if $(filter x86_64,$(HOST)),later-qemu 240 tests/later.sh $(B) qemu)

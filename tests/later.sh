@@ -8,11 +8,13 @@
 #   damaged                 a bit of what comes compressed is another one: the copy ends, and has seen nothing of it
 #   all, user, qemu         a receiver that may not use userfaultfd, for want of capabilities, as an ordinary user or
 #                           under QEMU user mode, gets all of it first, and that is said
+#   known                   pages of files that are there do not come, and the copy has the files mapped; where another
+#                           file has that name they come
 #   nobody                  where nobody answers, it is refused at once
 #   broken, sender, receiver  the connection breaks, or one of the two is killed, while memory is on its way: the copy
 #                           ends, nothing is left, and the original stands stopped until settle --resume-here
 # Of tests/probes/storm.c, a copy each:
-#   threads, forks, shared, huge, pressure  see there
+#   threads, forks, shared, huge, holes, pressure  see there
 #   swap                    pressure, in a guest, with less memory than comes
 set -eu
 # shellcheck source=tests/common.sh
@@ -28,6 +30,8 @@ serve() { receiver serve "${as[@]}" "$receiver" serve --insecure --allow credent
 arrived() { within "over there" grep -q '^right' "$tmp/serve.err"; }
 # The pid of what came, as the receiver says.
 there() { sed -n 's/^telefork: pid \([0-9]*\) (was .*/\1/p' "$tmp/serve.err"; }
+# Of the program in $pid: it is that one, with its library.
+is_mapped() { grep -q "r-xp .*$1" "/proc/$pid/maps" && grep -q 'r-xp .*/libc' "/proc/$pid/maps"; }
 has_come() { [ -n "$(there)" ]; }
 
 no_guard() { ! pgrep -x -r S,R,D "tfguard-$copy" >/dev/null; }
@@ -119,7 +123,7 @@ copy)
 	kill -USR1 "$pid"
 	wait "$pid" || fail "here: exit code $?"
 	;;
-threads | forks | shared | huge | pressure | swap)
+threads | forks | shared | huge | holes | pressure | swap)
 	probe=$build/probes/storm-${3-pie} mode=${case/swap/pressure}
 	[ "$case" != swap ] || make_swap
 	serve tcp://127.0.0.1:0
@@ -189,6 +193,32 @@ damaged)
 		! grep -Eq '^(right|wrong)' "$tmp/serve.err" || fail "it saw what was damaged"
 		kill -USR1 "$pid"
 		wait "$pid" || fail "the original: exit code $?"
+	done
+	;;
+known)
+	cp "$(command -v sleep)" "$tmp/sleeper"
+	cp "$tmp/sleeper" "$tmp/other"
+	echo >>"$tmp/other" # another size
+	for as_there in same other; do
+		as=()
+		if [ "$as_there" = other ]; then
+			unshare -m true 2>/dev/null || break # only root has other files there
+			# shellcheck disable=SC2016
+			as=(unshare -m bash -c 'mount --bind "$0" "$1" && shift && exec "$@"' "$tmp/other" "$tmp/sleeper")
+		fi
+		rm -f "$tmp"/*.out "$tmp"/*.err
+		serve tcp://127.0.0.1:0
+		begin here "$tmp/sleeper" 300
+		within "it does not start" is_mapped "$tmp/sleeper"
+		telefork copy --lazy "$pid" "$address" >"$tmp/send.out" || fail "copy: $?"
+		copy=$(there)
+		pids+=("$copy")
+		cat "$tmp/send.out"
+		if grep -q "r-xp .*$tmp/sleeper\$" "/proc/$copy/maps"; then mapped=same; else mapped=other; fi
+		[ "$mapped" = "$as_there" ] || fail "its program: as if it were the $mapped file"
+		grep -q 'r-xp .*/libc' "/proc/$copy/maps" || fail "a library that is there has come"
+		[ "$(bytes 'of memory')" -lt 1000000 ] || fail "what is there has come"
+		kill "$copy"
 	done
 	;;
 nobody)

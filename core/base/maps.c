@@ -148,6 +148,7 @@ static bool parse_vma(const char *line, const char *end, struct tf_map *m, const
 	m->data_end = m->end;
 	m->vmflags = m->object = m->crc = m->huge = m->key = 0;
 	m->here = false;
+	m->own = UINT64_MAX;
 	m->prot = (p[0] == 'r' ? PROT_READ : 0u) | (p[1] == 'w' ? PROT_WRITE : 0u) |
 		  (p[2] == 'x' ? PROT_EXEC : 0u);
 	m->flags = p[3] == 's' ? TF_MAP_SHARED : 0;
@@ -206,6 +207,10 @@ static void take_field(struct tf_map *m, const char *p, const char *end)
 	} else if (field_is(p, end, "KernelPageSize:", &number)) {
 		for (m->huge = 0; number << 10 >> m->huge > 1; m->huge++)
 			;
+	} else if (field_is(p, end, "Anonymous:", &number)) {
+		m->own = number << 10;
+	} else if (field_is(p, end, "Swap:", &number)) {
+		m->own += number << 10;
 	} else if (field_is(p, end, "ProtectionKey:", &number)) {
 		m->key = (uint32_t)number;
 	}

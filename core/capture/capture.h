@@ -135,6 +135,11 @@ uint32_t tf_capture_cut(struct tf_map *maps, uint32_t n, uint64_t start, uint64_
  * grow at the arena's end: nothing else may be allocated meanwhile. */
 int tf_capture_scan(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end);
 
+/* The same of one part, to ret, which has room for as many runs as it has pages, where the next is
+ * true: how many. Nothing else is changed, but that c->huge grows. */
+uint32_t tf_capture_present(struct tf_capture *c, int pagemap, const struct tf_run *in,
+	struct tf_run *ret, uint32_t room);
+
 /* Whether that leaps over what is absent (Linux 6.7), or looks at each page. */
 bool tf_capture_lists_pages(int pagemap);
 

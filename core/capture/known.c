@@ -19,12 +19,6 @@
 #define PM_THERE (UINT64_C(3) << 62)
 #define PM_FILE  (UINT64_C(1) << 61)
 
-static bool may_be_known(const struct tf_map *m)
-{
-	return m->kind == TF_MAP_FILE && !(m->flags & (TF_MAP_SHARED | TF_MAP_DELETED)) &&
-	       m->path[0] == '/';
-}
-
 bool tf_known_offers(const struct tf_capture *c)
 {
 	/* What came to a copy of ours is not looked at as a file's: it has none. */
@@ -53,7 +47,7 @@ static void believe(struct tf_capture *c, const struct tf_known *k)
 	const struct tf_map *m = &c->image.maps[k->map];
 	struct tf_known own;
 
-	if (may_be_known(m) && own_file(c, m, &own) && tf_known_same(&own, k))
+	if (tf_map_may_be_known(m) && own_file(c, m, &own) && tf_known_same(&own, k))
 		c->known[k->map / 8] |= (uint8_t)(1u << k->map % 8);
 }
 
@@ -146,7 +140,7 @@ bool tf_known_later(const struct tf_capture *c, const struct tf_run *r)
 {
 	const struct tf_map *m = c->known ? tf_image_map_at(&c->image, r->start) : NULL;
 
-	return m && may_be_known(m);
+	return m && tf_map_may_be_known(m);
 }
 
 int tf_known_send(struct tf_capture *c)

@@ -235,24 +235,34 @@ int tf_capture_add_run(struct tf_capture *c, uint64_t start, uint64_t end)
 	return 0;
 }
 
+/* One call: regions that are there, and how far it got. */
+static int scan_once(
+	int pagemap, uint64_t *start, uint64_t end, struct tf_page_region *region, uint32_t room)
+{
+	struct tf_pm_scan arg = {
+		.size = sizeof(arg),
+		.start = *start,
+		.end = end,
+		.vec = (uint64_t)region,
+		.vec_len = room,
+		.category_inverted = TF_PAGE_PFNZERO,
+		.category_mask = TF_PAGE_PFNZERO,
+		.category_anyof_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED,
+		.return_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED | TF_PAGE_HUGE,
+	};
+	int n = ioctl(pagemap, TF_PAGEMAP_SCAN, &arg);
+
+	*start = arg.walk_end > *start ? arg.walk_end : end;
+	return n;
+}
+
 /* One call tells a whole mapping's present pages. -ENOTTY where the kernel is older than 6.7. */
 static int scan_new(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end)
 {
 	struct tf_page_region region[SCAN_REGIONS];
 
 	while (start < end) {
-		struct tf_pm_scan arg = {
-			.size = sizeof(arg),
-			.start = start,
-			.end = end,
-			.vec = (uint64_t)region,
-			.vec_len = SCAN_REGIONS,
-			.category_inverted = TF_PAGE_PFNZERO,
-			.category_mask = TF_PAGE_PFNZERO,
-			.category_anyof_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED,
-			.return_mask = TF_PAGE_PRESENT | TF_PAGE_SWAPPED | TF_PAGE_HUGE,
-		};
-		int n = ioctl(pagemap, TF_PAGEMAP_SCAN, &arg);
+		int n = scan_once(pagemap, &start, end, region, SCAN_REGIONS);
 
 		if (n < 0)
 			return -ENOTTY;
@@ -264,11 +274,28 @@ static int scan_new(struct tf_capture *c, int pagemap, uint64_t start, uint64_t 
 			if (rc)
 				return rc;
 		}
-		if (arg.walk_end <= start)
-			break;
-		start = arg.walk_end;
 	}
 	return 0;
+}
+
+uint32_t tf_capture_present(struct tf_capture *c, int pagemap, const struct tf_run *in,
+	struct tf_run *ret, uint32_t room)
+{
+	struct tf_page_region region[SCAN_REGIONS];
+	uint64_t start = in->start;
+	int n = scan_once(
+		pagemap, &start, in->end, region, room < SCAN_REGIONS ? room : SCAN_REGIONS);
+
+	if (n < 0) { /* nothing is taken for absent that may not be */
+		*ret = *in;
+		return 1;
+	}
+	for (int i = 0; i < n; i++) {
+		ret[i] = (struct tf_run){region[i].start, region[i].end};
+		if (region[i].categories & TF_PAGE_HUGE)
+			c->huge += region[i].end - region[i].start;
+	}
+	return (uint32_t)n;
 }
 
 static int scan_old(struct tf_capture *c, int pagemap, uint64_t start, uint64_t end)

@@ -203,6 +203,7 @@ static int find_pages(struct tf_task *t)
 	struct tf_capture *c = &t->capture;
 	int rc = 0;
 
+	tf_task_guess_whole(t);
 	tf_capture_begin_runs(c);
 	for (uint32_t i = 0; i < c->image.n_maps && !rc; i++) {
 		struct tf_map *m = &c->image.maps[i];

@@ -83,6 +83,7 @@ struct tf_task {
 
 	struct tf_smap *used; /* parts of its mappings that have pages, sorted; NULL: look at all */
 	uint32_t n_used;
+	bool whole;         /* a post-copy's large mappings have hardly an absent page */
 	const char *status; /* of the main thread, and of the process */
 	bool aside;         /* tf_task_describe_aside() was there */
 	char *status_texts; /* task_status.c, as the next three */

@@ -227,7 +227,7 @@ static int ask_many(struct tf_asking *q, const struct tf_question *question, uin
 	int rc = 0;
 
 	for (uint32_t k = 0, some; k < n && !rc && q->quiet; k += some) {
-		some = n - k < TF_ASK_CALLS ? n - k : TF_ASK_CALLS - 1;
+		some = n - k < q->most ? n - k : q->most - 1;
 		rc = tf_batch_ask(q, question + k, some);
 	}
 	for (uint32_t k = 0; k < n && !rc && !q->quiet; k++) {
@@ -387,17 +387,26 @@ static int own_id(struct tf_asking *q)
 	return rc;
 }
 
+/* The code is at the room's beginning; the room has 64 KiB and more. */
+#define SHOT_RESULT 4096
+
+_Static_assert(
+	SHOT_RESULT + TF_ASK_MOST * sizeof(struct tf_batch_call) <= 65536, "the shot's room");
+
 int tf_task_ask_shot(struct tf_task *t)
 {
+	bool roomy = t->shot.code;
+	uint32_t most = roomy ? TF_ASK_MOST : TF_ASK_CALLS;
 	struct tf_asking q = {
 		.t = t,
 		.x = &t->shot.x,
 		.thread = t->capture.image.threads,
-		.result = t->shot.result,
+		.result = roomy ? t->shot.room + SHOT_RESULT : t->shot.result,
 		.way = t->shot.x.way,
 		.code = t->shot.code,
+		.most = most,
 		.quiet = t->shot.quiet,
-		.bytes = tf_arena_alloc(&t->capture.arena, TF_ASK_RESULT),
+		.bytes = tf_arena_alloc(&t->capture.arena, most * sizeof(struct tf_batch_call)),
 	};
 	int rc = q.bytes ? 0 : TELEFORK_E_NOMEM;
 

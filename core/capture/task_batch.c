@@ -103,7 +103,7 @@ int tf_batch_go(struct tf_asking *q, uint32_t n)
 
 int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n)
 {
-	struct tf_batch_call call[TF_ASK_CALLS];
+	struct tf_batch_call call[TF_ASK_MOST];
 	int rc;
 
 	n = tf_batch_compose(q, question, n, call);
@@ -169,7 +169,7 @@ int tf_batch_take(struct tf_asking *q, const struct tf_question *question, uint3
 
 static int take(struct tf_asking *q, const struct tf_question *question, uint32_t n)
 {
-	struct tf_batch_call call[TF_ASK_CALLS];
+	struct tf_batch_call call[TF_ASK_MOST];
 	int event, rc = tf_batch_await(q, n, call, &event);
 
 	return rc ? rc : tf_batch_take(q, question, n, call);

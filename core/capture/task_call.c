@@ -43,6 +43,14 @@ static void find_exits(struct tf_task *t, int mem, const struct tf_map *m, uint8
 	}
 }
 
+/* They are in the C library mostly, and a program may have much code. */
+static bool is_library(const struct tf_map *m)
+{
+	const char *name = strrchr(m->path, '/');
+
+	return name && (!strncmp(name, "/libc", 5) || !strncmp(name, "/ld-", 4));
+}
+
 static void find_code(struct tf_task *t, int mem, const struct tf_map *m, uint8_t *buf)
 {
 	uint64_t size = m->end - m->start;
@@ -69,12 +77,13 @@ int tf_task_survey(struct tf_task *t)
 	rc = tf_maps_read(a, path, &t->before, &t->n_before, &t->capture.err);
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->pid);
 	mem = open(path, O_RDONLY | O_CLOEXEC);
-	for (uint32_t i = 0; i < t->n_before && buf && !rc; i++) {
-		const struct tf_map *m = &t->before[i];
+	for (uint32_t i = 0; i < 2 * t->n_before && buf && !rc; i++) {
+		const struct tf_map *m = &t->before[i % t->n_before];
+		bool others = i >= t->n_before;
 
-		if (m->prot & PROT_EXEC && m->kind != TF_MAP_ANON)
+		if (m->prot & PROT_EXEC && m->kind != TF_MAP_ANON && is_library(m) != others)
 			find_exits(t, mem, m, buf);
-		if (m->kind == TF_MAP_VDSO)
+		if (m->kind == TF_MAP_VDSO && others)
 			find_code(t, mem, m, buf);
 	}
 	return rc;
@@ -563,7 +572,7 @@ int tf_asking_begin(struct tf_asking *q, struct tf_task *t)
 	bool needed;
 	int rc = 0;
 
-	*q = (struct tf_asking){.t = t};
+	*q = (struct tf_asking){.t = t, .most = TF_ASK_CALLS};
 	for (uint32_t i = 0; i < t->n_traced; i++) {
 		size_t n = tf_arch_frame_size(&t->capture.image.threads[i].regs, &t->here);
 

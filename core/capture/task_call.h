@@ -32,6 +32,9 @@ struct tf_question {
 #define TF_ASK_CALLS  16
 #define TF_ASK_RESULT (TF_ASK_CALLS * sizeof(struct tf_batch_call))
 
+/* A fork may be asked all at once: what was mapped is room for that, and in nobody's way there. */
+#define TF_ASK_MOST 80
+
 /* Threads are asked so many at a time: memory that nobody touched before costs more than waiting.
  * While the one half makes its calls, the other one is put back, and the next told what to do. */
 #define TF_ASK_WAVE 16
@@ -52,6 +55,7 @@ struct tf_asking {
 	uint8_t *under;            /* what lay there */
 	uint64_t room, room_size;  /* all slots, mapped in the process; 0 */
 	uint64_t code;             /* that makes many calls, in the room */
+	uint32_t most;             /* calls at a time, TF_ASK_CALLS or TF_ASK_MOST */
 	int quiet;                 /* the signal that ends them; 0: each call is made by itself */
 	const struct tf_question *own; /* that the main thread is yet to be asked */
 	uint32_t n_own;
@@ -132,7 +136,7 @@ uint64_t tf_asking_spare(const struct tf_asking *q);
  * and by nobody when we are gone. 0: there is none. */
 int tf_batch_signal(const struct tf_task *t);
 
-/* A held thread sets off to make calls, fewer than TF_ASK_CALLS, and what its signal needs; one
+/* A held thread sets off to make calls, fewer than q->most, and what its signal needs; one
  * whose own_tid is 0 sends none. In parts: the calls, of which there are as many as returned, laid
  * by somebody; and off, which holds it. */
 int tf_batch_start(struct tf_asking *q, const struct tf_question *question, uint32_t n);
@@ -151,7 +155,7 @@ int tf_batch_resume(struct tf_asking *q);
 int tf_batch_take(struct tf_asking *q, const struct tf_question *question, uint32_t n,
 	const struct tf_batch_call *call);
 
-/* The thread whose turn it is, held, is asked the questions, fewer than TF_ASK_CALLS. */
+/* The thread whose turn it is, held, is asked the questions, fewer than q->most. */
 int tf_batch_ask(struct tf_asking *q, const struct tf_question *question, uint32_t n);
 
 /* Threads from first on, which are not held, are; and have answered, and stand held. */

@@ -84,6 +84,12 @@ void tf_task_drop_pages(struct tf_task *t, uint64_t at, uint64_t n);
 /* task_later.c: image.later, from the runs. 0, _NOMEM, _LIMIT. */
 int tf_task_choose_later(struct tf_task *t);
 
+/* task_known.c, of a post-copy: image.known. When the receiver's list has begun, its magic that is:
+ * hears the rest, and takes what is there off image.later. 0, _NOMEM, _PROTOCOL, _CHECKSUM, or as
+ * tf_io_read(). */
+int tf_task_offer_known(struct tf_task *t);
+int tf_task_hear_known(struct tf_task *t);
+
 /* task_rounds.c, for t->rounds: mappings as tf_task_describe_maps(), but 0 where they are not those
  * that were seen before, 1 where they are; pages as tf_task_scan(); image.staged and image.held
  * from all of them. */
@@ -150,6 +156,10 @@ int tf_task_describe_rest(struct tf_task *t);
  * would take too long (t->used stays NULL where not). tf_task_scan(): adds the present pages of a
  * private mapping to the runs, as tf_capture_scan(). */
 int tf_task_find_used(struct tf_task *t);
+
+/* Before tf_task_scan(): whether all pages of large mappings are said to be there; and of which. */
+void tf_task_guess_whole(struct tf_task *t);
+bool tf_task_is_whole(const struct tf_task *t, const struct tf_map *m);
 int tf_task_scan(struct tf_task *t, const struct tf_map *m);
 
 /* task_tags.c: fills image.tags, of the pages that were found. 0, _NOMEM, _LIMIT, _SYSTEM, and

@@ -142,6 +142,22 @@ static bool is_touched(const struct first *f, const struct tf_map *m)
 	return false;
 }
 
+/* Where there is the same file they are not waited for; where not, they are asked for. */
+static bool is_offered(const struct tf_image *img, uint32_t map)
+{
+	uint32_t low = 0, high = img->n_known;
+
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+
+		if (img->known[middle].map < map)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < img->n_known && img->known[low].map == map;
+}
+
 /* A call leads through a table of its program or library. */
 static int add_data(struct tf_task *t, struct first *f)
 {
@@ -158,7 +174,8 @@ static int add_data(struct tf_task *t, struct first *f)
 		if (!i || m->ino != m[-1].ino || m->dev != m[-1].dev)
 			in_use = false;
 		in_use |= m->prot & PROT_EXEC && is_touched(f, m);
-		if (in_use && !(m->prot & PROT_EXEC) && m->end - m->start <= SMALL)
+		if (in_use && !(m->prot & PROT_EXEC) && m->end - m->start <= SMALL &&
+			!is_offered(img, i))
 			rc = add(f, m->start, m->end - m->start);
 	}
 	return rc;
@@ -246,8 +263,10 @@ static int leave(struct tf_task *t, const struct first *f)
 int tf_task_choose_later(struct tf_task *t)
 {
 	struct first f = {0};
-	int rc = find_first(t, &f);
+	int rc = tf_task_offer_known(t);
 
+	if (!rc)
+		rc = find_first(t, &f);
 	if (!rc)
 		rc = leave(t, &f);
 	free(f.v);

@@ -25,6 +25,7 @@
 #define RESTS    64u
 #define DROP     4194304u /* what has gone is given up in the snapshot, so much at a time */
 
+#define BEGIN_NS    1000000u /* it has hardly begun to run, and is about to ask */
 #define HOT_NS      5000000u /* after it has asked for something */
 #define HOT_UNTAKEN 65536u   /* bytes on the way */
 #define HOT_WAIT_NS 50000
@@ -210,8 +211,8 @@ static int send_pages(struct serving *s, uint64_t at, const uint8_t *bytes, uint
 	return rc ? rc : tell(s, TF_ZEROS_OFFSET, &told);
 }
 
-/* A part of a run, BLOCK at most. */
-static int send_part(struct serving *s, uint32_t run, const struct tf_run *part)
+/* What is there of a part of a run. */
+static int send_present(struct serving *s, uint32_t run, const struct tf_run *part)
 {
 	const struct tf_run *r = &s->t->capture.image.later[run];
 	const struct tf_map *m = tf_image_map_at(&s->t->capture.image, part->start);
@@ -226,8 +227,42 @@ static int send_part(struct serving *s, uint32_t run, const struct tf_run *part)
 		rc = tell_owners(s, part->start, n, before, behind);
 	if (!rc)
 		rc = send_pages(s, part->start, s->bytes + before, n);
+	return rc;
+}
+
+/* The same, of a mapping whose pages nobody has looked at yet. */
+static int send_found(struct serving *s, uint32_t run, const struct tf_run *part)
+{
+	struct tf_run found[BLOCK / 4096 + 1];
+	struct tf_capture *c = &s->t->capture;
+	uint32_t n = tf_capture_present(
+		c, tf_task_pagemap(s->t), part, found, sizeof(found) / sizeof(*found) - 1);
+	uint64_t at = part->start, told = 0;
+	int rc;
+
+	found[n] = (struct tf_run){part->end, part->end};
+	for (uint32_t i = 0; i <= n; at = found[i++].end) {
+		if (found[i].start <= at)
+			continue;
+		s->told[told++] = at;
+		s->told[told++] = found[i].start;
+		c->memory -= found[i].start - at;
+	}
+	rc = tell(s, TF_ABSENT_OFFSET, &told);
+	for (uint32_t i = 0; i < n && !rc; i++)
+		rc = send_present(s, run, &found[i]);
+	return rc;
+}
+
+/* A part of a run, BLOCK at most. */
+static int send_part(struct serving *s, uint32_t run, const struct tf_run *part)
+{
+	const struct tf_map *m = tf_image_map_at(&s->t->capture.image, part->start);
+	int rc = m && tf_task_is_whole(s->t, m) ? send_found(s, run, part)
+						: send_present(s, run, part);
+
 	mark_gone(s, run, part->start, part->end);
-	s->sent += n;
+	s->sent += part->end - part->start;
 	return rc;
 }
 
@@ -437,6 +472,7 @@ int tf_task_serve(struct tf_task *t, struct tf_reply *reply, char *message)
 		return rc;
 	tf_sink_anew(&c->sink);
 	s.begun = c->sink.data;
+	s.hot_ns = tf_now_ns() + BEGIN_NS;
 	for (uint32_t i = 0; i < c->image.n_later && !rc && !s.over; i++)
 		rc = send_run(&s, i);
 	if (!rc && !s.over)
@@ -456,6 +492,11 @@ int tf_task_answer(struct tf_task *t, struct tf_reply *reply, char *message)
 	struct tf_want w;
 	int rc = tf_io_read(&c->io, w.magic, sizeof(w.magic), &c->err);
 
+	if (!rc && c->image.n_known && !memcmp(w.magic, TF_KNOWN_MAGIC, sizeof(w.magic))) {
+		rc = tf_task_hear_known(t);
+		if (!rc)
+			rc = tf_io_read(&c->io, w.magic, sizeof(w.magic), &c->err);
+	}
 	if (!rc && c->image.n_later && !memcmp(w.magic, TF_WANT_MAGIC, sizeof(w.magic))) {
 		rc = tf_io_read(&c->io, &w.address, sizeof(w.address), &c->err);
 		t->all_first = true;

@@ -163,6 +163,8 @@ static int take_flags(struct reader *r)
 		r->maps[i].vmflags = f->vmflags;
 		r->maps[i].huge = f->huge;
 		r->maps[i].key = f->key;
+		if (f->end == r->maps[i].end && f->start == r->maps[i].start)
+			r->maps[i].own = f->own;
 	}
 	c->image.maps = r->maps;
 	c->image.n_maps = r->n;

@@ -15,6 +15,7 @@
 #include "core/base/maps.h"
 
 #define LARGE     (UINT64_C(16) << 30) /* smaller ones are looked at page by page */
+#define WHOLE     (UINT64_C(32) << 20) /* smaller ones are looked at before a post-copy, too */
 #define PARTS_MAX 65530                /* vm.max_map_count, that is */
 
 /* Parts begin at multiples of these: no huge page of 4 KiB pages is cut. */
@@ -110,11 +111,41 @@ int tf_task_find_used(struct tf_task *t)
 	return 0;
 }
 
+static bool may_be_whole(const struct tf_map *m)
+{
+	return tf_map_may_wait(m) && m->kind != TF_MAP_FILE && m->end - m->start >= WHOLE;
+}
+
+void tf_task_guess_whole(struct tf_task *t)
+{
+	const struct tf_image *img = &t->capture.image;
+	char path[TF_TASK_PATH], status[4096];
+	uint64_t large = 0, present;
+
+	for (uint32_t i = 0; i < img->n_maps; i++)
+		large += may_be_whole(&img->maps[i]) ? img->maps[i].end - img->maps[i].start : 0;
+	if (!large || !t->post_copy || t->used || !tf_capture_lists_pages(tf_task_pagemap(t)))
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)t->seen);
+	tf_proc_peek(path, status, sizeof(status));
+	present = (tf_text_number(status, "\nRssAnon:", 10, 0) +
+			  tf_text_number(status, "\nVmSwap:", 10, 0))
+		  << 10;
+	t->whole = present >= large - large / 32;
+}
+
+bool tf_task_is_whole(const struct tf_task *t, const struct tf_map *m)
+{
+	return t->whole && may_be_whole(m);
+}
+
 int tf_task_scan(struct tf_task *t, const struct tf_map *m)
 {
 	struct tf_capture *c = &t->capture;
 	int rc = 0;
 
+	if (tf_task_is_whole(t, m))
+		return tf_capture_add_run(c, m->start, m->end);
 	if (!t->used)
 		return tf_capture_scan(c, tf_task_pagemap(t), m->start, m->end);
 	for (uint32_t i = 0; i < t->n_used && !rc; i++) {

@@ -11,6 +11,7 @@
 #include "arch/regs.h"
 #include "core/base/arena.h"
 #include "core/base/err.h"
+#include "core/image/known.h"
 
 /* Maxima of what a decoder accepts (all counts are checked against these before anything else). */
 #define TF_MAX_MAPS       1000000u /* vm.max_map_count is 65,530 by default */
@@ -89,6 +90,8 @@ struct tf_map {
 	uint32_t huge; /* hugetlb: log2 of the bytes of a page; else 0 */
 	uint32_t key;  /* of memory protection, pkeys(7); 0: none */
 	bool here;     /* the destination has this file: set by the receiver, does not travel */
+	uint64_t own;  /* bytes of pages that are not its file's, as smaps has it; UINT64_MAX: not
+			  known. Does not travel */
 };
 
 #define TF_TAGS_SIZE  4096u /* bytes of memory that one record tells of */
@@ -406,7 +409,7 @@ struct tf_image {
 	struct tf_process process;
 	uint32_t n_threads, n_maps, n_fds, n_sigactions, n_signatures, n_auxv, n_segments, n_edits,
 		n_pending, n_objects, n_attributes, n_rights, n_groups, n_timers, n_filters, n_code,
-		n_later, n_waits, n_tags, n_staged, n_held;
+		n_later, n_known, n_waits, n_tags, n_staged, n_held;
 	struct tf_thread *threads;
 	struct tf_attributes *attributes; /* of each thread; or none at all */
 	struct tf_rights *rights;
@@ -426,12 +429,13 @@ struct tf_image {
 	struct tf_signature *signatures;
 	uint64_t *auxv; /* n_auxv pairs {type, value}, with AT_NULL */
 	struct tf_segment *segments;
-	struct tf_edit *edits; /* only what a yoyo brings back has any */
-	struct tf_run *later;  /* post-copy: bytes that come when the process runs already */
-	struct tf_run *staged; /* pre-copy: bytes that came before the head did */
-	uint64_t *held;        /* in them: words in which a thread's id stands, because it holds a
-				  lock; sorted */
-	uint64_t head_size;    /* bytes before the first segment's data, page-rounded */
+	struct tf_edit *edits;  /* only what a yoyo brings back has any */
+	struct tf_run *later;   /* post-copy: bytes that come when the process runs already */
+	struct tf_known *known; /* post-copy: mappings that are their files' pages, and no more */
+	struct tf_run *staged;  /* pre-copy: bytes that came before the head did */
+	uint64_t *held;         /* in them: words in which a thread's id stands, because it holds a
+				   lock; sorted */
+	uint64_t head_size;     /* bytes before the first segment's data, page-rounded */
 	uint64_t data_end; /* end of the last segment's data: the extent table of a file follows */
 };
 
@@ -473,6 +477,12 @@ uint64_t tf_image_address(const struct tf_image *img, uint64_t offset, uint64_t 
 /* Whether its memory may come when the process runs already (post-copy): private, of ordinary
  * pages, and nothing that the kernel looks at itself before. */
 bool tf_map_may_wait(const struct tf_map *m);
+
+/* Whether there may be a file that its pages are of: what known.h is about. */
+bool tf_map_may_be_known(const struct tf_map *m);
+
+/* Takes what is in those mappings, in their order, off img->later. Bytes that were. */
+uint64_t tf_image_drop_later(struct tf_image *img, const struct tf_known *known, uint32_t n);
 
 /* Whether its memory may come before the process has been stopped (pre-copy): the same, and no part
  * of a file. */

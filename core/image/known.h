@@ -9,6 +9,10 @@
  * The sender believes it where its own mapping is of the same file, and then sends only pages that
  * the process has made its own. All of it can come from anybody: what is wrong is not believed, and
  * then the bytes travel. Runs in a forked child: no allocator, no lock.
+ *
+ * A post-copy's receiver has to know before its plan what will not come, as nobody waits for pages
+ * of files. So there the head says by what the sender knows the files of mappings that are nothing
+ * but these files' (image.known), and the receiver tells which of them it has.
  */
 #ifndef TF_IMAGE_KNOWN_H
 #define TF_IMAGE_KNOWN_H

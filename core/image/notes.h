@@ -108,6 +108,8 @@ const void *tf_kind_item(const struct tf_kind *k, const struct tf_image *img, ui
 		"signed words are aligned and in writable memory; at most one register")           \
 	X(LATER, "later",                                                                          \
 		"memory that comes later is sorted, page-aligned, private, and no part of a file") \
+	X(KNOWN, "known",                                                                          \
+		"mappings that need not come are in order, private, and of a named file")          \
 	X(STAGED, "staged",                                                                        \
 		"memory that came before is sorted, page-aligned, private, and of no file")        \
 	X(HELD, "held", "words of locks that are held are sorted, aligned, and in such memory")    \

@@ -368,6 +368,13 @@ static const struct tf_field run_fields[] = {
 };
 #undef F
 
+static const struct tf_field known_fields[] = {
+	FIELD(struct tf_known, map, U32, "which mapping"),
+	FIELD(struct tf_known, crc, HEX32, "CRC32C of the first 4096 bytes of its file"),
+	FIELD(struct tf_known, size, U64, "of the file, bytes"),
+	ARRAY(struct tf_known, id, HEX64, TF_KNOWN_ID / 8, "its build-id, zeroes behind it"),
+};
+
 static const struct tf_field held_fields[] = {
 	{.name = "address", .type = TF_FIELD_ADDR, .count = 1, .text = "of a word of four bytes"},
 };
@@ -501,6 +508,18 @@ static const char *check_later(const struct tf_image *img, const struct tf_arch 
 		(i && r->start < r[-1].end))
 		return RULE(LATER);
 	return m && tf_map_may_wait(m) && r->end <= m->data_end ? NULL : RULE(LATER);
+}
+
+static const char *check_known(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
+{
+	uint32_t map = img->known[i].map;
+
+	(void)arch;
+	if (map >= img->n_maps || (i && map <= img->known[i - 1].map))
+		return RULE(KNOWN);
+	return tf_map_may_be_known(&img->maps[map]) && tf_map_may_wait(&img->maps[map])
+		       ? NULL
+		       : RULE(KNOWN);
 }
 
 static const char *check_staged(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
@@ -768,6 +787,8 @@ const struct tf_kind tf_kinds[] = {
 		"POSIX timers"),
 	MANY(22, "later", later, n_later, TF_MAX_LATER, run_fields, check_later,
 		"memory that comes when the process runs already"),
+	MANY(34, "known", known, n_known, TF_KNOWN_MAX, known_fields, check_known,
+		"mappings of files that need not come later, where the same file is"),
 	MANY(32, "staged", staged, n_staged, TF_MAX_STAGED, run_fields, check_staged,
 		"memory that came before this"),
 	MANY(33, "held", held, n_held, TF_MAX_HELD, held_fields, check_held,

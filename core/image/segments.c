@@ -157,6 +157,32 @@ bool tf_map_may_wait(const struct tf_map *m)
 	       (m->kind == TF_MAP_ANON || m->kind == TF_MAP_HEAP || m->kind == TF_MAP_FILE);
 }
 
+bool tf_map_may_be_known(const struct tf_map *m)
+{
+	return m->kind == TF_MAP_FILE && !(m->flags & (TF_MAP_SHARED | TF_MAP_DELETED)) &&
+	       m->path[0] == '/';
+}
+
+/* Both lists are in the order of mappings. */
+uint64_t tf_image_drop_later(struct tf_image *img, const struct tf_known *known, uint32_t n)
+{
+	uint32_t kept = 0, k = 0;
+	uint64_t dropped = 0;
+
+	for (uint32_t i = 0; i < img->n_later; i++) {
+		const struct tf_run r = img->later[i];
+
+		while (k < n && img->maps[known[k].map].end <= r.start)
+			k++;
+		if (k < n && img->maps[known[k].map].start < r.end)
+			dropped += r.end - r.start;
+		else
+			img->later[kept++] = r;
+	}
+	img->n_later = kept;
+	return dropped;
+}
+
 bool tf_map_may_be_staged(const struct tf_map *m)
 {
 	return tf_map_may_wait(m) && m->kind != TF_MAP_FILE;

@@ -37,6 +37,8 @@
 	(UINT64_MAX - 2) /* u64[]: addresses of words in which a thread's id stands, because \
 			    it holds a lock; of the next extent of bytes */
 
+#define TF_ABSENT_OFFSET (UINT64_MAX - 6) /* struct tf_run[]: these pages were nowhere */
+
 /* Of a stream to a receiver that offered it: what follows has extents that are packed, until the
  * next such mark. The upper bits of a packed extent's size say how; its data begins with a u32, how
  * many bytes follow, but for TF_PACK_LIST, where hashes of pages (core/pack/store.h) follow. Its

@@ -53,20 +53,63 @@ static void list(struct tf_pad *p, struct tf_known *k, uint32_t *ret_n)
 	}
 }
 
+static int tell(struct tf_pad *p, struct tf_known *k, uint32_t n)
+{
+	size_t size = n * sizeof(*k);
+	struct tf_known_header h = {
+		.magic = TF_KNOWN_MAGIC, .count = n, .crc = tf_crc32c(0, k, size)};
+	struct iovec iov[2] = {{&h, sizeof(h)}, {k, size}};
+
+	return tf_io_writev(&p->io, iov, 2, &p->err);
+}
+
 int tf_known_tell(struct tf_pad *p)
 {
-	uint32_t room = p->image.n_maps < TF_KNOWN_MAX ? p->image.n_maps : TF_KNOWN_MAX;
+	uint32_t room = p->image.n_maps < TF_KNOWN_MAX ? p->image.n_maps : TF_KNOWN_MAX, n = 0;
 	struct tf_known *k = tf_arena_array(&p->arena, room + 1, sizeof(*k));
-	struct tf_known_header h = {.magic = TF_KNOWN_MAGIC};
-	struct iovec iov[2] = {{&h, sizeof(h)}, {k, 0}};
 
 	p->known = tf_arena_array(&p->arena, room + 1, sizeof(*p->known));
 	if (!k || !p->known)
 		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory for a list of files");
-	list(p, k, &h.count);
-	iov[1].iov_len = h.count * sizeof(*k);
-	h.crc = tf_crc32c(0, k, iov[1].iov_len);
-	return tf_io_writev(&p->io, iov, 2, &p->err);
+	list(p, k, &n);
+	return tell(p, k, n);
+}
+
+int tf_known_choose(struct tf_pad *p)
+{
+	struct tf_image *img = &p->image;
+	struct tf_known *k = tf_arena_array(&p->arena, img->n_known + 1, sizeof(*k)), file = {0};
+	const char *path = NULL;
+	struct tf_files_as as;
+	bool usable = false;
+
+	p->known = tf_arena_array(&p->arena, img->n_known + 1, sizeof(*p->known));
+	if (!k || !p->known)
+		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory for a list of files");
+	tf_files_as(&as, img, &p->facts);
+	for (uint32_t i = 0; i < img->n_known; i++) {
+		const struct tf_map *m = &img->maps[img->known[i].map];
+
+		if (!m->here)
+			continue;
+		if (!path || strcmp(path, m->path) != 0) {
+			path = m->path;
+			usable = look(path, &p->known[p->n_known].st, &file);
+			if (usable)
+				p->known[p->n_known++].path = path;
+		}
+		if (usable && tf_known_same(&file, &img->known[i]))
+			k[p->n_stay++] = img->known[i];
+	}
+	tf_files_back(&as, img, &p->facts);
+	p->stay = k;
+	tf_image_drop_later(img, k, p->n_stay);
+	return 0;
+}
+
+int tf_known_answer(struct tf_pad *p)
+{
+	return p->n_stay ? tell(p, p->stay, p->n_stay) : 0;
 }
 
 static bool is_same(const struct stat *a, const struct stat *b)

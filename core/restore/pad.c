@@ -213,23 +213,29 @@ static bool lands(const struct tf_pad *p)
 	       !p->restore.zygote;
 }
 
-/* Whether memory that comes later can be waited for. Files that are here would be compared with
- * what comes: those parts are the process's own memory then. */
-static bool may_wait(struct tf_pad *p)
+/* Whether memory that comes later can be waited for. */
+static bool may_wait(const struct tf_pad *p)
+{
+	return p->image.n_later && p->options->restore & TF_RESTORE_POST_COPY && lands(p) &&
+	       p->facts.flags & TF_FACT_UFFD && p->facts.page_size <= p->image.source.page_size;
+}
+
+/* What is waited for. Files that are here would be compared with what comes: those parts are the
+ * process's own memory then, if they have to come at all. */
+static int settle_later(struct tf_pad *p)
 {
 	struct tf_image *img = &p->image;
 	uint32_t k = 0;
+	int rc = tf_known_choose(p);
 
-	if (!img->n_later || !(p->options->restore & TF_RESTORE_POST_COPY) || !lands(p) ||
-		!(p->facts.flags & TF_FACT_UFFD) || p->facts.page_size > img->source.page_size)
-		return false;
 	for (uint32_t i = 0; i < img->n_maps; i++) {
 		while (k < img->n_later && img->later[k].end <= img->maps[i].start)
 			k++;
 		if (k < img->n_later && img->later[k].start < img->maps[i].end)
 			img->maps[i].here = false;
 	}
-	return true;
+	p->restore.post_copy = img->n_later;
+	return rc;
 }
 
 static int later_of(int before, int now)
@@ -313,7 +319,8 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	p->restore.index = p->mark.index;
 	p->restore.same_ids = p->options->restore & TELEFORK_RESTORE_SAME_PID;
 	p->restore.detached = p->options->restore & TELEFORK_RESTORE_DETACHED;
-	p->restore.post_copy = may_wait(p);
+	if (!rc && may_wait(p))
+		rc = settle_later(p);
 	p->restore.staging = p->staging;
 	/* A call of a thread that lands would wait for memory that nobody brings before it runs. */
 	if (!rc && (!lands(p) || p->restore.post_copy))
@@ -649,7 +656,9 @@ int tf_pad_hold(struct tf_pad *p)
 
 	if (p->stream_flags & TF_STREAM_ASK)
 		return answer_question(p);
-	rc = p->image.n_later && !p->restore.post_copy ? want_all(p) : 0;
+	rc = tf_known_answer(p);
+	if (!rc && p->image.n_later && !p->restore.post_copy)
+		rc = want_all(p);
 	if (!rc && p->stream_flags & TF_STREAM_OFFER)
 		rc = tf_known_tell(p);
 	limit_reads(p);

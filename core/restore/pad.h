@@ -49,6 +49,8 @@ struct tf_pad {
 	uint32_t stream_flags;
 	struct tf_known_file *known; /* known.c: files whose pages did not come */
 	uint32_t n_known;
+	struct tf_known *stay; /* of a post-copy: mappings that do not come, and are here */
+	uint32_t n_stay;
 	uint64_t to_come;          /* bytes of all extents of memory at most */
 	struct timeval read_limit; /* the socket's own, put back afterwards */
 	int stdio[3];              /* for the copy's 0, 1, 2; -1: as options.stdio says */

@@ -156,18 +156,30 @@ static int put(struct paging *g, uint64_t at, const void *bytes, uint64_t n)
 	return tf_spaces_put(&g->g->spaces, at, bytes, n, &g->p->err);
 }
 
-static int take_zeros(struct paging *g, const uint8_t *bytes, uint32_t size)
+static int drop(struct paging *g, uint64_t at, uint64_t n)
+{
+	if (n > g->left)
+		return hostile(g, "more absent bytes than there can be", at);
+	g->left -= n;
+	answered(g, at, n);
+	return tf_spaces_drop(&g->g->spaces, at, n, &g->p->err);
+}
+
+/* Pages that are zero, or (absent) that were nowhere. */
+static int take_list(struct paging *g, const uint8_t *bytes, uint32_t size, bool absent)
 {
 	uint64_t mask = g->p->image.source.page_size - 1;
-	int rc = size % sizeof(struct tf_run) ? hostile(g, "a list of zeros", size) : 0;
+	int rc = size % sizeof(struct tf_run) ? hostile(g, "a list of pages", size) : 0;
 
 	for (uint32_t at = 0; at < size && !rc; at += sizeof(struct tf_run)) {
 		struct tf_run r;
 
 		memcpy(&r, bytes + at, sizeof(r));
-		rc = r.start >= r.end || (r.start | r.end) & mask
-			     ? hostile(g, "zeros", r.start)
-			     : put(g, r.start, NULL, r.end - r.start);
+		if (r.start >= r.end || (r.start | r.end) & mask)
+			rc = hostile(g, "a list of pages", r.start);
+		else
+			rc = absent ? drop(g, r.start, r.end - r.start)
+				    : put(g, r.start, NULL, r.end - r.start);
 	}
 	return rc;
 }
@@ -193,9 +205,10 @@ static int take_extent(void *ctx, const struct tf_extent *x, uint8_t *bytes)
 	g->chain = tf_chain_crc(g->chain, x->crc);
 	g->count++;
 	g->taken += x->size;
-	return x->offset == TF_ZEROS_OFFSET   ? take_zeros(g, bytes, x->size)
-	       : x->offset == TF_OWNED_OFFSET ? take_owned(g, bytes, x->size)
-					      : take_bytes(g, x, bytes);
+	return x->offset == TF_ZEROS_OFFSET    ? take_list(g, bytes, x->size, false)
+	       : x->offset == TF_ABSENT_OFFSET ? take_list(g, bytes, x->size, true)
+	       : x->offset == TF_OWNED_OFFSET  ? take_owned(g, bytes, x->size)
+					       : take_bytes(g, x, bytes);
 }
 
 /* A mark: a section begins, or ends. */
@@ -368,6 +381,7 @@ int tf_pager_run(struct tf_pad *p)
 	struct paging *g = p->pager.paging;
 
 	g->left = p->to_come;
+	g->hot_ns = tf_now_ns() + HOT_NS; /* it is about to ask */
 	p->pager.spaces.wanted = ask;
 	p->pager.spaces.forked = hold;
 	p->pager.spaces.ctx = g;

@@ -338,6 +338,35 @@ int tf_spaces_put(
 	return rc;
 }
 
+static int drop(struct tf_space *v, uint64_t start, uint64_t end, struct tf_err *e)
+{
+	for (;;) {
+		size_t i = piece_at(v, start);
+		struct tf_piece p;
+		int rc;
+
+		if (i == v->n || v->piece[i].start >= end)
+			return 0;
+		p = v->piece[i];
+		p.start = p.start > start ? p.start : start;
+		p.end = p.end < end ? p.end : end;
+		rc = cut(v, i, p.start, p.end, e);
+		if (rc)
+			return rc;
+		if (v->uffd >= 0)
+			wake(v, p.start + p.shift, p.end + p.shift);
+	}
+}
+
+int tf_spaces_drop(struct tf_spaces *s, uint64_t address, uint64_t n, struct tf_err *e)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < s->n && !rc; i++)
+		rc = drop(&s->v[i], address, address + n, e);
+	return rc;
+}
+
 uint64_t tf_spaces_missing(const struct tf_spaces *s)
 {
 	uint64_t n = 0;

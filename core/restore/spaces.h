@@ -60,6 +60,10 @@ int tf_spaces_hear(struct tf_spaces *s, size_t space, struct tf_err *e);
 int tf_spaces_put(
 	struct tf_spaces *s, uint64_t address, const void *bytes, uint64_t n, struct tf_err *e);
 
+/* What stood nowhere at the source is not missing either, and stays absent. Who waits for it is
+ * waked, and finds zeros. 0, _NOMEM. */
+int tf_spaces_drop(struct tf_spaces *s, uint64_t address, uint64_t n, struct tf_err *e);
+
 /* Bytes that are missing still, in all of them. */
 uint64_t tf_spaces_missing(const struct tf_spaces *s);
 

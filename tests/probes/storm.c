@@ -9,7 +9,10 @@
  *   shared    beside private memory it has shared (anonymous, and of a memfd that it also reads and
  *             writes by its descriptor), with children that write to it
  *   huge      memory for huge pages, a half of which it gives up and touches anew
- *   pressure  what has come is pushed out again (MADV_PAGEOUT) while more is coming, twice over
+ *   holes     pages here and there of a large area have never been touched: some of them are at
+ * once, and of the others there is nothing when all else has come (from 33 MiB on it is looked for
+ * only then) pressure  what has come is pushed out again (MADV_PAGEOUT) while more is coming, twice
+ * over
  *
  * threads, huge and pressure have memory as well that is locked, wiped in a fork, or in none.
  *
@@ -254,6 +257,39 @@ static void run_huge(void)
 	check(area, half / 2, words, 0, "huge");
 }
 
+/* One page in 128, and 16 in a row: still nearly all of it is there. */
+static bool is_hole(uint64_t at)
+{
+	return at % 128 == 5 || (at / 16) % 64 == 9;
+}
+
+static void make_holes(void)
+{
+	for (uint64_t at = 0; at < words * 8 / page; at++)
+		if (is_hole(at) && madvise((char *)area + at * page, page, MADV_DONTNEED))
+			wrong("madvise", (uint64_t)errno);
+}
+
+static void run_holes(void)
+{
+	uint64_t pages = words * 8 / page, in_page = page / 8;
+	unsigned char there;
+
+	for (uint64_t at = 0; at < pages; at += 17) /* in the way of what comes by itself */
+		if (is_hole(at))
+			check_zero(area, at * in_page, (at + 1) * in_page, "a hole");
+	for (uint64_t at = 0; at < pages; at++)
+		if (!is_hole(at))
+			check(area, at * in_page, (at + 1) * in_page, 0, "between holes");
+	for (uint64_t at = 0; at < pages; at++) {
+		if (!is_hole(at) || !(at % 17))
+			continue;
+		if (mincore((char *)area + at * page, page, &there) || there & 1)
+			wrong("what is absent has come", at * page);
+		check_zero(area, at * in_page, (at + 1) * in_page, "a hole");
+	}
+}
+
 static void run_pressure(void)
 {
 	uint64_t step = words / 64;
@@ -314,6 +350,7 @@ static const struct {
 	{"forks", run_forks, NONE},
 	{"shared", run_shared, NONE},
 	{"huge", run_huge, WIPED},
+	{"holes", run_holes, NONE},
 	{"pressure", run_pressure, LEFT_OUT},
 };
 
@@ -333,6 +370,8 @@ int main(int argc, char **argv)
 	if (modes[mode].run == run_huge)
 		madvise(area, words * 8, MADV_HUGEPAGE);
 	fill(area, words, 0);
+	if (modes[mode].run == run_holes)
+		make_holes();
 	if (modes[mode].run == run_shared)
 		make_shared();
 	make_own(modes[mode].own);

@@ -133,18 +133,18 @@ static inline void sample_maps(struct tf_image *img, struct tf_arena *a)
 {
 	static const struct tf_map maps[] = {
 		{0x410000, 0x420000, 0x420000, PROT_READ | PROT_EXEC, 0, TF_MAP_FILE, 0, 0x10000,
-			0xfe01, 1234, "/usr/bin/sample", 0, 0, 0, 0, false},
+			0xfe01, 1234, "/usr/bin/sample", 0, 0, 0, 0, false, 0},
 		{0x430000, 0x440000, 0x430000, PROT_READ | PROT_WRITE, TF_MAP_SHARED, TF_MAP_FILE,
-			TF_VMF_DONTDUMP, 0, 0xfe01, 1235, "/var/lib/shared data", 0, 0, 0, 0,
-			false},
+			TF_VMF_DONTDUMP, 0, 0xfe01, 1235, "/var/lib/shared data", 0, 0, 0, 0, false,
+			0},
 		{0x440000, 0x480000, 0x480000, PROT_READ | PROT_WRITE, 0, TF_MAP_HEAP, 0, 0, 0, 0,
-			"", 0, 0, 0, 0, false},
+			"", 0, 0, 0, 0, false, 0},
 		{0x7f0000000000, 0x7f0000200000, 0x7f0000200000, PROT_READ | PROT_WRITE, 0,
-			TF_MAP_STACK, TF_VMF_GROWSDOWN, 0, 0, 0, "", 0, 0, 0, 0, false},
+			TF_MAP_STACK, TF_VMF_GROWSDOWN, 0, 0, 0, "", 0, 0, 0, 0, false, 0},
 		{0x7f0000200000, 0x7f0000210000, 0x7f0000210000, PROT_READ, 0, TF_MAP_VVAR, 0, 0, 0,
-			0, "", 0, 0, 0, 0, false},
+			0, "", 0, 0, 0, 0, false, 0},
 		{0x7f0000210000, 0x7f0000220000, 0x7f0000220000, PROT_READ | PROT_EXEC, 0,
-			TF_MAP_VDSO, 0, 0, 0, 0, "", 0, 0, 0, 0, false},
+			TF_MAP_VDSO, 0, 0, 0, 0, "", 0, 0, 0, 0, false, 0},
 	};
 
 	img->n_maps = sizeof(maps) / sizeof(maps[0]);
@@ -187,6 +187,8 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 		{0x440000, {UINT64_C(0x0123456789abcdef), 1}},
 		{0x44f000, {[TF_TAGS_WORDS - 1] = UINT64_C(0xf000000000000000)}},
 	};
+	static const struct tf_known known[] = {
+		{0, 0x89abcdef, 0x12345, {0xb1, 0x1d, [19] = 0x20}}};
 	static const uint64_t auxv[] = {AT_PAGESZ, 4096, AT_ENTRY, 0x410400, AT_NULL, 0};
 
 	img->vdso = (struct tf_vdso){
@@ -206,6 +208,8 @@ static inline void sample_tables(struct tf_image *img, struct tf_arena *a)
 	img->edits = tf_arena_dup(a, edits, sizeof(edits));
 	img->n_pending = 2;
 	img->pending = tf_arena_dup(a, pending, sizeof(pending));
+	img->n_known = 1;
+	img->known = tf_arena_dup(a, known, sizeof(known));
 	img->n_auxv = 3;
 	img->auxv = tf_arena_dup(a, auxv, sizeof(auxv));
 	if (img->source.machine == EM_AARCH64) {

@@ -297,6 +297,7 @@ static void make_many(uint32_t n, uint32_t machine)
 
 	ck_assert_int_eq(sample_image(&image, &arena, machine, 4096, 1), 0);
 	image.vdso = (struct tf_vdso){0};
+	image.n_known = 0; /* was of the sample's mappings */
 	image.n_signatures = image.n_tags = 0;
 	image.n_maps = n;
 	image.maps = tf_arena_array(&arena, n, sizeof(*image.maps));
@@ -396,6 +397,30 @@ START_TEST(offsets_and_addresses)
 }
 END_TEST
 
+/* Memory that would come later, but for what is in mappings of files that are there. */
+START_TEST(known_files_need_not_come)
+{
+	struct tf_map maps[] = {{.start = 0x1000, .end = 0x3000}, {.start = 0x3000, .end = 0x5000},
+		{.start = 0x5000, .end = 0x8000}, {.start = 0x9000, .end = 0xa000}};
+	struct tf_run later[] = {{0x1000, 0x2000}, {0x3000, 0x4000}, {0x4000, 0x5000},
+		{0x5000, 0x6000}, {0x7000, 0x8000}, {0x9000, 0xa000}};
+	const struct tf_known known[] = {{.map = 1}, {.map = 3}};
+
+	image = (struct tf_image){.maps = maps, .n_maps = 4, .later = later, .n_later = 6};
+	ck_assert_uint_eq(tf_image_drop_later(&image, known, 0), 0);
+	ck_assert_uint_eq(image.n_later, 6);
+	ck_assert_uint_eq(tf_image_drop_later(&image, known, 2), 0x3000);
+	ck_assert_uint_eq(image.n_later, 3);
+	ck_assert_uint_eq(later[0].start, 0x1000);
+	ck_assert_uint_eq(later[1].start, 0x5000);
+	ck_assert_uint_eq(later[2].start, 0x7000);
+	ck_assert_uint_eq(
+		tf_image_drop_later(&image, (struct tf_known[]){{.map = 0}, {.map = 2}}, 2),
+		0x3000);
+	ck_assert_uint_eq(image.n_later, 0);
+}
+END_TEST
+
 START_TEST(file_reads_memory)
 {
 	char path[] = "/tmp/test_image.XXXXXX", text[] = "across", got[0x3000];
@@ -437,6 +462,7 @@ START_TEST(encoder_refuses)
 
 	make(EM_X86_64, 4096, 1);
 	memset(longest, 'a', sizeof(longest) - 1);
+	longest[0] = '/';
 	longest[sizeof(longest) - 1] = '\0';
 	image.maps[0].path = longest;
 	ck_assert_int_eq(tf_image_encode(&image, &arena, &head), TELEFORK_E_LIMIT);
@@ -470,6 +496,7 @@ int main(void)
 	tcase_add_loop_test(t, many_mappings, 0, 4);
 	tcase_add_test(t, segments_split);
 	tcase_add_loop_test(t, offsets_and_addresses, 0, 2);
+	tcase_add_test(t, known_files_need_not_come);
 	tcase_add_loop_test(t, file_reads_memory, 0, 2);
 	tcase_add_test(t, encoder_refuses);
 	suite_add_tcase(s, t);

@@ -154,6 +154,8 @@ static size_t elsewhere(const char *kind)
 		return sizeof(((struct tf_cpu *)0)->reserved);
 	if (!strcmp(kind, "vdso")) /* n_symbols, symbols */
 		return sizeof(uint32_t) + sizeof(void *);
+	if (!strcmp(kind, "map")) /* own */
+		return sizeof(uint64_t);
 	if (!strcmp(kind, "fd")) /* dev, ino */
 		return 2 * sizeof(uint64_t);
 	if (!strcmp(kind, "object")) /* how, dev, ino */

@@ -760,7 +760,7 @@ START_TEST(killed_at_every_call)
 		ck_assert_mem_eq(&view, &shared->view, sizeof(view));
 	}
 	assert_orphans_end(at);
-	ck_assert_int_gt(at, 40);
+	ck_assert_int_gt(at, 30);
 	stop();
 }
 END_TEST
