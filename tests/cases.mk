@@ -132,7 +132,7 @@ kills-native 240 $(B)/tests/tools/kills $(B) 37
 moves-native 240 tests/moves.sh $(B) 20
 moves-lazy 240 tests/moves.sh $(B) 10 --lazy
 moves-precopy 240 tests/moves.sh $(B) 10 --precopy
-modes-native 240 $(B)/bin/telebed run --set modes --filter native
+modes-native 600 $(B)/bin/telebed run --set modes --filter native
 captures-native 240 $(B)/tests/tools/captures $(B) 40
 $(foreach p,sender session receiver,commit-$(p) 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) 2
 )commit-network 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter network 16
