@@ -48,8 +48,8 @@ $(foreach v,static pie,gdb-native-$(v) 240 tests/gdb.sh $(B) still-$(v)
 )
 $(foreach a,$(ARCHES),$(foreach v,static pie,gdb-qemu-$(a)-$(v) 240 tests/gdb.sh $(B_$(a)) still-$(v) qemu-$(a)
 ))
-mutants-native 300 $(B)/bin/telebed mutants --arch $(HOST) --sample 1 --filter .drop --skip .locks. --skip .clocks.
-$(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-$(a) 300 $(B)/bin/telebed mutants --sample 1 --filter $(a).user.registers.register
+mutants-native 600 $(B)/bin/telebed mutants --arch $(HOST) --sample 1 --filter .drop --skip .locks. --skip .clocks.
+$(foreach a,$(filter-out $(HOST),$(ARCHES)),mutants-$(a) 600 $(B)/bin/telebed mutants --sample 1 --filter $(a).user.registers.register
 )
 moments-native 600 $(B)/tests/tools/moments $(B) 500
 $(foreach a,$(ARCHES),moments-qemu-$(a) 600 $(B)/tests/tools/moments $(B_$(a)) $(MOMENTS_qemu_$(a)) qemu-$(a)
@@ -73,9 +73,9 @@ $(foreach v,static pie dyn,native-clib-$(v) 240 tests/journey.sh unix $(B) clib-
 $(foreach a,$(ARCHES),qemu-$(a)-clib-twice 240 tests/twice.sh $(B_$(a)) clib-dyn qemu-$(a)
 qemu-$(a)-clib-tcp 240 tests/journey.sh tcp $(B_$(a)) clib-static qemu-$(a)
 )
-native-threads-unix 300 tests/journey.sh unix $(B) threads-dyn
-native-threads-tcp 300 tests/journey.sh tcp $(B) threads-static
-$(foreach a,$(ARCHES),qemu-$(a)-threads 300 tests/journey.sh unix $(B_$(a)) threads-pie qemu-$(a)
+native-threads-unix 600 tests/journey.sh unix $(B) threads-dyn
+native-threads-tcp 600 tests/journey.sh tcp $(B) threads-static
+$(foreach a,$(ARCHES),qemu-$(a)-threads 600 tests/journey.sh unix $(B_$(a)) threads-pie qemu-$(a)
 )
 chain-native 240 tests/chain.sh chain-pie native=$(B) native=$(B) native=$(B)
 chain-mixed 240 tests/chain.sh chain-dyn native=$(B) qemu-$(HOST)=$(B) native=$(B)
@@ -85,7 +85,7 @@ luajit-file 240 tests/journey.sh file $(B) luajit.lua
 luajit-unix 240 tests/journey.sh unix $(B) luajit.lua
 $(foreach a,$(ARCHES),luajit-qemu-$(a) 240 tests/journey.sh tcp $(B_$(a)) luajit.lua qemu-$(a)
 )
-$(foreach a,$(ARCHES),machines-$(a) 300 $(B)/tests/tools/vmcheck $(a) build/guest/$(a)/guestprobe
+$(foreach a,$(ARCHES),machines-$(a) 600 $(B)/tests/tools/vmcheck $(a) build/guest/$(a)/guestprobe
 )
 $(foreach a,$(ARCHES),guests-$(a) 900 $(B)/bin/telebed run guests return probes oracle render yoyo memory luajit --filter .$(a).system --out build/run/guests-$(a)
 in-guest-$(a)-programs 400 $(B)/bin/telebed run foreign home --filter move.$(a).system
@@ -104,8 +104,8 @@ telebed-matrix 240 tests/telebed.sh $(B)/bin/telebed matrix
 report 240 tests/report.sh $(B)/bin/telebed
 live 240 tests/live.sh $(B)/bin/telebed
 examples 240 tests/examples.sh $(B)/bin/telebed
-telebed-host 300 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized ring fan-out fan-out-copies held engine-crew engine-locks engine-busy --filter native --out build/run/host
-telebed-user 300 $(B)/bin/telebed run probes witness render --filter user --out build/run/user
+telebed-host 600 $(B)/bin/telebed run return probes witness teleport render foreign copies home refused sanitized ring fan-out fan-out-copies held engine-crew engine-locks engine-busy --filter native --out build/run/host
+telebed-user 600 $(B)/bin/telebed run probes witness render --filter user --out build/run/user
 $(foreach a,$(ARCHES),commands-$(a) 240 tests/commands.sh $(B_$(a)) $(RUN_$(a))
 )
 $(foreach c,restore copy unix tcp many killed broken stopped refused obstacles asked progress,outside-$(c) 240 tests/outside.sh $(B) $(c)
@@ -132,12 +132,12 @@ kills-native 240 $(B)/tests/tools/kills $(B) 37
 moves-native 240 tests/moves.sh $(B) 20
 moves-lazy 240 tests/moves.sh $(B) 10 --lazy
 moves-precopy 240 tests/moves.sh $(B) 10 --precopy
-modes-native 240 $(B)/bin/telebed run --set modes --filter native
+modes-native 600 $(B)/bin/telebed run --set modes --filter native
 captures-native 240 $(B)/tests/tools/captures $(B) 40
 $(foreach p,sender session receiver,commit-$(p) 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter $(p) 2
 )commit-network 240 $(B)/tests/commit $(CURDIR)/$(B)/bin/telefork $(CURDIR)/$(B)/tests/counter network 16
 torture-precopy 240 $(B)/bin/telebed torture --precopy --seed 8 --steps 12 --only cut --only kill-sender --only kill-session --only kill-receiver
-faults-native 300 $(B)/bin/telebed run faults faults-link --filter native
+faults-native 600 $(B)/bin/telebed run faults faults-link --filter native
 $(foreach a,$(ARCHES),faults-$(a) 400 $(B)/bin/telebed run faults-guests --filter .$(a).
 )
 $(foreach v,static dyn,outside-restore-$(v) 240 tests/outside.sh $(B) restore $(v)
@@ -179,7 +179,7 @@ $(foreach a,$(ARCHES),in-guest-$(a)-swap 240 $(B)/bin/telebed exec $(a) -- $(B_$
 )$(foreach a,$(ARCHES),in-guest-$(a)-host 600 tests/hosts.sh $(B) machine $(a)
 )$(foreach a,$(ARCHES),in-guest-$(a)-stable 400 tests/stable.sh $(B)/bin/telebed $(a)
 )in-guest-telebed 400 tests/hosts.sh $(B) telebed
-in-guest-container 300 tests/hosts.sh $(B) container-guests
+in-guest-container 600 tests/hosts.sh $(B) container-guests
 in-guest-aarch64-tags 900 $(B)/bin/telebed exec aarch64-qemu10 -- $(B_aarch64)/tests/test_tags here
 telebed-$(FOREIGN) 600 tests/telebed.sh $(B)/bin/telebed machines $(FOREIGN)
 $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_guest,$(a),later.sh,later-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) copy static 16

@@ -33,7 +33,8 @@ case $route in
 unix) address=unix:$tmp/socket ;;
 tcp) address=tcp://127.0.0.1:0 ;;
 esac
-receiver serve "${receive[@]}" "$build/bin/telefork-pad" serve --token-file "$tmp/token" "$address"
+# An emulated program may need a minute to say what it is.
+receiver serve "${receive[@]}" "$build/bin/telefork-pad" serve --handshake-time 200 --token-file "$tmp/token" "$address"
 "${run[@]}" "${program[@]}" "$address" --token "$(cat "$tmp/token")"
 # A wrong token is refused, by name, and the receiver goes on.
 if said=$("${run[@]}" "${program[@]}" "$address" --token wrong 2>&1); then fail "a wrong token was accepted"; fi

@@ -59,7 +59,7 @@ fi
 # and of those behind it it is said that it is not known.
 last=$n
 address=${to[last - 1]}
-open_gate 20000000
+build=build/$(uname -m) open_gate 20000000 # that runs here, not under an emulator
 to[last - 1]=$door
 go 64 &
 sender=$!
