@@ -282,10 +282,12 @@ static int read_memory(struct tf_task *t, uint64_t at, void *to, size_t n)
 	return 0;
 }
 
-/* Over there a private mapping of a file begins as that file's pages. */
-static bool zeros_travel(const struct tf_map *m)
+/* Over there a private mapping of a file begins as that file's pages. And what goes first of a
+ * post-copy is wanted before anybody brings what is missing. */
+static bool zeros_travel(const struct tf_task *t, const struct tf_map *m)
 {
-	return m && m->kind == TF_MAP_FILE && !(m->flags & TF_MAP_SHARED);
+	return m && ((m->kind == TF_MAP_FILE && !(m->flags & TF_MAP_SHARED)) ||
+			    (t->post_copy && !t->all_first && tf_map_may_wait(m)));
 }
 
 /* Bytes of zeros that n bytes begin with, in whole pages. */
@@ -303,7 +305,7 @@ static uint64_t zeros(const uint8_t *buf, uint64_t n, uint64_t page)
 static int save_pages(struct tf_task *t, uint64_t at, const uint8_t *buf, uint64_t n)
 {
 	struct tf_capture *c = &t->capture;
-	bool all = zeros_travel(tf_image_map_at(&c->image, at));
+	bool all = zeros_travel(t, tf_image_map_at(&c->image, at));
 	uint64_t page = c->image.source.page_size, i = all ? 0 : zeros(buf, n, page);
 	int rc = 0;
 

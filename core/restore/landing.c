@@ -359,6 +359,23 @@ int tf_landing_keep(struct tf_landing *l, struct tf_err *e)
 	return 0;
 }
 
+/* Takes back what holds it. Other signals wait meanwhile: one that came before would be handled on
+ * a stack that may be missing still, which nobody brings before this is over. */
+static int let_go(struct tf_landing *l, struct tf_err *e)
+{
+	pid_t tid = l->tids[0];
+	uint64_t mask;
+	int rc;
+
+	if (ptrace(PTRACE_GETSIGMASK, tid, (void *)sizeof(mask), &mask))
+		return failed(l, tid, "its signal mask", e);
+	rc = set_mask(l, tid, ~UINT64_C(0), e);
+	if (rc)
+		return rc;
+	tf_stop_take_back(tid);
+	return set_mask(l, tid, mask, e);
+}
+
 int tf_landing_go(struct tf_landing *l, struct tf_err *e)
 {
 	sigset_t before;
@@ -370,7 +387,7 @@ int tf_landing_go(struct tf_landing *l, struct tf_err *e)
 		kill(l->tids[0], l->stop);
 	if (l->kept && !l->stop) {
 		hold_signals(&before);
-		tf_stop_take_back(l->tids[0]);
+		rc = let_go(l, e);
 		pthread_sigmask(SIG_SETMASK, &before, NULL);
 	}
 	while (l->n && !rc) {
