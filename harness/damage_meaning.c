@@ -4,6 +4,7 @@
  * all that the tables of the code do not tell.
  */
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -156,6 +157,8 @@ bool tf_damage_means(const struct tf_image *img, const struct tf_kind *k, uint32
 	 */
 	if (IS(k->name, "pending") && IS(f->name, "info"))
 		return element < 4;
+	if (IS(k->name, "mm") && IS(f->name, "keys")) /* some processors have none */
+		return img->mm.keys != 0;
 	if (IS(k->name, "cpu"))
 		return tf_field_number(f, tf_kind_item(k, img, i), element) != 0;
 	return true;
@@ -182,6 +185,14 @@ static bool advice_means(const struct tf_map *m, uint32_t flag)
 
 #define SEAL_EXEC 0x20u /* with one that can be run, as a memfd is: F_SEAL_WRITE as well */
 
+static bool knows_seal_exec(const struct tf_image *img)
+{
+	unsigned major = 0, minor = 0;
+
+	return sscanf(img->source.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 3));
+}
+
 static bool is_written(const struct tf_image *img, uint32_t object)
 {
 	for (uint32_t i = 0; i < img->n_maps; i++)
@@ -201,7 +212,7 @@ bool tf_damage_flag_means(const struct tf_image *img, const struct tf_kind *k, u
 		return advice_means(&img->maps[i], flag);
 	if (IS(k->name, "object") && IS(f->name, "seals"))
 		return img->objects[i].kind == TF_OBJECT_MEMFD &&
-		       !(flag == SEAL_EXEC && is_written(img, i));
+		       (flag != SEAL_EXEC || (knows_seal_exec(img) && !is_written(img, i)));
 	if (IS(k->name, "object") && IS(f->name, "flags"))
 		return img->objects[i].kind != TF_OBJECT_MEMFD;
 	return true;

@@ -169,6 +169,13 @@ static void damage_page(
 	}
 }
 
+/* Of the heap all but its end is the C library's. */
+static bool ends_heap(const struct tf_image *img, const struct tf_map *m)
+{
+	return m->kind == TF_MAP_HEAP &&
+	       (m + 1 == img->maps + img->n_maps || m[1].kind != TF_MAP_HEAP);
+}
+
 /* The first page, the last, and one in the middle, of those that are present. */
 static void damage_pages(struct tf_damage_walk *w, const char *item, const struct tf_map *m)
 {
@@ -186,12 +193,12 @@ static void damage_pages(struct tf_damage_walk *w, const char *item, const struc
 
 			if (!which)
 				continue;
-			/* Of the heap all but its end is the C library's. */
 			if (m->kind == TF_MAP_HEAP)
 				tf_damage_at(w, item, "memory.heap");
 			else
 				tf_damage_at(w, item, "memory.%s", which);
-			if (m->kind != TF_MAP_HEAP || !strcmp(which, "last"))
+			if (m->kind != TF_MAP_HEAP ||
+				(ends_heap(&w->s->file.image, m) && !strcmp(which, "last")))
 				damage_page(w, m, at, page);
 		}
 }

@@ -304,6 +304,7 @@ const struct tf_excuse tf_excuses[] = {
 	{"fd.kind", "told, but for what is held without a file"},
 	{"later*",
 		"memory that comes when the process runs already, of which no file has any: later-copy"},
+	{"known*", "mappings of files whose pages need not come then: later-known"},
 	{"staged*", "memory that came in rounds before, of which no file has any: test_rounds"},
 	{"held*", "locks in memory that came in rounds before: test_owners, test_rounds"},
 	{"wait*",

@@ -202,6 +202,7 @@ static void check_nameless(void)
 		"size");
 	out_check(
 		(st.st_mode & 0777) == 0644 && !st.st_nlink, "nameless", "permissions, or a name");
+	out_check(st.st_uid == geteuid() && st.st_gid == getegid(), "nameless", "its owner");
 	out_check(st.st_blocks * 512 <= (long)(5 * OUT_PAGE), "nameless", "has lost its holes");
 	out_check(lseek(nameless_fd, 0, SEEK_CUR) == 1234, "nameless", "position");
 	out_check(pread(nameless_fd, buf, OUT_PAGE, 0) == (ssize_t)OUT_PAGE &&
