@@ -123,6 +123,7 @@ $(foreach c,tcp unix stage old room slow packed sender receiver child broken,pre
 )
 later-copy-static 240 tests/later.sh $(B) copy static
 later-holes 240 tests/later.sh $(B) holes pie 48
+later-early 240 tests/later.sh $(B) early
 $(foreach c,threads forks shared huge pressure,later-$(c) 240 tests/later.sh $(B) $(c)
 )
 $(if $(filter x86_64,$(HOST)),later-qemu 240 tests/later.sh $(B) qemu)
@@ -186,7 +187,7 @@ $(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-later 240 $(call in_gu
 )
 in-guest-$(FOREIGN)-places 900 $(B)/bin/telebed exec $(FOREIGN) -- $(B_$(FOREIGN))/tests/test_places 40
 in-guest-$(FOREIGN)-obstacles 900 $(call in_guest,$(FOREIGN),obstacles.sh,obstacles-static,,$(FOREIGN)-qemu10) bash tests/obstacles.sh $(B_$(FOREIGN))
-$(foreach a,$(ARCHES),$(foreach c,$(if $(filter $(FOREIGN),$(a)),threads forks shared huge) swap,in-guest-$(a)-later-$(c) 400 $(call in_guest,$(a),later.sh,storm-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) $(c) static $(if $(filter swap,$(c)),16,4)
+$(foreach a,$(ARCHES),$(foreach c,$(if $(filter $(FOREIGN),$(a)),threads forks shared huge early) swap,in-guest-$(a)-later-$(c) 400 $(call in_guest,$(a),later.sh,storm-static,tests/tools/gate) bash tests/later.sh $(B_$(a)) $(c) static $(if $(filter swap,$(c)),16,4)
 ))
 in-guest-aarch64-precopy 600 $(call in_guest,aarch64,precopy.sh,precopy-static,,aarch64-6.12) bash tests/precopy.sh $(B_aarch64) rounds static 16 5
 in-guest-x86_64-precopy-soft 600 $(call in_guest,x86_64,precopy.sh,precopy-static) bash tests/precopy.sh $(B_x86_64) rounds static 16 5

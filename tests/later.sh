@@ -14,7 +14,7 @@
 #   broken, sender, receiver  the connection breaks, or one of the two is killed, while memory is on its way: the copy
 #                           ends, nothing is left, and the original stands stopped until settle --resume-here
 # Of tests/probes/storm.c, a copy each:
-#   threads, forks, shared, huge, holes, pressure  see there
+#   threads, forks, shared, huge, holes, early, pressure  see there; early moves
 #   swap                    pressure, in a guest, with less memory than comes
 set -eu
 # shellcheck source=tests/common.sh
@@ -135,6 +135,14 @@ threads | forks | shared | huge | holes | pressure | swap)
 	[ "$case" != swap ] || swapped
 	kill -USR1 "$pid"
 	wait "$pid" || fail "here: exit code $?"
+	;;
+early)
+	probe=$build/probes/storm-${3-pie}
+	serve tcp://127.0.0.1:0
+	start early "${mib:-24}"
+	telefork move --lazy "$pid" "$address" >"$tmp/send.out" || fail "move: $?"
+	wait "$pid" && fail "the original ended by itself" || [ $? = 137 ] || fail "the original lives"
+	arrived
 	;;
 move)
 	serve tcp://127.0.0.1:0

@@ -10,9 +10,11 @@
  *             writes by its descriptor), with children that write to it
  *   huge      memory for huge pages, a half of which it gives up and touches anew
  *   holes     pages here and there of a large area have never been touched: some of them are at
- * once, and of the others there is nothing when all else has come (from 33 MiB on it is looked for
- * only then) pressure  what has come is pushed out again (MADV_PAGEOUT) while more is coming, twice
- * over
+ *             once, and of the others there is nothing when all else has come (from 33 MiB on it is
+ *             looked for only then)
+ *   early     what is wanted before any memory can come: its list of robust locks is a page of
+ *             zeros; and signals come all the time, and are handled on a stack that comes later
+ *   pressure  what has come is pushed out again (MADV_PAGEOUT) while more is coming, twice over
  *
  * threads, huge and pressure have memory as well that is locked, wiped in a fork, or in none.
  *
@@ -29,6 +31,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -290,6 +294,42 @@ static void run_holes(void)
 	}
 }
 
+static volatile sig_atomic_t ticks;
+
+static void tick(int signo)
+{
+	(void)signo;
+	ticks = ticks + 1;
+}
+
+static void make_early(void)
+{
+	const struct itimerval often = {{.tv_usec = 500}, {.tv_usec = 500}};
+	struct sigaction action = {.sa_handler = tick, .sa_flags = SA_ONSTACK | SA_RESTART};
+	uint64_t *list = map(page, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	stack_t stack = {.ss_size = 65536};
+
+	*(volatile uint64_t *)list = 0; /* it is there */
+	own = map(OWN * 8, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	fill(own, OWN, 51);
+	stack.ss_sp = own;
+	if (syscall(SYS_set_robust_list, list, 24) || sigaltstack(&stack, NULL) ||
+		sigaction(SIGALRM, &action, NULL) || setitimer(ITIMER_REAL, &often, NULL))
+		wrong("a timer", (uint64_t)errno);
+}
+
+static void run_early(void)
+{
+	const struct itimerval never = {0};
+
+	ticks = 0;
+	check(area, 0, words, 0, "beside signals");
+	while (!ticks)
+		;
+	if (setitimer(ITIMER_REAL, &never, NULL))
+		wrong("a timer", (uint64_t)errno);
+}
+
 static void run_pressure(void)
 {
 	uint64_t step = words / 64;
@@ -351,6 +391,7 @@ static const struct {
 	{"shared", run_shared, NONE},
 	{"huge", run_huge, WIPED},
 	{"holes", run_holes, NONE},
+	{"early", run_early, NONE},
 	{"pressure", run_pressure, LEFT_OUT},
 };
 
@@ -374,6 +415,8 @@ int main(int argc, char **argv)
 		make_holes();
 	if (modes[mode].run == run_shared)
 		make_shared();
+	if (modes[mode].run == run_early)
+		make_early();
 	make_own(modes[mode].own);
 	signal(SIGUSR1, on_usr1);
 	puts("ready");
