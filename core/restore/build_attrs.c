@@ -232,14 +232,34 @@ static struct timespec to_timespec(uint64_t ns)
 	return (struct timespec){.tv_sec = (time_t)(ns / NS), .tv_nsec = (long)(ns % NS)};
 }
 
+static bool waits(const struct tf_image *img, uint32_t signo)
+{
+	for (uint32_t i = 0; i < img->n_pending; i++)
+		if (img->pending[i].signo == signo && !img->pending[i].tid)
+			return true;
+	return false;
+}
+
+/* A real one that has expired is armed again when its signal is taken, and has no time left until
+ * then: the signal waits, or came after what waits was seen. */
+static uint64_t time_left(const struct tf_image *img, uint64_t itimer)
+{
+	uint64_t left = img->process.itimers[2 * itimer],
+		 interval = img->process.itimers[2 * itimer + 1];
+
+	if (left || !interval)
+		return left;
+	return itimer == ITIMER_REAL && waits(img, SIGALRM) ? interval : 1;
+}
+
 void tf_build_arm(struct tf_build *b)
 {
-	const uint64_t *left = b->img->process.itimers;
-
 	for (uint64_t i = 0; i < TF_ITIMERS; i++) {
-		struct itimerval v = {to_timeval(left[2 * i + 1]), to_timeval(left[2 * i])};
+		uint64_t left = time_left(b->img, i);
+		struct itimerval v = {
+			to_timeval(b->img->process.itimers[2 * i + 1]), to_timeval(left)};
 
-		if (left[2 * i])
+		if (left)
 			tf_build_call(b, "interval timer", SYS_setitimer, i,
 				tf_build_data(b, &v, sizeof(v), 8, NULL), 0, 0);
 	}
