@@ -210,7 +210,7 @@ static void changes_begin(struct changes *c)
 	img->source.max_map_end = UINT64_C(1) << 47;
 	img->vdso = (struct tf_vdso){0};
 	img->mm.brk = (uint64_t)syscall(SYS_brk, 0);
-	img->n_maps = img->n_edits = img->n_signatures = img->n_tags = 0;
+	img->n_maps = img->n_edits = img->n_signatures = img->n_tags = img->n_known = 0;
 	img->maps = tf_arena_array(&c->arena, 8, sizeof(*img->maps));
 	img->edits = tf_arena_array(&c->arena, 8, sizeof(*img->edits));
 }
