@@ -249,7 +249,8 @@ static bool judge(struct tf_journey *j, const char *console, const char *who, bo
 	else if (must_say && !line)
 		tf_journey_failed(j, "the %s did not say ok but: %.*s", who, SAID_MAX, said);
 	if (o->verdict != TF_VERDICT_OK)
-		return false; /* NOLINT(clang-analyzer-unix.Malloc): said is freed by its attribute */
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): said is freed by its attribute */
+		return false;
 	tf_journey_count(j, said);
 	if (must_say && line)
 		o->said = strndup(line, strcspn(line, "\n"));

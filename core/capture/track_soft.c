@@ -264,7 +264,7 @@ int tf_soft_look(const struct tf_track *k, int pagemap, uint64_t start, uint64_t
 		stop = end - at < 512 * size ? end : at + 512 * size;
 		rc = read_words(pagemap, at, stop, word, e);
 		for (uint64_t p = at, n = 0; p < stop && !rc; p += size, n++)
-			/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): read_words() fills it */
+			/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): it was read */
 			if (is_there(word[n]))
 				rc = page(ctx, p, p + size,
 					is_clean(word[n], word_at(&k->words, p, &i)));

@@ -544,8 +544,7 @@ static void end_record(struct sending *s)
 	tf_journal_close(&s->journal);
 }
 
-/* The receiver traces the process until its answer has gone; when that is over, it says so by
- * closing its side, and another capture may come. */
+/* The receiver traces the process until it closes its side: then another capture may come. */
 static void await_landing(struct sending *s)
 {
 	struct tf_err quiet = {0};

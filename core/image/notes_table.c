@@ -496,8 +496,7 @@ static const char *check_map(const struct tf_image *img, const struct tf_arch *a
 	return m->end > img->source.max_map_end ? RULE(MAP_LIMIT) : NULL;
 }
 
-/* What may come when the process runs already is its own, and no part of a file or of huge pages.
- */
+/* What may come when the process runs already: its own, and no part of a file or of huge pages. */
 static const char *check_later(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
 {
 	const struct tf_run *r = &img->later[i];
@@ -515,11 +514,10 @@ static const char *check_known(const struct tf_image *img, const struct tf_arch 
 	uint32_t map = img->known[i].map;
 
 	(void)arch;
-	if (map >= img->n_maps || (i && map <= img->known[i - 1].map))
+	if (map >= img->n_maps || (i && map <= img->known[i - 1].map) ||
+		!tf_map_may_be_known(&img->maps[map]))
 		return RULE(KNOWN);
-	return tf_map_may_be_known(&img->maps[map]) && tf_map_may_wait(&img->maps[map])
-		       ? NULL
-		       : RULE(KNOWN);
+	return tf_map_may_wait(&img->maps[map]) ? NULL : RULE(KNOWN);
 }
 
 static const char *check_staged(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
@@ -540,9 +538,9 @@ static const char *check_held(const struct tf_image *img, const struct tf_arch *
 	uint64_t at = img->held[i];
 
 	(void)arch;
-	if (at & 3 || (i && at <= img->held[i - 1]) || !tf_runs_meet(&staged, at, at + 4))
+	if (at & 3 || (i && at <= img->held[i - 1]))
 		return RULE(HELD);
-	return NULL;
+	return tf_runs_meet(&staged, at, at + 4) ? NULL : RULE(HELD);
 }
 
 static const char *check_tags(const struct tf_image *img, const struct tf_arch *arch, uint32_t i)
