@@ -78,8 +78,8 @@ int tf_task_survey(struct tf_task *t)
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->pid);
 	mem = open(path, O_RDONLY | O_CLOEXEC);
 	for (uint32_t i = 0; i < 2 * t->n_before && buf && !rc; i++) {
-		const struct tf_map *m = &t->before[i % t->n_before];
 		bool others = i >= t->n_before;
+		const struct tf_map *m = &t->before[others ? i - t->n_before : i];
 
 		if (m->prot & PROT_EXEC && m->kind != TF_MAP_ANON && is_library(m) != others)
 			find_exits(t, mem, m, buf);
