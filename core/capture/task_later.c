@@ -142,27 +142,13 @@ static bool is_touched(const struct first *f, const struct tf_map *m)
 	return false;
 }
 
-/* Where there is the same file they are not waited for; where not, they are asked for. */
-static bool is_offered(const struct tf_image *img, uint32_t map)
-{
-	uint32_t low = 0, high = img->n_known;
-
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-
-		if (img->known[middle].map < map)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < img->n_known && img->known[low].map == map;
-}
-
-/* A call leads through a table of its program or library. */
+/* A call leads through a table of its program or library. Those that are offered are not waited for
+ * where there is the same file; where not, they are asked for. */
 static int add_data(struct tf_task *t, struct first *f)
 {
 	const struct tf_image *img = &t->capture.image;
 	bool in_use = false;
+	uint32_t k = 0;
 	int rc = 0;
 
 	tidy(f, img->source.page_size);
@@ -171,11 +157,13 @@ static int add_data(struct tf_task *t, struct first *f)
 
 		if (m->kind != TF_MAP_FILE)
 			continue;
+		while (k < img->n_known && img->known[k].map < i)
+			k++;
 		if (!i || m->ino != m[-1].ino || m->dev != m[-1].dev)
 			in_use = false;
 		in_use |= m->prot & PROT_EXEC && is_touched(f, m);
 		if (in_use && !(m->prot & PROT_EXEC) && m->end - m->start <= SMALL &&
-			!is_offered(img, i))
+			(k == img->n_known || img->known[k].map != i))
 			rc = add(f, m->start, m->end - m->start);
 	}
 	return rc;

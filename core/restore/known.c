@@ -30,26 +30,36 @@ static bool look(const char *path, struct stat *st, struct tf_known *ret)
 	return tf_known_by(page, ret);
 }
 
+/* The last file that was looked at: a file's mappings stand together. */
+struct last {
+	const char *path;
+	struct tf_known file;
+	bool usable;
+};
+
+/* Whether the mapping's file is known by something: l->file. It is in p->known then. */
+static bool is_usable(struct tf_pad *p, const struct tf_map *m, struct last *l)
+{
+	if (!l->path || strcmp(l->path, m->path) != 0) {
+		l->path = m->path;
+		l->usable = look(l->path, &p->known[p->n_known].st, &l->file);
+		if (l->usable)
+			p->known[p->n_known++].path = l->path;
+	}
+	return l->usable;
+}
+
 static void list(struct tf_pad *p, struct tf_known *k, uint32_t *ret_n)
 {
-	struct tf_known file = {0};
-	const char *path = NULL;
-	bool usable = false;
+	struct last l = {0};
 
 	for (uint32_t i = 0; i < p->image.n_maps && *ret_n < TF_KNOWN_MAX; i++) {
 		const struct tf_map *m = &p->image.maps[i];
 
-		if (!m->here || m->object)
+		if (!m->here || m->object || !is_usable(p, m, &l))
 			continue;
-		if (!path || strcmp(path, m->path) != 0) {
-			path = m->path;
-			usable = look(path, &p->known[p->n_known].st, &file);
-			if (usable)
-				p->known[p->n_known++].path = path;
-		}
-		file.map = i;
-		if (usable)
-			k[(*ret_n)++] = file;
+		l.file.map = i;
+		k[(*ret_n)++] = l.file;
 	}
 }
 
@@ -78,10 +88,9 @@ int tf_known_tell(struct tf_pad *p)
 int tf_known_choose(struct tf_pad *p)
 {
 	struct tf_image *img = &p->image;
-	struct tf_known *k = tf_arena_array(&p->arena, img->n_known + 1, sizeof(*k)), file = {0};
-	const char *path = NULL;
+	struct tf_known *k = tf_arena_array(&p->arena, img->n_known + 1, sizeof(*k));
+	struct last l = {0};
 	struct tf_files_as as;
-	bool usable = false;
 
 	p->known = tf_arena_array(&p->arena, img->n_known + 1, sizeof(*p->known));
 	if (!k || !p->known)
@@ -90,15 +99,7 @@ int tf_known_choose(struct tf_pad *p)
 	for (uint32_t i = 0; i < img->n_known; i++) {
 		const struct tf_map *m = &img->maps[img->known[i].map];
 
-		if (!m->here)
-			continue;
-		if (!path || strcmp(path, m->path) != 0) {
-			path = m->path;
-			usable = look(path, &p->known[p->n_known].st, &file);
-			if (usable)
-				p->known[p->n_known++].path = path;
-		}
-		if (usable && tf_known_same(&file, &img->known[i]))
+		if (m->here && is_usable(p, m, &l) && tf_known_same(&l.file, &img->known[i]))
 			k[p->n_stay++] = img->known[i];
 	}
 	tf_files_back(&as, img, &p->facts);
