@@ -159,6 +159,11 @@ bool tf_known_offers(const struct tf_capture *c);
 /* Before memory is sent: from now on the receiver's word is heard. 0 or _NOMEM. */
 int tf_known_begin(struct tf_capture *c);
 
+/* The receiver's list behind its header, whose count has been checked; to has room for it. 0,
+ * _CHECKSUM, or as tf_io_read(). */
+int tf_known_read(
+	struct tf_io *io, const struct tf_known_header *h, struct tf_known *to, struct tf_err *e);
+
 /* Whether the run has to wait for that word. */
 bool tf_known_later(const struct tf_capture *c, const struct tf_run *r);
 

@@ -52,6 +52,17 @@ static void believe(struct tf_capture *c, const struct tf_known *k)
 }
 
 /* The receiver's word has come, or comes. */
+int tf_known_read(
+	struct tf_io *io, const struct tf_known_header *h, struct tf_known *to, struct tf_err *e)
+{
+	int rc = tf_io_read(io, to, h->count * sizeof(*to), e);
+
+	if (!rc && tf_crc32c(0, to, h->count * sizeof(*to)) != h->crc)
+		return tf_fail(
+			e, TELEFORK_E_CHECKSUM, "the receiver's list of files arrived damaged");
+	return rc;
+}
+
 static int take(struct tf_capture *c, struct tf_io *io, struct tf_err *e)
 {
 	struct tf_known_header h;
@@ -66,10 +77,7 @@ static int take(struct tf_capture *c, struct tf_io *io, struct tf_err *e)
 			e, TELEFORK_E_PROTOCOL, "the receiver does not tell which files it has");
 	k = c->known_list;
 	if (!rc)
-		rc = tf_io_read(io, k, h.count * sizeof(*k), e);
-	if (!rc && tf_crc32c(0, k, h.count * sizeof(*k)) != h.crc)
-		return tf_fail(
-			e, TELEFORK_E_CHECKSUM, "the receiver's list of files arrived damaged");
+		rc = tf_known_read(io, &h, k, e);
 	for (uint32_t i = 0; i < h.count && !rc; i++)
 		if (k[i].map < c->image.n_maps)
 			believe(c, &k[i]);

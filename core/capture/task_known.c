@@ -5,7 +5,6 @@
  * tables of calls and the like go first, as ever.
  */
 #include "core/capture/task_impl.h"
-#include "core/base/crc32c.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -92,10 +91,7 @@ int tf_task_hear_known(struct tf_task *t)
 	if (!rc && !k)
 		return tf_fail(&c->err, TELEFORK_E_NOMEM, "out of memory for a list of files");
 	if (!rc)
-		rc = tf_io_read(&c->io, k, h.count * sizeof(*k), &c->err);
-	if (!rc && tf_crc32c(0, k, h.count * sizeof(*k)) != h.crc)
-		return tf_fail(&c->err, TELEFORK_E_CHECKSUM,
-			"the receiver's list of files arrived damaged");
+		rc = tf_known_read(&c->io, &h, k, &c->err);
 	if (!rc)
 		rc = check(t, k, h.count);
 	if (!rc)

@@ -122,9 +122,11 @@ void tf_task_guess_whole(struct tf_task *t)
 	char path[TF_TASK_PATH], status[4096];
 	uint64_t large = 0, present;
 
+	if (!t->post_copy || t->used)
+		return;
 	for (uint32_t i = 0; i < img->n_maps; i++)
 		large += may_be_whole(&img->maps[i]) ? img->maps[i].end - img->maps[i].start : 0;
-	if (!large || !t->post_copy || t->used || !tf_capture_lists_pages(tf_task_pagemap(t)))
+	if (!large || !tf_capture_lists_pages(tf_task_pagemap(t)))
 		return;
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)t->seen);
 	tf_proc_peek(path, status, sizeof(status));
