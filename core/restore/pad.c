@@ -37,6 +37,7 @@
 #include <linux/sched.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -591,14 +592,17 @@ int tf_pad_answer(struct tf_pad *p, uint32_t outcome)
 	return p->answers ? tf_reply_write(&p->io, &r, NULL, &p->err) : 0;
 }
 
+/* The kernel wakes it on this processor where no other is idle, and leaves it there until we sleep:
+ * what we have left to do has time. */
 static int let_go(struct tf_pad *p)
 {
 	char go = 'g';
 
-	return send(p->control, &go, 1, MSG_NOSIGNAL) == 1
-		       ? 0
-		       : tf_fail(&p->err, TELEFORK_E_RESTORE,
-				 "the new process ended before it could run");
+	if (send(p->control, &go, 1, MSG_NOSIGNAL) != 1)
+		return tf_fail(&p->err, TELEFORK_E_RESTORE,
+			"the new process ended before it could run");
+	sched_yield();
+	return 0;
 }
 
 /* A step behind the barrier has failed: the restorer's word says which. */
