@@ -46,9 +46,10 @@ struct tf_cpu_clues {
 size_t tf_arch_cpu_noted(const uint8_t *data, size_t n);
 
 /* Puts into cpu->features those that the other program's C library uses, as tf_arch_cpu() does for
- * this one. Without notes: all that this machine offers, less what its GLIBC_TUNABLES hide. The
- * rest of cpu is left as it is. */
-void tf_arch_cpu_of(struct tf_cpu *cpu, const struct tf_cpu_clues *clues);
+ * this one. Without notes: all that this machine offers (here: what tf_arch_cpu() says, not in
+ * use), less what its GLIBC_TUNABLES hide. The rest of cpu is left as it is. */
+void tf_arch_cpu_of(
+	struct tf_cpu *cpu, const struct tf_cpu *here, const struct tf_cpu_clues *clues);
 
 /* Turns the frame that the kernel laid on the stack for a signal (ucontext: third argument of the
  * handler) into regsets: NT_PRSTATUS, NT_FPREGSET, and NT_X86_XSTATE (standard format, all of

@@ -65,10 +65,11 @@ size_t tf_arch_cpu_noted(const uint8_t *data, size_t n)
 	return n;
 }
 
-void tf_arch_cpu_of(struct tf_cpu *cpu, const struct tf_cpu_clues *clues)
+void tf_arch_cpu_of(struct tf_cpu *cpu, const struct tf_cpu *here, const struct tf_cpu_clues *clues)
 {
 	uint64_t hwcap = 0, hwcap2 = 0;
 
+	(void)here;
 	for (uint32_t i = 0; i < clues->n_auxv; i++) {
 		if (clues->auxv[2 * i] == AT_HWCAP)
 			hwcap = clues->auxv[2 * i + 1];

@@ -79,18 +79,21 @@ static void fill_xsave(struct tf_cpu *cpu, bool in_use)
 	}
 }
 
-/* The processor's own word, in the order of glibc's leaves. */
+/* The processor's own word, in the order of glibc's leaves. In a virtual machine each question is a
+ * trip to the host: which leaves there are is asked once. */
 static void cpuid_words(uint64_t *words)
 {
 	static const struct {
 		uint32_t leaf, sub;
 	} leaves[N_LEAVES] = {{1, 0}, {7, 0}, {0x80000001, 0}, {0xd, 1}, {0x80000007, 0},
 		{0x80000008, 0}, {7, 1}, {0x19, 0}, {0x14, 0}, {0x24, 0}};
+	uint32_t last = __get_cpuid_max(0, NULL), last_extended = __get_cpuid_max(1u << 31, NULL);
 
 	for (unsigned i = 0; i < N_LEAVES; i++) {
-		uint32_t r[4] = {0};
+		uint32_t leaf = leaves[i].leaf, r[4] = {0};
 
-		__get_cpuid_count(leaves[i].leaf, leaves[i].sub, &r[0], &r[1], &r[2], &r[3]);
+		if (leaf <= (leaf >> 31 ? last_extended : last))
+			__cpuid_count(leaf, leaves[i].sub, r[0], r[1], r[2], r[3]);
 		for (unsigned j = 0; j < 4; j++)
 			words[i * 4 + j] = r[j];
 	}
@@ -253,9 +256,9 @@ size_t tf_arch_cpu_noted(const uint8_t *data, size_t n)
 	return n;
 }
 
-void tf_arch_cpu_of(struct tf_cpu *cpu, const struct tf_cpu_clues *clues)
+void tf_arch_cpu_of(struct tf_cpu *cpu, const struct tf_cpu *here, const struct tf_cpu_clues *clues)
 {
-	cpuid_words(cpu->features);
+	memcpy(cpu->features, here->features, sizeof(cpu->features));
 	for (unsigned leaf = 0; leaf < NOTED_LEAVES && clues->noted; leaf++)
 		for (unsigned word = 0; word < 4; word++)
 			cpu->features[leaf * 4 + word] = noted_word(clues->noted, leaf, true, word);

@@ -143,8 +143,14 @@ uint32_t tf_capture_present(struct tf_capture *c, int pagemap, const struct tf_r
 /* Whether that leaps over what is absent (Linux 6.7), or looks at each page. */
 bool tf_capture_lists_pages(int pagemap);
 
+/* The size of the file that was asked for last; 0: not known. Not to be kept: files change. */
+struct tf_ends {
+	pid_t pid; /* by whose names */
+	uint64_t dev, ino, size;
+};
+
 /* tf_capture_readable_end() of a process whose /proc/PID/mem is open. */
-uint64_t tf_capture_find_end(int mem, const struct tf_map *m);
+uint64_t tf_capture_find_end(struct tf_ends *ends, int mem, const struct tf_map *m);
 
 /* Makes segments of the runs, encodes the head and sends it; memory and tf_sink_end() are to
  * follow. */

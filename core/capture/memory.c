@@ -19,7 +19,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define SCAN_REGIONS 256
@@ -370,14 +372,37 @@ int tf_capture_scan(struct tf_capture *c, int pagemap, uint64_t start, uint64_t 
 	return rc == -ENOTTY ? scan_old(c, pagemap, start, end) : rc;
 }
 
+/* Bytes of the file that is mapped there, if its name still leads to it; else 0. Neighbours are
+ * mostly of one file. */
+static uint64_t file_size(struct tf_ends *ends, const struct tf_map *m)
+{
+	char path[TF_MAX_STR + sizeof("/proc/2147483647/root")];
+	struct stat st;
+
+	if (ends->size && ends->dev == m->dev && ends->ino == m->ino)
+		return ends->size;
+	ends->size = 0;
+	snprintf(path, sizeof(path), "/proc/%d/root%s", (int)ends->pid, m->path);
+	if (!m->ino || stat(path, &st) || !S_ISREG(st.st_mode) || st.st_ino != m->ino ||
+		m->dev != ((uint64_t)major(st.st_dev) << 32 | minor(st.st_dev)))
+		return 0;
+	ends->size = (uint64_t)st.st_size;
+	ends->dev = m->dev;
+	ends->ino = m->ino;
+	return ends->size;
+}
+
 /* Where a mapping of a file has to end: beyond the file's last page every access is SIGBUS, and
- * /proc/self/mem says EIO. Binary search over pages. */
-uint64_t tf_capture_find_end(int mem, const struct tf_map *m)
+ * /proc/self/mem says EIO. Where its size is not known or it is shorter, binary search over
+ * pages. */
+uint64_t tf_capture_find_end(struct tf_ends *ends, int mem, const struct tf_map *m)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	uint64_t low = m->start, high = m->end; /* all below low is readable, high is not */
 	char byte;
 
+	if (file_size(ends, m) > m->offset + (m->end - page - m->start))
+		return m->end;
 	if (pread(mem, &byte, 1, (off_t)(m->end - page)) == 1)
 		return m->end;
 	while (high - low > page) {
@@ -417,13 +442,15 @@ static int scan_frozen(struct tf_capture *c, int pagemap, const struct tf_frozen
 uint64_t tf_capture_readable_end(const struct tf_map *m)
 {
 	int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-	uint64_t end = mem < 0 ? m->start : tf_capture_find_end(mem, m);
+	struct tf_ends ends = {.pid = getpid()};
+	uint64_t end = mem < 0 ? m->start : tf_capture_find_end(&ends, mem, m);
 
 	close(mem);
 	return end;
 }
 
-static int scan_map(struct tf_capture *c, int pagemap, int mem, struct tf_map *m, bool swap)
+static int scan_map(struct tf_capture *c, struct tf_ends *ends, int pagemap, int mem,
+	struct tf_map *m, bool swap)
 {
 	const struct tf_frozen *f;
 
@@ -432,7 +459,7 @@ static int scan_map(struct tf_capture *c, int pagemap, int mem, struct tf_map *m
 		m->data_end = m->start;
 		return 0;
 	case TF_MAP_FILE:
-		m->data_end = tf_capture_find_end(mem, m);
+		m->data_end = tf_capture_find_end(ends, mem, m);
 		/* fall through */
 	case TF_MAP_VDSO:
 		return m->data_end > m->start ? tf_capture_add_run(c, m->start, m->data_end) : 0;
@@ -452,6 +479,7 @@ void tf_capture_begin_runs(struct tf_capture *c)
 
 int tf_capture_find_pages(struct tf_capture *c)
 {
+	struct tf_ends ends = {.pid = getpid()};
 	struct sysinfo si = {0};
 	int pagemap, mem, rc = tf_capture_read_vmflags(c);
 	bool swap;
@@ -468,7 +496,7 @@ int tf_capture_find_pages(struct tf_capture *c)
 	tf_capture_begin_runs(c);
 	for (uint32_t i = 0; i < c->image.n_maps && !rc; i++) {
 		c->map_runs = c->n_runs; /* runs of neighbouring mappings do not grow together */
-		rc = scan_map(c, pagemap, mem, &c->image.maps[i], swap);
+		rc = scan_map(c, &ends, pagemap, mem, &c->image.maps[i], swap);
 	}
 	close(pagemap);
 	close(mem);

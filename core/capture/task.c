@@ -170,7 +170,7 @@ static int describe_auxv(struct tf_task *t)
 
 /* --- memory --- */
 
-static int find_pages_of(struct tf_task *t, struct tf_map *m)
+static int find_pages_of(struct tf_task *t, struct tf_ends *ends, struct tf_map *m)
 {
 	struct tf_capture *c = &t->capture;
 	const struct tf_frozen *f = tf_capture_frozen_at(c, m->start);
@@ -186,7 +186,7 @@ static int find_pages_of(struct tf_task *t, struct tf_map *m)
 		m->data_end = m->start;
 		return 0;
 	case TF_MAP_FILE:
-		m->data_end = tf_capture_find_end(t->mem, m);
+		m->data_end = tf_capture_find_end(ends, t->mem, m);
 		/* fall through */
 	case TF_MAP_VDSO:
 		return m->data_end > m->start ? tf_capture_add_run(c, m->start, m->data_end) : 0;
@@ -201,6 +201,7 @@ static int find_pages_of(struct tf_task *t, struct tf_map *m)
 static int find_pages(struct tf_task *t)
 {
 	struct tf_capture *c = &t->capture;
+	struct tf_ends ends = {.pid = t->pid};
 	int rc = 0;
 
 	tf_task_guess_whole(t);
@@ -209,7 +210,7 @@ static int find_pages(struct tf_task *t)
 		struct tf_map *m = &c->image.maps[i];
 
 		c->map_runs = c->n_runs;
-		rc = find_pages_of(t, m);
+		rc = find_pages_of(t, &ends, m);
 	}
 	return rc;
 }

@@ -62,6 +62,6 @@ int tf_task_cpu(struct tf_task *t)
 		return rc ? rc : TELEFORK_E_NOMEM;
 	clues.env = env;
 	clues.noted = find_notes(t, buf);
-	tf_arch_cpu_of(&img->cpu, &clues);
+	tf_arch_cpu_of(&img->cpu, &t->here, &clues);
 	return 0;
 }

@@ -236,12 +236,13 @@ static void describe_sysv(struct tf_task *t, struct tf_object *o)
 static void describe_by_maps(struct tf_task *t, struct tf_object *o)
 {
 	const struct tf_image *img = &t->capture.image;
+	struct tf_ends ends = {.pid = t->pid};
 
 	o->mode = 0600;
 	o->uid = o->gid = UINT32_MAX;
 	for (uint32_t i = 0; i < img->n_maps; i++) {
 		const struct tf_map *m = &img->maps[i];
-		uint64_t end = m->offset - m->start + tf_capture_find_end(t->mem, m);
+		uint64_t end = m->offset - m->start + tf_capture_find_end(&ends, t->mem, m);
 
 		if (m->object == number_of(t, o) + 1 && end > o->size)
 			o->size = end;

@@ -32,7 +32,8 @@ static bool is_kept(const struct tf_map *m)
 static int keep_one(struct tf_task *t, const struct tf_map *m, uint8_t *copy)
 {
 	bool file = m->kind == TF_MAP_FILE && !m->object;
-	uint64_t end = file ? tf_capture_find_end(t->mem, m) : m->end;
+	struct tf_ends ends = {.pid = t->pid};
+	uint64_t end = file ? tf_capture_find_end(&ends, t->mem, m) : m->end;
 	struct tf_capture *c = &t->capture;
 
 	c->frozen[c->n_frozen++] = (struct tf_frozen){m->start, end, copy};

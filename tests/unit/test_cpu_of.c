@@ -182,10 +182,10 @@ START_TEST(notes)
 	/* Without notes the environment decides; what has no end is none. */
 	tf_arch_cpu(&all, false);
 	tf_arch_cpu(&less, false);
-	tf_arch_cpu_of(&less, &clues);
+	tf_arch_cpu_of(&less, &all, &clues);
 	ck_assert(tf_cpu_has(&all, feature) && !tf_cpu_has(&less, feature));
 	clues.env_size = strlen(off);
-	tf_arch_cpu_of(&less, &clues);
+	tf_arch_cpu_of(&less, &all, &clues);
 	ck_assert_mem_eq(less.features, all.features, sizeof(all.features));
 }
 END_TEST
