@@ -140,6 +140,7 @@ RESTORE_SRC := \
 	guard \
 	pager \
 	pad \
+	pad_file \
 	pad_child \
 	zygote \
 	result \

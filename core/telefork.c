@@ -388,7 +388,7 @@ pid_t telepad(int fd, const struct telefork_options *options, struct telefork_re
 
 	if (rc)
 		return tf_result_from(result, &e);
-	rc = tf_pad_prepare(&pad, fd, &o, NULL, NULL);
+	rc = tf_pad_prepare(&pad, fd, &o);
 	if (!rc)
 		rc = tf_pad_start(&pad);
 	if (rc)

@@ -12,7 +12,7 @@ static void receive(int fd, const struct telefork_options *options)
 {
 	struct tf_pad pad;
 
-	if (!tf_pad_prepare(&pad, fd, options, NULL, NULL))
+	if (!tf_pad_prepare(&pad, fd, options))
 		(void)tf_pad_hold(&pad);
 	tf_pad_kill(&pad);
 	tf_pad_done(&pad);

@@ -184,7 +184,7 @@ static int restore(const struct arguments *a, int fd)
 	if (!pids)
 		return TF_EXIT_SYSTEM;
 	tf_timing_begin(&timing, "description");
-	rc = tf_pad_prepare(&pad, fd, &o, NULL, NULL);
+	rc = tf_pad_prepare(&pad, fd, &o);
 	if (pad.head_ns)
 		tf_timing_began(&timing, "plan", pad.head_ns);
 	if (!rc && pad.left.code)

@@ -49,8 +49,9 @@ struct arguments {
 struct serve {
 	struct tf_address address;
 	const char *token; /* NULL: none is asked for */
-	struct telefork_options options;
+	struct telefork_options options, until_plan;
 	bool once, detach;
+	bool looked; /* at what is here: a session */
 	int jobs, handshake_ms, running;
 	pid_t *session;         /* running ones */
 	struct tf_store *store; /* of pages, of all sessions; NULL: none is kept */
@@ -171,9 +172,21 @@ static int check_peer(int fd, struct tf_err *e)
 	return 0;
 }
 
-/* full: no process is taken at the moment; questions are answered. */
-static int greet(
-	int fd, const struct serve *s, bool full, struct tf_errand *errand, struct tf_err *e)
+/* Looks at what is here. Until the plan is made the handshake's time runs. */
+static int look(struct tf_pad *pad, int fd, struct serve *s, bool rounds)
+{
+	s->until_plan = s->options;
+	s->until_plan.deadline_ms = s->handshake_ms;
+	s->until_plan.restore |= rounds ? TF_RESTORE_ROUNDS : 0;
+	s->unpacker = tf_unpacker_new(s->store); /* memory stays as it is then */
+	s->looked = true;
+	return tf_pad_begin(pad, fd, &s->until_plan);
+}
+
+/* full: no process is taken at the moment; questions are answered. While it waits for our word, a
+ * sender on this machine leaves us the processors that its fork needs afterwards. */
+static int greet(int fd, struct serve *s, bool full, struct tf_errand *errand, struct tf_pad *pad,
+	struct tf_err *e)
 {
 	struct telefork_options limits = {.deadline_ms = s->handshake_ms};
 	struct tf_io io;
@@ -186,22 +199,20 @@ static int greet(
 	if (full && errand->kind != TF_ERRAND_SETTLE && errand->kind != TF_ERRAND_ZYGOTE)
 		tf_fail(e, TELEFORK_E_LIMIT, "this receiver has %d processes already: try later",
 			s->jobs);
+	if (!e->code && errand->kind == TF_ERRAND_BRING && look(pad, fd, s, false))
+		*e = pad->err;
 	return tf_greet_tell(&io, tf_unpack_offers(s->store), e);
 }
 
-/* Until the plan is made the handshake's time runs. */
 static int prepare(
 	struct tf_pad *pad, int fd, struct serve *s, const struct tf_mark *mark, bool rounds)
 {
-	struct telefork_options head = s->options;
 	int rc;
 
-	head.deadline_ms = s->handshake_ms;
-	/* Memory stays as it is once the plan is made. */
-	s->unpacker = tf_unpacker_new(s->store);
-	head.restore |= rounds ? TF_RESTORE_ROUNDS : 0;
 	tf_timing_begin(&s->timing, "description");
-	rc = tf_pad_prepare(pad, fd, &head, mark, s->unpacker);
+	rc = s->looked ? 0 : look(pad, fd, s, rounds);
+	if (!rc)
+		rc = tf_pad_take(pad, mark, s->unpacker);
 	if (pad->head_ns)
 		tf_timing_began(&s->timing, "plan", pad->head_ns);
 	if (!rc)
@@ -393,7 +404,7 @@ static int session(int fd, struct serve *s, bool full)
 	pid_t child;
 
 	tf_timing_begin(&s->timing, "greet");
-	if (greet(fd, s, full, &errand, &e)) {
+	if (greet(fd, s, full, &errand, &pad, &e)) {
 		tf_complain("refused", e.text);
 		return TF_EXIT_REFUSED;
 	}

@@ -88,44 +88,6 @@ static int read_stream_head(struct tf_pad *p)
 	return tf_stream_read_head(&p->io, p->head, h.head_size, &p->chain, &p->count, &p->err);
 }
 
-static int read_file_head(struct tf_pad *p)
-{
-	uint8_t peek[TF_HEAD_PEEK];
-	uint32_t machine;
-	int rc = tf_io_pread(p->io.fd, peek, sizeof(peek), 0, &p->err);
-
-	if (!rc)
-		rc = tf_image_peek(peek, &machine, &p->head_size, &p->err);
-	if (rc)
-		return rc;
-	p->head = tf_arena_alloc(&p->arena, p->head_size);
-	if (!p->head)
-		return tf_fail(&p->err, TELEFORK_E_NOMEM, "a head of %llu bytes",
-			(unsigned long long)p->head_size);
-	return tf_io_pread(p->io.fd, p->head, p->head_size, 0, &p->err);
-}
-
-/* Counts the head's extents, whose checks have to hold too. */
-static int check_file_head(struct tf_pad *p)
-{
-	int rc =
-		tf_table_read(p->io.fd, &p->image, &p->arena, &p->table_header, &p->table, &p->err);
-
-	if (rc)
-		return rc;
-	while (p->count < p->table_header.count && p->table[p->count].offset < p->head_size) {
-		const struct tf_extent *x = &p->table[p->count];
-
-		if (x->size > p->head_size - x->offset ||
-			x->crc != tf_extent_crc(x->offset, x->size, p->head + x->offset))
-			return tf_fail(&p->err, TELEFORK_E_CHECKSUM,
-				"the image's head is damaged in extent %u", p->count);
-		p->chain = tf_chain_crc(p->chain, x->crc);
-		p->count++;
-	}
-	return 0;
-}
-
 static int find_way_back(struct tf_pad *p)
 {
 	struct stat st;
@@ -260,24 +222,18 @@ static int look_for_files(struct tf_pad *p)
 	return rc;
 }
 
-int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
-	const struct tf_mark *mark, struct tf_unpacker *unpacker)
+int tf_pad_begin(struct tf_pad *p, int fd, const struct telefork_options *options)
 {
 	static const struct telefork_options defaults;
-	bool own = options && options->restore & TELEFORK_RESTORE_OWN_USER;
 	bool rounds = options && options->restore & TF_RESTORE_ROUNDS;
 	int rc;
 
 	*p = (struct tf_pad){.options = options ? options : &defaults,
-		.unpacker = unpacker,
 		.control = -1,
 		.pager = {.uffd = -1, .guard.tell = -1},
 		.pump = -1,
 		.failed_step = UINT64_MAX,
 		.relay = TF_RELAY_NONE};
-	p->restore.zygote = p->options->restore & TF_RESTORE_ZYGOTE;
-	if (mark)
-		p->mark = *mark;
 	tf_io_init(&p->io, fd, p->options);
 	rc = find_way_back(p);
 	if (rc)
@@ -286,18 +242,28 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 		return tf_fail(&p->err, TELEFORK_E_NOMEM,
 			"no address space for an image (1 GiB at most, which stays untouched mostly): "
 			"ulimit -v");
-	rc = gather_facts(p);
-	if (!rc && rounds)
-		rc = tf_stage_take(p);
+	return gather_facts(p);
+}
+
+int tf_pad_take(struct tf_pad *p, const struct tf_mark *mark, struct tf_unpacker *unpacker)
+{
+	bool own = p->options->restore & TELEFORK_RESTORE_OWN_USER;
+	int rc;
+
+	p->unpacker = unpacker;
+	p->restore.zygote = p->options->restore & TF_RESTORE_ZYGOTE;
+	if (mark)
+		p->mark = *mark;
+	rc = p->options->restore & TF_RESTORE_ROUNDS ? tf_stage_take(p) : 0;
 	if (!rc)
-		rc = p->file ? read_file_head(p) : read_stream_head(p);
+		rc = p->file ? tf_pad_file_head(p) : read_stream_head(p);
 	p->head_ns = rc ? 0 : tf_now_ns();
 	if (p->options->deadline_ms <= 0)
 		p->io.deadline_ns = 0; /* was the head's */
 	if (!rc)
 		rc = tf_image_decode(&p->image, &p->arena, p->head, p->head_size, &p->err);
 	if (!rc && p->file)
-		rc = check_file_head(p);
+		rc = tf_pad_file_check(p);
 	for (uint32_t i = 0; i < p->image.n_segments && !rc; i++)
 		p->to_come += p->image.segments[i].filesz;
 	if (!rc)
@@ -336,6 +302,13 @@ int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *opti
 	if (rc)
 		tf_stage_end(p);
 	return rc;
+}
+
+int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options)
+{
+	int rc = tf_pad_begin(p, fd, options);
+
+	return rc ? rc : tf_pad_take(p, NULL, NULL);
 }
 
 /* --- the receiver --- */
@@ -549,35 +522,6 @@ static int start_child(struct tf_pad *p)
 	return rc;
 }
 
-/* Sends a saved image's memory as a stream into the child. */
-static int pump_file(struct tf_pad *p)
-{
-	struct tf_extent trailer = {TF_TRAILER_OFFSET, p->table_header.count, p->table_header.crc};
-	struct tf_err quiet = {0};
-	struct tf_io out;
-	int rc = 0;
-	uint8_t *data = tf_arena_alloc(&p->arena, TF_EXTENT_MAX);
-
-	if (!data)
-		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory");
-	tf_io_init(&out, p->pump, p->options);
-	for (uint32_t i = p->count; i < p->table_header.count; i++) {
-		struct tf_extent *x = &p->table[i];
-		struct iovec iov[2] = {{x, sizeof(*x)}, {data, x->size}};
-
-		rc = tf_io_pread(p->io.fd, data, x->size, x->offset, &p->err);
-
-		if (!rc)
-			rc = tf_io_writev(&out, iov, 2, &quiet);
-		if (rc == TELEFORK_E_CLOSED)
-			return 0; /* the child reports why it does not read any more */
-		if (rc)
-			return tf_fail(&p->err, rc, "filling the new process: %s", quiet.text);
-	}
-	rc = tf_io_write(&out, &trailer, sizeof(trailer), &quiet);
-	return !rc || rc == TELEFORK_E_CLOSED ? 0 : tf_fail(&p->err, rc, "%s", quiet.text);
-}
-
 int tf_pad_answer(struct tf_pad *p, uint32_t outcome)
 {
 	struct tf_reply r = {
@@ -599,8 +543,8 @@ static int let_go(struct tf_pad *p)
 	char go = 'g';
 
 	if (send(p->control, &go, 1, MSG_NOSIGNAL) != 1)
-		return tf_fail(&p->err, TELEFORK_E_RESTORE,
-			"the new process ended before it could run");
+		return tf_fail(
+			&p->err, TELEFORK_E_RESTORE, "the new process ended before it could run");
 	sched_yield();
 	return 0;
 }
@@ -669,7 +613,7 @@ int tf_pad_hold(struct tf_pad *p)
 	if (!rc)
 		rc = start_child(p);
 	if (!rc && p->file)
-		rc = pump_file(p);
+		rc = tf_pad_file_pump(p);
 	if (!rc)
 		rc = p->restore.post_copy ? tf_pager_take(p, last_moment(p, p->to_come)) : 0;
 	if (!rc)

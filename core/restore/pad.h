@@ -80,11 +80,18 @@ struct tf_pad {
 /* The same: rounds of memory come before the stream (stream.h). */
 #define TF_RESTORE_ROUNDS (1u << 29) /* 30: zygote.h */
 
-/* Everything up to the plan: reads the head from fd, decodes, checks, builds. Nothing is started.
- * mark (NULL: none): the copy is to be noted there when it runs. unpacker (NULL: none) is borrowed.
- * 0 or an error in p->err. tf_pad_done() frees in either case. */
-int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options,
-	const struct tf_mark *mark, struct tf_unpacker *unpacker);
+/* Looks at what is here, for a process that comes from fd. From then on the caller maps no memory.
+ * options (NULL: defaults) are kept. 0 or an error in p->err. tf_pad_done() frees in either case.
+ */
+int tf_pad_begin(struct tf_pad *p, int fd, const struct telefork_options *options);
+
+/* Then everything up to the plan: reads the head, decodes, checks, builds. Nothing is started. mark
+ * (NULL: none): the copy is to be noted there when it runs. unpacker (NULL: none) is borrowed. 0 or
+ * an error in p->err. */
+int tf_pad_take(struct tf_pad *p, const struct tf_mark *mark, struct tf_unpacker *unpacker);
+
+/* Both, without mark and unpacker. */
+int tf_pad_prepare(struct tf_pad *p, int fd, const struct telefork_options *options);
 
 /* Starts the child, fills it, and lets it run. On failure the child is gone, and the sender has
  * been told. 0 or an error in p->err; p->child is the copy. _CANCELLED: the sender only asked

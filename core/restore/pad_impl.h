@@ -11,6 +11,12 @@ extern const uint8_t __start_tf_restorer[], __stop_tf_restorer[];
 /* Its bytes. */
 uint64_t tf_restorer_size(void);
 
+/* pad_file.c. The head; the head's extents, which are counted, and whose checks have to hold, too;
+ * and memory, into the child. 0 or an error in p->err. */
+int tf_pad_file_head(struct tf_pad *p);
+int tf_pad_file_check(struct tf_pad *p);
+int tf_pad_file_pump(struct tf_pad *p);
+
 /* The child has come to extents that are packed, and says so (a report 'p'): until the section ends
  * it reads what was unpacked from the control socket. 0, also if it does not read any more, or as
  * in pad.h; p->err. */

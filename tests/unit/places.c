@@ -100,7 +100,7 @@ void place_restore(void)
 		.stdio = TELEFORK_STDIO_NULL, .restore = TELEFORK_RESTORE_HOLD_FILES};
 	struct tf_pad *p = &place.pad;
 
-	ck_assert_msg(!tf_pad_prepare(p, place.image, &o, NULL, NULL), "%s", p->err.text);
+	ck_assert_msg(!tf_pad_prepare(p, place.image, &o), "%s", p->err.text);
 	if (place.jumps)
 		p->facts.flags &= ~TF_FACT_TIME_NS;
 	ck_assert_msg(!tf_pad_start(p), "%s", p->err.text);

@@ -32,7 +32,9 @@ static _Noreturn void be_receiver(int fd, int talk)
 	struct word w = {0};
 	struct tf_pad p;
 
-	w.code = tf_pad_prepare(&p, fd, &o, NULL, unpacks ? tf_unpacker_new(NULL) : NULL);
+	w.code = tf_pad_begin(&p, fd, &o);
+	if (!w.code)
+		w.code = tf_pad_take(&p, NULL, unpacks ? tf_unpacker_new(NULL) : NULL);
 	if (w.code) {
 		tf_pad_refuse(&p);
 		snprintf(w.message, sizeof(w.message), "%s", p.err.text);

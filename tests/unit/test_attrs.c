@@ -231,8 +231,7 @@ START_TEST(there_and_back)
 	prctl(PR_SET_TIMERSLACK, 1234, 0, 0, 0);
 	umask(0);
 	fd = open(path, O_RDONLY);
-	ck_assert_msg(!tf_pad_prepare(&pad, fd, &o, NULL, NULL) && !tf_pad_start(&pad), "%s",
-		pad.err.text);
+	ck_assert_msg(!tf_pad_prepare(&pad, fd, &o) && !tf_pad_start(&pad), "%s", pad.err.text);
 	look(pad.child, &after);
 	compare(&before.image, &after.image);
 	/* Its clock goes on, and no more than that. */

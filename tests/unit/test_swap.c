@@ -225,8 +225,7 @@ START_TEST(there_and_back)
 	if (_i != BY_ITSELF)
 		capture(child, (enum way)_i);
 	fd = open(path, O_RDONLY);
-	ck_assert_msg(!tf_pad_prepare(&pad, fd, NULL, NULL, NULL) && !tf_pad_start(&pad), "%s",
-		pad.err.text);
+	ck_assert_msg(!tf_pad_prepare(&pad, fd, NULL) && !tf_pad_start(&pad), "%s", pad.err.text);
 	ends_well("copy", pad.child);
 	ends_well("original", child);
 	close(fd);

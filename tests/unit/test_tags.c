@@ -329,8 +329,7 @@ static void copy_ends_well(void)
 
 	check_image();
 	prctl(PR_SET_TAGGED_ADDR_CTRL, RECEIVER, 0, 0, 0);
-	ck_assert_msg(!tf_pad_prepare(&pad, fd, NULL, NULL, NULL) && !tf_pad_start(&pad), "%s",
-		pad.err.text);
+	ck_assert_msg(!tf_pad_prepare(&pad, fd, NULL) && !tf_pad_start(&pad), "%s", pad.err.text);
 	ends_well("copy", pad.child);
 	close(fd);
 	unlink(path);

@@ -129,7 +129,7 @@ static int prepare(unsigned restore)
 	static struct telefork_options o;
 
 	o = (struct telefork_options){.stdio = TELEFORK_STDIO_NULL, .restore = restore};
-	return tf_pad_prepare(&pad, image_fd, &o, NULL, NULL);
+	return tf_pad_prepare(&pad, image_fd, &o);
 }
 
 static pid_t restore(unsigned flags)
