@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static const struct {
@@ -114,8 +115,8 @@ int main(int argc, char **argv)
 		     ? -1
 		     : run(&b, argv + 3 + b.quick, argv[2], priority);
 	for (int i = 0; i < BENCH_LINKS; i++)
-		if (b.serve[i] > 0)
-			kill(b.serve[i], SIGTERM);
+		if (b.serve[i] > 0 && !kill(b.serve[i], SIGTERM))
+			waitpid(b.serve[i], NULL, 0); /* it writes to the folder until then */
 	snprintf(socket, sizeof(socket), "rm -rf %s", folder);
 	return system(socket) || rc ? 1 : 0;
 }

@@ -46,7 +46,8 @@ void bench_spread(struct bench_series *s, double *ret_low, double *ret_high);
 void bench_push(struct bench_series *s, double v);
 
 /* A row. reference may be NULL: the limit then holds by itself. limit: what the median may be at
- * most, in the same unit; aim says it in words. The name is printf's. */
+ * most, in the same unit; 0: there is no aim, it is told only. aim says it in words. The name is
+ * printf's. */
 void bench_add(struct bench *b, struct bench_series *value, struct bench_series *reference,
 	double limit, const char *unit, const char *aim, const char *name, ...)
 	__attribute__((format(printf, 7, 8)));
@@ -93,9 +94,9 @@ int bench_await_note(const char *file, void *to, size_t n);
 /* A plain fork() whose child ends at once: how long the call took, in ms. */
 double bench_fork(void);
 
-/* Bytes from memory to memory that is there already over a bare connection; ms. Negative: failed.
- */
-double bench_bare(uint8_t *from, uint64_t size, bool huge, enum bench_link link);
+/* Bytes from memory to memory that is there already, or to fresh memory, over bare TCP; ms.
+ * Negative: failed. */
+double bench_bare(uint8_t *from, uint64_t size, bool huge, bool fresh);
 
 /* memcpy() into fresh memory of that kind; ms. */
 double bench_memcpy(const uint8_t *from, uint64_t size, bool huge);
@@ -131,7 +132,9 @@ int bench_apart(struct bench *b, int (*fn)(struct bench *b, uint64_t mib, bool h
 /* telefork(): stop, throughput, the small program. */
 int bench_times(struct bench *b);
 
-/* The small program under QEMU user mode, of each architecture that was built. */
+/* The small program (small.c), and that under QEMU user mode, of each architecture that was built.
+ */
+int bench_small(struct bench *b);
 int bench_user(struct bench *b);
 
 /* Work that is lost to copying on write in the second after. */

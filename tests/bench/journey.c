@@ -66,11 +66,12 @@ static int connected(enum bench_link link, int fd[2])
 	return fd[1] < 0 ? -1 : 0;
 }
 
-static _Noreturn void bare_receiver(int fd, uint64_t size, bool huge)
+static _Noreturn void bare_receiver(int fd, uint64_t size, bool huge, bool fresh)
 {
 	uint8_t *to = bench_fresh(size, huge);
 
-	memset(to, 1, size);
+	if (!fresh)
+		memset(to, 1, size);
 	if (write(fd, "r", 1) != 1)
 		_exit(1);
 	for (uint64_t at = 0; at < size;) {
@@ -83,7 +84,7 @@ static _Noreturn void bare_receiver(int fd, uint64_t size, bool huge)
 	_exit(write(fd, "x", 1) != 1);
 }
 
-double bench_bare(uint8_t *from, uint64_t size, bool huge, enum bench_link link)
+double bench_bare(uint8_t *from, uint64_t size, bool huge, bool fresh)
 {
 	int fd[2];
 	uint64_t start;
@@ -91,13 +92,13 @@ double bench_bare(uint8_t *from, uint64_t size, bool huge, enum bench_link link)
 	char word;
 	double ms;
 
-	if (connected(link, fd))
+	if (connected(BENCH_TCP, fd))
 		return -1;
 	pid = fork();
 	if (!pid) {
 		munmap(from, size); /* not shared with the sender */
 		close(fd[0]);
-		bare_receiver(fd[1], size, huge);
+		bare_receiver(fd[1], size, huge, fresh);
 	}
 	close(fd[1]);
 	if (read(fd[0], &word, 1) != 1)

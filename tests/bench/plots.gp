@@ -11,7 +11,7 @@ file(kind, line) = folder . "/" . kind . "-" . line . ".dat"
 do for [kind in "4k huge"] {
 	set output folder . "/copy-runs-" . kind . ".svg"
 	set title "until the copy runs, " . kind . " pages"
-	plot for [line in "telefork bare memcpy"] file(kind, line) with linespoints lw 2 title line
+	plot for [line in "telefork bare fresh memcpy"] file(kind, line) with linespoints lw 2 title line
 	set output folder . "/stop-" . kind . ".svg"
 	set title "the program stands still, " . kind . " pages"
 	plot for [line in "stop fork"] file(kind, line) with linespoints lw 2 title line

@@ -60,6 +60,8 @@ static bool is_noisy(struct bench_series *s)
 
 static const char *judge(struct bench *b, double value, double limit, bool noisy)
 {
+	if (limit <= 0)
+		return "told";
 	if (noisy) {
 		b->noisy++;
 		return "noisy";
@@ -78,7 +80,7 @@ void bench_add(struct bench *b, struct bench_series *value, struct bench_series 
 	double median = bench_median(value), low, high;
 	bool noisy = reference && is_noisy(reference);
 	const char *verdict = judge(b, median, limit, noisy);
-	char text[128], against[40] = "";
+	char text[128], against[40] = "", most[40] = "";
 	va_list ap;
 	json_t *row;
 
@@ -88,16 +90,20 @@ void bench_add(struct bench *b, struct bench_series *value, struct bench_series 
 	bench_spread(value, &low, &high);
 	if (reference)
 		snprintf(against, sizeof(against), "%.2f", bench_median(reference));
-	printf("%-50s %9.2f (%.2f-%.2f) %-3s | %9s | %9.2f %5.2fx%s  %s\n", text, median, low, high,
-		unit, against, limit, median / limit,
-		noisy            ? " ?"
-		: median > limit ? " *"
-				 : "  ",
-		aim);
+	if (limit > 0)
+		snprintf(most, sizeof(most), "%9.2f %5.2fx%s", limit, median / limit,
+			noisy            ? " ?"
+			: median > limit ? " *"
+					 : "  ");
+	printf("%-50s %9.2f (%.2f-%.2f) %-3s | %9s | %18s  %s\n", text, median, low, high, unit,
+		against, most, aim);
 	fflush(stdout);
-	row = json_pack("{s:s,s:s,s:o,s:f,s:f,s:s,s:s}", "name", text, "unit", unit, "value",
-		series_json(value), "limit", limit, "ratio", median / limit, "aim", aim, "verdict",
-		verdict);
+	row = json_pack("{s:s,s:s,s:o,s:s,s:s}", "name", text, "unit", unit, "value",
+		series_json(value), "aim", aim, "verdict", verdict);
+	if (limit > 0) {
+		json_object_set_new(row, "limit", json_real(limit));
+		json_object_set_new(row, "ratio", json_real(median / limit));
+	}
 	if (reference)
 		json_object_set_new(row, "reference", series_json(reference));
 	json_array_append_new(b->rows, row);
@@ -135,6 +141,8 @@ static int write_rows(const struct bench *b, const char *folder)
 		double limit = json_number_value(json_object_get(row, "limit"));
 		json_t *v = json_object_get(row, "value");
 
+		if (limit <= 0)
+			continue;
 		fprintf(f, "%f %f %f \"%s\"\n", json_number_value(json_object_get(row, "ratio")),
 			json_number_value(json_object_get(v, "low")) / limit,
 			json_number_value(json_object_get(v, "high")) / limit,

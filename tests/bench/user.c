@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A small program under QEMU user mode, and its receiver too: until the copy runs. */
+/* A small program, and one under QEMU user mode, with its receiver: until the copy runs. */
 #include "tests/bench/bench.h"
 
 #include <glob.h>
@@ -70,6 +70,27 @@ static int measure(struct bench *b, const char *root, const char *name)
 		bench_add(b, &runs, NULL, 20, "ms", "20 ms",
 			"small program, 1 MiB, qemu-%s: copy runs after", name);
 	return rc;
+}
+
+int bench_small(struct bench *b)
+{
+	char small[PATHS], uri[128], rounds[8], *end;
+	char *const go[] = {small, uri, rounds, NULL};
+	struct bench_series runs = {0};
+
+	snprintf(small, sizeof(small), "%s", b->pad); /* build/ARCH/bin/telefork-pad */
+	for (int i = 0; i < 2; i++)
+		if ((end = strrchr(small, '/')))
+			*end = '\0';
+	strncat(small, "/tests/small", sizeof(small) - strlen(small) - 1);
+	snprintf(uri, sizeof(uri), "%s", b->uri[BENCH_TCP]);
+	snprintf(rounds, sizeof(rounds), "%d", BENCH_ROUNDS);
+	if (read_figures(go, &runs)) {
+		fprintf(stderr, "bench: %s could not be measured\n", small);
+		return -1;
+	}
+	bench_add(b, &runs, NULL, 2.5, "ms", "2.5 ms", "small program, 1 MiB: copy runs after");
+	return 0;
 }
 
 int bench_user(struct bench *b)
