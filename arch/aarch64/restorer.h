@@ -117,32 +117,22 @@ static inline void tf_r_flush(uint64_t start, uint64_t size)
 	__asm__ volatile("dsb ish\n\tisb" : : : "memory");
 }
 
-static inline uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n)
+/* One step of the processor's CRC32C, over 8 bytes. */
+static inline __attribute__((always_inline)) uint64_t tf_r_crc32c_word(uint64_t crc, uint64_t word)
 {
-	for (; n >= 8; n -= 8, p += 8)
-		__asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1"
-			: "+r"(crc)
-			: "r"(*(const tf_r_word *)p));
-	for (; n; n--, p++)
-		__asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"(*p));
+	__asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(crc) : "r"(word));
 	return crc;
 }
 
-static inline void tf_r_crc32c_three(uint32_t crc[3], const uint8_t *p, uint64_t n)
+static inline uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n)
 {
-	uint32_t a = crc[0], b = crc[1], c = crc[2];
+	uint64_t r = crc;
 
-	for (const uint8_t *end = p + n; p < end; p += 8)
-		__asm__(".arch_extension crc\n\t"
-			"crc32cx %w0, %w0, %x3\n\t"
-			"crc32cx %w1, %w1, %x4\n\t"
-			"crc32cx %w2, %w2, %x5"
-			: "+&r"(a), "+&r"(b), "+&r"(c)
-			: "r"(*(const tf_r_word *)p), "r"(*(const tf_r_word *)(p + n)),
-			"r"(*(const tf_r_word *)(p + 2 * n)));
-	crc[0] = a;
-	crc[1] = b;
-	crc[2] = c;
+	for (; n >= 8; n -= 8, p += 8)
+		r = tf_r_crc32c_word(r, *(const tf_r_word *)p);
+	for (; n; n--, p++)
+		__asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(r) : "r"(*p));
+	return (uint32_t)r;
 }
 
 /* The new thread has the registers of the old one, but for its stack pointer and the result. */

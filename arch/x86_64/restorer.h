@@ -97,29 +97,22 @@ static inline void tf_r_flush(uint64_t start, uint64_t size)
 	(void)size;
 }
 
+/* One step of the processor's CRC32C, over 8 bytes. */
+static inline __attribute__((always_inline)) uint64_t tf_r_crc32c_word(uint64_t crc, uint64_t word)
+{
+	__asm__("crc32q %1, %0" : "+r"(crc) : "rm"(word));
+	return crc;
+}
+
 static inline uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n)
 {
 	uint64_t r = crc;
 
 	for (; n >= 8; n -= 8, p += 8)
-		__asm__("crc32q %1, %0" : "+r"(r) : "m"(*(const tf_r_word *)p));
+		r = tf_r_crc32c_word(r, *(const tf_r_word *)p);
 	for (; n; n--, p++)
 		__asm__("crc32b %1, %0" : "+r"(r) : "m"(*p));
 	return (uint32_t)r;
-}
-
-static inline void tf_r_crc32c_three(uint32_t crc[3], const uint8_t *p, uint64_t n)
-{
-	uint64_t a = crc[0], b = crc[1], c = crc[2];
-
-	for (const uint8_t *end = p + n; p < end; p += 8) {
-		__asm__("crc32q %1, %0" : "+r"(a) : "m"(*(const tf_r_word *)p));
-		__asm__("crc32q %1, %0" : "+r"(b) : "m"(*(const tf_r_word *)(p + n)));
-		__asm__("crc32q %1, %0" : "+r"(c) : "m"(*(const tf_r_word *)(p + 2 * n)));
-	}
-	crc[0] = (uint32_t)a;
-	crc[1] = (uint32_t)b;
-	crc[2] = (uint32_t)c;
 }
 
 /* The new thread has the registers of the old one, but for its stack pointer and the result. */

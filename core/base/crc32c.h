@@ -63,18 +63,44 @@ static inline uint32_t tf_crc32c_times(uint32_t a, uint32_t b)
 	return product;
 }
 
-/* Over raw state by the processor's instruction, which takes three cycles and could start each
- * cycle: so three blocks at a time, each for itself. Only where tf_arch_has_crc32c().
- * Freestanding. */
+/* What is looked for in passing: words of 8 bytes with a lower half from low to low + span. */
+struct tf_crc32c_look {
+	uint32_t low, span;
+	bool found;
+};
+
+/* Three blocks side by side, from raw state: the instruction takes three cycles and could start
+ * each cycle. look may be NULL, known to the compiler. Freestanding. */
+static inline __attribute__((always_inline)) uint32_t tf_crc32c_three_blocks(
+	uint32_t crc, const uint8_t *p, struct tf_crc32c_look *look)
+{
+	const uint32_t low = look ? look->low : 0, span = look ? look->span : 0;
+	uint64_t a = crc, b = 0, c = 0;
+	bool found = false;
+
+	for (const uint8_t *end = p + TF_CRC32C_BLOCK; p < end; p += 8) {
+		uint64_t x = *(const tf_r_word *)p;
+		uint64_t y = *(const tf_r_word *)(p + TF_CRC32C_BLOCK);
+		uint64_t z = *(const tf_r_word *)(p + (uint64_t)2 * TF_CRC32C_BLOCK);
+
+		a = tf_r_crc32c_word(a, x);
+		b = tf_r_crc32c_word(b, y);
+		c = tf_r_crc32c_word(c, z);
+		if (look)
+			found |= (uint32_t)x - low <= span || (uint32_t)y - low <= span ||
+				 (uint32_t)z - low <= span;
+	}
+	if (look)
+		look->found = found;
+	crc = tf_crc32c_times((uint32_t)a, TF_CRC32C_BLOCK_SHIFT) ^ (uint32_t)b;
+	return tf_crc32c_times(crc, TF_CRC32C_BLOCK_SHIFT) ^ (uint32_t)c;
+}
+
+/* Over raw state by the processor's instruction. Only where tf_arch_has_crc32c(). Freestanding. */
 static inline uint32_t tf_crc32c_instruction(uint32_t crc, const uint8_t *p, uint64_t n)
 {
-	for (; n >= 3 * TF_CRC32C_BLOCK; n -= 3 * TF_CRC32C_BLOCK, p += 3 * TF_CRC32C_BLOCK) {
-		uint32_t state[3] = {crc, 0, 0};
-
-		tf_r_crc32c_three(state, p, TF_CRC32C_BLOCK);
-		crc = tf_crc32c_times(state[0], TF_CRC32C_BLOCK_SHIFT) ^ state[1];
-		crc = tf_crc32c_times(crc, TF_CRC32C_BLOCK_SHIFT) ^ state[2];
-	}
+	for (; n >= 3 * TF_CRC32C_BLOCK; n -= 3 * TF_CRC32C_BLOCK, p += 3 * TF_CRC32C_BLOCK)
+		crc = tf_crc32c_three_blocks(crc, p, NULL);
 	return tf_r_crc32c(crc, p, n);
 }
 

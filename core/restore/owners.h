@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "arch/restorer.h"
+#include "core/base/crc32c.h"
 #include "core/restore/plan.h"
 
 #define TF_OWNER_TID    0x3fffffffu /* FUTEX_TID_MASK */
@@ -330,6 +331,24 @@ TF_OWNERS_FN void tf_owner_note(struct tf_owners *o, uint64_t at, uint64_t bytes
 		else
 			o->n_found = TF_OWNER_FOUND + 1;
 	}
+}
+
+/* The same, and the bytes' CRC32C from raw state, by the processor's instruction: one look at each
+ * word, and a second one at the blocks in which something was found. */
+TF_OWNERS_FN uint32_t tf_owner_note_checked(
+	struct tf_owners *o, uint32_t crc, uint64_t at, uint64_t bytes, uint64_t n)
+{
+	const uint64_t step = UINT64_C(3) * TF_CRC32C_BLOCK;
+	struct tf_crc32c_look look = {.low = o->owner[0].old};
+
+	look.span = o->owner[o->n_owners - 1].old - look.low;
+	for (; n >= step; n -= step, bytes += step, at += step) {
+		crc = tf_crc32c_three_blocks(crc, (const uint8_t *)bytes, &look);
+		if (look.found || at & 7)
+			tf_owner_note(o, at, bytes, step);
+	}
+	tf_owner_note(o, at, bytes, n);
+	return tf_r_crc32c(crc, (const uint8_t *)bytes, n);
 }
 
 /* [at, to) of a part of the range that begins at from. */

@@ -85,6 +85,20 @@ static IN_BLOB uint32_t crc(
 	return tf_crc32c_slice((const uint32_t(*)[256])p->crc_table, state, data, n);
 }
 
+/* The check of n bytes at `at`, and what may be a lock in them; to: where they will stand, 0:
+ * nowhere. */
+static IN_BLOB uint32_t check(
+	const struct tf_plan_header *p, uint32_t state, uint64_t to, uint64_t at, uint64_t n)
+{
+	struct tf_owners *o = to ? (struct tf_owners *)p->owners : 0;
+
+	if (o && p->crc_instruction)
+		return tf_owner_note_checked(o, state, to, at, n);
+	if (o)
+		tf_owner_note(o, to, at, n);
+	return crc(p, state, (const void *)at, n);
+}
+
 /* Who unpacks for us keeps the time himself. */
 static IN_BLOB int32_t patience(const struct tf_plan_header *p, int fd)
 {
@@ -233,9 +247,7 @@ static IN_BLOB int64_t read_extent(
 		rc = read_all(fd, patience(p, fd), at, n);
 		if (rc)
 			return rc;
-		state = crc(p, state, (const void *)at, n);
-		if (p->owners && f->address)
-			tf_owner_note((struct tf_owners *)p->owners, to, at, n);
+		state = check(p, state, f->address ? to : 0, at, n);
 		if (puts)
 			rc = put(p, to, at, n);
 		else if (aside && f->address)

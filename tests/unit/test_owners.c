@@ -474,6 +474,54 @@ START_TEST(noted_not_all)
 }
 END_TEST
 
+/* Of each round one word, for it is enough that something is found in three blocks. */
+enum { PASSED = 7 * TF_CRC32C_BLOCK + 4104 };
+static const uint64_t passed[] = {0, TF_CRC32C_BLOCK - 8, TF_CRC32C_BLOCK, 2 * TF_CRC32C_BLOCK + 16,
+	3 * TF_CRC32C_BLOCK - 8, 3 * TF_CRC32C_BLOCK, 5 * TF_CRC32C_BLOCK + 8, 6 * TF_CRC32C_BLOCK,
+	PASSED - 8};
+
+static uint32_t note_in_passing(uint64_t *bytes, uint64_t n, uint64_t offset)
+{
+	uint64_t x = 88172645463325252u;
+
+	for (unsigned i = 0; i < PASSED / 8; i++) {
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+		bytes[i] = x | UINT64_C(1) << 63 | UINT64_C(1) << 31; /* no owner's halves */
+	}
+	bytes[offset / 8] = owner[offset / 8 % 3].old;
+	return tf_owner_note_checked(&owners, 7, range[0].start, (uint64_t)bytes, n);
+}
+
+/* One pass for the check and for ids finds what two find: at the edges of blocks, in each of three
+ * side by side, and in what is left. */
+START_TEST(noted_in_passing)
+{
+	static uint64_t bytes[PASSED / 8];
+	uint32_t crc;
+
+	if (!tf_crc32c_has_instruction())
+		return;
+	crc = note_in_passing(bytes, PASSED, passed[_i]);
+	ck_assert_uint_eq(crc, ~tf_crc32c(~7u, bytes, PASSED));
+	ck_assert_uint_eq(owners.n_found, 1);
+	ck_assert_uint_eq(found[0], range[0].start + passed[_i]);
+}
+END_TEST
+
+/* Of words in halves nothing is known. */
+START_TEST(noted_in_halves)
+{
+	static uint64_t bytes[PASSED / 8];
+	uint32_t crc;
+
+	if (!tf_crc32c_has_instruction())
+		return;
+	crc = note_in_passing(bytes, PASSED - 4, 0);
+	ck_assert_uint_eq(crc, ~tf_crc32c(~7u, bytes, PASSED - 4));
+	ck_assert_uint_gt(owners.n_found, TF_OWNER_FOUND);
+}
+END_TEST
+
 static void add(TCase *tc)
 {
 	tcase_add_loop_test(tc, mutexes, 0, sizeof(looks) / sizeof(*looks));
@@ -503,6 +551,8 @@ int main(void)
 	tcase_add_test(searched, held);
 	tcase_add_test(seen, noted_elsewhere);
 	tcase_add_loop_test(seen, noted_not_all, 0, 2);
+	tcase_add_loop_test(seen, noted_in_passing, 0, sizeof(passed) / sizeof(*passed));
+	tcase_add_test(seen, noted_in_halves);
 	suite_add_tcase(s, searched);
 	suite_add_tcase(s, seen);
 	return suite_run(s);
