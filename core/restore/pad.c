@@ -226,8 +226,10 @@ static int settle_later(struct tf_pad *p)
 {
 	struct tf_image *img = &p->image;
 	uint32_t k = 0;
-	int rc = tf_known_choose(p);
+	int rc;
 
+	tf_image_note_waiting(img);
+	rc = tf_known_choose(p);
 	for (uint32_t i = 0; i < img->n_maps; i++) {
 		while (k < img->n_later && img->later[k].end <= img->maps[i].start)
 			k++;
