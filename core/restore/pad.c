@@ -245,6 +245,18 @@ static int later_of(int before, int now)
 	return now ? now : before;
 }
 
+/* For files that the sender is told of, whether they are here. */
+static bool make_room(struct tf_pad *p)
+{
+	struct tf_found *f = &p->found;
+
+	if (!p->image.n_known && !(p->stream_flags & TF_STREAM_OFFER))
+		return false;
+	f->max = p->image.n_maps < TF_KNOWN_MAX ? p->image.n_maps : TF_KNOWN_MAX;
+	f->file = tf_arena_array(&p->arena, f->max, sizeof(*f->file));
+	return f->file;
+}
+
 /* As the program will: it is not shown what it may not see. */
 static int look_for_files(struct tf_pad *p)
 {
@@ -256,7 +268,8 @@ static int look_for_files(struct tf_pad *p)
 	tf_files_as(&as, &p->image, &p->facts);
 	rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err);
 	if (!rc && !before)
-		rc = tf_objects_check(&p->image, &p->facts, p->options->restore, &p->left, &p->err);
+		rc = tf_objects_check(&p->image, &p->facts, p->options->restore,
+			make_room(p) ? &p->found : NULL, &p->left, &p->err);
 	tf_files_back(&as, &p->image, &p->facts);
 	return rc;
 }
