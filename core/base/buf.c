@@ -5,6 +5,7 @@
  */
 #include "core/base/buf.h"
 
+#include <endian.h>
 #include <string.h>
 
 #define X(name, rule, text) static const char RULE_##name[] = rule ": " text;
@@ -69,29 +70,31 @@ void tf_put_zero(struct tf_writer *w, size_t n)
 	put(w, NULL, n);
 }
 
+/* n is a constant, v little-endian. */
+static inline void put_number(struct tf_writer *w, uint64_t v, size_t n)
+{
+	if (w->failed || n > w->size - w->at || (w->expect && memcmp(w->expect + w->at, &v, n))) {
+		put(w, (const uint8_t *)&v, n);
+		return;
+	}
+	if (w->to)
+		memcpy(w->to + w->at, &v, n);
+	w->at += n;
+}
+
 void tf_put_u16(struct tf_writer *w, uint16_t v)
 {
-	uint8_t b[2] = {(uint8_t)v, (uint8_t)(v >> 8)};
-
-	put(w, b, sizeof(b));
+	put_number(w, htole64(v), sizeof(v));
 }
 
 void tf_put_u32(struct tf_writer *w, uint32_t v)
 {
-	uint8_t b[4];
-
-	for (unsigned i = 0; i < sizeof(b); i++)
-		b[i] = (uint8_t)(v >> 8 * i);
-	put(w, b, sizeof(b));
+	put_number(w, htole64(v), sizeof(v));
 }
 
 void tf_put_u64(struct tf_writer *w, uint64_t v)
 {
-	uint8_t b[8];
-
-	for (unsigned i = 0; i < sizeof(b); i++)
-		b[i] = (uint8_t)(v >> 8 * i);
-	put(w, b, sizeof(b));
+	put_number(w, htole64(v), sizeof(v));
 }
 
 void tf_put_align(struct tf_writer *w, size_t align)
@@ -172,14 +175,15 @@ const uint8_t *tf_get(struct tf_reader *r, size_t n)
 	return p;
 }
 
-static uint64_t number(struct tf_reader *r, unsigned n)
+/* n is a constant. */
+static inline uint64_t number(struct tf_reader *r, size_t n)
 {
 	const uint8_t *p = tf_get(r, n);
 	uint64_t v = 0;
 
-	for (unsigned i = 0; p && i < n; i++)
-		v |= (uint64_t)p[i] << 8 * i;
-	return v;
+	if (p)
+		memcpy(&v, p, n);
+	return le64toh(v);
 }
 
 uint16_t tf_get_u16(struct tf_reader *r)

@@ -90,6 +90,7 @@ struct tf_map {
 	uint32_t huge; /* hugetlb: log2 of the bytes of a page; else 0 */
 	uint32_t key;  /* of memory protection, pkeys(7); 0: none */
 	bool here;     /* the destination has this file: set by the receiver, does not travel */
+	bool waits;    /* nothing of it comes before the process runs: likewise */
 	uint64_t own;  /* bytes of pages that are not its file's, as smaps has it; UINT64_MAX: not
 			  known. Does not travel */
 };
@@ -480,6 +481,9 @@ bool tf_map_may_wait(const struct tf_map *m);
 
 /* Whether there may be a file that its pages are of: what known.h is about. */
 bool tf_map_may_be_known(const struct tf_map *m);
+
+/* Sets waits of all mappings of which image.later has all that would come. */
+void tf_image_note_waiting(struct tf_image *img);
 
 /* Takes what is in those mappings, in their order, off img->later. Bytes that were. */
 uint64_t tf_image_drop_later(struct tf_image *img, const struct tf_known *known, uint32_t n);

@@ -32,7 +32,8 @@ static uint32_t find_id(const uint8_t *notes, size_t n, uint8_t id[static TF_KNO
 	return 0;
 }
 
-bool tf_known_by(const uint8_t page[static TF_KNOWN_PAGE], struct tf_known *ret)
+bool tf_known_by_with(
+	bool instruction, const uint8_t page[static TF_KNOWN_PAGE], struct tf_known *ret)
 {
 	Elf64_Ehdr e;
 
@@ -42,7 +43,7 @@ bool tf_known_by(const uint8_t page[static TF_KNOWN_PAGE], struct tf_known *ret)
 		e.e_phentsize != sizeof(Elf64_Phdr) || e.e_phoff > TF_KNOWN_PAGE ||
 		e.e_phnum > (TF_KNOWN_PAGE - e.e_phoff) / sizeof(Elf64_Phdr))
 		return false;
-	ret->crc = tf_crc32c(0, page, TF_KNOWN_PAGE);
+	ret->crc = tf_crc32c_by(instruction, 0, page, TF_KNOWN_PAGE);
 	for (unsigned i = 0; i < e.e_phnum; i++) {
 		Elf64_Phdr p;
 
@@ -53,6 +54,11 @@ bool tf_known_by(const uint8_t page[static TF_KNOWN_PAGE], struct tf_known *ret)
 			return true;
 	}
 	return false;
+}
+
+bool tf_known_by(const uint8_t page[static TF_KNOWN_PAGE], struct tf_known *ret)
+{
+	return tf_known_by_with(tf_crc32c_has_instruction(), page, ret);
 }
 
 bool tf_known_same(const struct tf_known *a, const struct tf_known *b)

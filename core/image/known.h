@@ -43,6 +43,10 @@ struct tf_known {
  * build-id there. */
 bool tf_known_by(const uint8_t page[static TF_KNOWN_PAGE], struct tf_known *ret);
 
+/* The same, for many; instruction: tf_crc32c_has_instruction(). */
+bool tf_known_by_with(
+	bool instruction, const uint8_t page[static TF_KNOWN_PAGE], struct tf_known *ret);
+
 /* Whether both are of one file, by its size, build-id and first page. */
 bool tf_known_same(const struct tf_known *a, const struct tf_known *b);
 

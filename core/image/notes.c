@@ -43,6 +43,11 @@ static size_t element_size(const struct tf_field *f)
 	}
 }
 
+static bool is_string(const struct tf_field *f)
+{
+	return f->type == TF_FIELD_STR || f->type == TF_FIELD_STR_ARG;
+}
+
 /* Bytes of the shortest record on the wire. */
 static size_t least_size(const struct tf_kind *k)
 {
@@ -50,9 +55,8 @@ static size_t least_size(const struct tf_kind *k)
 
 	for (uint32_t i = 0; i < k->n_fields; i++) {
 		const struct tf_field *f = &k->fields[i];
-		bool string = f->type == TF_FIELD_STR || f->type == TF_FIELD_STR_ARG;
 
-		n += string ? 4 : element_size(f) * f->count;
+		n += (is_string(f) ? 4 : element_size(f)) * f->count;
 	}
 	return n;
 }
@@ -96,7 +100,7 @@ static void put_element(struct tf_writer *w, const struct tf_field *f, const cha
 		tf_put_zero(w, 16 - n);
 		return;
 	}
-	if (f->type == TF_FIELD_STR || f->type == TF_FIELD_STR_ARG) {
+	if (is_string(f)) {
 		memcpy(&s, p, sizeof(s));
 		tf_put_str(w, s, TF_MAX_STR);
 		return;
@@ -152,7 +156,7 @@ static void get_element(struct tf_reader *r, const struct tf_field *f, char *p, 
 			memcpy(p, bytes, 16);
 		return;
 	}
-	if (f->type == TF_FIELD_STR || f->type == TF_FIELD_STR_ARG) {
+	if (is_string(f)) {
 		s = tf_get_str(r, a, TF_MAX_STR);
 		if (f->type == TF_FIELD_STR_ARG && !*s)
 			tf_reader_fail(r, TELEFORK_E_IMAGE, at, RULE(FIELD));
@@ -243,17 +247,48 @@ static void put_records(struct tf_writer *w, const struct tf_kind *k, const stru
 		put_record(w, k, tf_kind_item(k, img, i));
 }
 
+/* Bytes of all strings of the record. */
+static size_t strings_size(const struct tf_kind *k, const char *item)
+{
+	size_t size = 0;
+
+	for (uint32_t i = 0; i < k->n_fields; i++) {
+		const struct tf_field *f = &k->fields[i];
+
+		for (uint16_t n = 0; is_string(f) && n < f->count; n++) {
+			const char *s;
+
+			memcpy(&s, item + f->offset + n * element_size(f), sizeof(s));
+			size += s ? strnlen(s, TF_MAX_STR + 1) : 0;
+		}
+	}
+	return size;
+}
+
+static size_t records_size(const struct tf_kind *k, const struct tf_image *img)
+{
+	uint32_t count = tf_kind_count(k, img);
+	size_t size = TELEFORK_PREAMBLE + count * least_size(k);
+
+	for (uint32_t i = 0; i < count; i++)
+		size += strings_size(k, tf_kind_item(k, img, i));
+	return size;
+}
+
 static void put_kind(struct tf_writer *w, const struct tf_kind *k, const struct tf_image *img)
 {
-	struct tf_writer size;
+	size_t size;
 
-	tf_writer_measure(&size, TF_MAX_HEAD);
-	if (tf_kind_count(k, img) > k->max)
+	if (tf_kind_count(k, img) > k->max) {
 		w->failed = true;
-	put_records(&size, k, img);
-	w->failed = w->failed || size.failed;
-	put_header(w, TF_NOTE_OWNER, k->type, size.at);
-	put_records(w, k, img);
+		return;
+	}
+	size = records_size(k, img);
+	put_header(w, TF_NOTE_OWNER, k->type, size);
+	if (w->to || w->expect)
+		put_records(w, k, img);
+	else
+		tf_put_zero(w, size);
 	tf_put_align(w, 4);
 }
 

@@ -163,6 +163,37 @@ bool tf_map_may_be_known(const struct tf_map *m)
 	       m->path[0] == '/';
 }
 
+/* Whether the runs from *k on have all of [at, end); *k is then the first that goes on behind it.
+ */
+static bool is_later(const struct tf_image *img, uint32_t *k, uint64_t at, uint64_t end)
+{
+	for (; *k < img->n_later && at < end && img->later[*k].start <= at; ++*k) {
+		at = img->later[*k].end > at ? img->later[*k].end : at;
+		if (at > end)
+			break;
+	}
+	return at >= end;
+}
+
+/* All lists are in the order of addresses. */
+void tf_image_note_waiting(struct tf_image *img)
+{
+	uint32_t k = 0, g = 0;
+
+	for (uint32_t i = 0; i < img->n_maps; i++) {
+		struct tf_map *m = &img->maps[i];
+
+		m->waits = true;
+		for (; g < img->n_segments && img->segments[g].vaddr < m->end; g++) {
+			const struct tf_segment *s = &img->segments[g];
+
+			while (k < img->n_later && img->later[k].end <= s->vaddr)
+				k++;
+			m->waits &= is_later(img, &k, s->vaddr, s->vaddr + s->filesz);
+		}
+	}
+}
+
 /* Both lists are in the order of mappings. */
 uint64_t tf_image_drop_later(struct tf_image *img, const struct tf_known *known, uint32_t n)
 {

@@ -13,7 +13,7 @@
  * it is in the cache still, and the other side not idle. */
 #define BATCH_BYTES (2 * TF_EXTENT_SIZE)
 
-static uint32_t extent_crc(bool instruction, uint64_t offset, uint32_t size, const void *data)
+uint32_t tf_extent_crc_with(bool instruction, uint64_t offset, uint32_t size, const void *data)
 {
 	struct {
 		uint64_t offset;
@@ -25,7 +25,7 @@ static uint32_t extent_crc(bool instruction, uint64_t offset, uint32_t size, con
 
 uint32_t tf_extent_crc(uint64_t offset, uint32_t size, const void *data)
 {
-	return extent_crc(tf_crc32c_has_instruction(), offset, size, data);
+	return tf_extent_crc_with(tf_crc32c_has_instruction(), offset, size, data);
 }
 
 uint32_t tf_chain_crc(uint32_t chain, uint32_t extent_crc)
@@ -101,7 +101,8 @@ static bool is_full(const struct tf_sink *s)
 static int queue(
 	struct tf_sink *s, uint64_t offset, const void *data, uint32_t size, struct tf_err *e)
 {
-	struct tf_extent x = {offset, size, extent_crc(s->crc_instruction, offset, size, data)};
+	struct tf_extent x = {
+		offset, size, tf_extent_crc_with(s->crc_instruction, offset, size, data)};
 
 	if (s->file) {
 		if (s->count == s->max_table)

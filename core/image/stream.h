@@ -202,6 +202,9 @@ struct tf_sink {
 /* The crc of an extent over data. */
 uint32_t tf_extent_crc(uint64_t offset, uint32_t size, const void *data);
 
+/* The same, for many; instruction: tf_crc32c_has_instruction(). */
+uint32_t tf_extent_crc_with(bool instruction, uint64_t offset, uint32_t size, const void *data);
+
 /* The check of a chain, extended by one extent's crc. */
 uint32_t tf_chain_crc(uint32_t chain, uint32_t extent_crc);
 

@@ -55,6 +55,7 @@ static int plan_all(struct tf_build *b)
 {
 	struct tf_plan *p = &b->r->plan;
 	uint32_t others = b->img->n_threads - 1;
+	uint64_t sp;
 	int rc;
 
 	tf_build_take_down(b);
@@ -95,21 +96,27 @@ static int plan_all(struct tf_build *b)
 	if (others)
 		tf_plan_add(p, TF_OP_GATHER, "the other threads")->arg[0] = others;
 	tf_build_limits(b);
+	rc = tf_build_registers(b, b->img->threads, &sp);
+	if (rc)
+		return rc;
+	if (!tf_build_ends_as_less(b))
+		tf_build_dumpable(b);
 	if (b->r->zygote)
 		tf_build_gate(b);
 	else
 		tf_plan_add(p, TF_OP_BARRIER, "ready")->arg[0] = (uint64_t)b->r->fds.control;
 	tf_build_mark(b);
 	tf_build_last_rights(b, 0);
-	tf_build_dumpable(b);
+	if (tf_build_ends_as_less(b))
+		tf_build_dumpable(b);
 	tf_build_arm(b);
 	tf_plan_syscall(p, "control", SYS_close, 1, (uint64_t)b->r->fds.control);
 	if (b->r->mark.from)
 		tf_build_stop(b);
 	if (others)
 		tf_plan_add(p, TF_OP_RELEASE, "the other threads");
-	rc = tf_build_frame(b, b->img->threads);
-	return rc ? rc : tf_build_other_threads(b);
+	tf_plan_add(p, TF_OP_SIGRETURN, "run")->arg[0] = sp;
+	return tf_build_other_threads(b);
 }
 
 /* Bytes of all threads' frames in the plan's data, alignment included. */

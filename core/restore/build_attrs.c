@@ -99,7 +99,11 @@ void tf_build_limits(struct tf_build *b)
 			tf_build_data(b, &l[2 * i], 16, 8, NULL), 0);
 }
 
-/* After the threads' last change of credentials, which makes it 0 or 2. */
+bool tf_build_ends_as_less(const struct tf_build *b)
+{
+	return b->new_rights || b->img->process.dumpable != 1;
+}
+
 void tf_build_dumpable(struct tf_build *b)
 {
 	const struct tf_process *p = &b->img->process;

@@ -215,9 +215,10 @@ void tf_build_traced(struct tf_build *b, uint32_t i);
 /* The first thread starts the others, where there are any. */
 void tf_build_start_threads(struct tf_build *b);
 
-/* Registers that no frame holds, the frame, and its rt_sigreturn.
- * 0 or what the architecture says. */
-int tf_build_frame(struct tf_build *b, const struct tf_thread *t);
+/* Registers that no frame holds, and the frame; *ret_sp is for its rt_sigreturn. Before the
+ * barrier: what stands behind it is followed call by call (landing.c). 0 or what the architecture
+ * says. */
+int tf_build_registers(struct tf_build *b, const struct tf_thread *t, uint64_t *ret_sp);
 
 /* The lists of all other threads, behind the first's. 0, _IMAGE, or what the architecture says. */
 int tf_build_other_threads(struct tf_build *b);
@@ -266,7 +267,11 @@ int tf_build_timers(struct tf_build *b);
 /* After the barrier: all timers run. */
 void tf_build_arm(struct tf_build *b);
 
-/* After tf_build_last_rights(). */
+/* Whether it changes its credentials behind the barrier, which makes it less dumpable, or is not
+ * dumpable: nobody who is not privileged could trace it any more. */
+bool tf_build_ends_as_less(const struct tf_build *b);
+
+/* After tf_build_last_rights(), if that is so. */
 void tf_build_dumpable(struct tf_build *b);
 
 /* Steps of all these at most; adds the bytes of data that they take. */

@@ -214,6 +214,8 @@ bool tf_build_has_data(const struct tf_image *img, const struct tf_map *m)
 {
 	uint32_t low = 0, high = img->n_segments;
 
+	if (m->waits)
+		return false;
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
 
@@ -362,13 +364,20 @@ static bool has_kernels_key(const struct tf_build *b, const struct tf_map *m)
 	return m->key && !(b->img->mm.keys >> m->key & 1);
 }
 
+/* A mapping that follows the last step's gets what that gives in the same call. */
 static void plan_protect(struct tf_build *b, uint32_t i, uint32_t prot)
 {
 	const struct tf_map *m = &b->img->maps[i];
 	uint64_t start = tf_restore_map_range(b->img, i).start;
+	struct tf_plan *p = &b->r->plan;
+	struct tf_step *last = &p->steps[tf_plan_last(p)];
 
-	tf_plan_syscall(&b->r->plan, kind_comment[m->kind], SYS_mprotect, 3, start,
-		map_end(m) - start, (uint64_t)prot);
+	if (last->op == TF_OP_SYSCALL && last->nr == SYS_mprotect && last->arg[2] == prot && i &&
+		last->arg[0] + last->arg[1] == start && !m->huge && !m[-1].huge)
+		last->arg[1] = map_end(m) - last->arg[0];
+	else
+		tf_plan_syscall(p, kind_comment[m->kind], SYS_mprotect, 3, start,
+			map_end(m) - start, (uint64_t)prot);
 }
 
 static void plan_kernels_key(struct tf_build *b, uint32_t key)
@@ -469,7 +478,7 @@ int tf_build_fills(struct tf_build *b, struct tf_arena *a)
 		const struct tf_map *m = tf_image_map_at(img, s->vaddr);
 		bool drop = b->r->vdso_equal && m && is_vdso_part(m);
 
-		if (s->filesz)
+		if (s->filesz && !(m && m->waits))
 			b->r->fills[b->r->n_fills++] = (struct tf_fill){
 				s->offset, s->filesz, drop ? 0 : s->vaddr, fill_how(b, m)};
 	}

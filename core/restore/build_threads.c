@@ -168,20 +168,16 @@ static int plan_frame(
 					 *ret_at, ret_sp, b->e);
 }
 
-int tf_build_frame(struct tf_build *b, const struct tf_thread *t)
+int tf_build_registers(struct tf_build *b, const struct tf_thread *t, uint64_t *ret_sp)
 {
-	uint64_t at, sp;
-	int rc = plan_frame(b, t, &at, &sp);
+	uint64_t at;
+	int rc = plan_frame(b, t, &at, ret_sp);
 
 	if (!rc)
 		tf_build_owner_frame(b, 0, at);
 	if (!rc)
 		rc = plan_sign_link(b, at);
-	if (!rc)
-		rc = plan_registers(b, t);
-	if (!rc)
-		tf_plan_add(&b->r->plan, TF_OP_SIGRETURN, "run")->arg[0] = sp;
-	return rc;
+	return rc ? rc : plan_registers(b, t);
 }
 
 static int plan_list(struct tf_build *b, uint32_t i)

@@ -2,64 +2,45 @@
 /* See known.h. The new process opens files by their names once more: so it is looked again, whether
  * the names lead to the same files, unchanged. */
 #include "core/restore/known.h"
-#include "core/base/cleanup.h"
 #include "core/base/crc32c.h"
-#include "core/image/known.h"
 #include "core/restore/build.h"
-#include "core/restore/files.h"
 
-#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-struct tf_known_file {
-	const char *path;
-	struct stat st;
-};
-
-/* What is at that path, and what it is known by. */
-static bool look(const char *path, struct stat *st, struct tf_known *ret)
+/* The mapping's file, if that is known by something; NULL. Mappings are asked for in their order,
+ * *at is 0 at first. */
+static struct tf_found_file *file_of(struct tf_pad *p, uint32_t map, uint32_t *at)
 {
-	TF_CLOSE int fd = tf_files_open(path, O_RDONLY, S_IFREG, st);
-	uint8_t page[TF_KNOWN_PAGE];
+	const struct tf_found *f = &p->found;
+	const struct tf_map *m = &p->image.maps[map];
 
-	if (fd < 0 || pread(fd, page, sizeof(page), 0) != sizeof(page))
-		return false;
-	ret->size = (uint64_t)st->st_size;
-	return tf_known_by(page, ret);
+	while (*at + 1 < f->n && f->file[*at + 1].by.map <= map)
+		++*at;
+	return m->here && *at < f->n && f->file[*at].by.map <= map && f->file[*at].usable &&
+			       !strcmp(f->file[*at].path, m->path)
+		       ? &f->file[*at]
+		       : NULL;
 }
 
-/* The last file that was looked at: a file's mappings stand together. */
-struct last {
-	const char *path;
-	struct tf_known file;
-	bool usable;
-};
-
-/* Whether the mapping's file is known by something: l->file. It is in p->known then. */
-static bool is_usable(struct tf_pad *p, const struct tf_map *m, struct last *l)
+static struct tf_known shown_by(struct tf_found_file *f, uint32_t map)
 {
-	if (!l->path || strcmp(l->path, m->path) != 0) {
-		l->path = m->path;
-		l->usable = look(l->path, &p->known[p->n_known].st, &l->file);
-		if (l->usable)
-			p->known[p->n_known++].path = l->path;
-	}
-	return l->usable;
+	struct tf_known k = f->by;
+
+	f->told = true;
+	k.map = map;
+	return k;
 }
 
 static void list(struct tf_pad *p, struct tf_known *k, uint32_t *ret_n)
 {
-	struct last l = {0};
+	uint32_t at = 0;
 
 	for (uint32_t i = 0; i < p->image.n_maps && *ret_n < TF_KNOWN_MAX; i++) {
-		const struct tf_map *m = &p->image.maps[i];
+		struct tf_found_file *f = p->image.maps[i].object ? NULL : file_of(p, i, &at);
 
-		if (!m->here || m->object || !is_usable(p, m, &l))
-			continue;
-		l.file.map = i;
-		k[(*ret_n)++] = l.file;
+		if (f)
+			k[(*ret_n)++] = shown_by(f, i);
 	}
 }
 
@@ -78,8 +59,7 @@ int tf_known_tell(struct tf_pad *p)
 	uint32_t room = p->image.n_maps < TF_KNOWN_MAX ? p->image.n_maps : TF_KNOWN_MAX, n = 0;
 	struct tf_known *k = tf_arena_array(&p->arena, room + 1, sizeof(*k));
 
-	p->known = tf_arena_array(&p->arena, room + 1, sizeof(*p->known));
-	if (!k || !p->known)
+	if (!k)
 		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory for a list of files");
 	list(p, k, &n);
 	return tell(p, k, n);
@@ -89,20 +69,16 @@ int tf_known_choose(struct tf_pad *p)
 {
 	struct tf_image *img = &p->image;
 	struct tf_known *k = tf_arena_array(&p->arena, img->n_known + 1, sizeof(*k));
-	struct last l = {0};
-	struct tf_files_as as;
+	uint32_t at = 0;
 
-	p->known = tf_arena_array(&p->arena, img->n_known + 1, sizeof(*p->known));
-	if (!k || !p->known)
+	if (!k)
 		return tf_fail(&p->err, TELEFORK_E_NOMEM, "out of memory for a list of files");
-	tf_files_as(&as, img, &p->facts);
 	for (uint32_t i = 0; i < img->n_known; i++) {
-		const struct tf_map *m = &img->maps[img->known[i].map];
+		struct tf_found_file *f = file_of(p, img->known[i].map, &at);
 
-		if (m->here && is_usable(p, m, &l) && tf_known_same(&l.file, &img->known[i]))
-			k[p->n_stay++] = img->known[i];
+		if (f && tf_known_same(&f->by, &img->known[i]))
+			k[p->n_stay++] = shown_by(f, img->known[i].map);
 	}
-	tf_files_back(&as, img, &p->facts);
 	p->stay = k;
 	tf_image_drop_later(img, k, p->n_stay);
 	return 0;
@@ -122,12 +98,13 @@ static bool is_same(const struct stat *a, const struct stat *b)
 
 int tf_known_check(struct tf_pad *p)
 {
-	for (uint32_t i = 0; i < p->n_known; i++) {
+	for (uint32_t i = 0; i < p->found.n; i++) {
+		const struct tf_found_file *f = &p->found.file[i];
 		struct stat st;
 
-		if (stat(p->known[i].path, &st) || !is_same(&st, &p->known[i].st))
+		if (f->told && (stat(f->path, &st) || !is_same(&st, &f->st)))
 			return tf_fail(&p->err, TELEFORK_E_INCOMPATIBLE,
-				"the file %s was changed meanwhile: try again", p->known[i].path);
+				"the file %s was changed meanwhile: try again", f->path);
 	}
 	return 0;
 }

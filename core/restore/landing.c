@@ -14,7 +14,9 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -22,8 +24,7 @@
 #ifndef PTRACE_O_SUSPEND_SECCOMP
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21) /* linux/ptrace.h */
 #endif
-#define SYSGOOD  (SIGTRAP | 0x80)
-#define AWAKE_NS 50000
+#define SYSGOOD (SIGTRAP | 0x80)
 
 /* The kernel's own, include/linux/errno.h: what a call that was interrupted returns. */
 enum { RESTARTSYS = 512, RESTART_RESTARTBLOCK = 516 };
@@ -45,6 +46,13 @@ static int failed(const struct tf_landing *l, pid_t tid, const char *what, struc
 
 /* --- begin --- */
 
+void tf_landing_prepare(int control)
+{
+	struct timeval ages = {.tv_sec = 1000000000};
+
+	setsockopt(control, SOL_SOCKET, SO_RCVTIMEO, &ages, sizeof(ages));
+}
+
 /* The restorer has noted the ids of the threads that it started as its steps' results. */
 static int read_tids(struct tf_landing *l, struct tf_err *e)
 {
@@ -62,6 +70,16 @@ static int read_tids(struct tf_landing *l, struct tf_err *e)
 		l->tids[i] = (pid_t)tid;
 	}
 	return 0;
+}
+
+/* The read that it stands in may not go on: that would be two stops more. */
+static int note_traced(struct tf_landing *l, struct tf_err *e)
+{
+	uint64_t at = l->restore->hole.start + offsetof(struct tf_plan_header, traced);
+
+	return ptrace(PTRACE_POKEDATA, l->tids[0], (void *)at, (void *)1)
+		       ? failed(l, l->tids[0], "a word to it", e)
+		       : 0;
 }
 
 static int set_registers(struct tf_landing *l, struct tf_err *e)
@@ -85,14 +103,16 @@ static unsigned long options(const struct tf_image *img)
 static int begin(struct tf_landing *l, struct tf_err *e)
 {
 	unsigned long how = options(l->image);
-	int rc = tf_tracer_seize(l->tids[0], how, e);
+	int rc = tf_tracer_seize(l->tids[0], how, l->awake, e);
 
 	if (rc)
 		return rc;
 	l->n = 1;
-	rc = read_tids(l, e);
+	rc = note_traced(l, e);
+	if (!rc)
+		rc = read_tids(l, e);
 	for (uint32_t i = 1; i < l->image->n_threads && !rc; i++) {
-		rc = tf_tracer_seize(l->tids[i], how, e);
+		rc = tf_tracer_seize(l->tids[i], how, l->awake, e);
 		l->n += !rc;
 	}
 	return rc ? rc : set_registers(l, e);
@@ -118,24 +138,12 @@ int tf_landing_begin(struct tf_landing *l, pid_t child, const struct tf_restore 
 
 /* --- arrive --- */
 
-/* Most stops come sooner than one is woken. */
-static pid_t await(const struct tf_landing *l, pid_t tid, int *ret_status)
-{
-	uint64_t asleep_ns = l->awake ? tf_now_ns() + AWAKE_NS : 0;
-	pid_t got;
-
-	do
-		got = waitpid(tid, ret_status, __WALL | (tf_now_ns() < asleep_ns ? WNOHANG : 0));
-	while (!got || (got < 0 && errno == EINTR));
-	return got;
-}
-
 /* Runs the thread on to its next stop. */
 static int to_stop(struct tf_landing *l, pid_t tid, long how, int *ret_status, struct tf_err *e)
 {
 	if (ptrace((enum __ptrace_request)how, tid, NULL, NULL))
 		return failed(l, tid, "ptrace", e);
-	if (await(l, tid, ret_status) != tid || !WIFSTOPPED(*ret_status))
+	if (tf_tracer_await(tid, l->awake, ret_status) != tid || !WIFSTOPPED(*ret_status))
 		return tf_fail(e, TELEFORK_E_RESTORE,
 			"thread %d of the new process ended before it could run", (int)tid);
 	return 0;
@@ -153,22 +161,6 @@ static int to_syscall_stop(struct tf_landing *l, pid_t tid, struct tf_err *e)
 		if (!(status >> 16))
 			l->stop = WSTOPSIG(status);
 	}
-}
-
-/* Through its rt_sigreturn: everything is as the image has it, and no instruction has been run. */
-static int to_its_place(struct tf_landing *l, pid_t tid, struct tf_err *e)
-{
-	struct __ptrace_syscall_info info = {0};
-
-	do {
-		int rc = to_syscall_stop(l, tid, e);
-
-		if (rc)
-			return rc;
-		if (ptrace(PTRACE_GET_SYSCALL_INFO, tid, (void *)sizeof(info), &info) <= 0)
-			return failed(l, tid, "PTRACE_GET_SYSCALL_INFO (Linux 5.3)", e);
-	} while (info.op != PTRACE_SYSCALL_INFO_ENTRY || info.entry.nr != SYS_rt_sigreturn);
-	return to_syscall_stop(l, tid, e);
 }
 
 /* Through a call that it was interrupted in, to where signals are handled, and no instruction is
@@ -189,14 +181,31 @@ static int interrupt(struct tf_landing *l, pid_t tid, struct tf_err *e)
 	return ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) ? failed(l, tid, "interrupt", e) : 0;
 }
 
-/* From there on no instruction is run, and all registers are shown as they are: in a stop at a
- * system call aarch64 has a mark of its own in x7 (arch/arm64/kernel/ptrace.c, report_syscall()).
- */
+/* Through the call that it is about to make, if it stands before one: an interrupt that comes in a
+ * stop is taken by the next. From there on no instruction is run, and all registers are shown as
+ * they are: in a stop at a system call aarch64 has a mark of its own in x7
+ * (arch/arm64/kernel/ptrace.c, report_syscall()). */
 static int to_where_it_shows(struct tf_landing *l, pid_t tid, struct tf_err *e)
 {
 	int rc = interrupt(l, tid, e);
 
 	return rc ? rc : to_interrupt_stop(l, tid, e);
+}
+
+/* Through its rt_sigreturn: everything is as the image has it, and no instruction has been run. */
+static int to_its_place(struct tf_landing *l, pid_t tid, struct tf_err *e)
+{
+	struct __ptrace_syscall_info info = {0};
+
+	do {
+		int rc = to_syscall_stop(l, tid, e);
+
+		if (rc)
+			return rc;
+		if (ptrace(PTRACE_GET_SYSCALL_INFO, tid, (void *)sizeof(info), &info) <= 0)
+			return failed(l, tid, "PTRACE_GET_SYSCALL_INFO (Linux 5.3)", e);
+	} while (info.op != PTRACE_SYSCALL_INFO_ENTRY || info.entry.nr != SYS_rt_sigreturn);
+	return to_where_it_shows(l, tid, e);
 }
 
 /* Interrupted on its way into a call. *ret: what that returned. Then it can be given registers with
@@ -292,15 +301,18 @@ static int unmap(struct tf_landing *l, const struct tf_call_way *way, const stru
 {
 	const struct tf_restore *r = l->restore;
 	const uint64_t arg[6] = {r->hole.start, r->park_at - r->hole.start};
-	int64_t result = -EINTR;
 	pid_t tid = l->tids[0];
+	int64_t result;
 	int rc;
 
 	if (tf_arch_task_call(tid, regs, way, SYS_munmap, arg))
 		return failed(l, tid, "set registers", e);
-	rc = interrupted_call(l, tid, &result, e);
+	rc = to_syscall_stop(l, tid, e);
+	if (!rc)
+		rc = to_where_it_shows(l, tid, e);
 	if (rc)
 		return rc;
+	result = tf_arch_task_result(tid);
 	if (tf_arch_task_put(tid, regs))
 		return failed(l, tid, "put registers back", e);
 	errno = (int)-result;
@@ -333,11 +345,8 @@ int tf_landing_arrive(struct tf_landing *l, const uint64_t code[2], const struct
 
 	l->jumps = tf_fit_clocks(img, facts) && !(facts->flags & TF_FACT_TIME_NS);
 	hold_signals(&before);
-	for (uint32_t i = 0; i < l->n && !rc; i++) {
+	for (uint32_t i = 0; i < l->n && !rc; i++)
 		rc = to_its_place(l, l->tids[i], e); /* the first lets the others go on */
-		if (!rc)
-			rc = to_where_it_shows(l, l->tids[i], e);
-	}
 	for (uint32_t i = 0; i < img->n_waits && !rc; i++)
 		rc = wait_again(l, &img->waits[i], &wait, &facts->cpu, a, e);
 	if (!rc)

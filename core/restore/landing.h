@@ -28,6 +28,11 @@ struct tf_landing {
 	bool jumps;  /* times of the source's monotonic clocks are others here */
 };
 
+/* Of a process that will land: its end of the control socket. A read with a time limit, unlike one
+ * without, does not go on by itself once a stop has interrupted it (signal(7)): see struct
+ * tf_plan_header, traced. */
+void tf_landing_prepare(int control);
+
 /* Traces every thread of child, which waits at the plan's barrier, and executes all TRACER steps.
  * tids come from the arena. 0, _NOMEM, or _RESTORE with ptrace's reason; then tf_landing_abandon().
  */

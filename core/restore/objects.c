@@ -25,6 +25,8 @@ struct look {
 	struct tf_image *img;
 	const struct tf_facts *f;
 	unsigned restore;
+	struct tf_found *found;
+	bool crc_instruction;
 	struct tf_err *left, *e;
 };
 
@@ -58,6 +60,20 @@ static bool may_execute(int fd)
 	return !fstatvfs(fd, &fs) && !(fs.f_flag & ST_NOEXEC);
 }
 
+static void note_file(struct look *l, const char *path, uint32_t map, int fd, const struct stat *st)
+{
+	uint8_t page[TF_KNOWN_PAGE];
+	struct tf_found_file *x;
+
+	if (!l->found || l->found->n == l->found->max)
+		return;
+	x = &l->found->file[l->found->n++];
+	*x = (struct tf_found_file){
+		.path = path, .st = *st, .by = {.map = map, .size = (uint64_t)st->st_size}};
+	x->usable = pread(fd, page, sizeof(page), 0) == sizeof(page) &&
+		    tf_known_by_with(l->crc_instruction, page, &x->by);
+}
+
 /* Its pages are compared with what comes when memory is filled: here only whether there is a file
  * whose pages can stand for them. */
 static void look_for_files(struct look *l)
@@ -65,7 +81,7 @@ static void look_for_files(struct look *l)
 	const char *path = NULL;
 	struct stat st = {0};
 	TF_CLOSE int fd = -1;
-	bool exec = false;
+	bool exec = false, noted = false;
 
 	/* A yoyo finds what its function wrote among pages that are all the copy's own. */
 	if (l->img->source.flags & TF_SOURCE_EMULATED || l->f->flags & TF_FACT_EMULATED ||
@@ -82,10 +98,14 @@ static void look_for_files(struct look *l)
 			path = m->path;
 			fd = open_regular(path, O_RDONLY, &st);
 			exec = fd >= 0 && may_execute(fd);
+			noted = false;
 		}
 		m->here = fd >= 0 && !(m->offset & (l->f->page_size - 1)) &&
 			  ends_alike(l->img, m, (uint64_t)st.st_size) &&
 			  (exec || !(m->prot & PROT_EXEC));
+		if (m->here && !noted)
+			note_file(l, path, i, fd, &st);
+		noted |= m->here;
 	}
 }
 
@@ -244,9 +264,9 @@ static void look_for_segment(struct look *l, uint32_t object)
 }
 
 int tf_objects_check(struct tf_image *img, const struct tf_facts *f, unsigned restore,
-	struct tf_err *left, struct tf_err *e)
+	struct tf_found *found, struct tf_err *left, struct tf_err *e)
 {
-	struct look l = {img, f, restore, left, e};
+	struct look l = {img, f, restore, found, tf_crc32c_has_instruction(), left, e};
 
 	look_for_files(&l);
 	for (uint32_t i = 0; i < img->n_objects; i++) {

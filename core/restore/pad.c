@@ -34,7 +34,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/sched.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -189,8 +188,10 @@ static int settle_later(struct tf_pad *p)
 {
 	struct tf_image *img = &p->image;
 	uint32_t k = 0;
-	int rc = tf_known_choose(p);
+	int rc;
 
+	tf_image_note_waiting(img);
+	rc = tf_known_choose(p);
 	for (uint32_t i = 0; i < img->n_maps; i++) {
 		while (k < img->n_later && img->later[k].end <= img->maps[i].start)
 			k++;
@@ -206,6 +207,18 @@ static int later_of(int before, int now)
 	return now ? now : before;
 }
 
+/* For files that the sender is told of, whether they are here. */
+static bool make_room(struct tf_pad *p)
+{
+	struct tf_found *f = &p->found;
+
+	if (!p->image.n_known && !(p->stream_flags & TF_STREAM_OFFER))
+		return false;
+	f->max = p->image.n_maps < TF_KNOWN_MAX ? p->image.n_maps : TF_KNOWN_MAX;
+	f->file = tf_arena_array(&p->arena, f->max, sizeof(*f->file));
+	return f->file;
+}
+
 /* As the program will: it is not shown what it may not see. */
 static int look_for_files(struct tf_pad *p)
 {
@@ -217,7 +230,8 @@ static int look_for_files(struct tf_pad *p)
 	tf_files_as(&as, &p->image, &p->facts);
 	rc = tf_files_check(&p->image, hold, hold ? &p->left : &p->err);
 	if (!rc && !before)
-		rc = tf_objects_check(&p->image, &p->facts, p->options->restore, &p->left, &p->err);
+		rc = tf_objects_check(&p->image, &p->facts, p->options->restore,
+			make_room(p) ? &p->found : NULL, &p->left, &p->err);
 	tf_files_back(&as, &p->image, &p->facts);
 	return rc;
 }
@@ -467,31 +481,6 @@ static void unlimit_reads(struct tf_pad *p)
 			p->io.fd, SOL_SOCKET, SO_RCVTIMEO, &p->read_limit, sizeof(p->read_limit));
 }
 
-/* A fork whose child gets this id. -1 with errno. */
-static pid_t fork_as(int32_t pid)
-{
-	struct clone_args args = {
-		.exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)&pid, .set_tid_size = 1};
-
-	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-}
-
-static int explain_fork(struct tf_pad *p)
-{
-	int pid = p->image.source.pid, why = errno;
-
-	if (!p->restore.same_ids)
-		return tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, why, "fork");
-	return tf_fail_errno(&p->err, TELEFORK_E_INCOMPATIBLE, why,
-		"process id %d cannot be had: %s", pid,
-		why == EEXIST ? "it is in use here: end that process, or let this one have a new id"
-		: why == EPERM  ? "only a receiver with CAP_CHECKPOINT_RESTORE may choose one: run "
-				  "it as root, "
-				  "or let the process have a new id"
-		: why == ENOSYS ? "there is no clone3 here: let the process have a new id"
-				: "let the process have a new id");
-}
-
 static int start_child(struct tf_pad *p)
 {
 	struct tf_relay_ends ends = TF_RELAY_NO_ENDS;
@@ -507,11 +496,13 @@ static int start_child(struct tf_pad *p)
 	if (!rc) {
 		p->began = time(NULL);
 		p->receiver = getpid();
-		p->child = p->restore.same_ids ? fork_as(p->image.source.pid) : _Fork();
+		if (lands(p))
+			tf_landing_prepare(control[1]);
+		p->child = p->restore.same_ids ? tf_pad_fork_as(p->image.source.pid) : _Fork();
 		if (!p->child)
 			tf_pad_child(p, pump[1] >= 0 ? pump[1] : p->io.fd, control[1], &ends);
 		if (p->child < 0)
-			rc = explain_fork(p);
+			rc = tf_pad_explain_fork(p);
 	}
 	tf_closep(&control[1]);
 	tf_closep(&pump[1]);
@@ -614,11 +605,13 @@ int tf_pad_hold(struct tf_pad *p)
 		rc = start_child(p);
 	if (!rc && p->file)
 		rc = tf_pad_file_pump(p);
-	if (!rc)
-		rc = p->restore.post_copy ? tf_pager_take(p, last_moment(p, p->to_come)) : 0;
+	if (!rc && p->restore.post_copy) {
+		rc = tf_pager_take(p, last_moment(p, p->to_come));
+		rc = rc ? rc : tf_known_check(p); /* the files are mapped; it goes on meanwhile */
+	}
 	if (!rc)
 		rc = await_ready(p);
-	if (!rc)
+	if (!rc && !p->restore.post_copy)
 		rc = tf_known_check(p);
 	unlimit_reads(p);
 	p->result.mappings = p->image.n_maps;

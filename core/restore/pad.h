@@ -11,6 +11,7 @@
 #include "core/image/stream.h"
 #include "core/restore/build.h"
 #include "core/restore/landing.h"
+#include "core/restore/objects.h"
 #include "core/restore/pager.h"
 #include "core/restore/relay.h"
 
@@ -47,8 +48,8 @@ struct tf_pad {
 	struct tf_table_header table_header; /* file */
 	struct tf_extent *table;             /* file */
 	uint32_t stream_flags;
-	struct tf_known_file *known; /* known.c: files whose pages did not come */
-	uint32_t n_known;
+	struct tf_found
+		found; /* files that the image's mappings show, where anybody asks for them */
 	struct tf_known *stay; /* of a post-copy: mappings that do not come, and are here */
 	uint32_t n_stay;
 	uint64_t to_come;          /* bytes of all extents of memory at most */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Receiving, the child's side (pad.c): descriptors and the restorer's range, then the restorer
- * takes over. The child of a threaded receiver: calls no allocator and takes no lock.
+ * Receiving, the child's side (pad.c): its fork, descriptors and the restorer's range, then the
+ * restorer takes over. The child of a threaded receiver: calls no allocator and takes no lock.
  */
 #include "arch/arch.h"
 #include "arch/restorer.h"
@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,6 +27,30 @@
 uint64_t tf_restorer_size(void)
 {
 	return (uint64_t)(__stop_tf_restorer - __start_tf_restorer);
+}
+
+pid_t tf_pad_fork_as(int32_t pid)
+{
+	struct clone_args args = {
+		.exit_signal = SIGCHLD, .set_tid = (uint64_t)(uintptr_t)&pid, .set_tid_size = 1};
+
+	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+}
+
+int tf_pad_explain_fork(struct tf_pad *p)
+{
+	int pid = p->image.source.pid, why = errno;
+
+	if (!p->restore.same_ids)
+		return tf_fail_errno(&p->err, TELEFORK_E_SYSTEM, why, "fork");
+	return tf_fail_errno(&p->err, TELEFORK_E_INCOMPATIBLE, why,
+		"process id %d cannot be had: %s", pid,
+		why == EEXIST ? "it is in use here: end that process, or let this one have a new id"
+		: why == EPERM  ? "only a receiver with CAP_CHECKPOINT_RESTORE may choose one: run "
+				  "it as root, "
+				  "or let the process have a new id"
+		: why == ENOSYS ? "there is no clone3 here: let the process have a new id"
+				: "let the process have a new id");
 }
 
 static _Noreturn void child_fail(int control, int code, const char *what)

@@ -27,4 +27,10 @@ int tf_pad_unpack(struct tf_pad *p, uint64_t deadline_ns);
 _Noreturn void tf_pad_child(
 	const struct tf_pad *p, int channel, int control, struct tf_relay_ends *ends);
 
+/* A fork whose child gets this id. -1 with errno. */
+pid_t tf_pad_fork_as(int32_t pid);
+
+/* Why there is no child, by errno. The error. */
+int tf_pad_explain_fork(struct tf_pad *p);
+
 #endif

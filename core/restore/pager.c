@@ -32,6 +32,7 @@ struct paging {
 	size_t at, end;
 	uint64_t *owned; /* words that hold ids of lock holders, of the next extent */
 	uint32_t n_owned;
+	bool crc_instruction;      /* there is one, for checks */
 	bool used;                 /* that extent has come */
 	uint64_t asked[ASKED_MAX]; /* pages */
 	uint32_t n_asked;
@@ -199,7 +200,7 @@ static int take_extent(void *ctx, const struct tf_extent *x, uint8_t *bytes)
 {
 	struct paging *g = ctx;
 
-	if (x->crc != tf_extent_crc(x->offset, x->size, bytes))
+	if (x->crc != tf_extent_crc_with(g->crc_instruction, x->offset, x->size, bytes))
 		return tf_fail(&g->p->err, TELEFORK_E_CHECKSUM,
 			"the extent at byte %llu arrived damaged", (unsigned long long)x->offset);
 	g->chain = tf_chain_crc(g->chain, x->crc);
@@ -381,6 +382,7 @@ int tf_pager_run(struct tf_pad *p)
 	struct paging *g = p->pager.paging;
 
 	g->left = p->to_come;
+	g->crc_instruction = tf_crc32c_has_instruction();
 	g->hot_ns = tf_now_ns() + HOT_NS; /* it is about to ask */
 	p->pager.spaces.wanted = ask;
 	p->pager.spaces.forked = hold;

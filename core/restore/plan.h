@@ -167,8 +167,10 @@ struct tf_plan_header {
 	uint64_t thread_entry; /* address of tf_restorer_thread */
 	uint32_t go;           /* non-zero: they may go on */
 	int32_t uffd;          /* of the FILL under way; negative: none */
-	int32_t gate_fd;       /* a zygote's forks wait here; the number above it opens it */
-	uint32_t litter;       /* how many were made */
+	uint64_t traced; /* non-zero, set by the receiver while it stops the first thread at the
+			    barrier: a read there that this interrupts has the word to go on */
+	int32_t gate_fd; /* a zygote's forks wait here; the number above it opens it */
+	uint32_t litter; /* how many were made */
 };
 
 #define TF_PLAN_BUFFER  131072u

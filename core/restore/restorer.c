@@ -366,9 +366,15 @@ static IN_BLOB int64_t barrier(const struct tf_plan_header *p, uint64_t step, in
 
 	if (n)
 		return n;
-	n = read_all(fd, 0, (uint64_t)&go, 1);
+	do
+		n = tf_r_syscall(TF_R_NR_read, fd, (long)&go, 1, 0, 0, 0);
+	while (n == -4 /* EINTR */ && !__atomic_load_n(&p->traced, __ATOMIC_SEQ_CST));
+	if (n == -4)
+		return 0;
+	if (n != 1)
+		return IS_ERROR(n) ? n : TF_REPORT_CLOSED;
 	/* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): as in fill() */
-	return n ? n : go == 'g' ? 0 : TF_REPORT_CLOSED;
+	return go == 'g' ? 0 : TF_REPORT_CLOSED;
 }
 
 /* --- zygotes --- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See tracer.h. Architecture-neutral: a step names a regset, and the image has its bytes. */
 #include "core/restore/tracer.h"
+#include "core/base/io.h"
 #include "core/base/twin.h"
 
 #include <errno.h>
@@ -8,6 +9,8 @@
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+
+#define AWAKE_NS 50000
 
 bool tf_tracer_allowed(void)
 {
@@ -23,19 +26,27 @@ bool tf_tracer_allowed(void)
 	return twin > 0;
 }
 
-int tf_tracer_seize(pid_t child, unsigned long options, struct tf_err *e)
+/* Most stops come sooner than one is woken. */
+pid_t tf_tracer_await(pid_t tid, bool awake, int *ret_status)
+{
+	uint64_t asleep_ns = awake ? tf_now_ns() + AWAKE_NS : 0;
+	pid_t got;
+
+	do
+		got = waitpid(tid, ret_status, __WALL | (tf_now_ns() < asleep_ns ? WNOHANG : 0));
+	while (!got || (got < 0 && errno == EINTR));
+	return got;
+}
+
+int tf_tracer_seize(pid_t child, unsigned long options, bool awake, struct tf_err *e)
 {
 	int status;
-	pid_t got;
 
 	if (ptrace(PTRACE_SEIZE, child, NULL, (void *)options) ||
 		ptrace(PTRACE_INTERRUPT, child, NULL, NULL))
 		return tf_fail_errno(
 			e, TELEFORK_E_RESTORE, errno, "the new process cannot be traced");
-	do
-		got = waitpid(child, &status, __WALL);
-	while (got < 0 && errno == EINTR);
-	if (got != child || !WIFSTOPPED(status))
+	if (tf_tracer_await(child, awake, &status) != child || !WIFSTOPPED(status))
 		return tf_fail(e, TELEFORK_E_RESTORE,
 			"the new process ended before its registers were set");
 	return 0;
@@ -58,7 +69,7 @@ int tf_tracer_set(
 static int run_all(
 	pid_t child, const struct tf_plan *plan, const struct tf_thread *thread, struct tf_err *e)
 {
-	int rc = tf_tracer_seize(child, PTRACE_O_EXITKILL, e);
+	int rc = tf_tracer_seize(child, PTRACE_O_EXITKILL, false, e);
 
 	for (uint64_t i = 0; i < plan->n_steps && !rc; i++)
 		if (plan->steps[i].op == TF_OP_TRACER)

@@ -15,9 +15,13 @@
 /* Whether this process may trace a child of its own; tried, not guessed. */
 bool tf_tracer_allowed(void);
 
+/* As waitpid(2), of a thread whose next stop comes soon; awake: that is waited for awake, as there
+ * is another processor for the thread. */
+pid_t tf_tracer_await(pid_t tid, bool awake, int *ret_status);
+
 /* Traces a thread with these PTRACE_O_* and waits until it stands. 0 or _RESTORE with ptrace's
  * reason. */
-int tf_tracer_seize(pid_t tid, unsigned long options, struct tf_err *e);
+int tf_tracer_seize(pid_t tid, unsigned long options, bool awake, struct tf_err *e);
 
 /* Executes one TRACER step on a stopped thread, with the regset of the image's. 0 or _RESTORE. */
 int tf_tracer_set(

@@ -133,18 +133,18 @@ static inline void sample_maps(struct tf_image *img, struct tf_arena *a)
 {
 	static const struct tf_map maps[] = {
 		{0x410000, 0x420000, 0x420000, PROT_READ | PROT_EXEC, 0, TF_MAP_FILE, 0, 0x10000,
-			0xfe01, 1234, "/usr/bin/sample", 0, 0, 0, 0, false, 0},
+			0xfe01, 1234, "/usr/bin/sample", 0, 0, 0, 0, false, false, 0},
 		{0x430000, 0x440000, 0x430000, PROT_READ | PROT_WRITE, TF_MAP_SHARED, TF_MAP_FILE,
 			TF_VMF_DONTDUMP, 0, 0xfe01, 1235, "/var/lib/shared data", 0, 0, 0, 0, false,
-			0},
+			false, 0},
 		{0x440000, 0x480000, 0x480000, PROT_READ | PROT_WRITE, 0, TF_MAP_HEAP, 0, 0, 0, 0,
-			"", 0, 0, 0, 0, false, 0},
+			"", 0, 0, 0, 0, false, false, 0},
 		{0x7f0000000000, 0x7f0000200000, 0x7f0000200000, PROT_READ | PROT_WRITE, 0,
-			TF_MAP_STACK, TF_VMF_GROWSDOWN, 0, 0, 0, "", 0, 0, 0, 0, false, 0},
+			TF_MAP_STACK, TF_VMF_GROWSDOWN, 0, 0, 0, "", 0, 0, 0, 0, false, false, 0},
 		{0x7f0000200000, 0x7f0000210000, 0x7f0000210000, PROT_READ, 0, TF_MAP_VVAR, 0, 0, 0,
-			0, "", 0, 0, 0, 0, false, 0},
+			0, "", 0, 0, 0, 0, false, false, 0},
 		{0x7f0000210000, 0x7f0000220000, 0x7f0000220000, PROT_READ | PROT_EXEC, 0,
-			TF_MAP_VDSO, 0, 0, 0, 0, "", 0, 0, 0, 0, false, 0},
+			TF_MAP_VDSO, 0, 0, 0, 0, "", 0, 0, 0, 0, false, false, 0},
 	};
 
 	img->n_maps = sizeof(maps) / sizeof(maps[0]);

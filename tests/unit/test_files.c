@@ -215,6 +215,38 @@ START_TEST(nowhere_to_be)
 }
 END_TEST
 
+/* Each file that mappings show is looked at once, as far as there is room. */
+START_TEST(files_that_are_asked_for)
+{
+	struct tf_found_file file[2] = {0};
+	struct tf_found found = {.file = file, .max = 2};
+	struct tf_map maps[3] = {[1] = image.maps[0], image.maps[0]};
+	struct tf_known by = {.map = 1};
+	struct tf_err left = {0};
+	uint8_t page[TF_KNOWN_PAGE];
+	int fd = open("/proc/self/exe", O_RDONLY);
+
+	ck_assert_int_eq(pread(fd, page, sizeof(page), 0), sizeof(page));
+	by.size = (uint64_t)lseek(fd, 0, SEEK_END);
+	close(fd);
+	maps[0] = maps[1];
+	maps[0].path = maps[1].path = maps[2].path = "/proc/self/exe";
+	maps[0].offset = 1; /* of no page: not this file's */
+	image.maps = maps;
+	image.n_maps = 3;
+	image.n_objects = 0;
+	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, &found, &left, &e), 0);
+	ck_assert(!maps[0].here && maps[1].here && maps[2].here);
+	ck_assert_uint_eq(found.n, 1);
+	ck_assert_str_eq(file[0].path, "/proc/self/exe");
+	ck_assert(file[0].usable == tf_known_by(page, &by) && !file[0].told);
+	ck_assert_mem_eq(&file[0].by, &by, sizeof(by));
+	found = (struct tf_found){.file = file};
+	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, &found, &left, &e), 0);
+	ck_assert_uint_eq(found.n, 0);
+}
+END_TEST
+
 /* The kernel makes none: an image may say so all the same. */
 START_TEST(segment_of_no_bytes)
 {
@@ -226,7 +258,7 @@ START_TEST(segment_of_no_bytes)
 	for (uint32_t i = 0; i < image.n_maps; i++)
 		image.maps[i].object = !i;
 	ck_assert_int_eq(tf_image_link_objects(&image, &arena), 0);
-	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, &left, &e), 0);
+	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, NULL, &left, &e), 0);
 	ck_assert_uint_eq(o.how, TF_OBJECT_NAMELESS);
 }
 END_TEST
@@ -254,7 +286,7 @@ static clock_t cost_of_objects(uint32_t n)
 	image.maps = maps;
 	before = clock();
 	ck_assert_int_eq(tf_image_link_objects(&image, &arena), 0);
-	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, &left, &e), 0);
+	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, NULL, &left, &e), 0);
 	ck_assert_uint_eq(objects[n - 1].how, TF_OBJECT_NAMELESS);
 	return clock() - before;
 }
@@ -287,7 +319,8 @@ START_TEST(device_is_not_opened)
 	image.maps[0].object = 1;
 	image.maps[0].prot = PROT_READ | PROT_WRITE;
 	ck_assert_int_eq(tf_image_link_objects(&image, &arena), 0);
-	ck_assert_int_eq(tf_objects_check(&image, &facts, 0, &left, &e), TELEFORK_E_INCOMPATIBLE);
+	ck_assert_int_eq(
+		tf_objects_check(&image, &facts, 0, NULL, &left, &e), TELEFORK_E_INCOMPATIBLE);
 	ck_assert_ptr_nonnull(strstr(e.text, "no regular file here"));
 	ck_assert_int_eq(poll(&end, 1, 0), 0); /* POLLHUP: somebody has opened it and is gone */
 	close(end.fd);
@@ -309,6 +342,7 @@ int main(void)
 	tcase_add_test(t, directory_is_a_file);
 	tcase_add_test(t, file_cannot_be_opened);
 	tcase_add_test(t, nowhere_to_be);
+	tcase_add_test(t, files_that_are_asked_for);
 	tcase_add_test(t, segment_of_no_bytes);
 	tcase_add_test(t, many_objects);
 	tcase_add_test(t, device_is_not_opened);

@@ -421,6 +421,42 @@ START_TEST(known_files_need_not_come)
 }
 END_TEST
 
+/* Of which memory all comes later: in one run, in several, over its end; not of what lacks a page.
+ */
+START_TEST(memory_that_waits)
+{
+	struct tf_map maps[] = {{.start = 0x1000, .end = 0x4000}, {.start = 0x4000, .end = 0x8000},
+		{.start = 0x8000, .end = 0x9000}, {.start = 0x9000, .end = 0xb000},
+		{.start = 0xb000, .end = 0xc000}};
+	struct tf_segment segments[] = {{.vaddr = 0x1000, .filesz = 0x2000, .memsz = 0x3000},
+		{.vaddr = 0x4000, .filesz = 0x1000, .memsz = 0x2000},
+		{.vaddr = 0x6000, .filesz = 0x2000, .memsz = 0x2000},
+		{.vaddr = 0x8000, .filesz = 0x1000, .memsz = 0x1000},
+		{.vaddr = 0x9000, .filesz = 0x2000, .memsz = 0x2000},
+		{.vaddr = 0xb000, .filesz = 0, .memsz = 0x1000}};
+	struct tf_run later[] = {{0x1000, 0x2000}, {0x2000, 0x3000}, {0x4000, 0x5000},
+		{0x6000, 0x7000}, {0x7000, 0x9000}, {0xa000, 0xb000}};
+	const bool waits[] = {true, true, true, false, true};
+
+	image = (struct tf_image){.maps = maps,
+		.n_maps = 5,
+		.segments = segments,
+		.n_segments = 6,
+		.later = later,
+		.n_later = 6};
+	tf_image_note_waiting(&image);
+	for (unsigned i = 0; i < 5; i++)
+		ck_assert_msg(maps[i].waits == waits[i], "mapping %u", i);
+	image.n_later = 5; /* its last page */
+	segments[4].filesz = 0x1000;
+	tf_image_note_waiting(&image);
+	ck_assert(!maps[3].waits);
+	image.n_later = 3;
+	tf_image_note_waiting(&image);
+	ck_assert(maps[0].waits && !maps[1].waits && !maps[2].waits);
+}
+END_TEST
+
 START_TEST(file_reads_memory)
 {
 	char path[] = "/tmp/test_image.XXXXXX", text[] = "across", got[0x3000];
@@ -497,6 +533,7 @@ int main(void)
 	tcase_add_test(t, segments_split);
 	tcase_add_loop_test(t, offsets_and_addresses, 0, 2);
 	tcase_add_test(t, known_files_need_not_come);
+	tcase_add_test(t, memory_that_waits);
 	tcase_add_loop_test(t, file_reads_memory, 0, 2);
 	tcase_add_test(t, encoder_refuses);
 	suite_add_tcase(s, t);

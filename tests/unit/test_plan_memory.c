@@ -128,6 +128,40 @@ START_TEST(file_that_is_here)
 }
 END_TEST
 
+/* Nothing comes for it before the process runs: it is what it will be at once, and takes no bytes.
+ */
+START_TEST(memory_that_waits)
+{
+	image.maps[0].here = image.maps[0].waits = true;
+	build();
+	ck_assert_uint_eq(need(SYS_mmap, 0, 0x410000)->arg[2], PROT_READ | PROT_EXEC);
+	ck_assert_ptr_null(call(SYS_mprotect, 0, 0x410000));
+	for (uint64_t i = 0; i < plan.n_fills; i++)
+		ck_assert_uint_ne(plan.fills[i].address, 0x410000);
+}
+END_TEST
+
+/* One call for mappings that stand together and get the same. */
+START_TEST(protected_together)
+{
+	static const struct tf_run runs[] = {
+		{0x410000, 0x420000}, {0x430000, 0x440000}, {0x440000, 0x480000}};
+
+	image.maps[1].flags = image.maps[1].vmflags = 0;
+	image.maps[1].data_end = image.maps[1].end;
+	image.maps[1].prot = image.maps[2].prot = PROT_READ;
+	image.source.mailbox = 0;
+	ck_assert_int_eq(tf_image_make_segments(&image, &arena, runs, 3, 0x40000), 0);
+	build();
+	ck_assert_uint_eq(need(SYS_mprotect, 0, 0x430000)->arg[1], 0x50000);
+	ck_assert_ptr_null(call(SYS_mprotect, 0, 0x440000));
+	image.maps[2].prot = PROT_NONE;
+	build();
+	ck_assert_uint_eq(need(SYS_mprotect, 0, 0x430000)->arg[1], 0x10000);
+	ck_assert_uint_eq(need(SYS_mprotect, 0, 0x440000)->arg[1], 0x40000);
+}
+END_TEST
+
 static void fills_heap(enum tf_fill_how expected)
 {
 	bool asks;
@@ -354,6 +388,8 @@ int main(void)
 	tcase_set_timeout(t, SUITE_LIMIT_S);
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_add_test(t, file_that_is_here);
+	tcase_add_test(t, memory_that_waits);
+	tcase_add_test(t, protected_together);
 	tcase_add_test(t, pages_are_put);
 	tcase_add_test(t, shared_file);
 	tcase_add_test(t, memory_with_a_name);
