@@ -40,25 +40,40 @@ static ssize_t read_code(const struct tf_task *t, int mem, uint64_t at, uint8_t 
 	return got > 0 ? got : pread(mem, buf, n, (off_t)at);
 }
 
-/* Reads code until both are found; chunks overlap by what a pattern has. */
-static void find_exits(struct tf_task *t, int mem, const struct tf_map *m, uint8_t *buf)
-{
-	for (uint64_t at = m->start; at < m->end && !has_exits(t); at += CHUNK - PATTERN) {
-		uint64_t left = m->end - at;
-		ssize_t n = read_code(t, mem, at, buf, left < CHUNK ? left : CHUNK);
-
-		if (n <= 0)
-			return;
-		tf_arch_find_exits(buf, (size_t)n, at, &t->exits);
-	}
-}
-
 /* They are in the C library mostly, and a program may have much code. */
 static bool is_library(const struct tf_map *m)
 {
 	const char *name = strrchr(m->path, '/');
 
 	return name && (!strncmp(name, "/libc", 5) || !strncmp(name, "/ld-", 4));
+}
+
+static bool may_have_exits(const struct tf_map *m, bool others)
+{
+	return m->prot & PROT_EXEC && m->kind != TF_MAP_ANON && is_library(m) != others;
+}
+
+/* Reads code until both are found: a piece of each mapping, then the next one, for each has its own
+ * at another end. Pieces overlap by what a pattern has. */
+static void find_exits(struct tf_task *t, int mem, bool others, uint8_t *buf)
+{
+	bool more = true;
+
+	for (uint64_t from = 0; more && !has_exits(t); from += CHUNK - PATTERN) {
+		more = false;
+		for (uint32_t i = 0; i < t->n_before && !has_exits(t); i++) {
+			const struct tf_map *m = &t->before[i];
+			uint64_t at = m->start + from, left = m->end - at;
+			ssize_t n;
+
+			if (from >= m->end - m->start || !may_have_exits(m, others))
+				continue;
+			n = read_code(t, mem, at, buf, left < CHUNK ? left : CHUNK);
+			if (n > 0)
+				tf_arch_find_exits(buf, (size_t)n, at, &t->exits);
+			more |= n > 0;
+		}
+	}
 }
 
 static void find_code(struct tf_task *t, int mem, const struct tf_map *m, uint8_t *buf)
@@ -87,15 +102,11 @@ int tf_task_survey(struct tf_task *t)
 	rc = tf_maps_read(a, path, &t->before, &t->n_before, &t->capture.err);
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)t->pid);
 	mem = open(path, O_RDONLY | O_CLOEXEC);
-	for (uint32_t i = 0; i < 2 * t->n_before && buf && !rc; i++) {
-		bool others = i >= t->n_before;
-		const struct tf_map *m = &t->before[others ? i - t->n_before : i];
-
-		if (m->prot & PROT_EXEC && m->kind != TF_MAP_ANON && is_library(m) != others)
-			find_exits(t, mem, m, buf);
-		if (m->kind == TF_MAP_VDSO && others)
-			find_code(t, mem, m, buf);
-	}
+	for (int others = 0; others < 2 && buf && !rc; others++)
+		find_exits(t, mem, others, buf);
+	for (uint32_t i = 0; i < t->n_before && buf && !rc; i++)
+		if (t->before[i].kind == TF_MAP_VDSO)
+			find_code(t, mem, &t->before[i], buf);
 	return rc;
 }
 
