@@ -137,7 +137,7 @@ static int gather_facts(struct tf_pad *p)
 	return rc;
 }
 
-/* They were gathered while the head was on its way: they are still true if that was not long ago,
+/* They were gathered before the head came: they are still true if that was not long ago,
  * and nobody else is here to map memory. */
 static int settle_facts(struct tf_pad *p)
 {
