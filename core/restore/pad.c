@@ -51,6 +51,8 @@
 /* Bytes a second, on the whole, without a deadline. */
 #define SLOWEST 4096u
 
+#define SMALL_PLAN 262144u /* bytes of the arena: a small program's head, image and plan */
+
 #define FACTS_NS 1000000000u /* what is known of the machine is good for so long */
 
 /* The deadline, or without one: idle time is no bound for a sender that sends a byte now and then,
@@ -268,6 +270,8 @@ int tf_pad_take(struct tf_pad *p, const struct tf_mark *mark, struct tf_unpacker
 	p->restore.zygote = p->options->restore & TF_RESTORE_ZYGOTE;
 	if (mark)
 		p->mark = *mark;
+	if (!p->file)
+		tf_arena_touch(&p->arena, SMALL_PLAN); /* the head is on its way still */
 	rc = p->options->restore & TF_RESTORE_ROUNDS ? tf_stage_take(p) : 0;
 	if (!rc)
 		rc = p->file ? tf_pad_file_head(p) : read_stream_head(p);
