@@ -147,7 +147,7 @@ START_TEST(protected_together)
 	static const struct tf_run runs[] = {
 		{0x410000, 0x420000}, {0x430000, 0x440000}, {0x440000, 0x480000}};
 
-	image.maps[1].flags = image.maps[1].vmflags = 0;
+	image.maps[1].flags = image.maps[1].vmflags = image.maps[2].vmflags = image.n_tags = 0;
 	image.maps[1].data_end = image.maps[1].end;
 	image.maps[1].prot = image.maps[2].prot = PROT_READ;
 	image.source.mailbox = 0;
