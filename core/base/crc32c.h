@@ -28,7 +28,8 @@ uint32_t tf_crc32c_by(bool instruction, uint32_t crc, const void *p, size_t n);
  * table. */
 void tf_crc32c_prepare(void);
 
-/* Fills the slicing table (8 KiB). */
+/* Fills the slicing table, of TF_CRC32C_TABLE bytes. */
+#define TF_CRC32C_TABLE 8192u
 void tf_crc32c_table(uint32_t table[8][256]);
 
 /* One pass of slicing by eight over raw state. Freestanding. */

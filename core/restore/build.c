@@ -324,7 +324,8 @@ int tf_restore_build(struct tf_restore *r, const struct tf_image *img, const str
 	if (rc)
 		return tf_fail(e, rc, "out of memory for a plan");
 	/* Also where the processor has an instruction: a plan follows from the facts alone. */
-	r->crc_table_at = (uint32_t)(tf_build_data(&b, NULL, 8192, 64, &table) - r->data_at);
+	r->crc_table_at =
+		(uint32_t)(tf_build_data(&b, NULL, TF_CRC32C_TABLE, 64, &table) - r->data_at);
 	if (!tf_crc32c_has_instruction())
 		tf_crc32c_table(table);
 	rc = plan_all(&b);

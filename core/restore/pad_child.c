@@ -167,6 +167,15 @@ static uint64_t blob_address(const struct tf_pad *p, uint64_t here)
 	return p->restore.code_at + (here - (uint64_t)(uintptr_t)__start_tf_restorer);
 }
 
+/* The table, where it is used: each page that is written to here is a fresh one. */
+static void copy_data(const struct tf_restore *r, bool table)
+{
+	uint64_t n = r->crc_table_at, rest = table ? n : n + TF_CRC32C_TABLE;
+
+	memcpy((void *)r->data_at, r->data, n);
+	memcpy((void *)(r->data_at + rest), r->data + rest, r->data_size - rest);
+}
+
 /* Maps the restorer's range and puts everything into it. */
 static struct tf_plan_header *child_map(const struct tf_pad *p)
 {
@@ -201,7 +210,7 @@ static struct tf_plan_header *child_map(const struct tf_pad *p)
 	};
 	memcpy((void *)r->fills_at, r->fills, r->n_fills * sizeof(*r->fills));
 	memcpy((void *)r->steps_at, r->plan.steps, r->plan.n_steps * sizeof(*r->plan.steps));
-	memcpy((void *)r->data_at, r->data, r->data_size);
+	copy_data(r, !h->crc_instruction);
 	memcpy((void *)r->code_at, __start_tf_restorer, tf_restorer_size());
 	tf_arch_flush((void *)r->code_at, tf_restorer_size());
 	if (mprotect((void *)r->code_at, r->park_at - r->code_at, PROT_READ | PROT_EXEC))
