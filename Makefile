@@ -79,6 +79,7 @@ CAPTURE_SRC := \
 	task_fork \
 	task_snapshot \
 	task_smaps \
+	task_vdso \
 	task_sparse \
 	task_known \
 	task_later \

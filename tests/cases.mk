@@ -156,7 +156,9 @@ $(foreach v,static dyn,crew-native-$(v) 240 tests/crew.sh $(B) crew-$(v) 7
 $(foreach v,static pie,locks-native-$(v) 240 tests/crew.sh $(B) locks-$(v) 49
 )
 locks-small-ids 240 tests/smallids.sh $(B) $(FUTEX_$(HOST))
-$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-locks 240 $(call in_guest,$(a),crew.sh,locks-static) bash tests/crew.sh $(B_$(a)) locks-static 49
+clocks-native 240 tests/clocks.sh $(B) 6
+$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-clocks 240 $(call in_guest,$(a),clocks.sh,busy-static) bash tests/clocks.sh $(B_$(a)) 3
+)$(foreach a,$(filter-out $(HOST),$(ARCHES)),in-guest-$(a)-locks 240 $(call in_guest,$(a),crew.sh,locks-static) bash tests/crew.sh $(B_$(a)) locks-static 49
 )
 $(if $(filter x86_64,$(HOST)),crew-qemu 240 tests/crew.sh $(B) crew-pie 64 qemu-x86_64 -cpu max)
 $(if $(filter x86_64,$(HOST)),locks-qemu 240 tests/crew.sh $(B) locks-pie 41 qemu-x86_64 -cpu max)

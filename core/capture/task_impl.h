@@ -101,6 +101,10 @@ int tf_task_rounds_settle(struct tf_task *t);
  * tables. 0, _NOMEM, _SYSTEM. */
 int tf_task_smaps(struct tf_task *t);
 
+/* task_vdso.c, once all threads stand: none of them is in the middle of reading a clock that will
+ * be another one elsewhere. 0, _SYSTEM, or as tf_task_wait_any(). */
+int tf_task_leave_vdso(struct tf_task *t);
+
 /* task_cpu.c: image.cpu.features become those that the program uses. Needs maps and auxv. */
 int tf_task_cpu(struct tf_task *t);
 

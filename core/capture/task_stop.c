@@ -408,6 +408,8 @@ int tf_task_halt(struct tf_task *t)
 	int rc = stop_all(t);
 
 	if (!rc)
+		rc = tf_task_leave_vdso(t);
+	if (!rc)
 		rc = tf_task_open(t);
 	if (rc)
 		tf_task_release(t);

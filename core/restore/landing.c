@@ -385,6 +385,15 @@ static int let_go(struct tf_landing *l, struct tf_err *e)
 	return set_mask(l, tid, mask, e);
 }
 
+/* The last of them has ended. The process itself is its parent's to wait for, once all of its threads
+ * are. */
+static void reap(struct tf_landing *l)
+{
+	l->n--;
+	while (l->n && waitpid(l->tids[l->n], NULL, __WALL) < 0 && errno == EINTR)
+		;
+}
+
 int tf_landing_go(struct tf_landing *l, struct tf_err *e)
 {
 	sigset_t before;
@@ -402,10 +411,12 @@ int tf_landing_go(struct tf_landing *l, struct tf_err *e)
 	while (l->n && !rc) {
 		pid_t tid = l->tids[l->n - 1];
 
-		if (ptrace(PTRACE_DETACH, tid, NULL, NULL))
+		if (!ptrace(PTRACE_DETACH, tid, NULL, NULL))
+			l->n--;
+		else if (errno != ESRCH)
 			rc = failed(l, tid, "detach", e);
 		else
-			l->n--;
+			reap(l); /* those that run already have ended it */
 	}
 	return rc;
 }
