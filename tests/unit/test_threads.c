@@ -188,6 +188,44 @@ START_TEST(threads_go_on)
 }
 END_TEST
 
+static void *quit_elsewhere(void *pid)
+{
+	while (getpid() == *(pid_t *)pid)
+		;
+	_exit(7);
+}
+
+static int quitters(int n)
+{
+	static pid_t pid;
+	pthread_t thread;
+
+	pid = getpid();
+	for (int i = 1; i < n; i++)
+		if (pthread_create(&thread, NULL, quit_elsewhere, &pid))
+			return 1;
+	if (write(1, "r", 1) != 1)
+		return 1;
+	for (;;)
+		pause();
+}
+
+/* Those that are let go first end the process, while others are not yet. */
+START_TEST(quit_at_once)
+{
+	int status;
+
+	start_original(quitters, 33);
+	take();
+	ck_assert_int_eq(kill(original, SIGKILL), 0);
+	ck_assert_int_eq(waitpid(original, NULL, 0), original);
+	ck_assert_int_eq(waitpid(restore(0), &status, 0), pad.child);
+	ck_assert_msg(
+		WIFEXITED(status) && WEXITSTATUS(status) == 7, "status %#x", (unsigned)status);
+	done();
+}
+END_TEST
+
 /* A step that fails in any thread is named, and nothing is left. */
 START_TEST(a_thread_fails)
 {
@@ -458,6 +496,7 @@ int main(void)
 	tcase_add_loop_test(tc, plans, 0, 5);
 	if (!tf_host_emulated()) {
 		tcase_add_loop_test(tc, threads_go_on, 0, 4);
+		tcase_add_loop_test(tc, quit_at_once, 0, 3);
 		tcase_add_test(tc, a_thread_fails);
 		tcase_add_test(tc, without_ptrace);
 		tcase_add_test(tc, leftovers_stay);
