@@ -385,8 +385,8 @@ static int let_go(struct tf_landing *l, struct tf_err *e)
 	return set_mask(l, tid, mask, e);
 }
 
-/* The last of them has ended. The process itself is its parent's to wait for, once all of its threads
- * are. */
+/* The last of them has ended. The process itself is its parent's to wait for, once all of its
+ * threads are. */
 static void reap(struct tf_landing *l)
 {
 	l->n--;
