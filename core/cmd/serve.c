@@ -262,12 +262,33 @@ static int take_later(struct tf_pad *pad, struct serve *s)
 	return rc;
 }
 
+/* tf_pad_start(). Between the answer and the word to the copy nobody ends us, for its sender was
+ * told that it runs; and who hears from the copy may end us before we have told anything more. */
+static int let_run(struct tf_pad *pad, struct serve *s)
+{
+	sigset_t all, before;
+	int rc = tf_pad_hold(pad);
+
+	if (rc)
+		return rc;
+	tf_timing_tell(&s->timing);
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &before);
+	rc = tf_pad_answer(pad, TF_OUTCOME_RUNNING);
+	if (!rc)
+		rc = tf_pad_release(pad);
+	if (rc)
+		tf_pad_kill(pad);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return rc;
+}
+
 static int receive(struct tf_pad *pad, int fd, struct serve *s, const struct tf_mark *mark)
 {
 	int rc = prepare(pad, fd, s, mark, false);
 
 	if (!rc)
-		rc = tf_pad_start(pad);
+		rc = let_run(pad, s);
 	if (!rc)
 		rc = take_later(pad, s);
 	if (rc || !pad->restore.post_copy)
@@ -287,6 +308,7 @@ static int commit(
 		rc = tf_pad_answer(pad, TF_OUTCOME_PREPARED);
 	if (!rc)
 		rc = tf_commit_read(&pad->io, errand->id, &pad->err);
+	tf_timing_tell(&s->timing);
 	if (!rc)
 		rc = tf_pad_release(pad);
 	if (rc && tf_arrival_undo(a, pad))

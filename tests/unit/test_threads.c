@@ -198,11 +198,14 @@ static void *quit_elsewhere(void *pid)
 static int quitters(int n)
 {
 	static pid_t pid;
+	pthread_attr_t attr;
 	pthread_t thread;
 
 	pid = getpid();
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 65536);
 	for (int i = 1; i < n; i++)
-		if (pthread_create(&thread, NULL, quit_elsewhere, &pid))
+		if (pthread_create(&thread, &attr, quit_elsewhere, &pid))
 			return 1;
 	if (write(1, "r", 1) != 1)
 		return 1;
