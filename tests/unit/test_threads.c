@@ -203,7 +203,7 @@ static int quitters(int n)
 
 	pid = getpid();
 	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, 65536);
+	pthread_attr_setstacksize(&attr, 262144);
 	for (int i = 1; i < n; i++)
 		if (pthread_create(&thread, &attr, quit_elsewhere, &pid))
 			return 1;
