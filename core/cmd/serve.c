@@ -274,11 +274,7 @@ static int let_run(struct tf_pad *pad, struct serve *s)
 	tf_timing_tell(&s->timing);
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &before);
-	rc = tf_pad_answer(pad, TF_OUTCOME_RUNNING);
-	if (!rc)
-		rc = tf_pad_release(pad);
-	if (rc)
-		tf_pad_kill(pad);
+	rc = tf_pad_go(pad);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	return rc;
 }

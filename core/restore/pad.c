@@ -702,18 +702,22 @@ int tf_pad_release(struct tf_pad *p)
 	return rc || !p->mark.from ? rc : await_mark(p);
 }
 
-int tf_pad_start(struct tf_pad *p)
+int tf_pad_go(struct tf_pad *p)
 {
-	int rc = tf_pad_hold(p);
+	int rc = tf_pad_answer(p, TF_OUTCOME_RUNNING);
 
-	if (rc)
-		return rc;
-	rc = tf_pad_answer(p, TF_OUTCOME_RUNNING);
 	if (!rc)
 		rc = tf_pad_release(p);
 	if (rc)
 		tf_pad_kill(p);
 	return rc;
+}
+
+int tf_pad_start(struct tf_pad *p)
+{
+	int rc = tf_pad_hold(p);
+
+	return rc ? rc : tf_pad_go(p);
 }
 
 int tf_pad_page(struct tf_pad *p)

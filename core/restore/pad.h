@@ -111,6 +111,10 @@ int tf_pad_answer(struct tf_pad *p, uint32_t outcome);
  */
 int tf_pad_release(struct tf_pad *p);
 
+/* The last two for a held child: tells the sender that it runs, and lets it run. On failure it is
+ * gone. */
+int tf_pad_go(struct tf_pad *p);
+
 /* Once it runs: takes the memory that comes later, if there is any, until all has come; the sender
  * waits for another answer then. On failure the process is killed. 0 or an error in p->err. */
 int tf_pad_page(struct tf_pad *p);
