@@ -51,7 +51,6 @@ static void believe(struct tf_capture *c, const struct tf_known *k)
 		c->known[k->map / 8] |= (uint8_t)(1u << k->map % 8);
 }
 
-/* The receiver's word has come, or comes. */
 int tf_known_read(
 	struct tf_io *io, const struct tf_known_header *h, struct tf_known *to, struct tf_err *e)
 {
@@ -63,6 +62,7 @@ int tf_known_read(
 	return rc;
 }
 
+/* The receiver's word has come, or comes. */
 static int take(struct tf_capture *c, struct tf_io *io, struct tf_err *e)
 {
 	struct tf_known_header h;

@@ -47,15 +47,12 @@ double bench_memcpy(const uint8_t *from, uint64_t size, bool huge)
 	return ms;
 }
 
-static int connected(enum bench_link link, int fd[2])
+static int connected(int fd[2])
 {
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(in);
-	int listener;
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
 
-	if (link == BENCH_UNIX)
-		return socketpair(AF_UNIX, SOCK_STREAM, 0, fd);
-	listener = socket(AF_INET, SOCK_STREAM, 0);
 	fd[0] = socket(AF_INET, SOCK_STREAM, 0);
 	if (bind(listener, (struct sockaddr *)&in, len) || listen(listener, 1) ||
 		getsockname(listener, (struct sockaddr *)&in, &len) ||
@@ -92,7 +89,7 @@ double bench_bare(uint8_t *from, uint64_t size, bool huge, bool fresh)
 	char word;
 	double ms;
 
-	if (connected(BENCH_TCP, fd))
+	if (connected(fd))
 		return -1;
 	pid = fork();
 	if (!pid) {
