@@ -17,11 +17,10 @@
  *                                                       whether instructions (from the begin of one
  *                                                       where they have a size) read what belongs
  *                                                       to their thread
- *   uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n);
- *                                                       by instruction, raw (no inversion)
- *   void tf_r_crc32c_three(uint32_t crc[3], const uint8_t *p, uint64_t n);
- *                                                       the same for three blocks of n bytes (a
- *                                                       multiple of 8) that follow each other
+ *   uint64_t tf_r_crc32c_word(uint64_t crc, uint64_t word);
+ *   uint64_t tf_r_crc32c_byte(uint64_t crc, uint8_t byte);
+ *                                                       one step of CRC32C by the processor's
+ *                                                       instruction, raw (no inversion)
  *   _Noreturn void tf_r_enter(uint64_t code, uint64_t stack_top, uint64_t plan);
  *                                                       switches stacks, calls code(plan)
  *   long tf_r_clone(long nr, uint64_t a, uint64_t b, uint64_t code, uint64_t plan, uint64_t first);
@@ -38,5 +37,20 @@
 #include <stdint.h>
 
 #include TF_ARCH_RESTORER_HEADER
+
+/* Eight bytes at any address, of whatever type they were stored. */
+typedef uint64_t __attribute__((may_alias, aligned(1))) tf_r_word;
+
+/* CRC32C of n bytes by the processor's instruction, raw (no inversion). */
+static inline uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n)
+{
+	uint64_t r = crc;
+
+	for (; n >= 8; n -= 8, p += 8)
+		r = tf_r_crc32c_word(r, *(const tf_r_word *)p);
+	for (; n; n--, p++)
+		r = tf_r_crc32c_byte(r, *p);
+	return (uint32_t)r;
+}
 
 #endif

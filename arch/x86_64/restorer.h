@@ -40,9 +40,6 @@
 #define TF_R_NR_pipe2         293
 #define TF_R_NR_clone3        435
 
-/* Eight bytes at any address, of whatever type they were stored. */
-typedef uint64_t __attribute__((may_alias, aligned(1))) tf_r_word;
-
 static inline long tf_r_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
 	register long r10 __asm__("r10") = d;
@@ -104,15 +101,11 @@ static inline __attribute__((always_inline)) uint64_t tf_r_crc32c_word(uint64_t 
 	return crc;
 }
 
-static inline uint32_t tf_r_crc32c(uint32_t crc, const uint8_t *p, uint64_t n)
+/* The same over one byte. */
+static inline __attribute__((always_inline)) uint64_t tf_r_crc32c_byte(uint64_t crc, uint8_t byte)
 {
-	uint64_t r = crc;
-
-	for (; n >= 8; n -= 8, p += 8)
-		r = tf_r_crc32c_word(r, *(const tf_r_word *)p);
-	for (; n; n--, p++)
-		__asm__("crc32b %1, %0" : "+r"(r) : "m"(*p));
-	return (uint32_t)r;
+	__asm__("crc32b %1, %0" : "+r"(crc) : "rm"(byte));
+	return crc;
 }
 
 /* The new thread has the registers of the old one, but for its stack pointer and the result. */
